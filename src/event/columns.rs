@@ -1,0 +1,336 @@
+//! Columns and their types, declared in the names that Athena and Hive use.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Fields};
+use serde::{Deserialize, Serialize};
+
+use super::TimeUnit;
+
+/// The identity of the raw object an event was read from.
+pub const RAW_OBJECT: &str = "raw_object";
+/// The number of the record within its raw object, from 1.
+pub const RAW_RECORD: &str = "raw_record";
+/// What the declared columns do not name, as one JSON object; null when there is nothing.
+pub const EXTRA: &str = "extra";
+/// SHA-256 of the record's bytes in hex; a column only where a rule names it.
+pub const RECORD_SHA256: &str = "record_sha256";
+
+/// True for names that a declared column may not have: they are rawmart's own.
+pub fn reserved(name: &str) -> bool {
+    matches!(name, "dt" | "hour" | EXTRA | "rule" | RECORD_SHA256)
+        || name.starts_with("raw_")
+        || name.starts_with("kept_")
+}
+
+/// One declared column of a source.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Column {
+    pub name: String,
+    #[serde(rename = "type")]
+    pub kind: ColumnType,
+    /// Member names from the record's top; at least one.
+    pub path: Vec<String>,
+    /// Taken when the member is missing or null.
+    pub default: Option<serde_json::Value>,
+    /// Missing or null without a default is a reject.
+    pub required: bool,
+}
+
+/// A column's type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ColumnType {
+    String,
+    Boolean,
+    Int,
+    BigInt,
+    Double,
+    /// Precision (1 to 38) and scale (0 to precision).
+    Decimal(u8, u8),
+    Date,
+    Timestamp,
+    Array(Box<ColumnType>),
+    /// Keys are strings.
+    Map(Box<ColumnType>),
+    Struct(Vec<(String, ColumnType)>),
+    /// The raw JSON text of the value.
+    Json,
+}
+
+/// A type that could not be read, with the remedy.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{0}")]
+pub struct TypeError(String);
+
+const KNOWN: &str = "string, boolean, int, bigint, double, decimal(p,s), date, timestamp, \
+                     array<…>, map<string,…>, struct<name:type,…>, json";
+
+impl ColumnType {
+    /// The Arrow type of the column. `unit` is the table's unit of timestamps, UTC-adjusted.
+    pub fn arrow(&self, unit: TimeUnit) -> DataType {
+        match self {
+            Self::String | Self::Json => DataType::Utf8,
+            Self::Boolean => DataType::Boolean,
+            Self::Int => DataType::Int32,
+            Self::BigInt => DataType::Int64,
+            Self::Double => DataType::Float64,
+            Self::Decimal(precision, scale) => {
+                DataType::Decimal128(*precision, i8::try_from(*scale).unwrap_or(0))
+            }
+            Self::Date => DataType::Date32,
+            Self::Timestamp => DataType::Timestamp(unit.arrow(), Some("UTC".into())),
+            Self::Array(item) => {
+                DataType::List(Arc::new(Field::new("element", item.arrow(unit), true)))
+            }
+            Self::Map(value) => {
+                let entries = Fields::from(vec![
+                    Field::new("key", DataType::Utf8, false),
+                    Field::new("value", value.arrow(unit), true),
+                ]);
+                let entries = Field::new("key_value", DataType::Struct(entries), false);
+                DataType::Map(Arc::new(entries), false)
+            }
+            Self::Struct(fields) => DataType::Struct(
+                fields
+                    .iter()
+                    .map(|(name, kind)| Field::new(name, kind.arrow(unit), true))
+                    .collect(),
+            ),
+        }
+    }
+}
+
+impl fmt::Display for ColumnType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::String => f.write_str("string"),
+            Self::Boolean => f.write_str("boolean"),
+            Self::Int => f.write_str("int"),
+            Self::BigInt => f.write_str("bigint"),
+            Self::Double => f.write_str("double"),
+            Self::Decimal(precision, scale) => write!(f, "decimal({precision},{scale})"),
+            Self::Date => f.write_str("date"),
+            Self::Timestamp => f.write_str("timestamp"),
+            Self::Json => f.write_str("json"),
+            Self::Array(item) => write!(f, "array<{item}>"),
+            Self::Map(value) => write!(f, "map<string,{value}>"),
+            Self::Struct(fields) => {
+                f.write_str("struct<")?;
+                for (i, (name, kind)) in fields.iter().enumerate() {
+                    let comma = if i == 0 { "" } else { "," };
+                    write!(f, "{comma}{name}:{kind}")?;
+                }
+                f.write_str(">")
+            }
+        }
+    }
+}
+
+impl FromStr for ColumnType {
+    type Err = TypeError;
+
+    fn from_str(text: &str) -> Result<Self, TypeError> {
+        let mut parser = TypeParser { text, at: 0, depth: 0 };
+        let kind = parser.kind()?;
+        parser.space();
+        if parser.at == text.len() {
+            Ok(kind)
+        } else {
+            Err(parser.error("there is more after the type"))
+        }
+    }
+}
+
+/// A recursive-descent parser over the text of one type.
+struct TypeParser<'a> {
+    text: &'a str,
+    at: usize,
+    depth: u8,
+}
+
+impl TypeParser<'_> {
+    fn error(&self, what: &str) -> TypeError {
+        TypeError(format!("`{}` is no column type: {what} (types: {KNOWN})", self.text))
+    }
+
+    fn space(&mut self) {
+        while self.text[self.at..].starts_with(' ') {
+            self.at += 1;
+        }
+    }
+
+    fn take(&mut self, token: char) -> Result<(), TypeError> {
+        self.space();
+        if self.text[self.at..].starts_with(token) {
+            self.at += token.len_utf8();
+            Ok(())
+        } else {
+            Err(self.error(&format!("expected `{token}`")))
+        }
+    }
+
+    fn peek(&mut self, token: char) -> bool {
+        self.space();
+        self.text[self.at..].starts_with(token)
+    }
+
+    fn word(&mut self) -> String {
+        self.space();
+        let rest = &self.text[self.at..];
+        let end = rest
+            .find(|c: char| !(c.is_alphanumeric() || c == '_'))
+            .unwrap_or(rest.len());
+        self.at += end;
+        rest[..end].to_ascii_lowercase()
+    }
+
+    fn number(&mut self) -> Result<u8, TypeError> {
+        let word = self.word();
+        word.parse()
+            .map_err(|_| self.error("decimal takes a precision and a scale"))
+    }
+
+    fn kind(&mut self) -> Result<ColumnType, TypeError> {
+        // Spectrum reads nested data to 100 levels; nobody declares a tenth of that.
+        self.depth += 1;
+        if self.depth > 16 {
+            return Err(self.error("more than 16 levels"));
+        }
+        let word = self.word();
+        let kind = match word.as_str() {
+            "string" => ColumnType::String,
+            "boolean" => ColumnType::Boolean,
+            "int" => ColumnType::Int,
+            "bigint" => ColumnType::BigInt,
+            "double" => ColumnType::Double,
+            "date" => ColumnType::Date,
+            "timestamp" => ColumnType::Timestamp,
+            "json" => ColumnType::Json,
+            "decimal" => {
+                self.take('(')?;
+                let precision = self.number()?;
+                self.take(',')?;
+                let scale = self.number()?;
+                self.take(')')?;
+                if !(1..=38).contains(&precision) || scale > precision {
+                    return Err(self.error("precision is 1 to 38, scale 0 to precision"));
+                }
+                ColumnType::Decimal(precision, scale)
+            }
+            "array" => {
+                self.take('<')?;
+                let item = self.kind()?;
+                self.take('>')?;
+                ColumnType::Array(Box::new(item))
+            }
+            "map" => {
+                self.take('<')?;
+                if self.word() != "string" {
+                    return Err(self.error("the keys of a map are strings"));
+                }
+                self.take(',')?;
+                let value = self.kind()?;
+                self.take('>')?;
+                ColumnType::Map(Box::new(value))
+            }
+            "struct" => {
+                self.take('<')?;
+                let mut fields: Vec<(String, ColumnType)> = Vec::new();
+                loop {
+                    let name = self.word();
+                    if name.is_empty() || fields.iter().any(|(known, _)| *known == name) {
+                        return Err(self.error("the fields of a struct have distinct names"));
+                    }
+                    self.take(':')?;
+                    fields.push((name, self.kind()?));
+                    if !self.peek(',') {
+                        break;
+                    }
+                    self.take(',')?;
+                }
+                self.take('>')?;
+                ColumnType::Struct(fields)
+            }
+            other => {
+                let near = nearest_type(other);
+                return Err(self.error(&match near {
+                    Some(near) => format!("`{other}` is not known, is it `{near}`?"),
+                    None => format!("`{other}` is not known"),
+                }));
+            }
+        };
+        self.depth -= 1;
+        Ok(kind)
+    }
+}
+
+/// The type meant by a name that other systems use.
+fn nearest_type(word: &str) -> Option<&'static str> {
+    match word {
+        "str" | "text" | "varchar" | "char" | "utf8" | "uuid" => Some("string"),
+        "bool" => Some("boolean"),
+        "integer" | "int32" | "i32" | "smallint" | "tinyint" => Some("int"),
+        "long" | "int64" | "i64" | "int8" => Some("bigint"),
+        "float" | "float64" | "f64" | "real" | "number" => Some("double"),
+        "numeric" => Some("decimal(p,s)"),
+        "datetime" | "timestamptz" | "time" => Some("timestamp"),
+        "list" => Some("array<…>"),
+        "object" | "row" | "jsonb" => Some("json"),
+        _ => None,
+    }
+}
+
+impl Serialize for ColumnType {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ColumnType {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_read_back_as_written() {
+        for text in [
+            "string",
+            "decimal(38,10)",
+            "array<map<string,bigint>>",
+            "struct<a:int,b:array<struct<c:json,d:timestamp>>>",
+        ] {
+            let kind: ColumnType = text.parse().unwrap();
+            assert_eq!(kind.to_string(), text);
+        }
+        assert_eq!(
+            "Struct< A : INT , b:decimal( 4 , 2 ) >".parse::<ColumnType>().unwrap().to_string(),
+            "struct<a:int,b:decimal(4,2)>"
+        );
+    }
+
+    #[test]
+    fn a_wrong_type_names_the_one_that_is_meant() {
+        for (text, hint) in [
+            ("varchar", "is it `string`?"),
+            ("long", "is it `bigint`?"),
+            ("decimal(39,2)", "precision is 1 to 38"),
+            ("map<int,string>", "keys of a map are strings"),
+            ("struct<a:int,a:int>", "distinct names"),
+            ("array<int", "expected `>`"),
+            ("int int", "more after the type"),
+            ("", "is not known"),
+        ] {
+            let error = text.parse::<ColumnType>().unwrap_err().to_string();
+            assert!(error.contains(hint), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Where an event goes: the partition of its event time, and the slice within it.
+//!
+//! ```text
+//! event time ──▶ local date (and hour) in the lake's zone ──▶ partition
+//!            └─▶ (t − partition's first instant) / slice   ──▶ slice number
+//! ```
+//!
+//! A slice is counted from the first instant of its partition, so a day of 25 hours has one slice
+//! of `1d` more hours long, not a second file of one hour.
+
+use chrono::{DateTime, Duration, NaiveDate, NaiveDateTime, TimeZone, Timelike};
+use chrono_tz::Tz;
+use serde::{Deserialize, Serialize};
+
+use super::{TimeUnit, Zone};
+
+const HOUR_MS: i64 = 3_600_000;
+const DAY_MS: i64 = 24 * HOUR_MS;
+
+/// How fine the partitions are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PartitionBy {
+    #[default]
+    Day,
+    Hour,
+}
+
+/// The rule that gives every event time its partition and slice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slicing {
+    pub timezone: Zone,
+    pub by: PartitionBy,
+    /// Milliseconds.
+    pub slice_ms: i64,
+}
+
+/// One slice of one partition: one data file of each table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Place {
+    pub date: NaiveDate,
+    /// 0 to 23; only when partitions are hours.
+    pub hour: Option<u8>,
+    pub slice: u32,
+}
+
+impl Slicing {
+    /// The place of an event time, and the span `[from, until)` of times, in `unit`, that is
+    /// certain to share it.
+    ///
+    /// The span ends at the next slice or full local hour, so that a caller who walks events in
+    /// order of time asks once an hour of event time rather than once an event.
+    pub fn place(&self, time: i64, unit: TimeUnit) -> (Place, i64, i64) {
+        let scale = unit.per_second() / 1_000;
+        let ms = time.div_euclid(scale);
+        let Some(utc) = DateTime::from_timestamp_millis(ms) else {
+            // `accept` bounds event times to chrono's range long before this.
+            let date = if ms < 0 { NaiveDate::MIN } else { NaiveDate::MAX };
+            return (Place { date, hour: None, slice: 0 }, time, time + 1);
+        };
+        let local = utc.with_timezone(&self.timezone.0);
+        let date = local.date_naive();
+        let (hour, start, span) = match self.by {
+            PartitionBy::Day => (None, date.and_time(chrono::NaiveTime::MIN), DAY_MS),
+            PartitionBy::Hour => {
+                let hour = local.hour();
+                let start = date.and_hms_opt(hour, 0, 0).unwrap_or_default();
+                (u8::try_from(hour).ok(), start, HOUR_MS)
+            }
+        };
+        let start_ms = first_instant(self.timezone.0, start);
+        // A partition that a clock change made longer stays one file when a slice spans it all.
+        let slice = if self.slice_ms >= span {
+            0
+        } else {
+            (ms - start_ms).max(0).div_euclid(self.slice_ms)
+        };
+        // Offsets change on quarter hours everywhere since 1972; a quarter is a safe span.
+        let quarter = HOUR_MS / 4;
+        let from = ms.div_euclid(quarter) * quarter;
+        let (mut low, mut high) = (from.max(start_ms), from + quarter);
+        if self.slice_ms < span {
+            low = low.max(start_ms + slice * self.slice_ms);
+            high = high.min(start_ms + (slice + 1) * self.slice_ms);
+        }
+        let slice = u32::try_from(slice).unwrap_or(u32::MAX);
+        (Place { date, hour, slice }, low * scale, high * scale)
+    }
+}
+
+/// The first instant, in milliseconds UTC, whose local time is not before `local`.
+fn first_instant(zone: Tz, local: NaiveDateTime) -> i64 {
+    let mut probe = local;
+    // A clock that springs forward skips `local` itself; the gap is never longer than a day.
+    for _ in 0..=96 {
+        if let Some(instant) = zone.from_local_datetime(&probe).earliest() {
+            return instant.timestamp_millis();
+        }
+        probe += Duration::minutes(15);
+    }
+    local.and_utc().timestamp_millis()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slicing(zone: &str, by: PartitionBy, slice_ms: i64) -> Slicing {
+        Slicing { timezone: zone.parse().unwrap(), by, slice_ms }
+    }
+
+    fn at(text: &str) -> i64 {
+        DateTime::parse_from_rfc3339(text).unwrap().timestamp_millis()
+    }
+
+    fn date(text: &str) -> NaiveDate {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn midnight_is_the_lakes() {
+        let seoul = slicing("Asia/Seoul", PartitionBy::Day, DAY_MS);
+        let (before, ..) = seoul.place(at("2019-04-01T14:59:59.999Z"), TimeUnit::Ms);
+        let (after, ..) = seoul.place(at("2019-04-01T15:00:00Z"), TimeUnit::Ms);
+        assert_eq!(before.date, date("2019-04-01"));
+        assert_eq!(after, Place { date: date("2019-04-02"), hour: None, slice: 0 });
+    }
+
+    #[test]
+    fn a_day_of_25_hours_is_one_day_slice_and_five_of_six_hours() {
+        let long = at("2019-11-04T04:30:00Z"); // 23:30 in New York, 24.5 hours after midnight
+        let day = slicing("America/New_York", PartitionBy::Day, DAY_MS);
+        assert_eq!(day.place(long, TimeUnit::Ms).0.slice, 0);
+        let six = slicing("America/New_York", PartitionBy::Day, 6 * HOUR_MS);
+        assert_eq!(six.place(long, TimeUnit::Ms).0, Place { date: date("2019-11-03"), hour: None, slice: 4 });
+    }
+
+    #[test]
+    fn every_time_of_the_span_shares_the_place() {
+        for zone in ["UTC", "Asia/Seoul", "Asia/Kathmandu", "America/New_York", "Australia/Lord_Howe"] {
+            for (by, slice_ms) in [
+                (PartitionBy::Day, DAY_MS),
+                (PartitionBy::Day, HOUR_MS),
+                (PartitionBy::Hour, 600_000),
+            ] {
+                let slicing = slicing(zone, by, slice_ms);
+                let mut t = at("2019-10-05T00:00:00Z");
+                while t < at("2019-10-07T00:00:00Z") {
+                    let (place, low, high) = slicing.place(t, TimeUnit::Ms);
+                    assert!(low <= t && t < high, "{zone}");
+                    for other in [low, high - 1, (low + high) / 2] {
+                        assert_eq!(slicing.place(other, TimeUnit::Ms).0, place, "{zone} {other}");
+                    }
+                    t += 421_337;
+                }
+                let us = slicing.place(at("2019-10-05T00:00:00Z") * 1_000 + 7, TimeUnit::Us);
+                assert_eq!(us.0, slicing.place(at("2019-10-05T00:00:00Z"), TimeUnit::Ms).0);
+            }
+        }
+    }
+}
