@@ -102,6 +102,42 @@ impl ColumnType {
     }
 }
 
+impl ColumnType {
+    /// The declared type behind an Arrow type; text is `string`. `None` for types that not every
+    /// reader has.
+    pub fn from_arrow(kind: &DataType) -> Option<Self> {
+        Some(match kind {
+            DataType::Utf8 => Self::String,
+            DataType::Boolean => Self::Boolean,
+            DataType::Int32 => Self::Int,
+            DataType::Int64 => Self::BigInt,
+            DataType::Float64 => Self::Double,
+            DataType::Decimal128(precision, scale) => {
+                Self::Decimal(*precision, u8::try_from(*scale).ok()?)
+            }
+            DataType::Date32 => Self::Date,
+            DataType::Timestamp(_, Some(_)) => Self::Timestamp,
+            DataType::List(item) => Self::Array(Box::new(Self::from_arrow(item.data_type())?)),
+            DataType::Map(entries, _) => match entries.data_type() {
+                DataType::Struct(fields) => match fields.as_ref() {
+                    [key, value] if *key.data_type() == DataType::Utf8 => {
+                        Self::Map(Box::new(Self::from_arrow(value.data_type())?))
+                    }
+                    _ => return None,
+                },
+                _ => return None,
+            },
+            DataType::Struct(fields) => {
+                let fields = fields.iter().map(|field| {
+                    Some((field.name().clone(), Self::from_arrow(field.data_type())?))
+                });
+                Self::Struct(fields.collect::<Option<_>>()?)
+            }
+            _ => return None,
+        })
+    }
+}
+
 impl fmt::Display for ColumnType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

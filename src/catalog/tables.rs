@@ -1,0 +1,135 @@
+//! The tables that a source makes: their columns, in the order that the log keeps.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+
+use super::TableDefinition;
+use crate::config::{Job, Source};
+use crate::event::{ColumnType, EXTRA, PartitionBy, RAW_OBJECT, RAW_RECORD, RECORD_SHA256, TimeUnit};
+use crate::publish::{KEPT_OBJECT, KEPT_RECORD, RULE};
+
+/// The tables of one source.
+#[derive(Debug, Clone)]
+pub struct SourceTables {
+    pub events: TableDefinition,
+    pub duplicates: TableDefinition,
+    pub rejects: TableDefinition,
+}
+
+/// Columns of a table as the log keeps them: names and types, in order.
+pub type Columns = Vec<(String, String)>;
+
+impl SourceTables {
+    /// The tables as configured; columns that `known` names come first, in its order, so that a new
+    /// column is always the last: Redshift's COPY reads by position.
+    pub fn new(source: &Source, known: &BTreeMap<String, Columns>) -> Self {
+        let unit = source.decode.unit;
+        let mut events: Vec<Field> = source
+            .decode
+            .columns
+            .iter()
+            .map(|column| Field::new(&column.name, column.kind.arrow(unit), true))
+            .collect();
+        if source.decode.record_sha256 {
+            events.push(Field::new(RECORD_SHA256, DataType::Utf8, true));
+        }
+        events.push(Field::new(RAW_OBJECT, DataType::Utf8, true));
+        events.push(Field::new(RAW_RECORD, DataType::Int64, true));
+        events.push(Field::new(EXTRA, DataType::Utf8, true));
+        let mut duplicates = events.clone();
+        duplicates.push(Field::new(RULE, DataType::Utf8, true));
+        duplicates.push(Field::new(KEPT_OBJECT, DataType::Utf8, true));
+        duplicates.push(Field::new(KEPT_RECORD, DataType::Int64, true));
+        let partition: &[&str] = match source.partition_by {
+            PartitionBy::Day => &["dt"],
+            PartitionBy::Hour => &["dt", "hour"],
+        };
+        let table = |name: String, fields: Vec<Field>, partition: &[&str]| TableDefinition {
+            schema: in_order(fields, known.get(&name)),
+            partition_columns: partition.iter().map(|&column| column.to_owned()).collect(),
+            name,
+        };
+        Self {
+            events: table(source.name.clone(), events, partition),
+            duplicates: table(format!("{}_duplicates", source.name), duplicates, partition),
+            rejects: table(format!("{}_rejects", source.name), reject_fields(), &["dt"]),
+        }
+    }
+
+    pub fn all(&self) -> [&TableDefinition; 3] {
+        [&self.events, &self.duplicates, &self.rejects]
+    }
+
+    /// The tables of every source of a job.
+    pub fn of(job: &Job, known: &BTreeMap<String, Columns>) -> Vec<Self> {
+        job.sources.iter().map(|source| Self::new(source, known)).collect()
+    }
+}
+
+/// Columns of a table of rejects.
+pub fn reject_fields() -> Vec<Field> {
+    vec![
+        Field::new(RAW_OBJECT, DataType::Utf8, true),
+        Field::new(RAW_RECORD, DataType::Int64, true),
+        Field::new("raw_offset", DataType::Int64, true),
+        Field::new("raw_bytes", DataType::Int64, true),
+        Field::new("reason", DataType::Utf8, true),
+        Field::new("detail", DataType::Utf8, true),
+        Field::new("raw_text", DataType::Utf8, true),
+    ]
+}
+
+/// The columns of a table for the log.
+pub fn columns(schema: &Schema) -> Columns {
+    let name = |kind: &DataType| match ColumnType::from_arrow(kind) {
+        Some(kind) => kind.to_string(),
+        None => kind.to_string(),
+    };
+    schema.fields().iter().map(|field| (field.name().clone(), name(field.data_type()))).collect()
+}
+
+/// The schema behind columns of the log; `None` when a type is not known.
+pub fn schema(columns: &Columns, unit: TimeUnit) -> Option<SchemaRef> {
+    let fields = columns.iter().map(|(name, kind)| {
+        let kind: ColumnType = kind.parse().ok()?;
+        Some(Field::new(name, kind.arrow(unit), true))
+    });
+    Some(Arc::new(Schema::new(fields.collect::<Option<Vec<_>>>()?)))
+}
+
+fn in_order(fields: Vec<Field>, known: Option<&Columns>) -> SchemaRef {
+    let rank = |field: &Field| {
+        let known = known.into_iter().flatten();
+        known.enumerate().find(|(_, (name, _))| name == field.name()).map_or(usize::MAX, |(i, _)| i)
+    };
+    let mut fields = fields;
+    fields.sort_by_key(rank);
+    Arc::new(Schema::new(fields))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_column_is_the_last() {
+        let field = |name: &str| Field::new(name, DataType::Utf8, true);
+        let known = vec![("b".to_owned(), "string".to_owned()), ("a".to_owned(), "string".to_owned())];
+        let ordered = in_order(vec![field("new"), field("a"), field("b")], Some(&known));
+        let names: Vec<_> = ordered.fields().iter().map(|f| f.name().as_str()).collect();
+        assert_eq!(names, ["b", "a", "new"]);
+    }
+
+    #[test]
+    fn columns_read_back_from_the_log() {
+        let kind: ColumnType =
+            "struct<a:int,b:array<map<string,decimal(9,2)>>,c:timestamp>".parse().unwrap();
+        for unit in [TimeUnit::Ms, TimeUnit::Us] {
+            let fields = vec![Field::new("x", kind.arrow(unit), true), Field::new("y", DataType::Date32, true)];
+            let original = Arc::new(Schema::new(fields));
+            assert_eq!(schema(&columns(&original), unit), Some(original));
+        }
+    }
+}

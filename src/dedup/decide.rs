@@ -1,0 +1,203 @@
+//! One pass over the sorted rows of a rule: narrow rows + earlier verdicts → verdicts.
+
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{EventId, Sorted, Sorter, from_sortable};
+use crate::config::{Mode, Rule};
+use crate::event::{Place, Slicing, TimeUnit};
+
+/// An event that a rule took out: `[place, sortable time, id, id of the event that displaced it,
+/// index of the rule]`, in the order of the sorted events.
+pub type DroppedRow = [u64; 5];
+
+/// The events that rules so far took out, one bit a record.
+#[derive(Debug)]
+pub struct Dropped {
+    /// Where each object's bits begin.
+    starts: Vec<u64>,
+    bits: Vec<AtomicU64>,
+}
+
+impl Dropped {
+    /// `records` is the number of records of each raw object, in the order of their ranks.
+    pub fn new(records: &[u64]) -> Self {
+        let mut starts = Vec::with_capacity(records.len());
+        let mut total = 0;
+        for count in records {
+            starts.push(total);
+            // Records are numbered from 1.
+            total += count + 1;
+        }
+        let words = usize::try_from(total / 64 + 1).unwrap_or(usize::MAX);
+        Self { starts, bits: (0..words).map(|_| AtomicU64::new(0)).collect() }
+    }
+
+    fn bit(&self, id: EventId) -> Option<(&AtomicU64, u64)> {
+        let start = self.starts.get(id.object() as usize)?;
+        let bit = start + u64::from(id.record());
+        Some((self.bits.get((bit / 64) as usize)?, 1 << (bit % 64)))
+    }
+
+    fn contains(&self, id: EventId) -> bool {
+        self.bit(id).is_some_and(|(word, mask)| word.load(Ordering::Relaxed) & mask != 0)
+    }
+
+    fn insert(&self, id: EventId) {
+        if let Some((word, mask)) = self.bit(id) {
+            word.fetch_or(mask, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The verdicts of all rules on one set of events.
+#[derive(Debug)]
+pub struct Verdicts {
+    /// Dropped events, in the order of the sorted events.
+    pub dropped: Sorted<5>,
+    /// Number of events that each rule took out.
+    pub by_rule: Vec<u64>,
+}
+
+impl Verdicts {
+    /// Applies the rules in order, each to the survivors of those before.
+    ///
+    /// `rows` holds the narrow rows of every rule, cut by key into as many parts as may be worked
+    /// on at once, in any number of sorters each. `memory` bounds the dropped rows held, in bytes.
+    ///
+    /// # Errors
+    /// The spill folder is full or cannot be read.
+    pub fn decide(
+        rules: &[Rule],
+        rows: Vec<Vec<Vec<Sorter<4>>>>,
+        earlier: &Dropped,
+        slicing: Slicing,
+        unit: TimeUnit,
+        spill: &Path,
+        memory: usize,
+    ) -> io::Result<Self> {
+        let parts = rows.iter().map(Vec::len).max().unwrap_or(0).max(1);
+        let share = memory / parts;
+        let mut sinks: Vec<Sorter<5>> = (0..parts).map(|_| Sorter::new(spill, share)).collect();
+        let mut by_rule = Vec::with_capacity(rules.len());
+        for (index, (rule, parts)) in rules.iter().zip(rows).enumerate() {
+            let window = Window::new(rule, unit);
+            let results: Vec<io::Result<u64>> = std::thread::scope(|scope| {
+                let workers: Vec<_> = parts
+                    .into_iter()
+                    .zip(&mut sinks)
+                    .map(|(part, sink)| {
+                        scope.spawn(move || {
+                            let mut places = Places::new(slicing, unit);
+                            let mut count = 0;
+                            window.decide(Sorted::merge(part)?, earlier, |time, id, kept| {
+                                count += 1;
+                                let place = places.of(from_sortable(time));
+                                sink.push([place, time, id.0, kept.0, index as u64])
+                            })?;
+                            Ok(count)
+                        })
+                    })
+                    .collect();
+                workers
+                    .into_iter()
+                    .map(|worker| {
+                        worker.join().unwrap_or_else(|_| Err(io::Error::other("a verdict thread died")))
+                    })
+                    .collect()
+            });
+            let mut count = 0;
+            for result in results {
+                count += result?;
+            }
+            by_rule.push(count);
+        }
+        Ok(Self { dropped: Sorted::merge(sinks)?, by_rule })
+    }
+}
+
+/// Gives the places of many times, remembering the span of the last one.
+#[derive(Debug, Clone)]
+pub struct Places {
+    slicing: Slicing,
+    unit: TimeUnit,
+    known: Option<(Place, i64, i64)>,
+}
+
+impl Places {
+    pub const fn new(slicing: Slicing, unit: TimeUnit) -> Self {
+        Self { slicing, unit, known: None }
+    }
+
+    pub fn place(&mut self, time: i64) -> Place {
+        match self.known {
+            Some((place, from, until)) if (from..until).contains(&time) => place,
+            _ => {
+                let found = self.slicing.place(time, self.unit);
+                self.known = Some(found);
+                found.0
+            }
+        }
+    }
+
+    /// The place as an integer that sorts alike.
+    pub fn of(&mut self, time: i64) -> u64 {
+        self.place(time).sortable()
+    }
+}
+
+/// A rule's mode and window in the table's unit.
+#[derive(Debug, Clone, Copy)]
+struct Window {
+    mode: Mode,
+    within: i64,
+}
+
+impl Window {
+    fn new(rule: &Rule, unit: TimeUnit) -> Self {
+        Self { mode: rule.mode, within: rule.within_ms.saturating_mul(unit.per_second() / 1_000) }
+    }
+
+    /// Walks rows `[key, key, sortable time, id]` in order and reports each that this rule takes
+    /// out, with the event that displaced it.
+    fn decide(
+        self,
+        mut rows: Sorted<4>,
+        earlier: &Dropped,
+        mut drop: impl FnMut(u64, EventId, EventId) -> io::Result<()>,
+    ) -> io::Result<()> {
+        // The last row of the current key that the next is measured against, and the event that a
+        // row within the window of it is displaced by.
+        let mut anchor: Option<([u64; 2], i64, EventId)> = None;
+        while let Some([k0, k1, bits, id]) = rows.next()? {
+            let (key, time, id) = ([k0, k1], from_sortable(bits), EventId(id));
+            if earlier.contains(id) {
+                continue;
+            }
+            let same_key = anchor.filter(|(known, ..)| *known == key);
+            let near = same_key.filter(|(_, last, _)| match self.mode {
+                Mode::Tumbling => last.div_euclid(self.within) == time.div_euclid(self.within),
+                _ => time.saturating_sub(*last) <= self.within,
+            });
+            match (self.mode, near) {
+                (Mode::Throttle | Mode::Tumbling, Some((_, _, kept))) => {
+                    earlier.insert(id);
+                    drop(bits, id, kept)?;
+                }
+                (Mode::Gap, Some((_, _, first))) => {
+                    earlier.insert(id);
+                    drop(bits, id, first)?;
+                    anchor = Some((key, time, first));
+                }
+                (Mode::GapLast, Some((_, last, waiting))) => {
+                    earlier.insert(waiting);
+                    drop(super::sortable(last), waiting, id)?;
+                    anchor = Some((key, time, id));
+                }
+                (_, None) => anchor = Some((key, time, id)),
+            }
+        }
+        Ok(())
+    }
+}

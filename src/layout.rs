@@ -1,0 +1,194 @@
+//! Names ⇄ keys, both ways. Pure: no I/O.
+//!
+//! ```text
+//! <lake>/<table>/<column>=<value>/part-<slice>.parquet             data file
+//! <lake>/_rawmart/log/<n>                                          commit, 20 digits
+//! <lake>/_rawmart/log/<n>.published                                its marker
+//! <lake>/_rawmart/staging/<n>-<run>/<table>/…/part-<slice>.parquet  staged data file
+//! <raw root>/2019/04/01/23/…                                       arrival, read by `Layout`
+//! ```
+
+mod arrival;
+
+pub use arrival::{Layout, LayoutError};
+
+/// The folder of control files, outside every table's root.
+pub const CONTROL: &str = "_rawmart/";
+/// The folder of commits and their markers.
+pub const LOG: &str = "_rawmart/log/";
+/// The folder of staged files.
+pub const STAGING: &str = "_rawmart/staging/";
+/// The file whose lock guards the writers of a lake on disk.
+pub const LOCK: &str = "_rawmart/lock";
+/// The partition value of NULL and of the empty string, as Hive spells it.
+pub const NULL_VALUE: &str = "__HIVE_DEFAULT_PARTITION__";
+
+/// What a key below [`LOG`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogEntry {
+    Commit(u64),
+    Published(u64),
+}
+
+pub fn commit_key(n: u64) -> String {
+    format!("{LOG}{n:020}")
+}
+
+pub fn published_key(n: u64) -> String {
+    format!("{LOG}{n:020}.published")
+}
+
+/// Reads a key below the lake as a log entry; `None` for anything else.
+pub fn log_entry(key: &str) -> Option<LogEntry> {
+    let name = key.strip_prefix(LOG)?;
+    let (digits, published) = match name.strip_suffix(".published") {
+        Some(digits) => (digits, true),
+        None => (name, false),
+    };
+    if digits.len() != 20 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let n = digits.parse().ok()?;
+    Some(if published { LogEntry::Published(n) } else { LogEntry::Commit(n) })
+}
+
+/// The folder of the files that a run stages for commit `n`; ends with `/`.
+pub fn staging_folder(n: u64, run: &str) -> String {
+    format!("{STAGING}{n:020}-{run}/")
+}
+
+/// The commit that a staged file was written for; `None` for a key that is no staged file.
+pub fn staged_for(key: &str) -> Option<u64> {
+    let name = key.strip_prefix(STAGING)?;
+    name.get(..20)?.parse().ok()
+}
+
+/// The name of the data file of a slice.
+pub fn file_name(slice: u32) -> String {
+    format!("part-{slice:05}.parquet")
+}
+
+/// The folder of a partition below its table's root, without a trailing slash: `dt=2019-04-02` or
+/// `dt=…/hour=09`; empty for an unpartitioned table.
+pub fn partition_folder(partition: &[(String, Option<String>)]) -> String {
+    let parts: Vec<String> = partition
+        .iter()
+        .map(|(column, value)| {
+            format!("{}={}", escape(column), partition_value(value.as_deref()))
+        })
+        .collect();
+    parts.join("/")
+}
+
+/// The key of a data file below the lake.
+pub fn file_key(table: &str, partition_folder: &str, name: &str) -> String {
+    if partition_folder.is_empty() {
+        format!("{table}/{name}")
+    } else {
+        format!("{table}/{partition_folder}/{name}")
+    }
+}
+
+/// The columns and values of a partition folder; `None` when it is no such folder.
+pub fn parse_partition(folder: &str) -> Option<Vec<(String, Option<String>)>> {
+    if folder.is_empty() {
+        return Some(Vec::new());
+    }
+    folder
+        .split('/')
+        .map(|part| {
+            let (column, value) = part.split_once('=')?;
+            let value = if value == NULL_VALUE { None } else { Some(unescape(value)?) };
+            Some((unescape(column)?, value))
+        })
+        .collect()
+}
+
+fn partition_value(value: Option<&str>) -> String {
+    match value {
+        None | Some("") => NULL_VALUE.to_owned(),
+        // A literal spelling of the NULL name would come back as NULL, in any case of letters.
+        Some(value) if value.eq_ignore_ascii_case(NULL_VALUE) => {
+            format!("%5F{}", &escape(value)[1..])
+        }
+        Some(value) => escape(value),
+    }
+}
+
+/// Hive's escaping of partition values (`FileUtils.escapePathName`): control characters and
+/// `"#%'*/:=?\{[]^` as `%XX`.
+
+fn escape(value: &str) -> String {
+    use std::fmt::Write;
+    let mut out = String::with_capacity(value.len());
+    for c in value.chars() {
+        let special = matches!(
+            c,
+            '"' | '#' | '%' | '\'' | '*' | '/' | ':' | '=' | '?' | '\\' | '\x7f' | '{' | '[' | ']' | '^'
+        );
+        if c.is_ascii_control() || special {
+            let _ = write!(out, "%{:02X}", u32::from(c));
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+fn unescape(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        if let ([b'%', a, b, ..], true) = (rest, *first == b'%') {
+            let hex = [*a, *b];
+            let hex = std::str::from_utf8(&hex).ok()?;
+            bytes.push(u8::from_str_radix(hex, 16).ok()?);
+            rest = rest.get(3..)?;
+        } else {
+            bytes.push(*first);
+            rest = tail;
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn log_keys_read_back() {
+        for n in [0, 1, 42, u64::MAX] {
+            assert_eq!(log_entry(&commit_key(n)), Some(LogEntry::Commit(n)));
+            assert_eq!(log_entry(&published_key(n)), Some(LogEntry::Published(n)));
+            assert_eq!(staged_for(&format!("{}events/x", staging_folder(n, "r"))), Some(n));
+        }
+        for stray in ["_rawmart/log/1", "_rawmart/log/00000000000000000001.tmp", "events/x"] {
+            assert_eq!(log_entry(stray), None);
+        }
+    }
+
+    #[test]
+    fn partitions_read_back_whatever_the_value() {
+        // Every ASCII character, as Hive's own escape2.q does, and what has bitten others.
+        let mut values: Vec<Option<String>> =
+            (0u8..128).map(|b| Some(format!("a{}b", char::from(b)))).collect();
+        values.extend(
+            [NULL_VALUE, "__hive_default_partition__", "서울/강남", "%2F", "a=b", " "]
+                .map(|v| Some(v.to_owned())),
+        );
+        values.push(None);
+        for value in values {
+            let partition = vec![("dt".to_owned(), value.clone()), ("x".to_owned(), None)];
+            let folder = partition_folder(&partition);
+            assert_eq!(parse_partition(&folder), Some(partition), "{folder}");
+            assert_eq!(folder.matches('/').count(), 1, "{folder}");
+        }
+        let empty = vec![("dt".to_owned(), Some(String::new()))];
+        assert_eq!(partition_folder(&empty), format!("dt={NULL_VALUE}"));
+        assert_eq!(
+            partition_folder(&[("p".to_owned(), Some("a/b= c:d".to_owned()))]),
+            "p=a%2Fb%3D c%3Ad"
+        );
+    }
+}

@@ -1,0 +1,49 @@
+//! From events and verdicts to data files that readers see.
+//!
+//! ```text
+//! batches ──▶ Collector ──▶ runs sorted by (place, time, id), spilled ──┐
+//!             one a worker                                              ▼
+//!                          Verdicts::dropped (same order) ──▶ merge, row by row
+//!                                                        ┌──────┴──────┐
+//!                                                      kept        duplicates       one writer each
+//!                                                        ▼             ▼            and place
+//!                                               dt=…/part-00000.parquet, local
+//!                                                        │ stage
+//!                                                        ▼
+//!                               staged ──▶ committed ──▶ published
+//!                               _rawmart/  log/<n>       <table>/dt=…/  then log/<n>.published
+//! ```
+//!
+//! # Contract
+//!
+//! *Staged* files are invisible to every reader. A commit names each of them with its final name;
+//! once `log/<n>` exists they are *committed*: any run may, and the next run must, bring them to
+//! their final names. Publishing never deletes, replaces one whole object at a time, and writes its
+//! marker last.
+//!
+//! # Ways not taken
+//!
+//! Renaming a folder is what Hive committers do on HDFS; S3 has no rename, and a copy of each
+//! object behind a delete is the hole that readers of other tools fall into. A `_SUCCESS` file says
+//! that a writer finished, not which files are its own, and no reader of ours looks at it.
+
+mod collect;
+mod merge;
+mod parquet;
+mod stage;
+
+pub use collect::{Collected, Collector, Keyed};
+pub use merge::{Finished, Outputs, Tables, write};
+pub use parquet::{FileSettings, ParquetFile};
+pub use stage::{PublishError, publish, stage, sweep};
+
+/// A data file that cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    #[error("writing to the spill folder {folder}: {source}; it needs room for the decoded events")]
+    Spill { folder: String, source: std::io::Error },
+    #[error("writing {file}: {source}")]
+    Parquet { file: String, source: ::parquet::errors::ParquetError },
+    #[error("merging sorted events: {0}")]
+    Arrow(#[from] arrow::error::ArrowError),
+}

@@ -1,0 +1,188 @@
+//! Batches in any order become runs in order, in bounded memory.
+
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Seek};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{RecordBatch, UInt64Array};
+use arrow::compute::interleave_record_batch;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
+use arrow::array::AsArray;
+use arrow::ipc::reader::StreamReader;
+use arrow::ipc::writer::StreamWriter;
+
+use super::WriteError;
+
+/// Bytes of one block of a spilled run: what the merge holds of each run.
+const BLOCK: usize = 512 << 10;
+
+/// Three integers by which rows are ordered: place, sortable time, id.
+pub type Key = [u64; 3];
+
+/// A batch with the key of each row.
+#[derive(Debug, Clone)]
+pub struct Keyed {
+    pub batch: RecordBatch,
+    pub keys: Vec<Key>,
+}
+
+/// Gathers the batches of one worker and sorts and spills them run by run.
+#[derive(Debug)]
+pub struct Collector {
+    folder: PathBuf,
+    limit: usize,
+    held: Vec<Keyed>,
+    bytes: usize,
+    runs: Vec<Run>,
+}
+
+/// One sorted run.
+#[derive(Debug)]
+enum Run {
+    Memory(Vec<Keyed>),
+    Spilled(File),
+}
+
+/// Everything collected, as runs in order.
+#[derive(Debug, Default)]
+pub struct Collected {
+    runs: Vec<Run>,
+}
+
+impl Collector {
+    /// `memory` in bytes bounds what is held before it is sorted; sorting takes as much again for
+    /// one block.
+    pub fn new(folder: &Path, memory: usize) -> Self {
+        Self { folder: folder.to_owned(), limit: memory, held: Vec::new(), bytes: 0, runs: Vec::new() }
+    }
+
+    /// # Errors
+    /// The spill folder is full or cannot be written.
+    pub fn push(&mut self, rows: Keyed) -> Result<(), WriteError> {
+        self.bytes += rows.batch.get_array_memory_size() + rows.keys.len() * size_of::<Key>();
+        self.held.push(rows);
+        if self.bytes >= self.limit {
+            self.spill()?;
+        }
+        Ok(())
+    }
+
+    fn spill(&mut self) -> Result<(), WriteError> {
+        let held = std::mem::take(&mut self.held);
+        let bytes = std::mem::take(&mut self.bytes);
+        let Some(first) = held.first() else { return Ok(()) };
+        let at = |source| WriteError::Spill { folder: self.folder.display().to_string(), source };
+        let schema = keyed_schema(&first.batch.schema());
+        let file = tempfile::tempfile_in(&self.folder).map_err(at)?;
+        let mut writer = StreamWriter::try_new(BufWriter::with_capacity(BLOCK, file), &schema)
+            .map_err(|e| at(io::Error::other(e)))?;
+        for block in sorted_blocks(&held, bytes) {
+            writer.write(&with_keys(&block?, &schema)?).map_err(|e| at(io::Error::other(e)))?;
+        }
+        let file = writer.into_inner().map_err(|e| at(io::Error::other(e)))?;
+        let mut file = file.into_inner().map_err(|e| at(e.into_error()))?;
+        file.rewind().map_err(at)?;
+        self.runs.push(Run::Spilled(file));
+        Ok(())
+    }
+
+    /// # Errors
+    /// Rows that cannot be sorted, which is a defect.
+    pub fn finish(mut self) -> Result<Collected, WriteError> {
+        let blocks = sorted_blocks(&self.held, self.bytes).collect::<Result<_, _>>()?;
+        self.runs.push(Run::Memory(blocks));
+        Ok(Collected { runs: self.runs })
+    }
+}
+
+impl Collected {
+    pub fn append(&mut self, other: Self) {
+        self.runs.extend(other.runs);
+    }
+
+    /// The runs, each handing out its blocks in order.
+    pub(super) fn into_blocks(self) -> Vec<Blocks> {
+        self.runs
+            .into_iter()
+            .map(|run| match run {
+                Run::Memory(blocks) => Blocks::Memory(blocks.into_iter()),
+                Run::Spilled(file) => Blocks::Spilled(Some(file), None),
+            })
+            .collect()
+    }
+}
+
+/// The blocks of one run.
+pub(super) enum Blocks {
+    Memory(std::vec::IntoIter<Keyed>),
+    /// The reader is made when it is first asked, from the file.
+    Spilled(Option<File>, Option<Box<StreamReader<BufReader<File>>>>),
+}
+
+impl Blocks {
+    pub(super) fn next(&mut self) -> Result<Option<Keyed>, WriteError> {
+        match self {
+            Self::Memory(blocks) => Ok(blocks.next()),
+            Self::Spilled(file, reader) => {
+                if let Some(file) = file.take() {
+                    let file = BufReader::with_capacity(64 << 10, file);
+                    *reader = Some(Box::new(StreamReader::try_new(file, None)?));
+                }
+                let Some(reader) = reader else { return Ok(None) };
+                match reader.next() {
+                    None => Ok(None),
+                    Some(batch) => Ok(Some(without_keys(&batch?)?)),
+                }
+            }
+        }
+    }
+}
+
+/// All rows in order, a block at a time, so that a second copy of all is never held.
+fn sorted_blocks(held: &[Keyed], bytes: usize) -> impl Iterator<Item = Result<Keyed, WriteError>> {
+    let rows: usize = held.iter().map(|keyed| keyed.keys.len()).sum();
+    let mut order: Vec<(Key, u32, u32)> = Vec::with_capacity(rows);
+    for (batch, keyed) in (0u32..).zip(held) {
+        order.extend((0u32..).zip(&keyed.keys).map(|(row, key)| (*key, batch, row)));
+    }
+    order.sort_unstable();
+    let block_rows = (rows * BLOCK / bytes.max(1)).clamp(256, 8192);
+    let batches: Vec<&RecordBatch> = held.iter().map(|keyed| &keyed.batch).collect();
+    let mut picks = Vec::with_capacity(block_rows);
+    let mut from = 0;
+    std::iter::from_fn(move || {
+        let part = order.get(from..order.len().min(from + block_rows)).filter(|part| !part.is_empty())?;
+        from += part.len();
+        picks.clear();
+        picks.extend(part.iter().map(|(_, batch, row)| (*batch as usize, *row as usize)));
+        let keys = part.iter().map(|(key, ..)| *key).collect();
+        let batch = interleave_record_batch(&batches, &picks);
+        Some(batch.map(|batch| Keyed { batch, keys }).map_err(WriteError::from))
+    })
+}
+
+/// The schema of a spilled block: the batch's own columns, then the three parts of the key.
+fn keyed_schema(schema: &Schema) -> SchemaRef {
+    let key = ["\u{0}place", "\u{0}time", "\u{0}id"].map(|name| Field::new(name, DataType::UInt64, false));
+    let fields = schema.fields().iter().cloned().chain(key.map(Arc::new));
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+fn with_keys(keyed: &Keyed, schema: &SchemaRef) -> Result<RecordBatch, WriteError> {
+    let mut columns = keyed.batch.columns().to_vec();
+    for part in 0..3 {
+        let values = keyed.keys.iter().filter_map(|key| key.get(part).copied());
+        columns.push(Arc::new(UInt64Array::from_iter_values(values)));
+    }
+    Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
+}
+
+fn without_keys(block: &RecordBatch) -> Result<Keyed, WriteError> {
+    let own = block.num_columns().saturating_sub(3);
+    let part = |i: usize| block.column(own + i).as_primitive::<UInt64Type>().values();
+    let (place, time, id) = (part(0), part(1), part(2));
+    let keys = place.iter().zip(time).zip(id).map(|((p, t), i)| [*p, *t, *i]).collect();
+    let own: Vec<usize> = (0..own).collect();
+    Ok(Keyed { batch: block.project(&own)?, keys })
+}

@@ -1,0 +1,422 @@
+//! Runs in order and dropped rows in the same order become data files.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use arrow::array::{ArrayRef, DictionaryArray, Int64Array, RecordBatch, StringArray, UInt32Array};
+use arrow::compute::interleave_record_batch;
+use arrow::datatypes::{Field, Schema, SchemaRef, UInt32Type};
+
+use super::collect::{Blocks, Collected, Key};
+use super::parquet::{FileSettings, ParquetFile};
+use super::WriteError;
+use crate::dedup::{EventId, Sorted, from_sortable};
+use crate::event::{Place, RAW_OBJECT};
+use crate::layout;
+
+/// Rows handed to a writer at once.
+const BATCH_ROWS: usize = 8192;
+/// Batches that may wait for a writer.
+const WAITING: usize = 4;
+
+/// The columns of a duplicate that say what displaced it.
+pub const RULE: &str = "rule";
+pub const KEPT_OBJECT: &str = "kept_object";
+pub const KEPT_RECORD: &str = "kept_record";
+
+/// What the rows of one merge are written to.
+#[derive(Debug, Clone)]
+pub struct Tables {
+    /// Table of the rows that are not dropped.
+    pub kept: (String, SchemaRef),
+    /// Table of the dropped rows.
+    pub duplicates: Option<(String, SchemaRef)>,
+    /// Names of the raw objects by rank.
+    pub objects: Arc<StringArray>,
+    /// Names of the rules.
+    pub rules: Arc<StringArray>,
+    /// The times of the keys are event times, to be noted for each file.
+    pub timed: bool,
+    pub settings: FileSettings,
+}
+
+/// A finished data file on local disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finished {
+    pub path: PathBuf,
+    pub table: String,
+    /// Columns and values of the partition.
+    pub partition: Vec<(String, Option<String>)>,
+    pub name: String,
+    pub rows: u64,
+    pub bytes: u64,
+    /// First and last event time in the table's unit.
+    pub times: Option<(i64, i64)>,
+}
+
+/// The files of one merge.
+#[derive(Debug, Default)]
+pub struct Outputs {
+    pub files: Vec<Finished>,
+}
+
+/// Merges runs and writes one file a table and place.
+///
+/// # Errors
+/// A full disk; a dropped row without its event, which is a defect.
+pub fn write(
+    collected: Collected,
+    dropped: Option<Sorted<5>>,
+    tables: &Tables,
+    folder: &Path,
+) -> Result<Outputs, WriteError> {
+    std::thread::scope(|scope| {
+        let kept = Writer::start(scope, &tables.kept.0, tables, folder);
+        let duplicates = match &tables.duplicates {
+            Some((table, _)) => Some(Writer::start(scope, table, tables, folder)),
+            None => None,
+        };
+        let result = Merge::new(collected, dropped, tables, &kept, duplicates.as_ref())
+            .and_then(Merge::run);
+        let mut outputs = Outputs::default();
+        let mut failure = None;
+        for writer in std::iter::once(kept).chain(duplicates) {
+            drop(writer.sender);
+            match writer.thread.join() {
+                Ok(Ok(files)) => outputs.files.extend(files),
+                Ok(Err(error)) => failure = Some(error),
+                Err(_) => failure = Some(defect("a writer died")),
+            }
+        }
+        // A writer that failed is why the merge could not go on; its own error says more.
+        match failure {
+            Some(error) => Err(error),
+            None => result.map(|()| outputs),
+        }
+    })
+}
+
+fn defect(what: &str) -> WriteError {
+    WriteError::Arrow(arrow::error::ArrowError::ComputeError(what.to_owned()))
+}
+
+/// A thread that encodes the batches of one table.
+struct Writer<'scope> {
+    sender: SyncSender<Part>,
+    thread: std::thread::ScopedJoinHandle<'scope, Result<Vec<Finished>, WriteError>>,
+}
+
+/// Rows of one place.
+struct Part {
+    place: u64,
+    times: (i64, i64),
+    batch: RecordBatch,
+}
+
+impl<'scope> Writer<'scope> {
+    fn start<'env>(
+        scope: &'scope std::thread::Scope<'scope, 'env>,
+        table: &str,
+        tables: &'env Tables,
+        folder: &'env Path,
+    ) -> Self {
+        let (sender, receiver) = sync_channel(WAITING);
+        let table = table.to_owned();
+        let thread = scope.spawn(move || encode(&table, tables, folder, &receiver));
+        Self { sender, thread }
+    }
+}
+
+/// Encodes parts, one file a place.
+fn encode(
+    table: &str,
+    tables: &Tables,
+    folder: &Path,
+    parts: &Receiver<Part>,
+) -> Result<Vec<Finished>, WriteError> {
+    let mut finished = Vec::new();
+    let mut open: Option<(u64, (i64, i64), ParquetFile)> = None;
+    let mut close = |open: (u64, (i64, i64), ParquetFile)| -> Result<(), WriteError> {
+        let (bits, times, file) = open;
+        let place = Place::from_sortable(bits);
+        let (path, rows, bytes) = file.finish()?;
+        finished.push(Finished {
+            path,
+            table: table.to_owned(),
+            partition: place.partition(),
+            name: layout::file_name(place.slice),
+            rows,
+            bytes,
+            times: tables.timed.then_some(times),
+        });
+        Ok(())
+    };
+    for Part { place, times, batch } in parts {
+        let file = match open.take() {
+            Some((known, span, file)) if known == place => {
+                (place, (span.0.min(times.0), span.1.max(times.1)), file)
+            }
+            other => {
+                if let Some(other) = other {
+                    close(other)?;
+                }
+                let path = folder.join(format!("{table}-{place:x}.parquet"));
+                (place, times, ParquetFile::create(path, batch.schema(), &tables.settings)?)
+            }
+        };
+        let file = open.insert(file);
+        file.2.write(&batch)?;
+    }
+    if let Some(open) = open {
+        close(open)?;
+    }
+    Ok(finished)
+}
+
+/// The rows picked for one table and not yet handed to its writer.
+#[derive(Default)]
+struct Picks {
+    rows: Vec<(usize, usize)>,
+    keys: Vec<Key>,
+    /// Rank of the rule, and the event that displaced the row; of duplicates only.
+    displaced: Vec<(u64, EventId)>,
+}
+
+struct Cursor {
+    blocks: Blocks,
+    keys: Vec<Key>,
+    at: usize,
+    /// Index of the block among `sources`.
+    source: usize,
+}
+
+struct Merge<'a> {
+    tables: &'a Tables,
+    cursors: Vec<Cursor>,
+    heads: BinaryHeap<Reverse<(Key, usize)>>,
+    /// The blocks that picks refer to.
+    sources: Vec<RecordBatch>,
+    dropped: Option<Sorted<5>>,
+    kept: (&'a Writer<'a>, Picks),
+    duplicates: Option<(&'a Writer<'a>, Picks)>,
+}
+
+impl<'a> Merge<'a> {
+    fn new(
+        collected: Collected,
+        dropped: Option<Sorted<5>>,
+        tables: &'a Tables,
+        kept: &'a Writer<'a>,
+        duplicates: Option<&'a Writer<'a>>,
+    ) -> Result<Self, WriteError> {
+        let mut merge = Self {
+            tables,
+            cursors: Vec::new(),
+            heads: BinaryHeap::new(),
+            sources: Vec::new(),
+            dropped,
+            kept: (kept, Picks::default()),
+            duplicates: duplicates.map(|writer| (writer, Picks::default())),
+        };
+        for mut blocks in collected.into_blocks() {
+            if let Some(first) = blocks.next()? {
+                let run = merge.cursors.len();
+                if let Some(key) = first.keys.first() {
+                    merge.heads.push(Reverse((*key, run)));
+                }
+                let source = merge.sources.len();
+                merge.sources.push(first.batch);
+                merge.cursors.push(Cursor { blocks, keys: first.keys, at: 0, source });
+            }
+        }
+        Ok(merge)
+    }
+
+    fn run(mut self) -> Result<(), WriteError> {
+        let mut place = None;
+        while let Some(Reverse((key, run))) = self.heads.pop() {
+            if place != Some(key[0]) {
+                self.flush()?;
+                place = Some(key[0]);
+            }
+            // Rows of this run that come before the head of every other, and share the place.
+            let bound = match self.heads.peek() {
+                Some(Reverse((other, _))) => *other,
+                None => [u64::MAX; 3],
+            };
+            let Some(cursor) = self.cursors.get_mut(run) else { continue };
+            let from = cursor.at;
+            while let Some(next) = cursor.keys.get(cursor.at) {
+                if *next > bound || next[0] != key[0] {
+                    break;
+                }
+                cursor.at += 1;
+            }
+            let (to, source) = (cursor.at, cursor.source);
+            self.pick(run, source, from, to)?;
+            self.advance(run)?;
+        }
+        self.flush()?;
+        match self.dropped.as_ref().and_then(Sorted::peek) {
+            Some(_) => Err(defect("a dropped row has no event")),
+            None => Ok(()),
+        }
+    }
+
+    /// Deals rows `from..to` of a run's block to the tables.
+    fn pick(&mut self, run: usize, source: usize, from: usize, to: usize) -> Result<(), WriteError> {
+        for row in from..to {
+            let Some(key) = self.cursors.get(run).and_then(|cursor| cursor.keys.get(row)).copied() else {
+                break;
+            };
+            let dropped = match &mut self.dropped {
+                Some(rows) => match rows.peek() {
+                    Some([place, time, id, kept, rule]) if [*place, *time, *id] == key => {
+                        let displaced = (*rule, EventId(*kept));
+                        rows.next().map_err(|source| WriteError::Spill {
+                            folder: "of the verdicts".to_owned(),
+                            source,
+                        })?;
+                        Some(displaced)
+                    }
+                    _ => None,
+                },
+                None => None,
+            };
+            let picks = match (dropped, &mut self.duplicates) {
+                (Some(displaced), Some((_, picks))) => {
+                    picks.displaced.push(displaced);
+                    picks
+                }
+                (Some(_), None) => continue,
+                (None, _) => &mut self.kept.1,
+            };
+            picks.rows.push((source, row));
+            picks.keys.push(key);
+            if picks.rows.len() >= BATCH_ROWS {
+                self.flush_picks()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a run's next row among the heads, taking its next block when this one is used up.
+    fn advance(&mut self, run: usize) -> Result<(), WriteError> {
+        let Some(cursor) = self.cursors.get_mut(run) else { return Ok(()) };
+        if let Some(key) = cursor.keys.get(cursor.at) {
+            self.heads.push(Reverse((*key, run)));
+            return Ok(());
+        }
+        let Some(next) = cursor.blocks.next()? else {
+            cursor.keys = Vec::new();
+            return Ok(());
+        };
+        if let Some(key) = next.keys.first() {
+            self.heads.push(Reverse((*key, run)));
+        }
+        cursor.at = 0;
+        cursor.keys = next.keys;
+        cursor.source = self.sources.len();
+        self.sources.push(next.batch);
+        // Used-up blocks are held until the picks from them are handed over.
+        if self.sources.len() > 2 * self.cursors.len() + 8 {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Hands all picks over and lets go of used-up blocks.
+    fn flush(&mut self) -> Result<(), WriteError> {
+        self.flush_picks()?;
+        let mut live = Vec::with_capacity(self.cursors.len());
+        for cursor in &mut self.cursors {
+            if cursor.keys.is_empty() {
+                continue;
+            }
+            if let Some(block) = self.sources.get(cursor.source) {
+                cursor.source = live.len();
+                live.push(block.clone());
+            }
+        }
+        self.sources = live;
+        Ok(())
+    }
+
+    fn flush_picks(&mut self) -> Result<(), WriteError> {
+        let (writer, picks) = &mut self.kept;
+        send(writer, &self.tables.kept.1, picks, &self.sources, self.tables)?;
+        if let (Some((writer, picks)), Some((_, schema))) = (&mut self.duplicates, &self.tables.duplicates) {
+            send(writer, schema, picks, &self.sources, self.tables)?;
+        }
+        Ok(())
+    }
+}
+
+/// Builds the batch of the picked rows and hands it to the writer.
+fn send(
+    writer: &Writer<'_>,
+    schema: &SchemaRef,
+    picks: &mut Picks,
+    sources: &[RecordBatch],
+    tables: &Tables,
+) -> Result<(), WriteError> {
+    let (Some(first), Some(last)) = (picks.keys.first(), picks.keys.last()) else {
+        return Ok(());
+    };
+    let place = first[0];
+    let times = (from_sortable(first[1]), from_sortable(last[1]));
+    let rows = gather(sources, &picks.rows)?;
+    let mut fields = Vec::with_capacity(schema.fields().len());
+    let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
+    for field in schema.fields() {
+        let column: ArrayRef = match field.name().as_str() {
+            RAW_OBJECT => named(picks.keys.iter().map(|key| EventId(key[2]).object()), &tables.objects)?,
+            RULE => {
+                let ranks = picks.displaced.iter().map(|(rule, _)| u32::try_from(*rule).unwrap_or(0));
+                named(ranks, &tables.rules)?
+            }
+            KEPT_OBJECT => {
+                named(picks.displaced.iter().map(|(_, kept)| kept.object()), &tables.objects)?
+            }
+            KEPT_RECORD => Arc::new(Int64Array::from_iter_values(
+                picks.displaced.iter().map(|(_, kept)| i64::from(kept.record())),
+            )),
+            name => match rows.column_by_name(name) {
+                Some(column) => Arc::clone(column),
+                None => return Err(defect(&format!("column {name} was not decoded"))),
+            },
+        };
+        fields.push(Field::new(field.name(), column.data_type().clone(), field.is_nullable()));
+        columns.push(column);
+    }
+    picks.rows.clear();
+    picks.keys.clear();
+    picks.displaced.clear();
+    let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
+    // A writer that is gone has failed; its own error is the one to tell.
+    writer.sender.send(Part { place, times, batch }).map_err(|_| defect("a writer stopped"))
+}
+
+/// Strings by their ranks; a dictionary, so that a name is not copied for every row.
+fn named(ranks: impl Iterator<Item = u32>, names: &Arc<StringArray>) -> Result<ArrayRef, WriteError> {
+    let ranks = UInt32Array::from_iter_values(ranks);
+    let names = Arc::clone(names);
+    Ok(Arc::new(DictionaryArray::<UInt32Type>::try_new(ranks, names)?))
+}
+
+/// The picked rows in order; a stretch of one block is not copied.
+fn gather(sources: &[RecordBatch], rows: &[(usize, usize)]) -> Result<RecordBatch, WriteError> {
+    if let (Some((source, from)), Some((last, to))) = (rows.first(), rows.last()) {
+        let stretch = source == last
+            && to.checked_sub(*from) == Some(rows.len() - 1)
+            && rows.iter().all(|(other, _)| other == source);
+        if stretch && let Some(block) = sources.get(*source) {
+            return Ok(block.slice(*from, rows.len()));
+        }
+    }
+    let sources: Vec<&RecordBatch> = sources.iter().collect();
+    Ok(interleave_record_batch(&sources, rows)?)
+}

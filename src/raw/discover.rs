@@ -1,0 +1,167 @@
+//! Which raw objects there are: every prefix is listed whole, every time.
+//!
+//! No server but AWS's promises byte order of a listing, and objects arrive late under old
+//! prefixes, so there is no high-water mark: LIST is the truth and the log says what is new.
+
+use globset::{Glob, GlobSet, GlobSetBuilder};
+
+use crate::config::Source;
+use crate::layout::{Layout, LayoutError};
+use crate::store::{Store, StoreError};
+
+/// The raw objects of a source cannot be told.
+#[derive(Debug, thiserror::Error)]
+pub enum DiscoverError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("sources.{name}.layout: {error}")]
+    Layout { name: String, error: LayoutError },
+    #[error("sources.{name}.exclude: {error}")]
+    Exclude { name: String, error: globset::Error },
+    #[error(
+        "{url} does not match the layout `{layout}` of source {name} ({count} such objects): set \
+         `layout` to the pattern of the keys, set `layout = false` to take LastModified as the \
+         arrival, or `exclude` what is no event"
+    )]
+    Unplaced { url: String, layout: String, name: String, count: usize },
+    #[error("{url} does not exist: sources.{name}.raw names a folder of raw objects")]
+    NoFolder { url: String, name: String },
+}
+
+/// A raw object that was listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Its identity within the source.
+    pub identity: String,
+    /// Index of its root among the source's.
+    pub root: usize,
+    /// Key below that root.
+    pub key: String,
+    pub size: u64,
+    pub etag: Option<String>,
+    /// Milliseconds since 1970 UTC.
+    pub arrival_ms: i64,
+}
+
+/// What the roots of one source hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Discovered {
+    /// In order of their identities as bytes.
+    pub objects: Vec<Found>,
+    /// Keys that hold no events, by why.
+    pub hidden: Vec<String>,
+    pub excluded: Vec<String>,
+    pub unrepresentable: Vec<String>,
+}
+
+/// The roots of one source, opened.
+pub struct Roots {
+    pub stores: Vec<Store>,
+    layout: Option<Layout>,
+    exclude: GlobSet,
+}
+
+impl Roots {
+    /// `stores` are those of `source.raw`, in its order.
+    ///
+    /// # Errors
+    /// A layout or a glob that is none.
+    pub fn new(source: &Source, stores: Vec<Store>) -> Result<Self, DiscoverError> {
+        let name = || source.name.clone();
+        let layout = match &source.layout {
+            Some(pattern) => Some(
+                Layout::new(pattern, source.layout_timezone)
+                    .map_err(|error| DiscoverError::Layout { name: name(), error })?,
+            ),
+            None => None,
+        };
+        let bad_glob = |error| DiscoverError::Exclude { name: name(), error };
+        let mut globs = GlobSetBuilder::new();
+        for glob in &source.exclude {
+            globs.add(Glob::new(glob).map_err(bad_glob)?);
+        }
+        Ok(Self { stores, layout, exclude: globs.build().map_err(bad_glob)? })
+    }
+
+    /// Lists all roots.
+    ///
+    /// # Errors
+    /// A store that does not answer; a key that the layout does not place in time.
+    pub async fn discover(&self, source: &Source) -> Result<Discovered, DiscoverError> {
+        let listings = self.stores.iter().map(|store| store.list(""));
+        let listings = futures::future::try_join_all(listings).await?;
+        let mut found = Discovered::default();
+        let mut unplaced: Option<(String, usize)> = None;
+        for (root, (listing, store)) in listings.into_iter().zip(&self.stores).enumerate() {
+            let folder = store.local_path("");
+            if listing.objects.is_empty() && folder.is_some_and(|folder| !folder.exists()) {
+                return Err(DiscoverError::NoFolder {
+                    url: store.root().to_owned(),
+                    name: source.name.clone(),
+                });
+            }
+            found.unrepresentable.extend(listing.unrepresentable);
+            let name = source.raw.get(root).and_then(|root| root.name.clone());
+            for object in listing.objects {
+                let identity = match &name {
+                    Some(name) => format!("{name}/{}", object.key),
+                    None => object.key.clone(),
+                };
+                if hidden(&object.key) {
+                    found.hidden.push(identity);
+                    continue;
+                }
+                if self.exclude.is_match(&object.key) {
+                    found.excluded.push(identity);
+                    continue;
+                }
+                let arrival_ms = match &self.layout {
+                    None => Some(object.last_modified_ms),
+                    Some(layout) => layout.arrival_ms(&object.key),
+                };
+                let Some(arrival_ms) = arrival_ms else {
+                    let url = store.url_of(&object.key);
+                    let (_, count) = unplaced.get_or_insert((url, 0));
+                    *count += 1;
+                    continue;
+                };
+                found.objects.push(Found {
+                    identity,
+                    root,
+                    key: object.key,
+                    size: object.size,
+                    etag: object.etag,
+                    arrival_ms,
+                });
+            }
+        }
+        if let Some((url, count)) = unplaced {
+            let layout = source.layout.clone().unwrap_or_default();
+            return Err(DiscoverError::Unplaced { url, layout, name: source.name.clone(), count });
+        }
+        found.objects.sort_by(|a, b| a.identity.as_bytes().cmp(b.identity.as_bytes()));
+        Ok(found)
+    }
+}
+
+/// Folder markers of old Hadoop tools, and names that every reader hides.
+fn hidden(key: &str) -> bool {
+    key.ends_with("_$folder$")
+        || key.ends_with('/')
+        || key.split('/').any(|part| part.starts_with(['_', '.']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn markers_and_hidden_names_are_skipped() {
+        for key in ["a/_SUCCESS", ".tmp/x", "2019_$folder$", "a/.x.gz", "folder/"] {
+            assert!(hidden(key), "{key}");
+        }
+        for key in ["2019/a_b.gz", "a.b/c$folder$"] {
+            assert!(!hidden(key), "{key}");
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! What the world is told: events → progress bars, summaries → text or JSON, errors → exit codes.
+//! Nothing here changes what happens.
+//!
+//! ```text
+//! run ──Event──▶ Report ──▶ bar on a terminal │ log lines
+//! RunSummary, RunPlan, Verified ──▶ stdout: text │ one JSON document
+//! RunError ──▶ stderr: what, where, what to do ──▶ exit code
+//! ```
+
+mod text;
+
+use std::io::{IsTerminal, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use crate::cli::Output;
+use crate::config::{ConfigError, Job};
+use crate::ledger::LedgerError;
+use crate::plan::RunPlan;
+use crate::publish::PublishError;
+use crate::raw::DiscoverError;
+use crate::run::{MartOutcome, RunError, RunSummary, Verified};
+
+/// What happens during a run, as it happens.
+#[derive(Debug, Clone)]
+pub enum Event {
+    RolledForward { commit: u64 },
+    Reading { source: String, objects: u64, bytes: u64 },
+    ObjectRead { bytes: u64, records: u64 },
+    Deciding { source: String },
+    Writing { source: String },
+    Staging { files: usize },
+    Committed { commit: u64 },
+    Published { commit: u64, files: usize },
+    Mart { name: String },
+}
+
+/// Takes events to the terminal or the log; cheap to clone.
+#[derive(Clone)]
+pub struct Report {
+    bar: ProgressBar,
+    _shared: Arc<()>,
+}
+
+impl Report {
+    /// `quiet` shows no bar; neither does a pipe.
+    pub fn new(quiet: bool) -> Self {
+        let target = if quiet || !std::io::stderr().is_terminal() {
+            ProgressDrawTarget::hidden()
+        } else {
+            ProgressDrawTarget::stderr()
+        };
+        let bar = ProgressBar::with_draw_target(None, target);
+        bar.enable_steady_tick(Duration::from_millis(120));
+        Self { bar, _shared: Arc::new(()) }
+    }
+
+    pub fn event(&self, event: Event) {
+        match event {
+            Event::RolledForward { commit } => {
+                tracing::info!(commit, "finished publishing what an earlier run had committed");
+            }
+            Event::Reading { source, objects, bytes } => {
+                tracing::info!(source, objects, bytes, "reading raw objects");
+                self.bar.set_length(bytes);
+                self.bar.set_position(0);
+                self.bar.set_style(style("{msg} {wide_bar} {bytes}/{total_bytes} {eta}"));
+                self.bar.set_message(format!("reading {source}"));
+            }
+            Event::ObjectRead { bytes, records } => {
+                tracing::debug!(bytes, records, "read a raw object");
+                self.bar.inc(bytes);
+            }
+            Event::Deciding { source } => self.step(format!("deciding duplicates of {source}")),
+            Event::Writing { source } => self.step(format!("writing {source}")),
+            Event::Staging { files } => self.step(format!("staging {files} files")),
+            Event::Committed { commit } => {
+                tracing::info!(commit, "committed");
+                self.step(format!("publishing commit {commit}"));
+            }
+            Event::Published { commit, files } => tracing::info!(commit, files, "published"),
+            Event::Mart { name } => {
+                tracing::info!(mart = name, "building");
+                self.step(format!("building {name}"));
+            }
+        }
+    }
+
+    fn step(&self, message: String) {
+        self.bar.set_style(style("{spinner} {msg}"));
+        self.bar.set_message(message);
+    }
+
+    /// Takes the bar off the terminal.
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+/// How an invocation ended.
+#[derive(Debug)]
+pub enum Outcome {
+    Run(RunSummary),
+    Plan(RunPlan),
+    Verified(Verified),
+    Config(Box<Job>),
+}
+
+/// Why an invocation could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Run(#[from] RunError),
+    #[error("{0}; this is a defect of rawmart")]
+    Defect(String),
+}
+
+/// Exit codes that a scheduler can act on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    Done = 0,
+    Internal = 1,
+    Usage = 2,
+    MartFailed = 3,
+    Refused = 4,
+    Busy = 5,
+    Store = 6,
+    Damaged = 7,
+}
+
+impl Outcome {
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Run(summary) => {
+                let failed = |mart: &crate::run::MartSummary| {
+                    matches!(mart.outcome, MartOutcome::Failed { .. } | MartOutcome::Skipped { .. })
+                };
+                if summary.marts.iter().any(failed) { Exit::MartFailed } else { Exit::Done }
+            }
+            Self::Verified(verified) if !verified.damage.is_empty() => Exit::Damaged,
+            Self::Plan(_) | Self::Verified(_) | Self::Config(_) => Exit::Done,
+        }
+    }
+
+    /// Prints the result to stdout.
+    ///
+    /// # Errors
+    /// stdout is closed.
+    pub fn print(&self, output: Output, seconds: f64) -> std::io::Result<()> {
+        let mut out = std::io::stdout().lock();
+        match (self, output) {
+            (Self::Run(summary), Output::Json) => {
+                #[derive(Serialize)]
+                struct Timed<'a> {
+                    #[serde(flatten)]
+                    summary: &'a RunSummary,
+                    seconds: f64,
+                }
+                json(&mut out, &Timed { summary, seconds })
+            }
+            (Self::Plan(plan), Output::Json) => json(&mut out, plan),
+            (Self::Verified(verified), Output::Json) => json(&mut out, verified),
+            (Self::Config(job), Output::Json) => json(&mut out, job.as_ref()),
+            (Self::Run(summary), Output::Text) => text::run(&mut out, summary, seconds),
+            (Self::Plan(plan), Output::Text) => text::plan(&mut out, plan),
+            (Self::Verified(verified), Output::Text) => text::verified(&mut out, verified),
+            (Self::Config(job), Output::Text) => text::config(&mut out, job),
+        }
+    }
+}
+
+fn json<T: Serialize>(out: &mut impl Write, value: &T) -> std::io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, value)?;
+    writeln!(out)
+}
+
+impl Failure {
+    pub fn exit(&self) -> Exit {
+        let error = match self {
+            Self::Config(_) => return Exit::Usage,
+            Self::Defect(_) => return Exit::Internal,
+            Self::Run(error) => error,
+        };
+        match error {
+            RunError::Store(_)
+            | RunError::Ledger(LedgerError::Store(_))
+            | RunError::Publish(PublishError::Store(_))
+            | RunError::Discover(DiscoverError::Store(_)) => Exit::Store,
+            RunError::Ledger(LedgerError::Lost { .. }) | RunError::Locked { .. } => Exit::Busy,
+            RunError::Ledger(
+                LedgerError::Damaged { .. } | LedgerError::Format { .. } | LedgerError::Gap { .. },
+            )
+            | RunError::Publish(PublishError::Foreign { .. }) => Exit::Damaged,
+            RunError::Discover(_)
+            | RunError::Key(_)
+            | RunError::Mart(_)
+            | RunError::UnknownSource { .. } => Exit::Usage,
+            RunError::TooManyRejects { .. } | RunError::Changed { .. } | RunError::Vanished { .. } => {
+                Exit::Refused
+            }
+            RunError::Write(_) | RunError::Unbalanced(_) | RunError::Defect(_) | RunError::Engine(_) => {
+                Exit::Internal
+            }
+        }
+    }
+
+    /// Prints the error to stderr: what failed and, where it adds something, why.
+    pub fn print(&self) {
+        let mut message = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            let text = error.to_string();
+            // Transparent wrappers and errors that quote their cause would say it twice.
+            if !message.contains(&text) {
+                message.push_str(": ");
+                message.push_str(&text);
+            }
+            cause = error.source();
+        }
+        let mut err = std::io::stderr().lock();
+        let _ = writeln!(err, "error: {message}");
+    }
+}

@@ -1,0 +1,209 @@
+//! Everything a plan is made of: the configuration checked against itself, the listing, the log.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
+use futures::StreamExt;
+use sha2::{Digest, Sha256};
+
+use super::{Options, RunError};
+use crate::catalog::{SourceTables, TableDefinition};
+use crate::config::{Job, Source};
+use crate::dedup::Keys;
+use crate::engine::Engine;
+use crate::event::Slicing;
+use crate::ledger::{SourceState, State};
+use crate::mart::{self, Graph, MartError};
+use crate::plan::{self, Listed, RunPlan};
+use crate::raw::{Decoder, Discovered, Roots};
+use crate::store::{Store, StoreSettings};
+
+/// A source with its raw prefixes opened and listed.
+pub struct ListedSource<'a> {
+    pub source: &'a Source,
+    pub roots: Roots,
+    pub found: Discovered,
+    changed: Vec<String>,
+}
+
+/// A reference, read.
+pub struct ReferenceTable {
+    pub schema: SchemaRef,
+    pub batches: Vec<arrow::array::RecordBatch>,
+    /// Changes with the content.
+    fingerprint: String,
+}
+
+/// What was found before anything is done.
+pub struct Looked<'a> {
+    pub plan: RunPlan,
+    pub sources: Vec<ListedSource<'a>>,
+    pub graph: Option<Graph>,
+    /// Of the marts, in the order of the graph.
+    pub mart_tables: Vec<TableDefinition>,
+    pub references: BTreeMap<String, ReferenceTable>,
+    pub engine: Engine,
+}
+
+impl Looked<'_> {
+    /// The fingerprint of each reference's content.
+    pub fn fingerprints(&self) -> BTreeMap<String, String> {
+        fingerprints(&self.references)
+    }
+}
+
+fn fingerprints(references: &BTreeMap<String, ReferenceTable>) -> BTreeMap<String, String> {
+    references.iter().map(|(name, table)| (name.clone(), table.fingerprint.clone())).collect()
+}
+
+/// Opens the root of the lake.
+pub async fn open_lake(job: &Job) -> Result<Store, RunError> {
+    Ok(Store::open(&job.lake, &StoreSettings::default()).await?)
+}
+
+impl<'a> Looked<'a> {
+    /// Checks rules and marts, then lists every source that is asked for.
+    pub async fn look(
+        job: &'a Job,
+        options: &Options,
+        state: &State,
+        spill: &Path,
+    ) -> Result<Looked<'a>, RunError> {
+        for name in &options.sources {
+            if !job.sources.iter().any(|source| source.name == *name) {
+                let known: Vec<_> = job.sources.iter().map(|source| source.name.as_str()).collect();
+                return Err(RunError::UnknownSource { name: name.clone(), known: known.join(", ") });
+            }
+        }
+        check_rules(job)?;
+        let engine = Engine::new(job.memory / 4 * 3, job.threads, &spill.join("engine"))?;
+        let mut sources = Vec::new();
+        let tables = SourceTables::of(job, &state.columns);
+        let mut schemas: Vec<(String, SchemaRef)> = tables
+            .iter()
+            .flat_map(|tables| tables.all().map(|table| (table.name.clone(), table.full_schema())))
+            .collect();
+        let graph = match (&job.marts, options.marts) {
+            (Some(folder), true) => {
+                let references = job.references.iter().map(|reference| &reference.name);
+                let names: Vec<String> =
+                    schemas.iter().map(|(name, _)| name).chain(references).cloned().collect();
+                Some(mart::load(folder, &names)?)
+            }
+            _ => None,
+        };
+        let (mut references, mut mart_tables) = (BTreeMap::new(), Vec::new());
+        if let Some(graph) = &graph {
+            references = read_references(job, graph).await?;
+            schemas.extend(
+                references.iter().map(|(name, table)| (name.clone(), Arc::clone(&table.schema))),
+            );
+            mart_tables = graph.check(&engine, &schemas).await?;
+        }
+        for source in &job.sources {
+            if options.sources.is_empty() || options.sources.contains(&source.name) {
+                sources.push(list(source, state).await?);
+            }
+        }
+        let listed: Vec<Listed<'_>> = sources
+            .iter()
+            .map(|listed| Listed {
+                source: listed.source,
+                found: &listed.found,
+                changed: listed.changed.clone(),
+            })
+            .collect();
+        let marts = graph.as_ref().map_or(&[][..], Graph::marts);
+        let plan = plan::plan(job, &listed, state, marts, &fingerprints(&references));
+        Ok(Looked { plan, sources, graph, mart_tables, references, engine })
+    }
+}
+
+/// Compiles the expressions of every rule, so that a wrong one is said before anything is read.
+fn check_rules(job: &Job) -> Result<(), RunError> {
+    for source in &job.sources {
+        let schema = Decoder::new(&source.decode).schema();
+        let slicing =
+            Slicing { timezone: job.timezone, by: source.partition_by, slice_ms: source.slice_ms };
+        Keys::compile(&source.rules, &schema, slicing, source.decode.unit, 1)?;
+    }
+    Ok(())
+}
+
+async fn list<'a>(source: &'a Source, state: &State) -> Result<ListedSource<'a>, RunError> {
+    let mut stores = Vec::with_capacity(source.raw.len());
+    for root in &source.raw {
+        stores.push(Store::open(&root.url, &StoreSettings::default()).await?);
+    }
+    let roots = Roots::new(source, stores)?;
+    let found = roots.discover(source).await?;
+    let changed = match state.sources.get(&source.name) {
+        Some(known) => changed(&roots, &found, known).await?,
+        None => Vec::new(),
+    };
+    Ok(ListedSource { source, roots, found, changed })
+}
+
+/// Absorbed objects whose content is another now. A new ETag alone says nothing: a copy, a
+/// re-upload or a fresh checkout of the same bytes has one too.
+async fn changed(
+    roots: &Roots,
+    found: &Discovered,
+    known: &SourceState,
+) -> Result<Vec<String>, RunError> {
+    let mut changed = Vec::new();
+    for found in &found.objects {
+        let Some(absorbed) = known.objects.get(&found.identity) else { continue };
+        if absorbed.etag == found.etag && absorbed.size == found.size {
+            continue;
+        }
+        if absorbed.size == found.size
+            && let Some(store) = roots.stores.get(found.root)
+        {
+            let (_, mut content) = store.get(&found.key).await?;
+            let mut hash = Sha256::new();
+            while let Some(piece) = content.next().await {
+                hash.update(&piece?);
+            }
+            if hex::encode(hash.finalize()) == absorbed.sha256 {
+                continue;
+            }
+        }
+        changed.push(found.identity.clone());
+    }
+    Ok(changed)
+}
+
+/// Reads the references that some mart uses.
+async fn read_references(
+    job: &Job,
+    graph: &Graph,
+) -> Result<BTreeMap<String, ReferenceTable>, RunError> {
+    let mut tables = BTreeMap::new();
+    let used = graph.tables();
+    for reference in job.references.iter().filter(|reference| used.contains(&reference.name.as_str())) {
+        let bytes = fetch(&reference.url).await?;
+        let Some(bytes) = bytes else {
+            return Err(MartError::reference(
+                &reference.name,
+                format!("{} does not exist; correct references.{}.path", reference.url, reference.name),
+            )
+            .into());
+        };
+        let (schema, batches) = mart::read(reference, &bytes)
+            .map_err(|error| MartError::reference(&reference.name, error.to_string()))?;
+        let fingerprint = format!("sha256:{}", hex::encode(Sha256::digest(&bytes)));
+        tables.insert(reference.name.clone(), ReferenceTable { schema, batches, fingerprint });
+    }
+    Ok(tables)
+}
+
+/// The content of one file named by a URL; `None` when there is none.
+async fn fetch(url: &str) -> Result<Option<Bytes>, RunError> {
+    let (folder, name) = url.rsplit_once('/').unwrap_or(("", url));
+    let store = Store::open(&format!("{folder}/"), &StoreSettings::default()).await?;
+    Ok(store.read(name).await?)
+}

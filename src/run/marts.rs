@@ -1,0 +1,169 @@
+//! Marts: from published tables to staged files, all of one commit.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use datafusion::catalog::TableProvider;
+use datafusion::execution::object_store::ObjectStoreUrl;
+
+use super::look::Looked;
+use super::{Context, MartOutcome, MartSummary, RunError, Totals};
+use crate::catalog::{LakeTable, SourceTables, TableDefinition, TableFile, memory_table};
+use crate::config::Job;
+use crate::layout;
+use crate::ledger::{FileEntry, MartEntry, State};
+use crate::mart::{self, Mart, MartError};
+use crate::plan;
+use crate::publish::{self, Finished, Ordered};
+use crate::report::Event;
+use crate::store::Store;
+
+/// Builds the planned marts in their order. A mart that fails takes those that read it along; the
+/// others go on.
+pub async fn build(
+    job: &Job,
+    looked: &Looked<'_>,
+    lake: &Store,
+    state: &mut State,
+    context: &Context,
+    spill: &Path,
+    totals: &mut Totals,
+) -> Result<Vec<MartSummary>, RunError> {
+    let Some(graph) = &looked.graph else { return Ok(Vec::new()) };
+    let (url, client, root) = lake.object_store();
+    looked.engine.register_store(&url, client);
+    let store = ObjectStoreUrl::parse(url.as_str())
+        .map_err(|error| RunError::Defect(format!("{url} is no store: {error}")))?;
+    let mut build = Build {
+        lake,
+        store,
+        root,
+        looked,
+        sources: SourceTables::of(job, &state.columns),
+        references: looked.fingerprints(),
+        staged: BTreeMap::new(),
+        commit: super::new_commit(state, context),
+        row_group: usize::try_from(job.memory / 8).unwrap_or(usize::MAX),
+        spill,
+    };
+    let mut summaries = Vec::new();
+    let mut failed: BTreeSet<String> = BTreeSet::new();
+    for (mart, planned) in graph.marts().iter().zip(&looked.plan.marts) {
+        let summary = |rows, outcome| MartSummary { name: mart.name.clone(), rows, outcome };
+        if let Some(because) = mart.inputs.iter().find(|input| failed.contains(*input)) {
+            failed.insert(mart.name.clone());
+            summaries.push(summary(0, MartOutcome::Skipped { because: because.clone() }));
+            continue;
+        }
+        if planned.why.is_none() {
+            let rows = state.marts.get(&mart.name).map_or(0, |built| built.entry.rows);
+            summaries.push(summary(rows, MartOutcome::Fresh));
+            continue;
+        }
+        context.report.event(Event::Mart { name: mart.name.clone() });
+        match build.one(mart, state).await {
+            Ok(rows) => summaries.push(summary(rows, MartOutcome::Built)),
+            Err(RunError::Mart(error)) => {
+                failed.insert(mart.name.clone());
+                summaries.push(summary(0, MartOutcome::Failed { error: error.to_string() }));
+            }
+            Err(other) => return Err(other),
+        }
+    }
+    let commit = build.commit;
+    if !commit.marts.is_empty() {
+        super::commit_files(lake, commit, Vec::new(), state, context, totals).await?;
+    }
+    Ok(summaries)
+}
+
+struct Build<'a> {
+    lake: &'a Store,
+    store: ObjectStoreUrl,
+    /// Path of the lake's root in its store.
+    root: object_store::path::Path,
+    looked: &'a Looked<'a>,
+    sources: Vec<SourceTables>,
+    references: BTreeMap<String, String>,
+    /// Files of the marts built so far, by mart.
+    staged: BTreeMap<String, Vec<FileEntry>>,
+    commit: crate::ledger::Commit,
+    row_group: usize,
+    spill: &'a Path,
+}
+
+impl Build<'_> {
+    /// Builds and stages one mart: its rows.
+    async fn one(&mut self, mart: &Mart, state: &State) -> Result<u64, RunError> {
+        let mut inputs = Vec::new();
+        for input in &mart.inputs {
+            inputs.push((input.clone(), self.table(mart, input, state)?));
+        }
+        let (definition, rows) = mart::evaluate(&self.looked.engine, mart, &inputs).await?;
+        let settings = super::mart_files(self.commit.number, self.row_group);
+        let ordered = Ordered { table: &definition, settings: &settings, folder: self.spill };
+        let mut files: Vec<Finished> = ordered
+            .write(rows)
+            .await
+            .map_err(|error| match error {
+                publish::OrderedError::Rows(error) => RunError::Mart(MartError::running(mart, &error)),
+                publish::OrderedError::Write(error) => RunError::Write(error),
+            })?;
+        let count = files.iter().map(|file| file.rows).sum();
+        files.extend(super::emptied(&[&definition], &files, state, &settings, self.spill)?);
+        let entries = publish::stage(self.lake, self.commit.number, &self.commit.run, files).await?;
+        let inputs = mart
+            .inputs
+            .iter()
+            .map(|input| {
+                let version = if self.staged.contains_key(input) {
+                    self.commit.number.to_string()
+                } else {
+                    plan::version(input, state, &self.references)
+                };
+                (input.clone(), version)
+            })
+            .collect();
+        self.commit.files.extend(entries.iter().cloned());
+        self.staged.insert(mart.name.clone(), entries);
+        self.commit.columns.insert(definition.name.clone(), crate::catalog::columns(&definition.schema));
+        self.commit.marts.push(MartEntry {
+            name: mart.name.clone(),
+            sql: mart.fingerprint.clone(),
+            inputs,
+            rows: count,
+        });
+        Ok(count)
+    }
+
+    /// A mart's input as a table: of marts built by this run, what is staged.
+    fn table(&self, mart: &Mart, name: &str, state: &State) -> Result<Arc<dyn TableProvider>, RunError> {
+        let failing = |error| RunError::Mart(MartError::running(mart, &error));
+        if let Some(reference) = self.looked.references.get(name) {
+            let table = memory_table(Arc::clone(&reference.schema), reference.batches.clone());
+            return table.map_err(failing);
+        }
+        let definition = self
+            .definition(name)
+            .ok_or_else(|| RunError::Defect(format!("table {name} is not known")))?;
+        let files: Vec<TableFile> = match self.staged.get(name) {
+            Some(entries) => entries.iter().map(|entry| self.file(entry, &entry.staged)).collect(),
+            None => state.table(name).map(|file| self.file(&file.entry, &file.entry.key())).collect(),
+        };
+        Ok(Arc::new(LakeTable::new(definition, files, self.store.clone()).map_err(failing)?))
+    }
+
+    fn definition(&self, name: &str) -> Option<&TableDefinition> {
+        let sources = self.sources.iter().flat_map(|source| source.all());
+        sources.chain(&self.looked.mart_tables).find(|table| table.name == name)
+    }
+
+    fn file(&self, entry: &FileEntry, key: &str) -> TableFile {
+        TableFile {
+            path: layout::below(&self.root, key),
+            size: entry.bytes,
+            partition: entry.partition.iter().map(|(_, value)| value.clone()).collect(),
+        }
+    }
+}
