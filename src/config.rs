@@ -6,8 +6,15 @@
 //!                             load() ──▶ Job                 paths resolved, durations in units
 //! ```
 
+mod columns;
 mod file;
+mod place;
+mod show;
+mod table;
 mod units;
+
+#[cfg(test)]
+mod tests;
 
 pub use file::load;
 
@@ -17,6 +24,11 @@ use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{DecodeSpec, PartitionBy, Zone};
+
+/// A variable of the process's environment; absent where it is not UTF-8. Nothing else reads them.
+pub fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
 
 /// What the command line gave that is stronger than environment and file.
 #[derive(Debug, Clone, Default)]
@@ -48,6 +60,34 @@ pub struct Job {
     pub marts: Option<PathBuf>,
 }
 
+impl Job {
+    /// The sources of these names, or all where none is named; an unknown name is an error that
+    /// names the nearest source.
+    pub fn select(&self, names: &[String]) -> Result<Vec<&Source>, ConfigError> {
+        if names.is_empty() {
+            return Ok(self.sources.iter().collect());
+        }
+        let known = || self.sources.iter().map(|source| source.name.as_str());
+        if let Some(name) = names.iter().find(|name| !known().any(|k| k == *name)) {
+            return Err(ConfigError::Given {
+                name: "--source".to_owned(),
+                message: match table::nearest(name, known()) {
+                    Some(near) => format!("`{name}` is no source, is it `{near}`?"),
+                    None => {
+                        let known: Vec<_> = known().collect();
+                        format!("`{name}` is no source; there are: {}", known.join(", "))
+                    }
+                },
+            });
+        }
+        Ok(self
+            .sources
+            .iter()
+            .filter(|source| names.contains(&source.name))
+            .collect())
+    }
+}
+
 /// One kind of events: raw prefixes in, `<name>`, `<name>_duplicates` and `<name>_rejects` out.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Source {
@@ -69,6 +109,18 @@ pub struct Source {
     pub compression: Compression,
     /// Columns with a bloom filter.
     pub bloom_filters: Vec<String>,
+}
+
+impl Source {
+    /// The tables that a source makes: kept events, duplicates, rejects.
+    pub fn tables(&self) -> [String; 3] {
+        let name = &self.name;
+        [
+            name.clone(),
+            format!("{name}_duplicates"),
+            format!("{name}_rejects"),
+        ]
+    }
 }
 
 /// One root under which raw objects lie.
@@ -146,6 +198,11 @@ pub enum ReferenceFormat {
 /// A configuration that cannot be used: where, what, and what to do. Exit 2.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
+    #[error(
+        "there is no configuration {}: write one, or name it with --config or RAWMART_CONFIG",
+        file.display()
+    )]
+    Missing { file: PathBuf },
     #[error("cannot read the configuration {}: {source}", file.display())]
     Unreadable {
         file: PathBuf,
@@ -165,6 +222,7 @@ pub enum ConfigError {
         key: String,
         message: String,
     },
+    /// `name` is the flag or variable that was given.
     #[error("{name}: {message}")]
     Given { name: String, message: String },
 }

@@ -1,0 +1,199 @@
+//! Where things lie: what was written becomes an absolute `file://` or `s3://` URL.
+
+use std::path::{Component, Path, PathBuf};
+
+use url::Url;
+
+/// The URL of a folder: absolute and with `/` at the end.
+pub(super) fn folder_url(text: &str, base: &Path) -> Result<String, String> {
+    let mut url = locate(text, base)?;
+    if !url.path().ends_with('/') {
+        let path = format!("{}/", url.path());
+        url.set_path(&path);
+    }
+    Ok(url.into())
+}
+
+/// The URL of one file.
+pub(super) fn file_url(text: &str, base: &Path) -> Result<String, String> {
+    let url = locate(text, base)?;
+    if url.path().is_empty() || url.path().ends_with('/') || text.ends_with('/') {
+        return Err(format!("`{text}` is a folder: name one file"));
+    }
+    Ok(url.into())
+}
+
+/// The local path that is meant, absolute.
+pub(super) fn local_path(text: &str, base: &Path) -> Result<PathBuf, String> {
+    let url = locate(text, base)?;
+    if url.scheme() != "file" {
+        return Err(format!(
+            "`{text}` is no local folder: keep the SQL files beside the configuration"
+        ));
+    }
+    url.to_file_path()
+        .map_err(|()| format!("`{text}` is no local path"))
+}
+
+/// True if one of two folder URLs is, or lies within, the other.
+pub(super) fn overlap(a: &str, b: &str) -> bool {
+    a.starts_with(b) || b.starts_with(a)
+}
+
+fn locate(text: &str, base: &Path) -> Result<Url, String> {
+    if text.trim().is_empty() {
+        return Err("is empty: give an s3:// URL or a path".to_owned());
+    }
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return local(text, base);
+    };
+    // Nothing of a URL with a user in it is repeated, for it may hold a secret; and secrets of AWS
+    // may hold `/`, so the `@` may come after one.
+    let host = rest.split('/').next().unwrap_or_default();
+    if host.contains('@') || (host.contains(':') && rest.contains('@')) {
+        return Err(
+            "has a user or key before `@`: credentials never come from this file, S3 uses the \
+             standard AWS chain; take that part out"
+                .to_owned(),
+        );
+    }
+    if host.contains(':') {
+        return Err(
+            "has `:` in its host: write s3://bucket/prefix/, and name the server in \
+                    AWS_ENDPOINT_URL"
+                .to_owned(),
+        );
+    }
+    match scheme {
+        "s3" => {}
+        "file" if rest.starts_with('/') => {}
+        "file" => {
+            return Err(format!(
+                "`{text}` names a host: write file:///absolute/path, or a path without file://"
+            ));
+        }
+        "s3a" | "s3n" | "S3" => return Err(format!("`{text}`: write s3://{rest}")),
+        other => {
+            return Err(format!(
+                "`{other}://` is not supported: give an s3:// or file:// URL or a path (other \
+                 servers that speak S3 are reached as s3:// with AWS_ENDPOINT_URL)"
+            ));
+        }
+    }
+    let url = Url::parse(text).map_err(|error| format!("`{text}` is no URL: {error}"))?;
+    if scheme == "s3" && url.host_str().is_none_or(str::is_empty) {
+        return Err(format!(
+            "`{text}` names no bucket: write s3://bucket/prefix/"
+        ));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(format!(
+            "`{text}` has a query or fragment: write `?` as %3F and `#` as %23"
+        ));
+    }
+    if url.path().contains("//") {
+        return Err(format!(
+            "`{text}` has an empty name between two `/`, which cannot be listed: take one out"
+        ));
+    }
+    Ok(url)
+}
+
+fn local(text: &str, base: &Path) -> Result<Url, String> {
+    if text.starts_with('~') {
+        return Err(format!(
+            "`{text}`: `~` is not expanded, write the whole path"
+        ));
+    }
+    let path = normal(&base.join(text));
+    let url = if text.ends_with('/') {
+        Url::from_directory_path(&path)
+    } else {
+        Url::from_file_path(&path)
+    };
+    url.map_err(|()| format!("`{text}` has no absolute path below {}", base.display()))
+}
+
+/// The path without `.` and `..`, so that two spellings of a folder are one and overlaps show.
+fn normal(path: &Path) -> PathBuf {
+    let mut normal = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                normal.pop();
+            }
+            other => normal.push(other),
+        }
+    }
+    normal
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places() {
+        let base = Path::new("/etc/rawmart");
+        for (text, url) in [
+            ("lake", "file:///etc/rawmart/lake/"),
+            ("./lake/", "file:///etc/rawmart/lake/"),
+            ("../lake", "file:///etc/lake/"),
+            ("/data/a b", "file:///data/a%20b/"),
+            ("file:///data", "file:///data/"),
+            ("/", "file:///"),
+            ("s3://acme", "s3://acme/"),
+            ("s3://acme/a/b", "s3://acme/a/b/"),
+            ("s3://Acme_1/단지/", "s3://Acme_1/%EB%8B%A8%EC%A7%80/"),
+        ] {
+            assert_eq!(folder_url(text, base).as_deref(), Ok(url), "{text}");
+        }
+        for (text, why) in [
+            ("", "is empty"),
+            ("s3a://b/x", "write s3://b/x"),
+            ("gs://b/x", "`gs://` is not supported"),
+            ("s3:///x", "names no bucket"),
+            ("s3://b/x?y", "%3F"),
+            ("s3://b:9000/x", "AWS_ENDPOINT_URL"),
+            ("s3://b/x//y", "empty name"),
+            ("file://data/x", "file:///absolute/path"),
+            ("~/x", "not expanded"),
+        ] {
+            let error = folder_url(text, base).unwrap_err();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+        for text in [
+            "s3://AKIA:hunter2@b/x",
+            "s3://AKIA:a/hunter2@b/x",
+            "https://hunter2@b",
+        ] {
+            let error = folder_url(text, base).unwrap_err();
+            assert!(error.contains("credentials never"), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+        assert!(folder_url("s3://b/a@b", base).is_ok());
+        assert!(
+            file_url("s3://b/x/", base)
+                .unwrap_err()
+                .contains("name one file")
+        );
+        assert!(
+            local_path("s3://b/x/", base)
+                .unwrap_err()
+                .contains("no local folder")
+        );
+        assert_eq!(
+            local_path("sql/marts", base),
+            Ok("/etc/rawmart/sql/marts".into())
+        );
+    }
+
+    #[test]
+    fn one_folder_within_another() {
+        assert!(overlap("s3://b/a/", "s3://b/a/"));
+        assert!(overlap("s3://b/", "s3://b/a/"));
+        assert!(!overlap("s3://b/a/", "s3://b/ab/"));
+        assert!(!overlap("s3://b/", "s3://bb/"));
+    }
+}

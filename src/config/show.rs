@@ -1,0 +1,180 @@
+//! The resolved configuration as a configuration: what `rawmart config` shows is itself a file that
+//! loads to the same job.
+
+use std::fmt::{self, Display, Write};
+
+use chrono::{DateTime, SecondsFormat};
+use serde::Serialize;
+use toml::Value;
+
+use super::{Job, Reference, Source, units};
+
+impl Job {
+    /// Every setting with its default filled in, as TOML. It holds no secret: none can be in the
+    /// configuration.
+    pub fn to_toml(&self) -> String {
+        let mut text = String::new();
+        // Writing into a String cannot fail.
+        let _ = self.write(&mut text);
+        text
+    }
+
+    fn write(&self, out: &mut String) -> fmt::Result {
+        writeln!(out, "# resolved from {:?}", self.file)?;
+        line(out, "lake", text(&self.lake))?;
+        line(out, "timezone", text(&self.timezone))?;
+        line(out, "memory", text(units::show_size(self.memory)))?;
+        writeln!(out, "threads = {}", self.threads)?;
+        for source in &self.sources {
+            source.write(out)?;
+        }
+        for reference in &self.references {
+            reference.write(out)?;
+        }
+        if let Some(path) = &self.marts {
+            writeln!(out, "\n[marts]")?;
+            line(out, "path", text(path.display()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Source {
+    fn write(&self, out: &mut String) -> fmt::Result {
+        let decode = &self.decode;
+        writeln!(out, "\n[sources.{}]", self.name)?;
+        match self.raw.as_slice() {
+            [root] if root.name.is_none() => line(out, "raw", text(&root.url))?,
+            roots => {
+                let roots: Vec<_> = roots
+                    .iter()
+                    .map(|root| {
+                        let name = root.name.as_deref().unwrap_or_default();
+                        format!("{name} = {}", text(&root.url))
+                    })
+                    .collect();
+                writeln!(out, "raw = {{ {} }}", roots.join(", "))?;
+            }
+        }
+        match &self.layout {
+            Some(layout) => line(out, "layout", text(layout))?,
+            None => line(out, "layout", Value::Boolean(false))?,
+        }
+        line(out, "layout_timezone", text(self.layout_timezone))?;
+        line(out, "exclude", texts(&self.exclude))?;
+        line(out, "event_time", text(&decode.event_time))?;
+        line(out, "partition_by", name(&self.partition_by))?;
+        line(out, "slice", text(units::show_duration(self.slice_ms)))?;
+        line(out, "timestamp_unit", name(&decode.unit))?;
+        if let Some(zone) = decode.naive_timezone {
+            line(out, "naive_timezone", text(zone))?;
+        }
+        let from = DateTime::from_timestamp_millis(decode.accept.from_ms)
+            .unwrap_or_default()
+            .to_rfc3339_opts(SecondsFormat::AutoSi, true);
+        writeln!(
+            out,
+            "accept = {{ from = {}, ahead = {} }}",
+            text(from),
+            text(units::show_duration(decode.accept.ahead_ms))
+        )?;
+        line(out, "on_type_error", name(&decode.on_type_error))?;
+        line(
+            out,
+            "max_rejects",
+            text(units::show_share(self.max_rejects)),
+        )?;
+        let limits = &decode.limits;
+        line(
+            out,
+            "max_record_bytes",
+            text(units::show_size(limits.max_record_bytes)),
+        )?;
+        line(
+            out,
+            "max_object_bytes",
+            text(units::show_size(limits.max_object_bytes)),
+        )?;
+        line(out, "compression", name(&self.compression))?;
+        line(out, "bloom_filters", texts(&self.bloom_filters))?;
+
+        writeln!(out, "\n[sources.{}.columns]", self.name)?;
+        for column in &decode.columns {
+            let mut parts = vec![format!("type = {}", text(&column.kind))];
+            if column.path != [column.name.as_str()] {
+                parts.push(format!("path = {}", texts(&column.path)));
+            }
+            if let Some(default) = column
+                .default
+                .as_ref()
+                .and_then(|v| Value::try_from(v).ok())
+            {
+                parts.push(format!("default = {default}"));
+            }
+            if column.required {
+                parts.push("required = true".to_owned());
+            }
+            match parts.as_slice() {
+                [_] => line(out, &column.name, text(&column.kind))?,
+                parts => writeln!(out, "{} = {{ {} }}", column.name, parts.join(", "))?,
+            }
+        }
+        for rule in &self.rules {
+            writeln!(out, "\n[[sources.{}.dedup]]", self.name)?;
+            line(out, "name", text(&rule.name))?;
+            if let Some(when) = &rule.when {
+                line(out, "when", text(when))?;
+            }
+            line(out, "key", texts(&rule.key))?;
+            line(out, "within", text(units::show_duration(rule.within_ms)))?;
+            line(out, "mode", name(&rule.mode))?;
+            for (key, day) in [("since", rule.since), ("until", rule.until)] {
+                if let Some(day) = day {
+                    line(out, key, text(day))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Reference {
+    fn write(&self, out: &mut String) -> fmt::Result {
+        writeln!(out, "\n[references.{}]", self.name)?;
+        line(out, "path", text(&self.url))?;
+        line(out, "format", name(&self.format))?;
+        match self.format {
+            super::ReferenceFormat::Csv => {
+                line(out, "null", texts(&self.null))?;
+                line(out, "encoding", text(&self.encoding))?;
+            }
+            super::ReferenceFormat::Ndjson => line(out, "encoding", text(&self.encoding))?,
+            super::ReferenceFormat::Parquet => {}
+        }
+        if let Some(columns) = &self.columns {
+            let columns: Vec<_> = columns
+                .iter()
+                .map(|(name, kind)| format!("{name} = {}", text(kind)))
+                .collect();
+            writeln!(out, "columns = {{ {} }}", columns.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+fn line(out: &mut String, key: &str, value: Value) -> fmt::Result {
+    writeln!(out, "{key} = {value}")
+}
+
+fn text(value: impl Display) -> Value {
+    Value::String(value.to_string())
+}
+
+fn texts(values: &[String]) -> Value {
+    Value::Array(values.iter().map(text).collect())
+}
+
+/// The spelling of a choice, as the file has it.
+fn name(value: &impl Serialize) -> Value {
+    Value::try_from(value).unwrap_or(Value::Boolean(false))
+}

@@ -1,0 +1,804 @@
+//! Whole files: what they resolve to, and what a wrong one says.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use super::*;
+use crate::event::{Accept, Column, ColumnType, Limits, OnTypeError, TimeUnit};
+
+const DESIGN: &str = r#"
+lake = "s3://acme-lake/app"            # or a local path
+timezone = "Asia/Seoul"
+
+[sources.events]
+raw = "s3://acme-raw/app-events/"
+layout = "%Y/%m/%d/%H/"
+event_time = "event_time"
+partition_by = "day"                   # or "hour": dt=…/hour=…
+max_rejects = "1%"                     # more than that: publish nothing, exit 4
+
+[sources.events.columns]
+event_id = "string"
+event_type = "string"
+event_time = "timestamp"
+user_id = "string"
+page = "string"
+target = "string"
+os = { type = "string", path = "device.os" }
+props = "json"
+
+[[sources.events.dedup]]
+name = "redelivery"
+key = ["event_id"]
+within = "10m"
+
+[[sources.events.dedup]]
+name = "double_click"
+when = "event_type = 'click'"
+key = ["user_id", "target", "page"]
+within = "1s"
+
+[references.danji_master]              # small tables that marts join
+path = "fixtures/reference/danji_master.csv"
+encoding = "cp949"
+
+[marts]
+path = "sql/marts"
+"#;
+
+/// The shape of the events that GitHub Archive publishes.
+const GITHUB: &str = r#"
+lake = "lake"
+[sources.github]
+raw = { y2015 = "raw/2015", y2016 = "raw/2016" }
+layout = false
+event_time = "created_at"
+partition_by = "hour"
+timestamp_unit = "us"
+[sources.github.columns]
+id = { type = "string", required = true }
+type = "string"
+actor_id = { type = "bigint", path = "actor.id" }
+repo_name = { type = "string", path = ["repo", "name"] }
+public = { type = "boolean", default = true }
+payload = "json"
+created_at = "timestamp"
+[[sources.github.dedup]]
+name = "again"
+key = ["id"]
+within = "24h"
+mode = "gap-last"
+since = 2015-01-01
+until = "2016-12-31"
+[[sources.github.dedup]]
+name = "same_bytes"
+key = ["coalesce(record_sha256, 'none')"]
+within = "0s"
+"#;
+
+/// The least that is valid, around the lines under test.
+fn minimal(top: &str, source: &str, columns: &str, rest: &str) -> String {
+    format!(
+        "{top}\n[sources.a]\n{source}\n[sources.a.columns]\nt = \"timestamp\"\nuser_id = \
+         \"string\"\n{columns}\n{rest}"
+    )
+}
+
+const TOP: &str = "lake = '/lake'";
+const SOURCE: &str = "raw = '/raw'\nevent_time = 't'";
+
+fn loaded(text: &str, overrides: &Overrides, variables: &[(&str, &str)]) -> Result<Job, String> {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("rawmart.toml"), text).unwrap();
+    let environment = |name: &str| {
+        let found = variables.iter().find(|(variable, _)| *variable == name);
+        found.map(|(_, value)| (*value).to_owned())
+    };
+    let overrides = Overrides {
+        threads: overrides.threads.or_else(|| {
+            let given = variables.iter().any(|(name, _)| *name == "RAWMART_THREADS");
+            (!given && !text.contains("threads")).then_some(2)
+        }),
+        ..overrides.clone()
+    };
+    let mut job = load(&overrides, &environment, folder.path()).map_err(|e| e.to_string())?;
+    // Tests name the folder `/etc`, wherever it is.
+    let (here, etc) = (folder.path().to_str().unwrap(), "/etc");
+    let moved = |url: &mut String| *url = url.replace(here, etc);
+    job.file = Path::new(etc).join("rawmart.toml");
+    moved(&mut job.lake);
+    job.sources
+        .iter_mut()
+        .flat_map(|s| &mut s.raw)
+        .for_each(|root| moved(&mut root.url));
+    job.references
+        .iter_mut()
+        .for_each(|reference| moved(&mut reference.url));
+    job.marts = job
+        .marts
+        .map(|path| path.to_str().unwrap().replace(here, etc).into());
+    Ok(job)
+}
+
+fn job(text: &str) -> Job {
+    loaded(text, &Overrides::default(), &[]).unwrap()
+}
+
+fn column(name: &str, kind: ColumnType, path: &[&str]) -> Column {
+    Column {
+        name: name.to_owned(),
+        kind,
+        path: path.iter().map(|part| (*part).to_owned()).collect(),
+        default: None,
+        required: false,
+    }
+}
+
+#[test]
+fn the_example_of_the_design() {
+    let text = |name: &str| column(name, ColumnType::String, &[name]);
+    let rule = |name: &str, key: &[&str], when: Option<&str>, within_ms| Rule {
+        name: name.to_owned(),
+        key: key.iter().map(|part| (*part).to_owned()).collect(),
+        when: when.map(str::to_owned),
+        within_ms,
+        mode: Mode::Throttle,
+        since: None,
+        until: None,
+    };
+    let expected = Job {
+        file: "/etc/rawmart.toml".into(),
+        lake: "s3://acme-lake/app/".into(),
+        timezone: "Asia/Seoul".parse().unwrap(),
+        memory: 1 << 30,
+        threads: 2,
+        sources: vec![Source {
+            name: "events".into(),
+            raw: vec![RawRoot {
+                name: None,
+                url: "s3://acme-raw/app-events/".into(),
+            }],
+            layout: Some("%Y/%m/%d/%H/".into()),
+            layout_timezone: "UTC".parse().unwrap(),
+            exclude: [
+                "**/processing-failed/**",
+                "**/format-conversion-failed/**",
+                "**/http-endpoint-failed/**",
+                "**/splunk-failed/**",
+                "**/elasticsearch-failed/**",
+                "**/opensearch-failed/**",
+                "**/errors/**",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+            decode: DecodeSpec {
+                columns: vec![
+                    text("event_id"),
+                    text("event_type"),
+                    column("event_time", ColumnType::Timestamp, &["event_time"]),
+                    text("user_id"),
+                    text("page"),
+                    text("target"),
+                    column("os", ColumnType::String, &["device", "os"]),
+                    column("props", ColumnType::Json, &["props"]),
+                ],
+                event_time: "event_time".into(),
+                unit: TimeUnit::Ms,
+                naive_timezone: None,
+                accept: Accept {
+                    // 2010-01-01 in Seoul.
+                    from_ms: 1_262_271_600_000,
+                    ahead_ms: 86_400_000,
+                },
+                on_type_error: OnTypeError::Reject,
+                record_sha256: false,
+                limits: Limits::default(),
+            },
+            rules: vec![
+                rule("redelivery", &["event_id"], None, 600_000),
+                rule(
+                    "double_click",
+                    &["user_id", "target", "page"],
+                    Some("event_type = 'click'"),
+                    1_000,
+                ),
+            ],
+            partition_by: PartitionBy::Day,
+            slice_ms: 86_400_000,
+            max_rejects: 0.01,
+            compression: Compression::Snappy,
+            bloom_filters: Vec::new(),
+        }],
+        references: vec![Reference {
+            name: "danji_master".into(),
+            url: "file:///etc/fixtures/reference/danji_master.csv".into(),
+            format: ReferenceFormat::Csv,
+            columns: None,
+            null: vec![String::new()],
+            encoding: "euc-kr".into(),
+        }],
+        marts: Some("/etc/sql/marts".into()),
+    };
+    assert_eq!(job(DESIGN), expected);
+}
+
+#[test]
+fn the_shape_of_github_archive() {
+    let job = job(GITHUB);
+    assert_eq!(job.lake, "file:///etc/lake/");
+    assert_eq!(job.timezone.to_string(), "UTC");
+    let source = &job.sources[0];
+    assert_eq!(
+        source.raw,
+        ["2015", "2016"].map(|year| RawRoot {
+            name: Some(format!("y{year}")),
+            url: format!("file:///etc/raw/{year}/"),
+        })
+    );
+    assert_eq!(source.layout, None);
+    assert_eq!(
+        (source.partition_by, source.slice_ms),
+        (PartitionBy::Hour, 3_600_000)
+    );
+    let decode = &source.decode;
+    assert_eq!((decode.unit, decode.record_sha256), (TimeUnit::Us, true));
+    let names: Vec<_> = decode.columns.iter().map(|c| c.name.as_str()).collect();
+    let order = [
+        "id",
+        "type",
+        "actor_id",
+        "repo_name",
+        "public",
+        "payload",
+        "created_at",
+    ];
+    assert_eq!(names, order);
+    assert!(decode.columns[0].required);
+    assert_eq!(decode.columns[2].path, ["actor", "id"]);
+    assert_eq!(decode.columns[3].path, ["repo", "name"]);
+    assert_eq!(decode.columns[4].default, Some(json!(true)));
+    let rule = &source.rules[0];
+    assert_eq!((rule.mode, rule.within_ms), (Mode::GapLast, 86_400_000));
+    assert_eq!(rule.since, "2015-01-01".parse().ok());
+    assert_eq!(rule.until, "2016-12-31".parse().ok());
+    assert_eq!(source.rules[1].within_ms, 0);
+}
+
+#[test]
+fn odd_but_right() {
+    let text = "\u{feff}lake = 's3://acme/단지'\r\nthreads = 0x3\r\nmemory = '300MB'\r\n\
+        [sources]\r\n\"b\" = { raw = '/로그', event_time = 't', exclude = [], layout = 'dt=%F/', \
+        accept = { from = 2019-04-02T00:00:00+09:00, ahead = '1h30m' }, max_rejects = 0.005, \
+        max_record_bytes = 1024, bloom_filters = ['k'], slice = '6h', columns.t = 'timestamp', \
+        columns.k = { type = 'decimal(10,2)', path = ['사용자.번호', 'k'], default = '1.50' }, \
+        columns.s = { type = 'struct<a:int,b:array<string>>', default = { a = 1, b = ['\"x\"'] } } }\r\n\
+        [sources.a]\r\nraw = '/로그'\r\nevent_time = 't'\r\ncolumns = { t = 'timestamp' }\r\n\
+        [references.r]\r\npath = 's3://acme/x.JSONL'\r\ncolumns = { z = 'int', a = 'string' }";
+    let job = job(text);
+    assert_eq!(job.lake, "s3://acme/%EB%8B%A8%EC%A7%80/");
+    assert_eq!((job.threads, job.memory), (3, 300_000_000));
+    assert_eq!(job.sources[0].name, "a");
+    let source = &job.sources[1];
+    assert!(source.exclude.is_empty());
+    assert_eq!(source.slice_ms, 6 * 3_600_000);
+    assert_eq!(source.max_rejects, 0.005);
+    assert_eq!(source.decode.limits.max_record_bytes, 1024);
+    assert_eq!(source.decode.accept.from_ms, 1_554_130_800_000);
+    assert_eq!(source.decode.columns[1].path, ["사용자.번호", "k"]);
+    let reference = &job.references[0];
+    assert_eq!(reference.format, ReferenceFormat::Ndjson);
+    let columns = vec![
+        ("z".into(), ColumnType::Int),
+        ("a".into(), ColumnType::String),
+    ];
+    assert_eq!(reference.columns, Some(columns));
+    assert_eq!(loaded(&job.to_toml(), &Overrides::default(), &[]), Ok(job));
+}
+
+#[test]
+fn what_is_shown_loads_to_the_same_job() {
+    for text in [DESIGN, GITHUB, &minimal(TOP, SOURCE, "", "")] {
+        let job = job(text);
+        let shown = job.to_toml();
+        assert_eq!(
+            loaded(&shown, &Overrides::default(), &[]),
+            Ok(job),
+            "{shown}"
+        );
+    }
+}
+
+#[test]
+fn flags_win_over_variables_over_the_file_over_defaults() {
+    let file = minimal(
+        "lake = '/file'\nmemory = '300MiB'\nthreads = 4",
+        &format!("{SOURCE}\nmax_rejects = '2%'"),
+        "",
+        "",
+    );
+    let plain = minimal(TOP, SOURCE, "", "");
+    let variables = [
+        ("RAWMART_LAKE", "s3://variable"),
+        ("RAWMART_MEMORY", "400MiB"),
+        ("RAWMART_THREADS", "5"),
+    ];
+    let flags = Overrides {
+        config: None,
+        lake: Some("flag".into()),
+        memory: Some("500m".into()),
+        threads: Some(6),
+        max_rejects: Some("100%".into()),
+    };
+    let seen = |text: &str, flags: &Overrides, variables: &[(&str, &str)]| {
+        let job = loaded(text, flags, variables).unwrap();
+        (
+            job.lake,
+            job.memory >> 20,
+            job.threads,
+            job.sources[0].max_rejects,
+        )
+    };
+    let none = Overrides::default();
+    assert_eq!(
+        seen(&plain, &none, &[]),
+        ("file:///lake/".into(), 1024, 2, 0.01)
+    );
+    assert_eq!(
+        seen(&file, &none, &[]),
+        ("file:///file/".into(), 300, 4, 0.02)
+    );
+    assert_eq!(
+        seen(&file, &none, &variables),
+        ("s3://variable/".into(), 400, 5, 0.02)
+    );
+    assert_eq!(
+        seen(&file, &flags, &variables),
+        ("file:///etc/flag/".into(), 500, 6, 1.0)
+    );
+    let empty = [("RAWMART_LAKE", ""), ("RAWMART_MEMORY", "")];
+    assert_eq!(
+        seen(&plain, &none, &empty),
+        ("file:///lake/".into(), 1024, 2, 0.01)
+    );
+    // A lake that is given spares the one in the file.
+    let lakeless = minimal("", SOURCE, "", "");
+    assert_eq!(
+        loaded(&lakeless, &flags, &[]).unwrap().lake,
+        "file:///etc/flag/"
+    );
+}
+
+#[test]
+fn what_is_given_wrongly_is_named() {
+    let text = minimal(TOP, SOURCE, "", "");
+    let none = Overrides::default();
+    for (overrides, variables, parts) in [
+        (
+            none.clone(),
+            vec![("RAWMART_MEMORY", "1MiB")],
+            ["RAWMART_MEMORY: ", "256MiB or more"],
+        ),
+        (
+            none.clone(),
+            vec![("RAWMART_THREADS", "x")],
+            ["RAWMART_THREADS: ", "give 1 or more"],
+        ),
+        (
+            none.clone(),
+            vec![("RAWMART_LAKE", "gs://x")],
+            ["RAWMART_LAKE: ", "not supported"],
+        ),
+        (
+            none.clone(),
+            vec![("RAWMART_CONFIG", "no.toml")],
+            ["no.toml", "--config"],
+        ),
+        (
+            Overrides {
+                threads: Some(0),
+                ..none.clone()
+            },
+            vec![],
+            ["--threads: ", "1 or more"],
+        ),
+        (
+            Overrides {
+                max_rejects: Some("5".into()),
+                ..none.clone()
+            },
+            vec![],
+            ["--max-rejects: ", "write `1%`"],
+        ),
+        (
+            Overrides {
+                memory: Some("lots".into()),
+                ..none
+            },
+            vec![],
+            ["--memory: ", "16MiB"],
+        ),
+    ] {
+        let error = loaded(&text, &overrides, &variables).unwrap_err();
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+    }
+}
+
+#[test]
+fn the_file_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let nothing = |_: &str| None;
+    let error = load(&Overrides::default(), &nothing, folder.path()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "there is no configuration rawmart.toml: write one, or name it with --config or \
+         RAWMART_CONFIG"
+    );
+    let jobs = folder.path().join("jobs");
+    std::fs::create_dir(&jobs).unwrap();
+    let text = minimal("lake = 'lake'", SOURCE, "", "[marts]\npath = '../marts'");
+    std::fs::write(jobs.join("app.toml"), text).unwrap();
+    let variable = |name: &str| (name == "RAWMART_CONFIG").then(|| "jobs/app.toml".to_owned());
+    let job = load(&Overrides::default(), &variable, folder.path()).unwrap();
+    assert!(job.lake.ends_with("/jobs/lake/"), "{}", job.lake);
+    assert_eq!(job.marts, Some(folder.path().join("marts")));
+    assert!(job.threads >= 1);
+    let at_folder = Overrides {
+        config: Some(jobs.clone()),
+        ..Overrides::default()
+    };
+    let error = load(&at_folder, &nothing, folder.path())
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("cannot read the configuration"), "{error}");
+    std::fs::write(jobs.join("app.toml"), b"a = 1\nb = '\xff'").unwrap();
+    let error = load(&Overrides::default(), &variable, folder.path())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with("jobs/app.toml:2: is not UTF-8"),
+        "{error}"
+    );
+}
+
+#[test]
+fn sources_are_selected_by_name() {
+    let job = job(DESIGN);
+    assert_eq!(job.select(&[]).unwrap().len(), 1);
+    assert_eq!(job.select(&["events".into()]).unwrap()[0].name, "events");
+    let error = job.select(&["event".into()]).unwrap_err().to_string();
+    assert_eq!(error, "--source: `event` is no source, is it `events`?");
+}
+
+/// Each wrong file, and parts of what is said about it: the key first, then cause and remedy.
+#[test]
+fn every_error_says_file_key_and_remedy() {
+    let dedup = |lines: &str| format!("[[sources.a.dedup]]\n{lines}");
+    let ok_rule = "name = 'r'\nkey = ['user_id']\nwithin = '1s'";
+    let with_top = |top: &str| minimal(&format!("{TOP}\n{top}"), SOURCE, "", "");
+    let with_source = |line: &str| minimal(TOP, &format!("{SOURCE}\n{line}"), "", "");
+    let with_column = |line: &str| minimal(TOP, SOURCE, line, "");
+    let with_rule = |lines: &str| minimal(TOP, SOURCE, "", &dedup(lines));
+    let with_rest = |lines: &str| minimal(TOP, SOURCE, "", lines);
+    let long = "x".repeat(128);
+    for (text, parts) in [
+        (String::new(), vec!["lake: is missing", "--lake"]),
+        (
+            TOP.into(),
+            vec!["sources: there is no source", "[sources.events]"],
+        ),
+        (
+            with_top("timezon = 'UTC'"),
+            vec!["timezon: unknown key, is it `timezone`?"],
+        ),
+        (
+            with_top("zzz = 1"),
+            vec!["zzz: unknown key; known here: lake, timezone"],
+        ),
+        (
+            with_top("aws_secret_access_key = 'x'"),
+            vec!["credentials never come from this file"],
+        ),
+        (
+            with_top("timezone = 'Seoul'"),
+            vec!["timezone: ", "`Asia/Seoul`"],
+        ),
+        (
+            with_top("timezone = 9"),
+            vec!["timezone: is to be text in quotes, not a whole number"],
+        ),
+        (
+            with_top("memory = '1MiB'"),
+            vec!["memory: ", "give 256MiB or more"],
+        ),
+        (with_top("threads = 0"), vec!["threads: ", "give 1 or more"]),
+        (
+            minimal("lake = 's3://k:secret@b'", SOURCE, "", ""),
+            vec!["lake: ", "take that part out"],
+        ),
+        (
+            minimal("lake = '/raw/lake'", SOURCE, "", ""),
+            vec!["lake: ", "overlap", "move the lake"],
+        ),
+        (
+            minimal("lake = '/'", SOURCE, "", ""),
+            vec!["lake: ", "overlap", "`a`"],
+        ),
+        (
+            minimal(TOP, "event_time = 't'", "", ""),
+            vec!["sources.a.raw: is missing: write"],
+        ),
+        (
+            minimal(TOP, "raw = '/raw'", "", ""),
+            vec!["sources.a.event_time: is missing: name"],
+        ),
+        (
+            minimal(
+                TOP,
+                "event_time = 't'\nraw = { eu = '/raw', us = './../../../../raw/us' }",
+                "",
+                "",
+            ),
+            vec!["sources.a.raw.us: ", "overlaps the root `eu`", "lie apart"],
+        ),
+        (
+            minimal(TOP, "event_time = 't'\nraw = 3", "", ""),
+            vec!["sources.a.raw: ", "named roots"],
+        ),
+        (
+            minimal(TOP, "event_time = 't'\nraw = {}", "", ""),
+            vec!["sources.a.raw: has no roots"],
+        ),
+        (
+            minimal(TOP, "event_time = 'user_id'\nraw = '/raw'", "", ""),
+            vec!["sources.a.event_time: ", "declare it as timestamp"],
+        ),
+        (
+            minimal(TOP, "event_time = 'tt'\nraw = '/raw'", "", ""),
+            vec!["sources.a.event_time: `tt` is no declared column, is it `t`?"],
+        ),
+        (
+            with_source("partition = 'day'"),
+            vec!["sources.a.partition: ", "is it `partition_by`?"],
+        ),
+        (
+            with_source("partition_by = 'week'"),
+            vec!["partition_by: `week`", "`day` or `hour`"],
+        ),
+        (
+            with_source("slice = '5h'"),
+            vec!["sources.a.slice: ", "does not divide"],
+        ),
+        (
+            with_source("slice = '2d'"),
+            vec!["sources.a.slice: ", "give 1d or less"],
+        ),
+        (
+            with_source("slice = '1d'\npartition_by = 'hour'"),
+            vec!["sources.a.slice: ", "give 1h or less"],
+        ),
+        (
+            with_source("timestamp_unit = 'ns'"),
+            vec!["timestamp_unit: ", "`ms` or `us`"],
+        ),
+        (
+            with_source("layout = true"),
+            vec!["sources.a.layout: ", "`false` where"],
+        ),
+        (
+            with_source("layout = '/%Y/'"),
+            vec!["sources.a.layout: ", "take it out"],
+        ),
+        (
+            with_source("layout = '%Y/%!'"),
+            vec!["sources.a.layout: ", "no strftime pattern"],
+        ),
+        (
+            with_source("layout = 'logs/'"),
+            vec!["sources.a.layout: ", "holds no year"],
+        ),
+        (
+            with_source("exclude = ['a{b']"),
+            vec!["sources.a.exclude: ", "is no glob"],
+        ),
+        (
+            with_source("accept = { form = '2010-01-01' }"),
+            vec!["sources.a.accept.form: ", "`from`"],
+        ),
+        (
+            with_source("accept.from = '01/02/2010'"),
+            vec!["sources.a.accept.from: ", "`2019-04-02`"],
+        ),
+        (
+            with_source("accept.ahead = '1'"),
+            vec!["sources.a.accept.ahead: ", "no unit"],
+        ),
+        (
+            with_source("max_rejects = 1"),
+            vec!["sources.a.max_rejects: ", "say `1%` or `100%`"],
+        ),
+        (
+            with_source("max_object_bytes = '5GiB'"),
+            vec!["max_object_bytes: ", "4GiB or less"],
+        ),
+        (
+            with_source("max_record_bytes = -1"),
+            vec!["max_record_bytes: ", "`16MiB`"],
+        ),
+        (
+            with_source("compression = 'gzip'"),
+            vec!["compression: ", "`snappy` or `zstd`"],
+        ),
+        (
+            with_source("bloom_filters = ['usr_id']"),
+            vec!["bloom_filters: ", "is it `user_id`?"],
+        ),
+        (
+            minimal(
+                TOP,
+                &format!("{SOURCE}\nbloom_filters = ['p']"),
+                "p = 'json'",
+                "",
+            ),
+            vec!["sources.a.bloom_filters: ", "single values"],
+        ),
+        (
+            with_column("os = { type = 'varchar' }"),
+            vec![
+                "sources.a.columns.os.type: `varchar` is no column type",
+                "is it `string`?",
+            ],
+        ),
+        (
+            with_column("os = 3"),
+            vec!["sources.a.columns.os: is to be a type such as"],
+        ),
+        (
+            with_column("os = { path = 'x' }"),
+            vec!["sources.a.columns.os.type: is missing"],
+        ),
+        (
+            with_column("os = { type = 'string', path = 'a..b' }"),
+            vec!["os.path: ", "\"device.os\""],
+        ),
+        (
+            with_column("userId = 'string'"),
+            vec![
+                "columns.userId: ",
+                "Athena and Hive lower-case",
+                "write `user_id`",
+            ],
+        ),
+        (
+            with_column("\"사용자\" = 'string'"),
+            vec!["sources.a.columns.\"사용자\": ", "is no name"],
+        ),
+        (
+            with_column(&format!("{long} = 'string'")),
+            vec!["128 bytes", "shorten it"],
+        ),
+        (
+            with_column("dt = 'date'"),
+            vec!["sources.a.columns.dt: ", "take another name"],
+        ),
+        (
+            with_column("kept_x = 'int'"),
+            vec!["sources.a.columns.kept_x: ", "reserved: dt"],
+        ),
+        (
+            with_column("s = 'struct<userId:int>'"),
+            vec!["columns.s: ", "`userId` is no name", "json"],
+        ),
+        (
+            with_column("n = { type = 'int', default = 3000000000 }"),
+            vec!["n.default: 3000000000 is no"],
+        ),
+        (
+            with_column("n = { type = 'int', default = 'x' }"),
+            vec!["columns.n.default: ", "type int"],
+        ),
+        (
+            with_column("n = { type = 'double', default = nan }"),
+            vec!["n.default: ", "finite"],
+        ),
+        (
+            with_column("n = { type = 'int', required = 1 }"),
+            vec!["n.required: ", "`true` or `false`"],
+        ),
+        (
+            with_rule("key = ['user_id']\nwithin = '1s'"),
+            vec!["sources.a.dedup[1].name: is missing"],
+        ),
+        (
+            with_rule("name = 'r'\nwithin = '1s'"),
+            vec!["sources.a.dedup[1].key: is missing"],
+        ),
+        (
+            with_rule("name = 'r'\nkey = ['t']"),
+            vec!["sources.a.dedup[1].within: is missing"],
+        ),
+        (
+            with_rule("name = 'r'\nkey = []\nwithin = '1s'"),
+            vec!["dedup[1].key: is empty"],
+        ),
+        (
+            with_rule("name = 'r'\nkey = ['user']\nwithin = '1s'"),
+            vec!["sources.a.dedup[1].key: `user` is no declared column, is it `user_id`?"],
+        ),
+        (
+            with_rule(&format!("{ok_rule}\n{}", dedup(ok_rule))),
+            vec!["sources.a.dedup[2].name: ", "give another"],
+        ),
+        (
+            with_rule(&format!("{ok_rule}\nmode = 'gaplast'")),
+            vec!["dedup[1].mode: ", "`gap-last`"],
+        ),
+        (
+            with_rule("name = 'r'\nkey = 't'\nwithin = '0s'\nmode = 'tumbling'"),
+            vec!["dedup[1].within: ", "more than 0"],
+        ),
+        (
+            with_rule(&format!(
+                "{ok_rule}\nsince = 2020-01-02\nuntil = 2020-01-01"
+            )),
+            vec!["dedup[1].until: ", "is before since"],
+        ),
+        (
+            with_rest("[sources.a.dedup]\nname = 'r'"),
+            vec!["sources.a.dedup: ", "double brackets"],
+        ),
+        (
+            with_rest("[sources.a_rejects]\nraw = '/b'\nevent_time = 't'\ncolumns.t = 'timestamp'"),
+            vec![
+                "sources.a_rejects: the table `a_rejects` is made by sources.a already: rename one",
+            ],
+        ),
+        (
+            with_rest("[references.a]\npath = 'a.csv'"),
+            vec!["references.a: the table `a` is made by sources.a already"],
+        ),
+        (
+            with_rest("[references.r]\npath = 'r.xls'"),
+            vec!["references.r.path: ", "add `format"],
+        ),
+        (
+            with_rest("[references.r]\npath = 'r/'"),
+            vec!["references.r.path: ", "name one file"],
+        ),
+        (
+            with_rest("[references.r]\npath = 'r.csv'\nencoding = 'klingon'"),
+            vec!["references.r.encoding: ", "`cp949`"],
+        ),
+        (
+            with_rest("[references.r]\npath = 'r.parquet'\nnull = ''"),
+            vec!["references.r.null: ", "take it out"],
+        ),
+        (
+            with_rest("[marts]\nfolder = 'x'"),
+            vec!["marts.folder: unknown key"],
+        ),
+        (
+            with_rest("[marts]\npath = 's3://b/x'"),
+            vec!["marts.path: ", "beside the configuration"],
+        ),
+    ] {
+        let error = loaded(&text, &Overrides::default(), &[]).expect_err(&text);
+        assert!(error.starts_with("rawmart.toml: "), "{error}");
+        assert!(!error.contains("secret@"), "{error}");
+        for part in parts {
+            assert!(error.contains(part), "{part:?} is not in: {error}");
+        }
+    }
+}
+
+#[test]
+fn wrong_syntax_is_said_with_its_line() {
+    for (text, line) in [
+        ("lake = '/lake'\ntimezone = ", "rawmart.toml:2: "),
+        ("lake = '/lake'\n\n\nlake = '/lake'", "rawmart.toml:4: "),
+        ("[sources.a\n", "rawmart.toml:1: "),
+    ] {
+        let error = loaded(text, &Overrides::default(), &[]).unwrap_err();
+        assert!(error.starts_with(line), "{error}");
+    }
+}
