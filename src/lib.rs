@@ -1,2 +1,5 @@
-pub mod event;
+pub mod catalog;
 pub mod config;
+pub mod engine;
+pub mod event;
+pub mod mart;
