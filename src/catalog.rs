@@ -289,3 +289,186 @@ pub fn memory_table(
 ) -> Result<Arc<dyn TableProvider>, DataFusionError> {
     Ok(Arc::new(MemTable::try_new(schema, vec![batches])?))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use arrow::array::Int64Array;
+    use datafusion::common::assert_batches_eq;
+    use datafusion::parquet::arrow::ArrowWriter;
+    use datafusion::physical_plan::displayable;
+    use datafusion::prelude::SessionContext;
+    use object_store::local::LocalFileSystem;
+
+    use super::*;
+    use crate::engine::Engine;
+
+    fn definition() -> TableDefinition {
+        TableDefinition {
+            name: "events".into(),
+            schema: Arc::new(Schema::new(vec![
+                Field::new("n", DataType::Int64, false),
+                Field::new("late", DataType::Utf8, true),
+            ])),
+            partition_columns: vec!["dt".into(), "os".into()],
+        }
+    }
+
+    fn file(
+        folder: &Path,
+        name: &str,
+        n: &[i64],
+        late: Option<&str>,
+        partition: [Option<&str>; 2],
+    ) -> TableFile {
+        let mut columns: Vec<(&str, ArrayRef)> =
+            vec![("n", Arc::new(Int64Array::from(n.to_vec())))];
+        if let Some(late) = late {
+            columns.push(("late", Arc::new(StringArray::from(vec![late; n.len()]))));
+        }
+        let batch = RecordBatch::try_from_iter(columns).unwrap();
+        let path = folder.join(name);
+        let mut writer =
+            ArrowWriter::try_new(std::fs::File::create(&path).unwrap(), batch.schema(), None)
+                .unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+        TableFile {
+            path: object_store::path::Path::parse(name).unwrap(),
+            size: path.metadata().unwrap().len(),
+            partition: partition.map(|value| value.map(str::to_owned)).to_vec(),
+        }
+    }
+
+    fn table(folder: &Path, files: Vec<TableFile>) -> SessionContext {
+        let engine = Engine::new(64 << 20, 2, &folder.join("spill")).unwrap();
+        let url = ObjectStoreUrl::parse("lake://one").unwrap();
+        let store = LocalFileSystem::new_with_prefix(folder).unwrap();
+        engine.register_store(url.as_ref(), Arc::new(store));
+        let session = engine.session();
+        let table = LakeTable::new(&definition(), files, url).unwrap();
+        session.register_table("events", Arc::new(table)).unwrap();
+        session
+    }
+
+    fn lake(folder: &Path) -> SessionContext {
+        let files = vec![
+            // The name of a file may hold what a URL would escape.
+            file(
+                folder,
+                "a b%20c.parquet",
+                &[1, 2],
+                None,
+                [Some("2019-04-01"), Some("iOS/한글")],
+            ),
+            file(
+                folder,
+                "b.parquet",
+                &[3],
+                Some("x"),
+                [Some("2019-04-02"), None],
+            ),
+            file(folder, "c.parquet", &[4], Some("y"), [None, Some("web")]),
+        ];
+        std::fs::write(folder.join("stray.parquet"), b"not in the log").unwrap();
+        table(folder, files)
+    }
+
+    async fn rows(session: &SessionContext, sql: &str) -> Vec<RecordBatch> {
+        session.sql(sql).await.unwrap().collect().await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn null_partitions_and_missing_columns_are_null() {
+        let folder = tempfile::tempdir().unwrap();
+        let session = lake(folder.path());
+        let found = rows(&session, "SELECT * FROM events ORDER BY n").await;
+        assert_batches_eq!(
+            [
+                "+---+------+------------+----------+",
+                "| n | late | dt         | os       |",
+                "+---+------+------------+----------+",
+                "| 1 |      | 2019-04-01 | iOS/한글 |",
+                "| 2 |      | 2019-04-01 | iOS/한글 |",
+                "| 3 | x    | 2019-04-02 |          |",
+                "| 4 | y    |            | web      |",
+                "+---+------+------------+----------+",
+            ],
+            &found
+        );
+        assert_eq!(
+            found[0].schema().as_ref(),
+            definition().full_schema().as_ref()
+        );
+    }
+
+    #[tokio::test]
+    async fn partitions_that_cannot_match_are_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let session = lake(folder.path());
+        for (condition, files, count) in [
+            ("dt >= '2019-04-02'", vec!["b.parquet"], 1),
+            ("e.dt IS NULL AND n > 0", vec!["c.parquet"], 1),
+            (
+                "os IS NULL OR os = 'web'",
+                vec!["b.parquet", "c.parquet"],
+                2,
+            ),
+            ("CAST(dt AS DATE) < DATE '2019-04-02'", vec!["a b"], 2),
+            ("dt = '2030-01-01'", vec![], 0),
+            ("n > 100", vec!["a b", "b.parquet", "c.parquet"], 0),
+        ] {
+            let sql = format!("SELECT n FROM events e WHERE {condition}");
+            let frame = session.sql(&sql).await.unwrap();
+            let plan = frame.clone().create_physical_plan().await.unwrap();
+            let plan = displayable(plan.as_ref()).indent(false).to_string();
+            for name in ["a b", "b.parquet", "c.parquet"] {
+                assert_eq!(
+                    plan.contains(name),
+                    files.contains(&name),
+                    "{condition}: {plan}"
+                );
+            }
+            let found = frame.collect().await.unwrap();
+            assert_eq!(
+                found.iter().map(RecordBatch::num_rows).sum::<usize>(),
+                count,
+                "{condition}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_table_without_files_is_empty_and_counts_need_no_column() {
+        let folder = tempfile::tempdir().unwrap();
+        let empty = table(folder.path(), vec![]);
+        let found = rows(&empty, "SELECT count(*) AS n, max(dt) AS dt FROM events").await;
+        assert_batches_eq!(
+            [
+                "+---+----+",
+                "| n | dt |",
+                "+---+----+",
+                "| 0 |    |",
+                "+---+----+"
+            ],
+            &found
+        );
+        let found = rows(&lake(folder.path()), "SELECT count(*) AS n FROM events").await;
+        assert_batches_eq!(["+---+", "| n |", "+---+", "| 4 |", "+---+"], &found);
+    }
+
+    #[test]
+    fn a_file_with_too_few_partition_values_is_refused() {
+        let file = TableFile {
+            path: object_store::path::Path::from("x"),
+            size: 1,
+            partition: vec![None],
+        };
+        let url = ObjectStoreUrl::parse("lake://one").unwrap();
+        let error = LakeTable::new(&definition(), vec![file], url)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("1 partition values"), "{error}");
+    }
+}

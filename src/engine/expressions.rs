@@ -268,3 +268,135 @@ pub(crate) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> O
         .min()
         .map(|(_, candidate)| candidate)
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Int64Array, StringArray};
+    use arrow::datatypes::{Field, Schema};
+
+    use super::*;
+
+    fn schema() -> SchemaRef {
+        Arc::new(Schema::new(vec![
+            Field::new("login", DataType::Utf8, true),
+            Field::new("host", DataType::Utf8, true),
+            Field::new("amount", DataType::Int64, true),
+            Field::new("tags", DataType::new_list(DataType::Utf8, true), true),
+        ]))
+    }
+
+    fn batch() -> RecordBatch {
+        let tags = arrow::array::new_null_array(schema().field(3).data_type(), 3);
+        RecordBatch::try_new(
+            schema(),
+            vec![
+                Arc::new(StringArray::from(vec![Some("a"), None, None])),
+                Arc::new(StringArray::from(vec![Some("h1"), Some("h2"), None])),
+                Arc::new(Int64Array::from(vec![Some(1), None, Some(3)])),
+                tags,
+            ],
+        )
+        .unwrap()
+    }
+
+    fn compile(key: &str, when: Option<&str>) -> Result<RuleExpressions, ExpressionError> {
+        RuleExpressions::compile("double_click", &[key.to_owned()], when, &schema())
+    }
+
+    #[test]
+    fn a_key_keeps_its_nulls_and_a_predicate_does_not() {
+        let rule = compile("coalesce(login, host)", Some("amount > 0")).unwrap();
+        assert_eq!(rule.key_types(), [DataType::Utf8]);
+        let found = rule.evaluate(&batch()).unwrap();
+        let key: Vec<_> = found.keys[0].as_string::<i32>().iter().collect();
+        assert_eq!(key, [Some("a"), Some("h2"), None]);
+        let when = found.when.unwrap();
+        assert_eq!(when.null_count(), 0);
+        assert_eq!(
+            when.values().iter().collect::<Vec<_>>(),
+            [true, false, true]
+        );
+        let never = compile("login", Some("NULL"))
+            .unwrap()
+            .evaluate(&batch())
+            .unwrap();
+        assert_eq!(never.when.unwrap().true_count(), 0);
+        assert!(
+            compile("login", None)
+                .unwrap()
+                .evaluate(&batch())
+                .unwrap()
+                .when
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn numbers_compare_with_numbers_and_text_with_text() {
+        for (when, kept) in [
+            ("amount = 3.0", vec![false, false, true]),
+            ("host IN ('h1', 'h2')", vec![true, true, false]),
+            ("login IS NULL AND host LIKE 'h%'", vec![false, true, false]),
+            (
+                "length(host) = 2 OR amount BETWEEN 3 AND 4",
+                vec![true, true, true],
+            ),
+        ] {
+            let found = compile("login", Some(when))
+                .unwrap()
+                .evaluate(&batch())
+                .unwrap();
+            assert_eq!(
+                found.when.unwrap().values().iter().collect::<Vec<_>>(),
+                kept,
+                "{when}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named_with_the_reason() {
+        for (key, when, reason) in [
+            ("logn", None, "is it `login`?"),
+            (
+                "zzzzzzzz",
+                None,
+                "the columns are login, host, amount, tags",
+            ),
+            ("coalesce(login", None, "does not parse"),
+            ("login host amount", None, "does not parse"),
+            ("tags", None, "nested type"),
+            ("login", Some("amount + 1"), "not boolean"),
+            (
+                "login",
+                Some("random() < 0.5"),
+                "`random()` gives another value",
+            ),
+            ("uuid()", None, "`uuid()` gives another value"),
+            (
+                "login",
+                Some("now() > '2020-01-01'"),
+                "`now()` gives another value",
+            ),
+            ("login", Some("count(*) > 1"), "is an aggregate"),
+            ("row_number() OVER ()", None, "window function"),
+            ("login", Some("amount IN (SELECT 1)"), "subquery"),
+            ("no_such(login)", None, "no_such"),
+        ] {
+            let error = compile(key, when).unwrap_err().to_string();
+            assert!(error.starts_with("rule `double_click`: "), "{error}");
+            assert!(error.contains(when.unwrap_or(key)), "{error}");
+            assert!(error.contains(reason), "{key} {when:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_an_expression_fails_on_is_an_error_of_its_rule() {
+        let rule = compile("CAST(host AS BIGINT)", None).unwrap();
+        let error = rule.evaluate(&batch()).unwrap_err().to_string();
+        assert!(
+            error.contains("double_click") && error.contains("h1"),
+            "{error}"
+        );
+    }
+}

@@ -233,3 +233,108 @@ fn cycle(waiting: &BTreeMap<String, Mart>) -> MartError {
     )
     .hint("a mart cannot depend on itself")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load_files(files: &[(&str, &str)]) -> Result<Graph, String> {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let tables = ["events", "events_duplicates", "danji_master"].map(str::to_owned);
+        let prefix = format!("{}/", folder.path().display());
+        load(folder.path(), &tables).map_err(|error| error.to_string().replace(&prefix, ""))
+    }
+
+    #[test]
+    fn inputs_come_before_what_reads_them_and_ties_by_name() {
+        let graph = load_files(&[
+            ("growth/c.sql", "SELECT * FROM z JOIN danji_master ON true"),
+            (
+                "z.sql",
+                "\u{feff}-- partition: dt\nSELECT * FROM events, EVENTS_DUPLICATES",
+            ),
+            ("a.sql", "SELECT * FROM c"),
+            ("b.sql", "SELECT * FROM events"),
+            (".hidden.sql", "nonsense"),
+            ("notes.md", "nonsense"),
+        ])
+        .unwrap();
+        let names: Vec<_> = graph
+            .marts()
+            .iter()
+            .map(|mart| mart.name.as_str())
+            .collect();
+        assert_eq!(names, ["b", "z", "c", "a"]);
+        assert_eq!(graph.marts()[2].inputs, ["danji_master", "z"]);
+        assert_eq!(graph.marts()[1].partition, ["dt"]);
+        assert_eq!(graph.marts()[1].fingerprint.len(), 64);
+        assert_eq!(
+            graph.tables(),
+            ["danji_master", "events", "events_duplicates"]
+        );
+        assert!(load_files(&[]).unwrap().marts().is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_ordered_is_named() {
+        for (files, expected) in [
+            (
+                vec![
+                    ("a.sql", "SELECT * FROM b"),
+                    ("b.sql", "SELECT * FROM c"),
+                    ("c.sql", "SELECT * FROM a"),
+                    ("aa.sql", "SELECT * FROM b"),
+                ],
+                "a.sql: the marts read each other: a -> b -> c -> a",
+            ),
+            (
+                vec![("a.sql", "SELECT * FROM a")],
+                "a.sql: the marts read each other: a -> a",
+            ),
+            (
+                vec![("x/a.sql", "SELECT *\nFROM event")],
+                "x/a.sql:2: there is no table `event`; is it `events`?",
+            ),
+            (
+                vec![("a.sql", "SELECT * FROM qqqqq")],
+                "the tables are a, danji_master, events",
+            ),
+            (
+                vec![("events.sql", "SELECT 1 AS a")],
+                "already a table or a reference",
+            ),
+            (
+                vec![("x/a.sql", "SELECT 1 AS a"), ("y/a.sql", "SELECT 1 AS a")],
+                "y/a.sql: the mart `a` is also in x/a.sql",
+            ),
+            (
+                vec![("Daily.sql", "SELECT 1 AS a")],
+                "`Daily` cannot be the name of a table",
+            ),
+            (vec![("a-b.sql", "SELECT 1 AS a")], "`a-b` cannot be"),
+        ] {
+            let error = load_files(&files).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+        let error = load(Path::new("/no/such/folder"), &[])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("/no/such/folder: cannot read the folder of marts"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn text_that_is_not_utf8_is_told_with_its_line() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.sql"), b"SELECT 1\n -- \xb0\xa1\nAS a").unwrap();
+        let error = load(folder.path(), &[]).unwrap_err();
+        assert_eq!(error.line, Some(2));
+    }
+}

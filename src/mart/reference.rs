@@ -539,3 +539,220 @@ impl Seen {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::AsArray;
+    use datafusion::common::assert_batches_eq;
+    use datafusion::parquet::arrow::ArrowWriter;
+
+    use super::*;
+
+    fn reference(format: ReferenceFormat) -> Reference {
+        Reference {
+            name: "danji".into(),
+            url: "file:///r/danji.csv".into(),
+            format,
+            columns: None,
+            null: vec![String::new(), "NULL".into()],
+            encoding: "utf-8".into(),
+        }
+    }
+
+    fn types(schema: &SchemaRef) -> Vec<String> {
+        schema
+            .fields()
+            .iter()
+            .map(|f| format!("{} {}", f.name(), f.data_type()))
+            .collect()
+    }
+
+    #[test]
+    fn csv_in_cp949_with_nulls_and_inferred_types() {
+        let text = "ID,Name,\"households\",code,share,open\n\
+                    1,\"래미안, 대치\",1278,007,0.5,true\n\
+                    2,NULL,,120,1e3,FALSE\n";
+        let (bytes, _, wrong) = encoding_rs::EUC_KR.encode(text);
+        assert!(!wrong);
+        for label in ["cp949", "CP949", "euc-kr"] {
+            let reference = Reference {
+                encoding: label.into(),
+                ..reference(ReferenceFormat::Csv)
+            };
+            let (schema, batches) = read(&reference, &Bytes::from(bytes.to_vec())).unwrap();
+            assert_eq!(
+                types(&schema),
+                [
+                    "id Int64",
+                    "name Utf8",
+                    "households Int64",
+                    "code Utf8",
+                    "share Float64",
+                    "open Boolean"
+                ]
+            );
+            assert_batches_eq!(
+                [
+                    "+----+--------------+------------+------+--------+-------+",
+                    "| id | name         | households | code | share  | open  |",
+                    "+----+--------------+------------+------+--------+-------+",
+                    "| 1  | 래미안, 대치 | 1278       | 007  | 0.5    | true  |",
+                    "| 2  |              |            | 120  | 1000.0 | false |",
+                    "+----+--------------+------------+------+--------+-------+",
+                ],
+                &batches
+            );
+        }
+        let error = read(
+            &reference(ReferenceFormat::Csv),
+            &Bytes::from(bytes.to_vec()),
+        )
+        .unwrap_err();
+        assert_eq!(error.line, Some(2), "{error}");
+        assert!(
+            error.to_string().contains("not UTF-8; declare `encoding`"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn inference_is_never_lossy() {
+        for (cells, kind) in [
+            (vec!["1", "-20", "0"], "bigint"),
+            (vec!["1", "2.50"], "double"),
+            (vec!["1", "01"], "string"),
+            (vec!["00.5"], "string"),
+            (vec!["9223372036854775808"], "string"),
+            (vec!["9007199254740993", "0.5"], "string"),
+            (vec!["1."], "string"),
+            (vec!["NaN"], "string"),
+            (vec![" 1"], "string"),
+            (vec!["True", "false"], "boolean"),
+            (vec!["2019-04-02"], "string"),
+            (vec![], "string"),
+        ] {
+            let values: Vec<_> = cells
+                .iter()
+                .map(|cell| Some((*cell).to_owned()))
+                .chain([None])
+                .collect();
+            assert_eq!(inferred(&values).to_string(), kind, "{cells:?}");
+        }
+    }
+
+    #[test]
+    fn declared_columns_are_cast_and_a_misfit_names_its_line() {
+        let declared = |text: &str, columns: &[(&str, &str)]| {
+            let columns = columns
+                .iter()
+                .map(|(n, k)| ((*n).to_owned(), k.parse().unwrap()))
+                .collect();
+            let reference = Reference {
+                columns: Some(columns),
+                ..reference(ReferenceFormat::Csv)
+            };
+            read(&reference, &Bytes::from(text.to_owned()))
+        };
+        let text = "\u{feff}a,b,c,d,e\n 5 ,2019-04-02,2019-04-02T00:00:00Z,1.25,\"[1,2]\"\n,,,,\n";
+        let (schema, batches) = declared(
+            text,
+            &[
+                ("b", "date"),
+                ("a", "int"),
+                ("c", "timestamp"),
+                ("d", "decimal(5,2)"),
+                ("e", "array<bigint>"),
+            ],
+        )
+        .unwrap();
+        assert_eq!(
+            types(&schema)[..3],
+            ["b Date32", "a Int32", "c Timestamp(ms, \"UTC\")"]
+        );
+        assert_batches_eq!(
+            [
+                "+------------+---+----------------------+------+--------+",
+                "| b          | a | c                    | d    | e      |",
+                "+------------+---+----------------------+------+--------+",
+                "| 2019-04-02 | 5 | 2019-04-02T00:00:00Z | 1.25 | [1, 2] |",
+                "|            |   |                      |      |        |",
+                "+------------+---+----------------------+------+--------+",
+            ],
+            &batches
+        );
+        for (text, kind, line, part) in [
+            ("a\n1\n\n\"x\ny\"\n", "bigint", Some(4), "is no bigint"),
+            (
+                "a\n3000000000\n",
+                "int",
+                Some(2),
+                "`3000000000` in column `a` is no int",
+            ),
+            ("a\n{\n", "json", Some(2), "is no json"),
+            ("b\n1\n", "int", None, "no column `a`"),
+            ("a,A\n1,2\n", "int", Some(1), "two columns `a`"),
+            (
+                "a,b\n1,2\n1,2,3\n",
+                "int",
+                Some(3),
+                "3 fields, the header 2",
+            ),
+            ("", "int", None, "the file is empty"),
+        ] {
+            let error = declared(text, &[("a", kind)]).unwrap_err();
+            assert_eq!(error.line, line, "{error}");
+            assert!(error.to_string().contains(part), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn ndjson_members_come_and_go() {
+        let reference = reference(ReferenceFormat::Ndjson);
+        let text = "{\"Id\":1,\"x\":\"a\",\"m\":1}\n\n{\"id\":2,\"y\":{\"k\":[1]},\"m\":\"q\"}\n";
+        let (schema, batches) = read(&reference, &Bytes::from(text)).unwrap();
+        assert_eq!(types(&schema), ["id Int64", "m Utf8", "x Utf8", "y Utf8"]);
+        assert_eq!(
+            batches[0].column(3).as_string::<i32>().value(1),
+            "{\"k\":[1]}"
+        );
+        assert!(batches[0].column(2).is_null(1));
+        for (text, line, part) in [
+            ("{\"a\":1}\n[1]\n", 2, "not one JSON object"),
+            ("{\"a\":1}\n\n{\"a\":\n", 3, "not one JSON object"),
+            ("{\"a\":1,\"A\":2}\n", 1, "two members `a`"),
+        ] {
+            let error = read(&reference, &Bytes::from(text)).unwrap_err();
+            assert_eq!(error.line, Some(line), "{error}");
+            assert!(error.to_string().contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn parquet_is_cast_to_the_types_of_the_lake() {
+        let batch = RecordBatch::try_from_iter(vec![
+            (
+                "ID",
+                Arc::new(arrow::array::UInt32Array::from(vec![7])) as ArrayRef,
+            ),
+            (
+                "at",
+                Arc::new(arrow::array::TimestampNanosecondArray::from(vec![
+                    1_500_000_000,
+                ])) as ArrayRef,
+            ),
+        ])
+        .unwrap();
+        let mut bytes = Vec::new();
+        let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+        let reference = reference(ReferenceFormat::Parquet);
+        let (schema, batches) = read(&reference, &Bytes::from(bytes)).unwrap();
+        assert_eq!(types(&schema), ["id Int64", "at Timestamp(ms, \"UTC\")"]);
+        assert_eq!(batches[0].num_rows(), 1);
+        let error = read(&reference, &Bytes::from("PAR1"))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("not a Parquet file"), "{error}");
+    }
+}

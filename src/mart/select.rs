@@ -372,3 +372,127 @@ pub(super) fn refuse_unstable(file: &Path, plan: &LogicalPlan) -> Result<(), Mar
         (None, Ok(_)) => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers() {
+        let none: &[&str] = &[];
+        for (text, expected) in [
+            ("SELECT 1", Ok(none)),
+            (
+                "-- Daily users: all of them.\n\n-- partition: dt , os\nSELECT 1",
+                Ok(&["dt", "os"][..]),
+            ),
+            ("--partition:dt\r\nSELECT 1", Ok(&["dt"])),
+            ("-- see http://x/y\n-- note: by day\nSELECT 1", Ok(none)),
+            ("SELECT 1\n-- partition: dt", Ok(none)),
+            (
+                "-- partition:",
+                Err("m.sql:1: `` cannot be a partition column"),
+            ),
+            ("-- partition: Dt", Err("`Dt` cannot be")),
+            ("-- partition: dt, dt", Err("given twice")),
+            (
+                "-- partition: dt\n-- partition: os",
+                Err("m.sql:2: `partition` is given twice"),
+            ),
+            (
+                "-- hi\n-- unique: dt",
+                Err("m.sql:2: the header `unique` is not supported"),
+            ),
+            ("-- check: a > 1", Err("not supported by this version")),
+            ("-- partiton: dt", Err("is it `partition`?")),
+            ("-- partition_by: dt", Err("is it `partition`?")),
+        ] {
+            let found = header(Path::new("m.sql"), text);
+            match (found, expected) {
+                (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{text}"),
+                (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{error}"),
+                (found, _) => panic!("{text}: {found:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn anything_but_one_select_is_refused_with_its_line() {
+        for (text, line, part) in [
+            (
+                "-- a\n\nCREATE TABLE t (a int)",
+                3,
+                "CREATE is not possible",
+            ),
+            ("DROP TABLE t", 1, "DROP is not possible"),
+            ("\nINSERT INTO t SELECT 1", 2, "INSERT is not possible"),
+            ("DELETE FROM t", 1, "DELETE"),
+            ("\nCOPY t TO 'x.parquet'", 2, "COPY is not possible"),
+            ("EXPLAIN SELECT 1", 1, "EXPLAIN"),
+            ("SET a = 1", 1, "SET"),
+            ("SHOW TABLES", 1, "SHOW"),
+            ("VALUES (1)", 1, "VALUES is not possible"),
+            ("SELECT 1 AS a;\nSELECT 2 AS b", 2, "second statement"),
+            ("SELECT a\nINTO b\nFROM t", 1, "SELECT INTO"),
+            ("SELECT *\nFROM 'x.parquet'", 2, "is a file, not a table"),
+            ("SELECT *\nFROM\n  read_parquet('x')", 3, "table function"),
+            (
+                "SELECT * FROM t,\nLATERAL generate_series(1, 2) AS g",
+                2,
+                "table function",
+            ),
+            (
+                "SELECT * FROM t WHERE a IN (\nSELECT a FROM public.u)",
+                2,
+                "`public.u` is not the name",
+            ),
+            (
+                "SELECT * FROM t\nJOIN information_schema.tables ON true",
+                2,
+                "not the name of a table",
+            ),
+            ("SELECT a\nFROM t\nWHERE (a = 1", 3, "does not parse"),
+            ("SELECT a FRM t\nWHERE", 1, "does not parse"),
+        ] {
+            let error = parse(Path::new("m.sql"), text).map(|_| ()).unwrap_err();
+            assert!(error.to_string().contains(part), "{text}: {error}");
+            assert_eq!(error.line, Some(line), "{text}: {error}");
+        }
+        for text in ["", "-- only a comment\n"] {
+            let error = parse(Path::new("m.sql"), text).map(|_| ()).unwrap_err();
+            assert!(error.to_string().contains("no SELECT"), "{error}");
+        }
+    }
+
+    #[test]
+    fn tables_are_those_of_the_text_without_aliases_and_ctes() {
+        for (text, expected) in [
+            ("SELECT 1 AS a", vec![]),
+            (
+                "SELECT * FROM Events e JOIN \"users\" AS events2 USING (id);",
+                vec!["events", "users"],
+            ),
+            (
+                "WITH t AS (SELECT * FROM a), u AS (SELECT * FROM t) SELECT * FROM u",
+                vec!["a"],
+            ),
+            (
+                "SELECT * FROM a UNION ALL (SELECT * FROM b)",
+                vec!["a", "b"],
+            ),
+            (
+                "SELECT (SELECT max(x) FROM c) AS m FROM (SELECT * FROM d) AS s",
+                vec!["c", "d"],
+            ),
+            ("SELECT x FROM a CROSS JOIN UNNEST(a.xs) AS u(x)", vec!["a"]),
+        ] {
+            let parsed = parse(Path::new("m.sql"), text).unwrap();
+            let names: Vec<_> = parsed
+                .tables
+                .iter()
+                .map(|(name, _)| name.as_str())
+                .collect();
+            assert_eq!(names, expected, "{text}");
+        }
+    }
+}
