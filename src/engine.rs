@@ -1,0 +1,155 @@
+//! The door to DataFusion: one runtime with a memory limit and a spill folder, fresh sessions over
+//! it, and the SQL expressions of duplicate rules compiled to physical ones.
+//!
+//! ```text
+//! memory, threads, spill ──▶ Engine ──┬─ session() ──────▶ SessionContext, one per mart
+//!                                     └─ memory_pool() ──▶ whoever else must count its bytes
+//! key and `when` text, schema ──▶ RuleExpressions ──evaluate(batch)──▶ keys, mask
+//! ```
+//!
+//! The text of an expression is the setting that travels; it is compiled where it runs. This room
+//! knows nothing of what tables mean.
+
+mod expressions;
+
+pub(crate) use expressions::nearest;
+pub use expressions::{Evaluated, ExpressionError, RuleExpressions};
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use datafusion::error::DataFusionError;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, TrackConsumersPool};
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::prelude::{SessionConfig, SessionContext};
+use object_store::ObjectStore;
+use url::Url;
+
+/// Consumers that an out-of-memory message names.
+const NAMED_CONSUMERS: NonZeroUsize = match NonZeroUsize::new(3) {
+    Some(n) => n,
+    None => NonZeroUsize::MIN,
+};
+
+/// A DataFusion runtime with a memory limit; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    runtime: Arc<RuntimeEnv>,
+    threads: usize,
+}
+
+/// The engine could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error("cannot use {} as the folder for spilling: {source}", folder.display())]
+    Spill {
+        folder: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("cannot start the query engine: {source}")]
+    Runtime { source: Box<DataFusionError> },
+}
+
+impl Engine {
+    /// A runtime whose operators together hold at most `memory_bytes` and spill to files below
+    /// `spill`, which is created when missing. `threads` is the number of partitions of a plan.
+    ///
+    /// # Errors
+    /// `spill` cannot be created or written.
+    pub fn new(memory_bytes: u64, threads: usize, spill: &Path) -> Result<Self, EngineError> {
+        std::fs::create_dir_all(spill).map_err(|source| EngineError::Spill {
+            folder: spill.to_path_buf(),
+            source,
+        })?;
+        let bytes = usize::try_from(memory_bytes).unwrap_or(usize::MAX);
+        // Fair: one greedy aggregation must not starve the sort that follows it.
+        let pool = TrackConsumersPool::new(FairSpillPool::new(bytes), NAMED_CONSUMERS);
+        let disk = DiskManagerBuilder::default()
+            .with_mode(DiskManagerMode::Directories(vec![spill.to_path_buf()]))
+            .with_max_temp_directory_size(u64::MAX);
+        let runtime = RuntimeEnvBuilder::new()
+            .with_memory_pool(Arc::new(pool))
+            .with_disk_manager_builder(disk)
+            // Caches are not counted by the pool, and a data file keeps its name when it is
+            // rewritten: a cached footer could be that of the version before.
+            .with_metadata_cache_limit(0)
+            .with_file_statistics_cache_limit(0)
+            .with_object_list_cache_limit(0)
+            .build_arc()
+            .map_err(|source| EngineError::Runtime {
+                source: Box::new(source),
+            })?;
+        Ok(Self {
+            runtime,
+            threads: threads.max(1),
+        })
+    }
+
+    /// Makes the objects below `url` (scheme and host) readable by every session.
+    pub fn register_store(&self, url: &Url, store: Arc<dyn ObjectStore>) {
+        self.runtime.register_object_store(url, store);
+    }
+
+    /// The pool that all operators share; custom operators register their consumers here.
+    pub fn memory_pool(&self) -> Arc<dyn MemoryPool> {
+        Arc::clone(&self.runtime.memory_pool)
+    }
+
+    /// A session without tables over the shared runtime.
+    pub fn session(&self) -> SessionContext {
+        SessionContext::new_with_config_rt(self.config(), Arc::clone(&self.runtime))
+    }
+
+    fn config(&self) -> SessionConfig {
+        let mut config = SessionConfig::new()
+            .with_target_partitions(self.threads)
+            .with_information_schema(false)
+            .with_collect_statistics(false);
+        let options = config.options_mut();
+        options.execution.time_zone = Some("UTC".to_owned());
+        // Errors of planning carry the line of the SQL file.
+        options.sql_parser.collect_spans = true;
+        // String literals and casts of the same type as what is stored.
+        options.sql_parser.map_string_types_to_utf8view = false;
+        config
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_sort_larger_than_the_memory_spills_and_a_session_is_fresh() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Engine::new(32 << 20, 2, &folder.path().join("spill/deep")).unwrap();
+        let session = engine.session();
+        session.sql("CREATE TABLE t AS VALUES (1)").await.unwrap();
+        assert!(engine.session().table("t").await.is_err());
+        // 2 million rows of 40 bytes are more than 32 MiB.
+        let sql = "SELECT md5(CAST(value AS VARCHAR)) AS h, value FROM generate_series(1, 2000000) \
+                   ORDER BY h";
+        let frame = engine.session().sql(sql).await.unwrap();
+        let mut stream = frame.execute_stream().await.unwrap();
+        let mut rows = 0;
+        while let Some(batch) = futures::StreamExt::next(&mut stream).await {
+            rows += batch.unwrap().num_rows();
+        }
+        assert_eq!(rows, 2_000_000);
+        assert_eq!(engine.memory_pool().reserved(), 0);
+    }
+
+    #[test]
+    fn a_spill_folder_that_is_a_file_is_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = Engine::new(1 << 20, 1, file.path())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains(&file.path().display().to_string()),
+            "{error}"
+        );
+    }
+}

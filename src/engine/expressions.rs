@@ -1,0 +1,402 @@
+//! The SQL of duplicate rules as physical expressions.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
+use arrow::compute::prep_null_mask_filter;
+use arrow::datatypes::{DataType, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchema, DataFusionError, SchemaError};
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::{Expr, Volatility};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::prelude::{SessionConfig, SessionContext};
+
+/// The key and the predicate of one rule, compiled for one schema.
+#[derive(Debug, Clone)]
+pub struct RuleExpressions {
+    rule: String,
+    key: Vec<Compiled>,
+    when: Option<Compiled>,
+}
+
+#[derive(Debug, Clone)]
+struct Compiled {
+    text: String,
+    expression: Arc<dyn PhysicalExpr>,
+    kind: DataType,
+}
+
+/// What the expressions of a rule yield over one batch; every array has the batch's rows.
+#[derive(Debug, Clone)]
+pub struct Evaluated {
+    /// One array per part of the key, nulls kept.
+    pub keys: Vec<ArrayRef>,
+    /// The rows that `when` admits, without nulls; `None` when the rule has no `when`.
+    pub when: Option<BooleanArray>,
+}
+
+/// An expression that cannot be used, by rule and text.
+#[derive(Debug, thiserror::Error)]
+#[error("rule `{rule}`: {part} `{text}`: {message}")]
+pub struct ExpressionError {
+    pub rule: String,
+    /// `key` or `when`.
+    pub part: &'static str,
+    /// As written in the configuration.
+    pub text: String,
+    pub message: String,
+}
+
+impl RuleExpressions {
+    /// Compiles the SQL of `rule` against the columns of `schema`.
+    ///
+    /// # Errors
+    /// A text that does not parse, an unknown column (the nearest is named), a `when` that is not
+    /// boolean, a key of a nested type, or anything whose value is not a function of its row alone.
+    pub fn compile(
+        rule: &str,
+        key: &[String],
+        when: Option<&str>,
+        schema: &SchemaRef,
+    ) -> Result<Self, ExpressionError> {
+        let mut config = SessionConfig::new();
+        config.options_mut().sql_parser.map_string_types_to_utf8view = false;
+        config.options_mut().execution.time_zone = Some("UTC".to_owned());
+        let state = SessionContext::new_with_config(config).state();
+        let compile = |part, text: &str| {
+            compile(&state, text, schema).map_err(|message| ExpressionError {
+                rule: rule.to_owned(),
+                part,
+                text: text.to_owned(),
+                message,
+            })
+        };
+        let key = key
+            .iter()
+            .map(|text| {
+                let compiled = compile("key", text)?;
+                if compiled.kind.is_nested() {
+                    return Err(ExpressionError {
+                        rule: rule.to_owned(),
+                        part: "key",
+                        text: text.clone(),
+                        message: format!(
+                            "is of the nested type {}; name the parts of it that make the key",
+                            compiled.kind
+                        ),
+                    });
+                }
+                Ok(compiled)
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let when = when
+            .map(|text| {
+                let compiled = compile("when", text)?;
+                match compiled.kind {
+                    DataType::Boolean | DataType::Null => Ok(compiled),
+                    other => Err(ExpressionError {
+                        rule: rule.to_owned(),
+                        part: "when",
+                        text: text.to_owned(),
+                        message: format!("is {other}, not boolean; write a comparison"),
+                    }),
+                }
+            })
+            .transpose()?;
+        Ok(Self {
+            rule: rule.to_owned(),
+            key,
+            when,
+        })
+    }
+
+    /// The Arrow types of the parts of the key, in order.
+    pub fn key_types(&self) -> Vec<DataType> {
+        self.key.iter().map(|part| part.kind.clone()).collect()
+    }
+
+    /// Evaluates key and predicate over `batch`, which has the schema compiled against.
+    ///
+    /// # Errors
+    /// A value that the expression fails on, such as a cast of text that is no number.
+    pub fn evaluate(&self, batch: &RecordBatch) -> Result<Evaluated, ExpressionError> {
+        let rows = batch.num_rows();
+        let run = |part, compiled: &Compiled| {
+            compiled
+                .expression
+                .evaluate(batch)
+                .and_then(|value| value.into_array(rows))
+                .map_err(|error| ExpressionError {
+                    rule: self.rule.clone(),
+                    part,
+                    text: compiled.text.clone(),
+                    message: error.strip_backtrace(),
+                })
+        };
+        let keys = self
+            .key
+            .iter()
+            .map(|part| run("key", part))
+            .collect::<Result<Vec<_>, _>>()?;
+        let when = match &self.when {
+            None => None,
+            Some(part) => {
+                let value = run("when", part)?;
+                Some(match value.as_boolean_opt() {
+                    // NULL counts as false.
+                    Some(mask) if mask.null_count() > 0 => prep_null_mask_filter(mask),
+                    Some(mask) => mask.clone(),
+                    // The literal NULL.
+                    None => BooleanArray::new(arrow::buffer::BooleanBuffer::new_unset(rows), None),
+                })
+            }
+        };
+        Ok(Evaluated { keys, when })
+    }
+}
+
+fn compile(state: &SessionState, text: &str, schema: &SchemaRef) -> Result<Compiled, String> {
+    let columns = DFSchema::try_from(schema.as_ref().clone()).map_err(|e| e.strip_backtrace())?;
+    let expression = state
+        .create_logical_expr(text, &columns)
+        .map_err(|error| explain(&error, schema))?;
+    refuse_unstable(&expression)?;
+    let expression = state
+        .create_physical_expr(expression, &columns)
+        .map_err(|error| explain(&error, schema))?;
+    let kind = expression
+        .data_type(schema)
+        .map_err(|error| explain(&error, schema))?;
+    Ok(Compiled {
+        text: text.to_owned(),
+        expression,
+        kind,
+    })
+}
+
+/// Refuses what is not a function of one row: verdicts must not depend on the clock, on chance or
+/// on which rows share a batch.
+fn refuse_unstable(expression: &Expr) -> Result<(), String> {
+    let mut found = None;
+    let walked = expression.apply(|node| {
+        found = match node {
+            Expr::ScalarFunction(call)
+                if call.func.signature().volatility != Volatility::Immutable =>
+            {
+                Some(format!(
+                    "`{}()` gives another value in every run; use columns of the event only",
+                    call.func.name()
+                ))
+            }
+            Expr::HigherOrderFunction(call)
+                if call.func.signature().volatility != Volatility::Immutable =>
+            {
+                Some(format!(
+                    "`{}()` gives another value in every run",
+                    call.func.name()
+                ))
+            }
+            Expr::AggregateFunction(call) => Some(format!(
+                "`{}()` is an aggregate; an expression of a rule sees one event",
+                call.func.name()
+            )),
+            Expr::WindowFunction(_) => {
+                Some("a window function sees other events; an expression of a rule sees one".into())
+            }
+            Expr::Exists(_)
+            | Expr::InSubquery(_)
+            | Expr::ScalarSubquery(_)
+            | Expr::SetComparison(_)
+            | Expr::OuterReferenceColumn(..) => Some(
+                "a subquery is not possible here; an expression of a rule sees one event".into(),
+            ),
+            Expr::Placeholder(_) | Expr::ScalarVariable(..) => {
+                Some("has a parameter, and nothing gives it a value".into())
+            }
+            Expr::Unnest(_) => Some("`unnest` makes several rows of one".into()),
+            _ => None,
+        };
+        Ok(if found.is_some() {
+            TreeNodeRecursion::Stop
+        } else {
+            TreeNodeRecursion::Continue
+        })
+    });
+    match (walked, found) {
+        (_, Some(message)) => Err(message),
+        (Err(error), None) => Err(error.strip_backtrace()),
+        (Ok(_), None) => Ok(()),
+    }
+}
+
+fn explain(error: &DataFusionError, schema: &SchemaRef) -> String {
+    for error in error.iter() {
+        match error.find_root() {
+            DataFusionError::SchemaError(inner, _) => {
+                if let SchemaError::FieldNotFound { field, .. } = inner.as_ref() {
+                    let names = schema.fields().iter().map(|f| f.name().as_str());
+                    return match nearest(field.name(), names.clone()) {
+                        Some(near) => {
+                            format!("there is no column `{}`; is it `{near}`?", field.name())
+                        }
+                        None => format!(
+                            "there is no column `{}`; the columns are {}",
+                            field.name(),
+                            names.collect::<Vec<_>>().join(", ")
+                        ),
+                    };
+                }
+            }
+            DataFusionError::SQL(inner, _) => return format!("does not parse: {inner}"),
+            DataFusionError::NotImplemented(inner) if inner.to_lowercase().contains("subquer") => {
+                return "a subquery is not possible here; an expression of a rule sees one event"
+                    .into();
+            }
+            _ => {}
+        }
+    }
+    error.strip_backtrace()
+}
+
+/// The known name that is most like `name`, when one is like it at all.
+pub(crate) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= (name.len().max(candidate.len()) / 3).max(1))
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Int64Array, StringArray};
+    use arrow::datatypes::{Field, Schema};
+
+    use super::*;
+
+    fn schema() -> SchemaRef {
+        Arc::new(Schema::new(vec![
+            Field::new("login", DataType::Utf8, true),
+            Field::new("host", DataType::Utf8, true),
+            Field::new("amount", DataType::Int64, true),
+            Field::new("tags", DataType::new_list(DataType::Utf8, true), true),
+        ]))
+    }
+
+    fn batch() -> RecordBatch {
+        let tags = arrow::array::new_null_array(schema().field(3).data_type(), 3);
+        RecordBatch::try_new(
+            schema(),
+            vec![
+                Arc::new(StringArray::from(vec![Some("a"), None, None])),
+                Arc::new(StringArray::from(vec![Some("h1"), Some("h2"), None])),
+                Arc::new(Int64Array::from(vec![Some(1), None, Some(3)])),
+                tags,
+            ],
+        )
+        .unwrap()
+    }
+
+    fn compile(key: &str, when: Option<&str>) -> Result<RuleExpressions, ExpressionError> {
+        RuleExpressions::compile("double_click", &[key.to_owned()], when, &schema())
+    }
+
+    #[test]
+    fn a_key_keeps_its_nulls_and_a_predicate_does_not() {
+        let rule = compile("coalesce(login, host)", Some("amount > 0")).unwrap();
+        assert_eq!(rule.key_types(), [DataType::Utf8]);
+        let found = rule.evaluate(&batch()).unwrap();
+        let key: Vec<_> = found.keys[0].as_string::<i32>().iter().collect();
+        assert_eq!(key, [Some("a"), Some("h2"), None]);
+        let when = found.when.unwrap();
+        assert_eq!(when.null_count(), 0);
+        assert_eq!(
+            when.values().iter().collect::<Vec<_>>(),
+            [true, false, true]
+        );
+        let never = compile("login", Some("NULL"))
+            .unwrap()
+            .evaluate(&batch())
+            .unwrap();
+        assert_eq!(never.when.unwrap().true_count(), 0);
+        assert!(
+            compile("login", None)
+                .unwrap()
+                .evaluate(&batch())
+                .unwrap()
+                .when
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn numbers_compare_with_numbers_and_text_with_text() {
+        for (when, kept) in [
+            ("amount = 3.0", vec![false, false, true]),
+            ("host IN ('h1', 'h2')", vec![true, true, false]),
+            ("login IS NULL AND host LIKE 'h%'", vec![false, true, false]),
+            (
+                "length(host) = 2 OR amount BETWEEN 3 AND 4",
+                vec![true, true, true],
+            ),
+        ] {
+            let found = compile("login", Some(when))
+                .unwrap()
+                .evaluate(&batch())
+                .unwrap();
+            assert_eq!(
+                found.when.unwrap().values().iter().collect::<Vec<_>>(),
+                kept,
+                "{when}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named_with_the_reason() {
+        for (key, when, reason) in [
+            ("logn", None, "is it `login`?"),
+            (
+                "zzzzzzzz",
+                None,
+                "the columns are login, host, amount, tags",
+            ),
+            ("coalesce(login", None, "does not parse"),
+            ("login host amount", None, "does not parse"),
+            ("tags", None, "nested type"),
+            ("login", Some("amount + 1"), "not boolean"),
+            (
+                "login",
+                Some("random() < 0.5"),
+                "`random()` gives another value",
+            ),
+            ("uuid()", None, "`uuid()` gives another value"),
+            (
+                "login",
+                Some("now() > '2020-01-01'"),
+                "`now()` gives another value",
+            ),
+            ("login", Some("count(*) > 1"), "is an aggregate"),
+            ("row_number() OVER ()", None, "window function"),
+            ("login", Some("amount IN (SELECT 1)"), "subquery"),
+            ("no_such(login)", None, "no_such"),
+        ] {
+            let error = compile(key, when).unwrap_err().to_string();
+            assert!(error.starts_with("rule `double_click`: "), "{error}");
+            assert!(error.contains(when.unwrap_or(key)), "{error}");
+            assert!(error.contains(reason), "{key} {when:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_an_expression_fails_on_is_an_error_of_its_rule() {
+        let rule = compile("CAST(host AS BIGINT)", None).unwrap();
+        let error = rule.evaluate(&batch()).unwrap_err().to_string();
+        assert!(
+            error.contains("double_click") && error.contains("h1"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,474 @@
+//! Marts: one SQL file, one table, one dashboard.
+//!
+//! ```text
+//! sql/marts/**/<name>.sql ──▶ header + one SELECT ──▶ Graph, inputs before what reads them
+//!                                                      │ check(): every SELECT planned, none run
+//!                                                      ▼
+//!             inputs as tables ──evaluate()──▶ cast to types of the lake ──▶ sorted ──▶ rows
+//! ```
+//!
+//! The rows go to `publish`; this room writes nothing. `reference` reads the small tables that
+//! marts join. Of what a SELECT yields, the partition columns become strings at the end of the row.
+
+mod error;
+mod graph;
+mod reference;
+mod select;
+mod shape;
+
+pub use error::MartError;
+pub use graph::{Graph, Mart, load};
+pub use reference::{ReferenceError, read};
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::catalog::TableProvider;
+use datafusion::common::Column;
+use datafusion::datasource::empty::EmptyTable;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::prelude::SessionContext;
+
+use crate::catalog::TableDefinition;
+use crate::engine::Engine;
+
+impl Graph {
+    /// Plans every mart against the columns of its inputs, without reading a row, and gives the
+    /// tables that the marts are, in the order of [`Graph::marts`].
+    ///
+    /// `tables` holds the full schema (partition columns included) of every name in
+    /// [`Graph::tables`].
+    ///
+    /// # Errors
+    /// The first mart that cannot be planned, or whose columns no reader would accept.
+    pub async fn check(
+        &self,
+        engine: &Engine,
+        tables: &[(String, SchemaRef)],
+    ) -> Result<Vec<TableDefinition>, MartError> {
+        let mut schemas = tables.to_vec();
+        let mut definitions = Vec::with_capacity(self.marts().len());
+        for mart in self.marts() {
+            let session = engine.session();
+            for input in &mart.inputs {
+                let Some((_, schema)) = schemas.iter().find(|(name, _)| name == input) else {
+                    return Err(MartError::new(
+                        &mart.file,
+                        None,
+                        format!("the columns of `{input}` are not known"),
+                    ));
+                };
+                register(
+                    &session,
+                    mart,
+                    input,
+                    Arc::new(EmptyTable::new(Arc::clone(schema))),
+                )?;
+            }
+            let (_, definition) = planned(&session, mart).await?;
+            schemas.push((mart.name.clone(), definition.full_schema()));
+            definitions.push(definition);
+        }
+        Ok(definitions)
+    }
+}
+
+/// Evaluates one mart over `inputs`, which names every one of [`Mart::inputs`].
+///
+/// The rows have the columns of the definition's files, then its partition columns as nullable
+/// Utf8 (never empty: an empty value is NULL, as readers of a Hive table see it). They are sorted
+/// by the partition columns, then by the other columns in order, NULL last; nested columns are not
+/// part of the order.
+///
+/// # Errors
+/// The mart cannot be planned over these inputs. What fails while rows flow, such as a value that
+/// does not fit its type, is an error of the stream; [`MartError::running`] gives it the mart.
+pub async fn evaluate(
+    engine: &Engine,
+    mart: &Mart,
+    inputs: &[(String, Arc<dyn TableProvider>)],
+) -> Result<(TableDefinition, SendableRecordBatchStream), MartError> {
+    let session = engine.session();
+    for input in &mart.inputs {
+        let Some((_, table)) = inputs.iter().find(|(name, _)| name == input) else {
+            return Err(MartError::new(
+                &mart.file,
+                None,
+                format!("its input `{input}` is not there"),
+            ));
+        };
+        register(&session, mart, input, Arc::clone(table))?;
+    }
+    let (plan, definition) = planned(&session, mart).await?;
+    let order = definition
+        .partition_columns
+        .iter()
+        .cloned()
+        .chain(
+            definition
+                .schema
+                .fields()
+                .iter()
+                .filter(|field| !field.data_type().is_nested())
+                .map(|field| field.name().clone()),
+        )
+        .map(|name| Expr::Column(Column::new_unqualified(name)).sort(true, false))
+        .collect();
+    let run = async {
+        let frame = session.execute_logical_plan(plan).await?;
+        frame.sort(order)?.execute_stream().await
+    };
+    let stream = run
+        .await
+        .map_err(|error| MartError::running(mart, &error))?;
+    Ok((definition, stream))
+}
+
+fn register(
+    session: &SessionContext,
+    mart: &Mart,
+    name: &str,
+    table: Arc<dyn TableProvider>,
+) -> Result<(), MartError> {
+    session
+        .register_table(datafusion::common::TableReference::bare(name), table)
+        .map(drop)
+        .map_err(|error| MartError::running(mart, &error))
+}
+
+/// The plan of a mart, its columns cast and in the order of files, and the table it makes.
+async fn planned(
+    session: &SessionContext,
+    mart: &Mart,
+) -> Result<(LogicalPlan, TableDefinition), MartError> {
+    let select = select::parse(&mart.file, &mart.sql)?;
+    let plan = session
+        .state()
+        .statement_to_plan(select.statement.clone())
+        .await
+        .map_err(|error| MartError::planning(&mart.file, &error))?;
+    select::refuse_unstable(&mart.file, &plan)?;
+    shape::apply(mart, &select, plan)
+}
+
+/// The path as messages show it.
+fn shown(file: &Path) -> String {
+    file.display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{
+        ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray, UInt64Array,
+    };
+    use arrow::datatypes::{DataType, TimeUnit};
+    use datafusion::common::assert_batches_eq;
+    use futures::TryStreamExt;
+
+    use super::*;
+    use crate::catalog::memory_table;
+
+    const DAY: i64 = 86_400_000;
+
+    fn events() -> RecordBatch {
+        let times = vec![
+            Some(17_987 * DAY),
+            Some(17_987 * DAY + 1),
+            Some(17_988 * DAY),
+            None,
+        ];
+        RecordBatch::try_from_iter(vec![
+            (
+                "user_id",
+                Arc::new(StringArray::from(vec![
+                    Some("b"),
+                    Some("a"),
+                    Some("a"),
+                    None,
+                ])) as ArrayRef,
+            ),
+            (
+                "danji",
+                Arc::new(Int64Array::from(vec![1, 2, 1, 9])) as ArrayRef,
+            ),
+            (
+                "at",
+                Arc::new(TimestampMillisecondArray::from(times).with_timezone("UTC")) as ArrayRef,
+            ),
+            (
+                "big",
+                Arc::new(UInt64Array::from(vec![1, 2, 3, u64::MAX])) as ArrayRef,
+            ),
+            (
+                "dt",
+                Arc::new(StringArray::from(vec![
+                    Some("2019-04-01"),
+                    Some("2019-04-01"),
+                    Some(""),
+                    None,
+                ])) as ArrayRef,
+            ),
+        ])
+        .unwrap()
+    }
+
+    fn danji() -> RecordBatch {
+        RecordBatch::try_from_iter(vec![
+            ("id", Arc::new(Int64Array::from(vec![1, 2])) as ArrayRef),
+            (
+                "name",
+                Arc::new(StringArray::from(vec!["래미안", "자이"])) as ArrayRef,
+            ),
+        ])
+        .unwrap()
+    }
+
+    fn engine(threads: usize) -> (tempfile::TempDir, Engine) {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Engine::new(64 << 20, threads, folder.path()).unwrap();
+        (folder, engine)
+    }
+
+    fn graph(files: &[(&str, &str)]) -> Graph {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        load(folder.path(), &["events".to_owned(), "danji".to_owned()]).unwrap()
+    }
+
+    async fn check(sql: &str) -> Result<TableDefinition, MartError> {
+        let (_spill, engine) = engine(1);
+        let tables = [
+            ("events".to_owned(), events().schema()),
+            ("danji".to_owned(), danji().schema()),
+        ];
+        let mut made = graph(&[("m.sql", sql)]).check(&engine, &tables).await?;
+        Ok(made.remove(0))
+    }
+
+    async fn run(threads: usize, sql: &str) -> Result<(TableDefinition, Vec<RecordBatch>), String> {
+        let (_spill, engine) = engine(threads);
+        let graph = graph(&[("m.sql", sql)]);
+        let table = |batch: RecordBatch| memory_table(batch.schema(), vec![batch]).unwrap();
+        let inputs = [
+            ("events".to_owned(), table(events())),
+            ("danji".to_owned(), table(danji())),
+        ];
+        let mart = &graph.marts()[0];
+        let (definition, stream) = evaluate(&engine, mart, &inputs)
+            .await
+            .map_err(|error| error.to_string())?;
+        let batches: Vec<RecordBatch> = stream
+            .try_collect()
+            .await
+            .map_err(|error| MartError::running(mart, &error).to_string())?;
+        for batch in &batches {
+            assert_eq!(
+                batch.schema().fields().len(),
+                definition.full_schema().fields().len()
+            );
+            for (made, told) in batch
+                .schema()
+                .fields()
+                .iter()
+                .zip(definition.full_schema().fields())
+            {
+                assert_eq!(
+                    (made.name(), made.data_type()),
+                    (told.name(), told.data_type())
+                );
+            }
+        }
+        Ok((definition, batches))
+    }
+
+    #[tokio::test]
+    async fn a_join_of_two_tables_comes_partitioned_and_sorted_whatever_the_threads() {
+        let sql = "-- partition: day, dt\n\
+                   SELECT CAST(e.at AS DATE) AS day, e.user_id, e.dt, d.name, count(*) AS n\n\
+                   FROM events e LEFT JOIN danji d ON d.id = e.danji\n\
+                   GROUP BY 1, 2, 3, 4 ORDER BY n DESC, user_id DESC;";
+        for threads in [1, 2, 5] {
+            let (definition, batches) = run(threads, sql).await.unwrap();
+            assert_eq!(definition.partition_columns, ["day", "dt"]);
+            assert_batches_eq!(
+                [
+                    "+---------+--------+---+------------+------------+",
+                    "| user_id | name   | n | day        | dt         |",
+                    "+---------+--------+---+------------+------------+",
+                    "| a       | 자이   | 1 | 2019-04-01 | 2019-04-01 |",
+                    "| b       | 래미안 | 1 | 2019-04-01 | 2019-04-01 |",
+                    "| a       | 래미안 | 1 | 2019-04-02 |            |",
+                    "|         |        | 1 |            |            |",
+                    "+---------+--------+---+------------+------------+",
+                ],
+                &batches
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_mart_reads_another_marts_columns() {
+        let (_spill, engine) = engine(1);
+        let graph = graph(&[
+            (
+                "b.sql",
+                "-- partition: dt\nSELECT dt, count(*) AS n FROM events GROUP BY dt",
+            ),
+            ("a.sql", "SELECT sum(n) AS n, max(dt) AS last FROM b"),
+        ]);
+        let made = graph
+            .check(&engine, &[("events".to_owned(), events().schema())])
+            .await
+            .unwrap();
+        assert_eq!(
+            made.iter()
+                .map(|made| made.name.as_str())
+                .collect::<Vec<_>>(),
+            ["b", "a"]
+        );
+        assert_eq!(made[1].schema.field(1).data_type(), &DataType::Utf8);
+    }
+
+    #[tokio::test]
+    async fn types_are_those_that_readers_know() {
+        let ms = || DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()));
+        for (expression, expected) in [
+            ("'x'", DataType::Utf8),
+            ("arrow_cast('x', 'Utf8View')", DataType::Utf8),
+            ("arrow_cast('x', 'Dictionary(Int32, Utf8)')", DataType::Utf8),
+            ("NULL", DataType::Utf8),
+            ("count(*) OVER ()", DataType::Int64),
+            ("row_number() OVER (ORDER BY danji)", DataType::Int64),
+            ("arrow_cast(1, 'Int8')", DataType::Int32),
+            ("arrow_cast(1, 'UInt32')", DataType::Int64),
+            ("arrow_cast(1, 'Float16')", DataType::Float32),
+            ("at", ms()),
+            ("to_timestamp('2019-04-02T00:00:00')", ms()),
+            ("date_trunc('day', at)", ms()),
+            ("CAST(at AS DATE)", DataType::Date32),
+            ("CAST(1 AS DECIMAL(20, 4))", DataType::Decimal128(20, 4)),
+            ("arrow_cast('x', 'LargeBinary')", DataType::Binary),
+        ] {
+            let made = check(&format!("SELECT {expression} AS c FROM events")).await;
+            let made = made.unwrap_or_else(|error| panic!("{expression}: {error}"));
+            assert_eq!(made.schema.field(0).data_type(), &expected, "{expression}");
+            run(1, &format!("SELECT {expression} AS c FROM events"))
+                .await
+                .unwrap();
+        }
+        let (definition, batches) =
+            run(1, "SELECT make_array(arrow_cast(1, 'UInt8')) AS l, named_struct('k', arrow_cast('v', 'Utf8View')) AS s")
+                .await
+                .unwrap();
+        assert_eq!(
+            definition.schema.field(0).data_type().to_string(),
+            "List(Int32, field: 'element')"
+        );
+        assert_eq!(batches[0].num_rows(), 1);
+        let (_, batches) = run(1, "SELECT to_timestamp('2019-04-02T00:00:00.5') AS t")
+            .await
+            .unwrap();
+        assert_batches_eq!(
+            [
+                "+------------------------+",
+                "| t                      |",
+                "+------------------------+",
+                "| 2019-04-02T00:00:00.5Z |",
+                "+------------------------+"
+            ],
+            &batches
+        );
+    }
+
+    #[tokio::test]
+    async fn an_unsigned_number_that_does_not_fit_fails_the_mart() {
+        assert!(
+            run(1, "SELECT big FROM events WHERE big < 10")
+                .await
+                .is_ok()
+        );
+        let error = run(1, "SELECT big FROM events").await.unwrap_err();
+        assert!(
+            error.contains("m.sql: ") && error.contains("18446744073709551615"),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_readers_would_not_accept_is_refused_before_anything_runs() {
+        for (sql, line, part) in [
+            (
+                "SELECT\n  user_id,\n  count(*)\nFROM events GROUP BY 1",
+                Some(3),
+                "`count(*)` has no name",
+            ),
+            (
+                "SELECT user_id AS \"User\" FROM events",
+                Some(1),
+                "`User` is not a name",
+            ),
+            (
+                "SELECT a.danji,\nb.danji FROM events a, events b",
+                Some(2),
+                "two columns `danji`",
+            ),
+            ("SELECT\n usr_id FROM events", Some(2), "is it `user_id`?"),
+            (
+                "SELECT danji\nFROM events e\nWHERE e.nme = 1",
+                Some(3),
+                "there is no column `e.nme`",
+            ),
+            (
+                "-- partition: dtt\nSELECT dt, danji FROM events",
+                None,
+                "`dtt` is not selected; is it `dt`?",
+            ),
+            (
+                "-- partition: dt\nSELECT dt FROM events",
+                None,
+                "all columns are partition columns",
+            ),
+            (
+                "-- partition: at\nSELECT at, danji FROM events",
+                Some(2),
+                "cannot be a partition column",
+            ),
+            ("SELECT at - at AS d FROM events", Some(1), "span of time"),
+            (
+                "SELECT CAST('01:00:00' AS TIME) AS t FROM events",
+                Some(1),
+                "time of day",
+            ),
+            (
+                "SELECT CAST(1 AS DECIMAL(50, 2)) AS t FROM events",
+                Some(1),
+                "38 digits",
+            ),
+            (
+                "SELECT random() AS r FROM events",
+                None,
+                "`random()` gives another value",
+            ),
+            (
+                "SELECT danji FROM events WHERE at < now()",
+                None,
+                "`now()` gives another value",
+            ),
+            (
+                "SELECT danji FROM events WHERE danji IN (SELECT id FROM danji WHERE now() > '2020-01-01')",
+                None,
+                "`now()`",
+            ),
+            ("SELECT sum(user_id, 1) AS s FROM events", None, "sum"),
+            ("SELECT no_such(danji) AS s FROM events", Some(1), "no_such"),
+        ] {
+            let error = check(sql).await.map(|_| ()).unwrap_err();
+            assert!(error.to_string().contains(part), "{sql}: {error}");
+            assert_eq!(error.line, line, "{sql}: {error}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use datafusion::common::{DataFusionError, SchemaError};
+
+use super::{Mart, shown};
+use crate::engine::nearest;
+
+/// What is wrong with a mart: file, line where known, message and remedy.
+#[derive(Debug, thiserror::Error)]
+pub struct MartError {
+    pub file: PathBuf,
+    /// From 1.
+    pub line: Option<usize>,
+    pub message: String,
+    pub hint: Option<String>,
+}
+
+impl fmt::Display for MartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&shown(&self.file))?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+        }
+        write!(f, ": {}", self.message)?;
+        match &self.hint {
+            Some(hint) => write!(f, "; {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl MartError {
+    pub(super) fn new(file: &Path, line: Option<usize>, message: impl Into<String>) -> Self {
+        Self {
+            file: file.to_path_buf(),
+            line,
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// An error of the rows of a mart, as its stream yields it.
+    pub fn running(mart: &Mart, error: &DataFusionError) -> Self {
+        let error = error.find_root();
+        let made = Self::new(&mart.file, None, one_line(&error.strip_backtrace()));
+        match error {
+            DataFusionError::ResourcesExhausted(_) => made.hint("give more with `--memory`"),
+            _ => made,
+        }
+    }
+
+    /// An error of planning, with the line that DataFusion points at.
+    pub(super) fn planning(file: &Path, error: &DataFusionError) -> Self {
+        let line = error
+            .diagnostic()
+            .and_then(|diagnostic| diagnostic.span)
+            .and_then(|span| usize::try_from(span.start.line).ok())
+            .filter(|line| *line > 0);
+        // Several errors may be collected; the first is told.
+        let first = error.iter().next().unwrap_or(error).find_root();
+        if let DataFusionError::SchemaError(inner, _) = first
+            && let SchemaError::FieldNotFound {
+                field,
+                valid_fields,
+            } = inner.as_ref()
+        {
+            let made = Self::new(
+                file,
+                line,
+                format!("there is no column `{}`", field.flat_name()),
+            );
+            let names = || valid_fields.iter().map(|column| column.name.as_str());
+            return match nearest(&field.name, names()) {
+                Some(near) => made.hint(format!("is it `{near}`?")),
+                None => made.hint(format!(
+                    "the columns here are {}",
+                    names().collect::<Vec<_>>().join(", ")
+                )),
+            };
+        }
+        Self::new(file, line, one_line(&first.strip_backtrace()))
+    }
+
+    /// An error of the SQL parser, whose line is in its text.
+    pub(super) fn syntax(file: &Path, error: &DataFusionError) -> Self {
+        let text = match error.find_root() {
+            DataFusionError::SQL(inner, _) => inner.to_string(),
+            other => other.strip_backtrace(),
+        };
+        let text = text.strip_prefix("sql parser error: ").unwrap_or(&text);
+        match text.rsplit_once(" at Line: ") {
+            Some((message, place)) => {
+                let line = place
+                    .split(',')
+                    .next()
+                    .and_then(|line| line.trim().parse().ok());
+                Self::new(
+                    file,
+                    line,
+                    format!("the SQL does not parse: {}", one_line(message)),
+                )
+            }
+            None => Self::new(
+                file,
+                None,
+                format!("the SQL does not parse: {}", one_line(text)),
+            ),
+        }
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

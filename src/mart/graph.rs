@@ -1,0 +1,340 @@
+//! The marts of a folder in the order in which they can be built.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::select::{self, is_name};
+use super::{MartError, shown};
+use crate::engine::nearest;
+
+/// One SQL file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mart {
+    /// The stem of the file's name; also the name of the table.
+    pub name: String,
+    pub file: PathBuf,
+    /// The whole text of the file.
+    pub sql: String,
+    /// Partition columns, in the order of the folders; none for an unpartitioned mart.
+    pub partition: Vec<String>,
+    /// Names of the tables, references and marts that it reads, sorted.
+    pub inputs: Vec<String>,
+    /// SHA-256 of the file's text, in hex.
+    pub fingerprint: String,
+}
+
+/// Marts, each after those it reads; ties by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Graph {
+    marts: Vec<Mart>,
+}
+
+impl Graph {
+    pub fn marts(&self) -> &[Mart] {
+        &self.marts
+    }
+
+    /// The tables and references that some mart reads, sorted; marts are not among them.
+    pub fn tables(&self) -> Vec<&str> {
+        let made: BTreeSet<_> = self.marts.iter().map(|mart| mart.name.as_str()).collect();
+        let read: BTreeSet<_> = self
+            .marts
+            .iter()
+            .flat_map(|mart| mart.inputs.iter().map(String::as_str))
+            .filter(|name| !made.contains(name))
+            .collect();
+        read.into_iter().collect()
+    }
+}
+
+/// Reads every `.sql` file below `folder`. `tables` are the names of the lake's own tables and of
+/// the references.
+///
+/// # Errors
+/// A folder or file that cannot be read, a wrong name or header, SQL that is not one plain SELECT,
+/// an unknown table, a cycle.
+pub fn load(folder: &Path, tables: &[String]) -> Result<Graph, MartError> {
+    let mut files = Vec::new();
+    collect(folder, &mut files)?;
+    files.sort();
+    let mut marts: BTreeMap<String, Mart> = BTreeMap::new();
+    let mut mentions = BTreeMap::new();
+    for file in files {
+        let (mart, lines) = read(file)?;
+        if tables.contains(&mart.name) {
+            return Err(MartError::new(
+                &mart.file,
+                None,
+                format!("`{}` is already a table or a reference", mart.name),
+            )
+            .hint("give the file another name"));
+        }
+        if let Some(other) = marts.get(&mart.name) {
+            return Err(MartError::new(
+                &mart.file,
+                None,
+                format!("the mart `{}` is also in {}", mart.name, shown(&other.file)),
+            )
+            .hint("names are unique across folders: rename one"));
+        }
+        mentions.insert(mart.name.clone(), lines);
+        marts.insert(mart.name.clone(), mart);
+    }
+    let known: BTreeSet<&str> = tables
+        .iter()
+        .chain(marts.keys())
+        .map(String::as_str)
+        .collect();
+    for mart in marts.values() {
+        let lines = mentions
+            .get(&mart.name)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        if let Some((name, line)) = lines
+            .iter()
+            .find(|(name, _)| !known.contains(name.as_str()))
+        {
+            let error = MartError::new(&mart.file, *line, format!("there is no table `{name}`"));
+            return Err(match nearest(name, known.iter().copied()) {
+                Some(near) => error.hint(format!("is it `{near}`?")),
+                None => error.hint(format!(
+                    "the tables are {}",
+                    known.iter().copied().collect::<Vec<_>>().join(", ")
+                )),
+            });
+        }
+    }
+    order(marts)
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), MartError> {
+    let unreadable = |error: std::io::Error| {
+        MartError::new(
+            folder,
+            None,
+            format!("cannot read the folder of marts: {error}"),
+        )
+    };
+    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        if entry.file_name().to_string_lossy().starts_with('.') {
+            continue;
+        }
+        let path = entry.path();
+        if path.is_dir() {
+            collect(&path, files)?;
+        } else if path
+            .extension()
+            .is_some_and(|end| end.eq_ignore_ascii_case("sql"))
+        {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// The tables that a text mentions, and where.
+type Mentions = Vec<(String, Option<usize>)>;
+
+fn read(file: PathBuf) -> Result<(Mart, Mentions), MartError> {
+    let name = file
+        .file_stem()
+        .map(|stem| stem.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    if !is_name(&name) {
+        return Err(MartError::new(
+            &file,
+            None,
+            format!("`{name}` cannot be the name of a table"),
+        )
+        .hint("a name is a lower-case letter, then letters, digits or `_`"));
+    }
+    let bytes = std::fs::read(&file)
+        .map_err(|error| MartError::new(&file, None, format!("cannot read the file: {error}")))?;
+    let sql = String::from_utf8(bytes).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let line = error
+            .as_bytes()
+            .iter()
+            .take(good)
+            .filter(|byte| **byte == b'\n')
+            .count()
+            + 1;
+        MartError::new(&file, Some(line), "the text is not UTF-8").hint("save the file as UTF-8")
+    })?;
+    let sql = sql
+        .strip_prefix('\u{feff}')
+        .map(str::to_owned)
+        .unwrap_or(sql);
+    let partition = select::header(&file, &sql)?;
+    let parsed = select::parse(&file, &sql)?;
+    let inputs: BTreeSet<String> = parsed.tables.iter().map(|(name, _)| name.clone()).collect();
+    let fingerprint = hex::encode(Sha256::digest(sql.as_bytes()));
+    let mart = Mart {
+        name,
+        file,
+        sql,
+        partition,
+        inputs: inputs.into_iter().collect(),
+        fingerprint,
+    };
+    Ok((mart, parsed.tables))
+}
+
+fn order(mut waiting: BTreeMap<String, Mart>) -> Result<Graph, MartError> {
+    let mut marts = Vec::with_capacity(waiting.len());
+    while !waiting.is_empty() {
+        let ready = waiting
+            .values()
+            .find(|mart| !mart.inputs.iter().any(|input| waiting.contains_key(input)))
+            .map(|mart| mart.name.clone());
+        match ready.and_then(|name| waiting.remove(&name)) {
+            Some(mart) => marts.push(mart),
+            None => return Err(cycle(&waiting)),
+        }
+    }
+    Ok(Graph { marts })
+}
+
+/// Names one cycle among marts each of which reads another of them.
+fn cycle(waiting: &BTreeMap<String, Mart>) -> MartError {
+    let mut path: Vec<&Mart> = Vec::new();
+    let mut at = waiting.values().next();
+    while let Some(mart) = at {
+        if let Some(start) = path.iter().position(|seen| seen.name == mart.name) {
+            path.drain(..start);
+            break;
+        }
+        path.push(mart);
+        at = mart.inputs.iter().find_map(|input| waiting.get(input));
+    }
+    // From the first by name, so that the message does not depend on where the walk began.
+    let first = path
+        .iter()
+        .enumerate()
+        .min_by_key(|(_, mart)| &mart.name)
+        .map_or(0, |(i, _)| i);
+    path.rotate_left(first);
+    let names: Vec<&str> = path
+        .iter()
+        .chain(path.first())
+        .map(|mart| mart.name.as_str())
+        .collect();
+    let file = path
+        .first()
+        .map(|mart| mart.file.as_path())
+        .unwrap_or(Path::new(""));
+    MartError::new(
+        file,
+        None,
+        format!("the marts read each other: {}", names.join(" -> ")),
+    )
+    .hint("a mart cannot depend on itself")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load_files(files: &[(&str, &str)]) -> Result<Graph, String> {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let tables = ["events", "events_duplicates", "danji_master"].map(str::to_owned);
+        let prefix = format!("{}/", folder.path().display());
+        load(folder.path(), &tables).map_err(|error| error.to_string().replace(&prefix, ""))
+    }
+
+    #[test]
+    fn inputs_come_before_what_reads_them_and_ties_by_name() {
+        let graph = load_files(&[
+            ("growth/c.sql", "SELECT * FROM z JOIN danji_master ON true"),
+            (
+                "z.sql",
+                "\u{feff}-- partition: dt\nSELECT * FROM events, EVENTS_DUPLICATES",
+            ),
+            ("a.sql", "SELECT * FROM c"),
+            ("b.sql", "SELECT * FROM events"),
+            (".hidden.sql", "nonsense"),
+            ("notes.md", "nonsense"),
+        ])
+        .unwrap();
+        let names: Vec<_> = graph
+            .marts()
+            .iter()
+            .map(|mart| mart.name.as_str())
+            .collect();
+        assert_eq!(names, ["b", "z", "c", "a"]);
+        assert_eq!(graph.marts()[2].inputs, ["danji_master", "z"]);
+        assert_eq!(graph.marts()[1].partition, ["dt"]);
+        assert_eq!(graph.marts()[1].fingerprint.len(), 64);
+        assert_eq!(
+            graph.tables(),
+            ["danji_master", "events", "events_duplicates"]
+        );
+        assert!(load_files(&[]).unwrap().marts().is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_ordered_is_named() {
+        for (files, expected) in [
+            (
+                vec![
+                    ("a.sql", "SELECT * FROM b"),
+                    ("b.sql", "SELECT * FROM c"),
+                    ("c.sql", "SELECT * FROM a"),
+                    ("aa.sql", "SELECT * FROM b"),
+                ],
+                "a.sql: the marts read each other: a -> b -> c -> a",
+            ),
+            (
+                vec![("a.sql", "SELECT * FROM a")],
+                "a.sql: the marts read each other: a -> a",
+            ),
+            (
+                vec![("x/a.sql", "SELECT *\nFROM event")],
+                "x/a.sql:2: there is no table `event`; is it `events`?",
+            ),
+            (
+                vec![("a.sql", "SELECT * FROM qqqqq")],
+                "the tables are a, danji_master, events",
+            ),
+            (
+                vec![("events.sql", "SELECT 1 AS a")],
+                "already a table or a reference",
+            ),
+            (
+                vec![("x/a.sql", "SELECT 1 AS a"), ("y/a.sql", "SELECT 1 AS a")],
+                "y/a.sql: the mart `a` is also in x/a.sql",
+            ),
+            (
+                vec![("Daily.sql", "SELECT 1 AS a")],
+                "`Daily` cannot be the name of a table",
+            ),
+            (vec![("a-b.sql", "SELECT 1 AS a")], "`a-b` cannot be"),
+        ] {
+            let error = load_files(&files).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+        let error = load(Path::new("/no/such/folder"), &[])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("/no/such/folder: cannot read the folder of marts"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn text_that_is_not_utf8_is_told_with_its_line() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.sql"), b"SELECT 1\n -- \xb0\xa1\nAS a").unwrap();
+        let error = load(folder.path(), &[]).unwrap_err();
+        assert_eq!(error.line, Some(2));
+    }
+}

@@ -1,0 +1,247 @@
+//! The columns of a mart: named and typed so that every reader accepts them.
+//!
+//! ```text
+//! SELECT a, dt, n     ──▶  CAST(a) AS a, CAST(n) AS n      columns in files, in the SELECT's order
+//! -- partition: dt         CAST(dt AS string) AS dt        partition columns last
+//! ```
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, TimeUnit};
+use datafusion::common::Column;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast, lit, when};
+
+use super::select::{Parsed, is_name};
+use super::{Mart, MartError};
+use crate::catalog::TableDefinition;
+use crate::engine::nearest;
+
+/// Casts the plan's columns to what is written, and tells the table that they make.
+pub(super) fn apply(
+    mart: &Mart,
+    select: &Parsed,
+    plan: LogicalPlan,
+) -> Result<(LogicalPlan, TableDefinition), MartError> {
+    let schema = Arc::clone(plan.schema());
+    let mut files: Vec<(FieldRef, Expr)> = Vec::new();
+    let mut partitions: Vec<(String, Expr)> = Vec::new();
+    for (i, (qualifier, field)) in schema.iter().enumerate() {
+        let name = field.name();
+        let fail = |message: String| MartError::new(&mart.file, select.column_line(i), message);
+        if !is_name(name) {
+            return Err(if name.chars().all(|c| c.is_alphanumeric() || c == '_') {
+                fail(format!(
+                    "the column `{name}` is not a name that every reader accepts"
+                ))
+                .hint(
+                    "names are a lower-case letter, then lower-case letters, digits or `_`: use AS",
+                )
+            } else {
+                fail(format!("the column `{name}` has no name")).hint("write `… AS name` after it")
+            });
+        }
+        if files.iter().any(|(field, _)| field.name() == name)
+            || partitions.iter().any(|(other, _)| other == name)
+        {
+            return Err(fail(format!("there are two columns `{name}`"))
+                .hint("give one of them another name with AS"));
+        }
+        let column = Expr::Column(Column::from((qualifier, field)));
+        let kind = field.data_type();
+        if mart.partition.contains(name) {
+            if !partitionable(kind) {
+                return Err(fail(format!(
+                    "`{name}` is {kind} and cannot be a partition column"
+                ))
+                .hint("partition by a string, an integer, a boolean or a date"));
+            }
+            let text = cast(column, DataType::Utf8);
+            // Readers of a Hive table cannot tell an empty value from NULL.
+            let text = when(text.clone().not_eq(lit("")), text)
+                .end()
+                .map_err(|error| MartError::planning(&mart.file, &error))?;
+            partitions.push((name.clone(), text));
+        } else {
+            let target = written(kind).map_err(|refused| {
+                let error = fail(format!("the column `{name}` is {}", refused.what));
+                error.hint(refused.remedy)
+            })?;
+            let column = if target == *kind {
+                column
+            } else {
+                cast(column, target.clone())
+            };
+            files.push((Arc::new(Field::new(name, target, true)), column));
+        }
+    }
+    for name in &mart.partition {
+        if !partitions.iter().any(|(other, _)| other == name) {
+            let names = || schema.fields().iter().map(|field| field.name().as_str());
+            let error = MartError::new(
+                &mart.file,
+                None,
+                format!("the partition column `{name}` is not selected"),
+            );
+            return Err(match nearest(name, names()) {
+                Some(near) => error.hint(format!("is it `{near}`?")),
+                None => error.hint(format!(
+                    "the columns are {}",
+                    names().collect::<Vec<_>>().join(", ")
+                )),
+            });
+        }
+    }
+    if files.is_empty() {
+        return Err(
+            MartError::new(&mart.file, None, "all columns are partition columns")
+                .hint("a file needs a column of its own: select one more"),
+        );
+    }
+    // In the order of the folders, not of the SELECT.
+    partitions.sort_by_key(|(name, _)| mart.partition.iter().position(|other| other == name));
+    let expressions = files
+        .iter()
+        .map(|(field, column)| column.clone().alias(field.name()))
+        .chain(
+            partitions
+                .iter()
+                .map(|(name, column)| column.clone().alias(name)),
+        );
+    let plan = LogicalPlanBuilder::from(plan)
+        .project(expressions)
+        .and_then(LogicalPlanBuilder::build)
+        .map_err(|error| MartError::planning(&mart.file, &error))?;
+    let definition = TableDefinition {
+        name: mart.name.clone(),
+        schema: Arc::new(Schema::new(
+            files
+                .into_iter()
+                .map(|(field, _)| field)
+                .collect::<Vec<_>>(),
+        )),
+        partition_columns: mart.partition.clone(),
+    };
+    Ok((plan, definition))
+}
+
+fn partitionable(kind: &DataType) -> bool {
+    match kind {
+        DataType::Dictionary(_, value) => partitionable(value),
+        DataType::Boolean | DataType::Date32 | DataType::Date64 | DataType::Null => true,
+        other => other.is_integer() || other.is_string(),
+    }
+}
+
+/// A type that no reader would accept.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}; {remedy}")]
+pub(super) struct Refused {
+    what: String,
+    remedy: &'static str,
+}
+
+/// The type in which values of `kind` are written.
+pub(super) fn written(kind: &DataType) -> Result<DataType, Refused> {
+    let refuse = |what: &str, remedy| {
+        Err(Refused {
+            what: what.to_owned(),
+            remedy,
+        })
+    };
+    Ok(match kind {
+        DataType::Boolean
+        | DataType::Int32
+        | DataType::Int64
+        | DataType::Float32
+        | DataType::Float64
+        | DataType::Date32 => kind.clone(),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null => {
+            DataType::Utf8
+        }
+        DataType::Int8 | DataType::Int16 | DataType::UInt8 | DataType::UInt16 => DataType::Int32,
+        // Above the largest signed integer the cast fails, and with it the mart.
+        DataType::UInt32 | DataType::UInt64 => DataType::Int64,
+        DataType::Float16 => DataType::Float32,
+        DataType::Date64 => DataType::Date32,
+        DataType::Timestamp(..) => DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())),
+        DataType::Decimal32(precision, scale)
+        | DataType::Decimal64(precision, scale)
+        | DataType::Decimal128(precision, scale) => {
+            if *scale < 0 {
+                return refuse(
+                    &kind.to_string(),
+                    "cast it to a decimal with a scale of 0 or more",
+                );
+            }
+            DataType::Decimal128(*precision, *scale)
+        }
+        DataType::Decimal256(..) => {
+            return refuse(
+                &kind.to_string(),
+                "readers know 38 digits: cast it to decimal(38, s)",
+            );
+        }
+        DataType::Binary
+        | DataType::LargeBinary
+        | DataType::BinaryView
+        | DataType::FixedSizeBinary(_) => DataType::Binary,
+        DataType::Dictionary(_, value) => written(value)?,
+        DataType::RunEndEncoded(_, values) => written(values.data_type())?,
+        DataType::List(item)
+        | DataType::LargeList(item)
+        | DataType::ListView(item)
+        | DataType::LargeListView(item)
+        | DataType::FixedSizeList(item, _) => DataType::List(Arc::new(Field::new(
+            "element",
+            written(item.data_type())?,
+            true,
+        ))),
+        DataType::Struct(fields) => {
+            if let Some(field) = fields.iter().find(|field| !is_name(field.name())) {
+                return Err(Refused {
+                    what: format!("a struct with a field `{}`", field.name()),
+                    remedy: "name its fields in lower case with named_struct",
+                });
+            }
+            DataType::Struct(
+                fields
+                    .iter()
+                    .map(|field| Ok(Field::new(field.name(), written(field.data_type())?, true)))
+                    .collect::<Result<_, Refused>>()?,
+            )
+        }
+        DataType::Map(entries, _) => {
+            let DataType::Struct(fields) = entries.data_type() else {
+                return refuse("a map without entries", "leave the column out");
+            };
+            let [key, value] = fields.as_ref() else {
+                return refuse("a map without entries", "leave the column out");
+            };
+            let entries = Field::new(
+                "key_value",
+                DataType::Struct(
+                    vec![
+                        Field::new("key", written(key.data_type())?, false),
+                        Field::new("value", written(value.data_type())?, true),
+                    ]
+                    .into(),
+                ),
+                false,
+            );
+            DataType::Map(Arc::new(entries), false)
+        }
+        DataType::Interval(_) | DataType::Duration(_) => {
+            return refuse(
+                "a span of time, which Parquet readers do not know",
+                "give a number: `date_part('epoch', …)` are seconds",
+            );
+        }
+        DataType::Time32(_) | DataType::Time64(_) => {
+            return refuse(
+                "a time of day, which Hive readers do not know",
+                "give a string (`CAST(… AS VARCHAR)`) or a timestamp",
+            );
+        }
+        other => return refuse(&other.to_string(), "cast it to a type that Hive knows"),
+    })
+}
