@@ -1,0 +1,334 @@
+"""Other programs' view of the demo lake, and the lake on two S3 servers.
+
+    interop.py counts FIRST.json SECOND.json   what two runs of the demo said, against the recount
+    interop.py raw FOLDER                      generated fixtures, against the committed ones
+    interop.py readers LAKE                    DuckDB, pyarrow and polars, against the recount
+    interop.py s3 BINARY LAKE                  the demo on moto and SeaweedFS, against the lake on disk
+
+Runs at the root of the repository. Every wait is bounded; the servers end with this program.
+"""
+
+import csv
+import filecmp
+import gzip
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+EXPECTED = Path("fixtures/expected")
+TABLES = ["events", "events_duplicates", "events_rejects"]
+MARTS = {path.stem: path for path in sorted(Path("sql/marts").glob("*.sql"))}
+RUN_SECONDS = 300
+KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "testtest", "AWS_REGION": "us-east-1"}
+
+
+def must_equal(what, found, expected):
+    if found != expected:
+        raise SystemExit(f"FAILED {what}\n  found    {found}\n  expected {expected}")
+
+
+def must_match(what, found, expected):
+    """Compares two lists of rows, in any order."""
+    found, expected = sorted(map(tuple, found)), sorted(map(tuple, expected))
+    if found != expected:
+        surplus = sorted(set(found) - set(expected))
+        lacking = sorted(set(expected) - set(found))
+        raise SystemExit(
+            f"FAILED {what}: {len(found)} rows, expected {len(expected)}\n"
+            f"  {len(surplus)} surplus, such as {surplus[:3]}\n  {len(lacking)} lacking, such as {lacking[:3]}"
+        )
+    print(f"  ok  {what}: {len(found)} rows")
+
+
+def text(value):
+    """A cell as the recount's CSV writes it."""
+    return "" if value is None else str(value)
+
+
+def golden(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def golden_table(table):
+    """Rows of a recounted table as (dt, raw_object, raw_record, ...), all text."""
+    key = {row["object"]: row["raw_object"] for row in golden(EXPECTED / "objects.csv")}
+    rows = []
+    for path in sorted((EXPECTED / table).glob("dt=*.csv")):
+        for row in golden(path):
+            own = [key[row.pop("object")], row.pop("raw_record")]
+            if "kept_object" in row:
+                row["kept_object"] = key[row["kept_object"]]
+            rows.append((path.stem.removeprefix("dt="), *own, *row.values()))
+    return rows
+
+
+def counts(first, second):
+    expected = json.loads((EXPECTED / "counts.json").read_text(encoding="utf-8"))
+    first, second = (json.loads(Path(path).read_text(encoding="utf-8")) for path in (first, second))
+    must_equal("outcome of the first run", first["outcome"], "done")
+    events = first["sources"]["events"]
+    for name in ("objects", "records", "events", "kept"):
+        must_equal(f"{name} of the run", events[name], expected[name])
+    for name in ("duplicates", "rejects"):
+        must_equal(f"{name} of the run", {k: v for k, v in events[name].items() if v}, expected[name])
+    must_equal("marts of the run", {m["name"] for m in first["marts"]}, set(MARTS))
+    for mart in first["marts"]:
+        must_equal(f"rows of {mart['name']}", mart["rows"], len(golden(EXPECTED / "marts" / f"{mart['name']}.csv")))
+    must_equal("outcome of the second run", second["outcome"], "nothing_new")
+    print("  ok  both runs say what the recount says")
+
+
+def raw(folder):
+    """Compares what is inside gzip, for builds of zlib differ in how they compress."""
+
+    def files(root):
+        return {p.relative_to(root).as_posix(): p for p in root.rglob("*") if p.is_file()}
+
+    for part in ("raw", "reference"):
+        made, committed = files(Path(folder) / part), files(Path("fixtures") / part)
+        must_equal(f"names under {part}", sorted(made), sorted(committed))
+        for key, path in made.items():
+            same = filecmp.cmp(path, committed[key], shallow=False)
+            if not same and path.read_bytes()[:2] == b"\x1f\x8b":
+                same = gzip.decompress(path.read_bytes()) == gzip.decompress(committed[key].read_bytes())
+            must_equal(f"{part}/{key} is what the generator makes", same, True)
+    print("  ok  fixtures are what the generator makes")
+
+
+def parquet(lake, table):
+    """A DuckDB table function over one table of a lake."""
+    root = Path(lake) / table
+    if not any(root.glob("dt=*")):
+        return f"read_parquet('{root}/*.parquet')"
+    return f"read_parquet('{root}/**/*.parquet', hive_partitioning = true, hive_types = {{'dt': 'VARCHAR'}})"
+
+
+def readers(lake):
+    import duckdb
+    import polars
+    import pyarrow
+    import pyarrow.dataset
+    import pyarrow.parquet
+
+    db = duckdb.connect()
+    db.execute("SET TimeZone = 'UTC'")
+    for table in TABLES:
+        db.execute(f"CREATE VIEW {table} AS SELECT * FROM {parquet(lake, table)}")
+    db.execute("CREATE VIEW danji_master AS SELECT * FROM read_csv('fixtures/reference/danji_master.csv', header = true)")
+
+    own = "dt, raw_object, raw_record"
+    columns = {
+        "events": f"{own}, event_id, epoch_ms(event_time)",
+        "events_duplicates": f"{own}, event_id, epoch_ms(event_time), rule, kept_object, kept_record",
+        "events_rejects": f"{own}, reason",
+    }
+    recount = {table: golden_table(table) for table in TABLES}
+    for table, wanted in columns.items():
+        rows = db.execute(f"SELECT {wanted} FROM {table}").fetchall()
+        must_match(f"DuckDB reads {table}", [tuple(map(text, row)) for row in rows], recount[table])
+
+    # What no column names is in `extra`, under its path.
+    expected = json.loads((EXPECTED / "counts.json").read_text(encoding="utf-8"))
+    extras = [json.loads(row[0]) for row in db.execute("SELECT extra FROM events WHERE extra IS NOT NULL").fetchall()]
+    for name, count in expected["kept_with_unnamed_member"].items():
+        must_equal(f"events with {name} in extra", sum(name in extra for extra in extras), count)
+    must_equal("members of extra", set().union(*extras), {"device", *expected["kept_with_unnamed_member"]})
+    print(f"  ok  DuckDB reads extra: {len(extras)} rows")
+
+    for name in MARTS:
+        rows = db.execute(f"SELECT * FROM {parquet(lake, name)}").fetchall()
+        header = [column[0] for column in db.description]
+        wanted = golden(EXPECTED / "marts" / f"{name}.csv")
+        must_equal(f"columns of {name}", header, list(wanted[0]))
+        must_match(f"published mart {name}", [tuple(map(text, row)) for row in rows], [tuple(r.values()) for r in wanted])
+
+    # The marts' own SQL, unchanged. A mart that reads another waits until that one is there.
+    waiting, built = dict(MARTS), []
+    while waiting:
+        for name, path in list(waiting.items()):
+            try:
+                db.execute(f"CREATE TABLE {name} AS {path.read_text(encoding='utf-8')}")
+            except duckdb.CatalogException:
+                continue
+            built.append(name)
+            del waiting[name]
+            break
+        else:
+            raise SystemExit(f"FAILED marts that read unknown tables: {sorted(waiting)}")
+    for name in built:
+        repeated = db.execute(f"SELECT * FROM {name}").fetchall()
+        published = db.execute(f"SELECT * FROM {parquet(lake, name)}").fetchall()
+        must_match(f"DuckDB repeats {name}", [tuple(map(text, row)) for row in repeated], [tuple(map(text, row)) for row in published])
+
+    hive = pyarrow.dataset.partitioning(pyarrow.schema([("dt", pyarrow.string())]), flavor="hive")
+    for table in TABLES:
+        data = pyarrow.dataset.dataset(f"{lake}/{table}", format="parquet", partitioning=hive)
+        found = data.to_table(columns=["dt", "raw_object", "raw_record"]).to_pylist()
+        must_match(f"pyarrow reads {table}", [tuple(map(text, row.values())) for row in found], [r[:3] for r in recount[table]])
+    for name in ("events", "events_duplicates"):
+        file = next(Path(lake, name).glob("dt=*/*.parquet"))
+        schema = pyarrow.parquet.read_schema(file)
+        must_equal(f"type of {name}.event_time", str(schema.field("event_time").type), "timestamp[ms, tz=UTC]")
+        must_equal(f"{name} has dt only as a folder", "dt" in schema.names, False)
+    for table in TABLES:
+        frame = polars.scan_parquet(f"{lake}/{table}/**/*.parquet", hive_partitioning=True, hive_schema={"dt": polars.String})
+        found = frame.select("dt", "raw_object", "raw_record").collect().rows()
+        must_match(f"polars reads {table}", [tuple(map(text, row)) for row in found], [r[:3] for r in recount[table]])
+
+
+def free_ports(count):
+    """Ports that are free now, and free 10,000 above too, where SeaweedFS puts its gRPC."""
+    ports, start = [], 20_000 + os.getpid() % 5_000
+    for port in range(start, start + 5_000):
+        with socket.socket() as low, socket.socket() as high:
+            try:
+                low.bind(("127.0.0.1", port))
+                high.bind(("127.0.0.1", port + 10_000))
+            except OSError:
+                continue
+        ports.append(port)
+        if len(ports) == count:
+            return ports
+    raise SystemExit("FAILED: no free ports")
+
+
+@contextmanager
+def server(name, command, port, folder):
+    """A server that answers on its port; stopped, then killed, at the end."""
+    log = Path(folder) / "server.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=os.environ | KEYS, cwd=folder)
+    try:
+        end = time.monotonic() + 60
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=2).close()
+                break
+            except urllib.error.HTTPError:
+                break  # it speaks HTTP: that is enough
+            except OSError:
+                if process.poll() is not None or time.monotonic() > end:
+                    tail = log.read_text(errors="replace")[-3000:]
+                    raise SystemExit(f"FAILED: {name} does not answer\n{tail}") from None
+                time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(10)
+
+
+def servers(folder):
+    tools = Path(sys.executable).parent
+    moto, s3, master, filer, volume, admin = free_ports(6)
+    data = Path(folder) / "seaweedfs"
+    data.mkdir()
+    yield "moto", [tools / "moto_server", "-H", "127.0.0.1", "-p", str(moto)], moto
+    yield "SeaweedFS", [
+        *(tools / "weed", "mini", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
+        *("-admin.ui=false", "-webdav=false", "-s3.port.iceberg=0", "-s3.port.lance=0"),
+        *(f"-s3.port={s3}", f"-master.port={master}", f"-filer.port={filer}"),
+        *(f"-volume.port={volume}", f"-admin.port={admin}"),
+    ], s3
+
+
+def wait_for_buckets(client):
+    """A server may answer before it can store."""
+    import botocore.exceptions
+
+    end = time.monotonic() + 60
+    while True:
+        try:
+            for bucket in ("raw", "lake"):
+                client.create_bucket(Bucket=bucket)
+                client.put_object(Bucket=bucket, Key="probe", Body=b"x")
+                client.delete_object(Bucket=bucket, Key="probe")
+            return
+        except (client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists):
+            for bucket in ("raw", "lake"):
+                client.delete_bucket(Bucket=bucket)
+        except botocore.exceptions.ClientError as error:
+            if time.monotonic() > end:
+                raise SystemExit(f"FAILED: the server cannot store: {error}") from None
+            time.sleep(0.5)
+
+
+def rawmart(binary, config, endpoint, *arguments):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "RAWMART_"))}
+    environment |= KEYS | {"AWS_ENDPOINT_URL": endpoint}
+    command = [str(Path(binary).resolve()), "--config", str(config), "--output", "json", *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=RUN_SECONDS, check=False)
+    if done.returncode:
+        raise SystemExit(f"FAILED rawmart {' '.join(arguments)}: exit {done.returncode}\n{done.stderr[-3000:]}{done.stdout[-1000:]}")
+    return json.loads(done.stdout)
+
+
+def s3(binary, lake):
+    import boto3
+    import botocore.config
+    import duckdb
+
+    with tempfile.TemporaryDirectory() as work:
+        for name, command, port in servers(work):
+            folder = Path(work) / f"for-{name}"
+            folder.mkdir()
+            with server(name, command, port, folder) as endpoint:
+                client = boto3.client(
+                    "s3",
+                    endpoint_url=endpoint,
+                    aws_access_key_id=KEYS["AWS_ACCESS_KEY_ID"],
+                    aws_secret_access_key=KEYS["AWS_SECRET_ACCESS_KEY"],
+                    region_name=KEYS["AWS_REGION"],
+                    config=botocore.config.Config(s3={"addressing_style": "path"}, retries={"max_attempts": 5}),
+                )
+                wait_for_buckets(client)
+                root = Path("fixtures/raw")
+                for path in sorted(p for p in root.rglob("*") if p.is_file()):
+                    client.put_object(Bucket="raw", Key=path.relative_to(root).as_posix(), Body=path.read_bytes())
+
+                # The same configuration, elsewhere: only places change.
+                config = folder / "rawmart.toml"
+                places = Path("rawmart.toml").read_text(encoding="utf-8")
+                places = places.replace('"lake"', '"s3://lake/demo"').replace('"fixtures/raw/', '"s3://raw/')
+                places = re.sub(r'"((?:fixtures|sql)/[^"]*)"', lambda m: f'"{Path(m[1]).resolve()}"', places)
+                config.write_text(places, encoding="utf-8")
+
+                must_equal(f"first run on {name}", rawmart(binary, config, endpoint, "run")["outcome"], "done")
+                must_equal(f"second run on {name}", rawmart(binary, config, endpoint, "run")["outcome"], "nothing_new")
+                rawmart(binary, config, endpoint, "verify")
+
+                copy = folder / "lake"
+                for page in client.get_paginator("list_objects_v2").paginate(Bucket="lake", Prefix="demo/"):
+                    for item in page.get("Contents", []):
+                        path = copy / item["Key"].removeprefix("demo/")
+                        path.parent.mkdir(parents=True, exist_ok=True)
+                        client.download_file("lake", item["Key"], str(path))
+
+            db = duckdb.connect()
+            for table in [*TABLES, *MARTS]:
+                here, there = parquet(lake, table), parquet(copy, table)
+                rows = db.execute(f"SELECT count(*) FROM {here}").fetchone()[0]
+                for one, other in ((here, there), (there, here)):
+                    differ = db.execute(f"SELECT * FROM {one} EXCEPT ALL SELECT * FROM {other} LIMIT 3").fetchall()
+                    must_equal(f"{table} on {name} and on disk: rows of only one", differ, [])
+                print(f"  ok  {table} is the same on {name}: {rows} rows")
+
+
+if __name__ == "__main__":
+    verbs = {"counts": counts, "raw": raw, "readers": readers, "s3": s3}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers end too
+    verbs[sys.argv[1]](*sys.argv[2:])
