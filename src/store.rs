@@ -1,0 +1,339 @@
+//! One door to disk and S3: a root URL, keys below it, and the few operations the lake relies on.
+//!
+//! ```text
+//! Store::open("s3://bucket/prefix/")
+//!   │  list · head · get · read          what is there
+//!   │  create · upload                   new content, staged or committed
+//!   │  publish · delete · lock           staged object ─▶ its final name
+//!   ├── disk    std::fs: hard link and rename, fsync of file and folder
+//!   └── bucket  AmazonS3: If-None-Match, If-Match ── wire: permits, limits ──▶ HTTP
+//! ```
+//!
+//! # Contract
+//!
+//! * What `create`, `upload` or `publish` answered with success is whole, durable and seen by every
+//!   later `list`, `head` and read. What failed left nothing half-written under its key.
+//! * `create` has one winner among writers of different bytes, whatever answers are lost on the
+//!   way. The same bytes are the same creation: so whoever competes must write its own name into
+//!   them.
+//! * A conflict is an outcome ([`Publish::Conflict`], `None`), an error is not: after an error the
+//!   state is unknown and the same call may be repeated.
+//! * Keys are relative to the root, `/`-separated, not escaped in any way; listings are sorted by
+//!   the bytes of the key.
+
+mod bucket;
+mod credentials;
+mod disk;
+mod error;
+mod wire;
+
+pub use error::{StoreError, StoreErrorKind};
+
+use bucket::Bucket;
+use bytes::Bytes;
+use disk::Disk;
+use futures::stream::BoxStream;
+use object_store::ObjectStore;
+use object_store::path::Path as ClientPath;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use url::Url;
+
+/// Limits of a [`Store`].
+#[derive(Debug, Clone)]
+pub struct StoreSettings {
+    /// Requests in flight at once; readers that have their answer's head do not count.
+    pub concurrency: usize,
+    /// How long a failing request is tried again.
+    pub retry_for: Duration,
+    /// How long a server may be silent before a request counts as failed.
+    pub silence: Duration,
+    /// Files above this many bytes go up in parts of this size.
+    pub part_bytes: u64,
+    /// AWS settings to use in place of what the standard chain finds (environment, profile, SSO,
+    /// web identity, container, instance).
+    pub aws: Option<aws_config::SdkConfig>,
+}
+
+impl Default for StoreSettings {
+    fn default() -> Self {
+        StoreSettings {
+            concurrency: 32,
+            retry_for: Duration::from_secs(60),
+            silence: Duration::from_secs(30),
+            part_bytes: 16 * 1024 * 1024,
+            aws: None,
+        }
+    }
+}
+
+/// An object as a listing or a HEAD shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// Relative to the root.
+    pub key: String,
+    /// In bytes.
+    pub size: u64,
+    /// Changes whenever the content is replaced; some servers give none in listings.
+    pub etag: Option<String>,
+    /// Milliseconds since 1970 UTC.
+    pub last_modified_ms: i64,
+}
+
+/// What lies below a prefix.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Sorted by the bytes of the key.
+    pub objects: Vec<Object>,
+    /// Keys that exist but cannot be addressed (`a//b`, `.`, `..`, a trailing `/`, control
+    /// characters, names that are not UTF-8), sorted.
+    pub unrepresentable: Vec<String>,
+}
+
+/// A write that succeeded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Put {
+    /// Of the content now under the key.
+    pub etag: String,
+}
+
+/// What came of [`Store::publish`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Publish {
+    /// The target holds the staged content, now or already before.
+    Done(Put),
+    /// The target is not what was expected; nothing was changed.
+    Conflict,
+    /// There is no staged object: somebody else has published and swept it.
+    StagedGone,
+}
+
+/// The content of an object as it comes in.
+pub type ByteStream = BoxStream<'static, Result<Bytes, StoreError>>;
+
+/// A root on disk or in a bucket. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    root: Arc<str>,
+    inner: Inner,
+}
+
+#[derive(Debug, Clone)]
+enum Inner {
+    Disk(Disk),
+    Bucket(Bucket),
+}
+
+impl Store {
+    /// Opens a root: `file:///abs/dir/` (which need not exist yet) or `s3://bucket/prefix/`.
+    ///
+    /// Reads AWS settings and credentials; sends no request to the bucket.
+    ///
+    /// # Errors
+    /// A URL that is neither, a root that is a file, no AWS credentials or region.
+    pub async fn open(root_url: &str, settings: &StoreSettings) -> Result<Store, StoreError> {
+        let other =
+            |detail: String| StoreError::new(StoreErrorKind::Other, "opening", root_url, detail);
+        let url = Url::parse(root_url).map_err(|error| other(format!("not a URL: {error}")))?;
+        if url.password().is_some() || !url.username().is_empty() {
+            // Without the URL: it holds the secret.
+            return Err(StoreError::new(
+                StoreErrorKind::Other,
+                "opening",
+                format!("{}://…", url.scheme()),
+                "credentials do not belong into a URL",
+            )
+            .with_hint("use the environment or an AWS profile"));
+        }
+        let inner = match url.scheme() {
+            "file" => {
+                let folder = url
+                    .to_file_path()
+                    .map_err(|()| other("not an absolute path of this machine".to_owned()))?;
+                Inner::Disk(Disk::open(folder, settings)?)
+            }
+            "s3" | "s3a" => Inner::Bucket(Bucket::open(root_url, settings).await?),
+            scheme => {
+                return Err(other(format!(
+                    "`{scheme}` is not supported: use s3:// or file://"
+                )));
+            }
+        };
+        let root = match &inner {
+            Inner::Disk(disk) => disk.root_url().to_owned(),
+            Inner::Bucket(bucket) => bucket.root_url().to_owned(),
+        };
+        Ok(Store {
+            root: root.into(),
+            inner,
+        })
+    }
+
+    /// The root URL, ending in `/`.
+    pub fn root(&self) -> &str {
+        &self.root
+    }
+
+    /// The URL of a key, for messages and for readers: `file` percent-encoded, `s3` as it is.
+    pub fn url_of(&self, key: &str) -> String {
+        match &self.inner {
+            Inner::Disk(disk) => disk.url_of(key),
+            Inner::Bucket(bucket) => bucket.url_of(key),
+        }
+    }
+
+    /// Whether the root is on disk.
+    pub fn is_local(&self) -> bool {
+        matches!(self.inner, Inner::Disk(_))
+    }
+
+    /// Where a key lies on disk; `None` in a bucket and for keys that are no file name.
+    pub fn local_path(&self, key: &str) -> Option<PathBuf> {
+        match &self.inner {
+            Inner::Disk(disk) => disk.path("naming", key).ok(),
+            Inner::Bucket(_) => None,
+        }
+    }
+
+    /// Everything whose key starts with `prefix` (`""` is all), over as many pages as it takes.
+    ///
+    /// # Errors
+    /// Unreachable, denied, or a missing bucket. A prefix or a local root without objects is an
+    /// empty listing.
+    pub async fn list(&self, prefix: &str) -> Result<Listing, StoreError> {
+        // A store lists folders only; the rest of the prefix is looked at here.
+        let folder = prefix.rfind('/').map_or("", |at| &prefix[..at]);
+        let mut listing = match &self.inner {
+            Inner::Disk(disk) => disk.list(folder).await,
+            Inner::Bucket(bucket) => bucket.list(folder).await,
+        }?;
+        listing
+            .objects
+            .retain(|object| object.key.starts_with(prefix));
+        listing
+            .unrepresentable
+            .retain(|key| key.starts_with(prefix));
+        listing.objects.sort_by(|a, b| a.key.cmp(&b.key));
+        listing.unrepresentable.sort();
+        Ok(listing)
+    }
+
+    /// Size and ETag of one object; `None` if there is none.
+    ///
+    /// # Errors
+    /// Unreachable or denied.
+    pub async fn head(&self, key: &str) -> Result<Option<Object>, StoreError> {
+        match &self.inner {
+            Inner::Disk(disk) => disk.head(key).await,
+            Inner::Bucket(bucket) => bucket.head(key).await,
+        }
+    }
+
+    /// Opens one object for reading; the object described is the one whose bytes follow.
+    ///
+    /// # Errors
+    /// Not found, unreachable or denied, also in the middle of the stream.
+    pub async fn get(&self, key: &str) -> Result<(Object, ByteStream), StoreError> {
+        match &self.inner {
+            Inner::Disk(disk) => disk.get(key).await,
+            Inner::Bucket(bucket) => bucket.get(key).await,
+        }
+    }
+
+    /// The whole content of one object; `None` if there is none.
+    ///
+    /// # Errors
+    /// Unreachable or denied.
+    pub async fn read(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
+        match &self.inner {
+            Inner::Disk(disk) => disk.read(key).await,
+            Inner::Bucket(bucket) => Ok(bucket.read(key).await?.map(|(_, bytes)| bytes)),
+        }
+    }
+
+    /// Writes a new object; `None` if the key already holds other content.
+    ///
+    /// The same content already there counts as written: see the contract.
+    ///
+    /// # Errors
+    /// Unreachable, denied or full.
+    pub async fn create(&self, key: &str, bytes: Bytes) -> Result<Option<Put>, StoreError> {
+        match &self.inner {
+            Inner::Disk(disk) => disk.create(key, bytes).await,
+            Inner::Bucket(bucket) => bucket.create(key, bytes).await,
+        }
+    }
+
+    /// Writes or replaces an object with the content of a local file, in bounded memory.
+    ///
+    /// # Errors
+    /// Unreachable, denied or full; an unreadable local file.
+    pub async fn upload(&self, key: &str, local_file: &Path) -> Result<Put, StoreError> {
+        match &self.inner {
+            Inner::Disk(disk) => disk.upload(key, local_file).await,
+            Inner::Bucket(bucket) => bucket.upload(key, local_file).await,
+        }
+    }
+
+    /// Puts the staged object under its final name. `expected` is the ETag the target must still
+    /// have, `None` that it must be new. The staged object stays.
+    ///
+    /// A target that already holds the staged content is [`Publish::Done`], so that a commit can be
+    /// rolled forward any number of times. On disk the check and the rename are two steps: writers
+    /// hold [`Store::lock`].
+    ///
+    /// # Errors
+    /// Unreachable, denied or full.
+    pub async fn publish(
+        &self,
+        staged: &str,
+        target: &str,
+        expected: Option<&str>,
+    ) -> Result<Publish, StoreError> {
+        match &self.inner {
+            Inner::Disk(disk) => disk.publish(staged, target, expected).await,
+            Inner::Bucket(bucket) => bucket.publish(staged, target, expected).await,
+        }
+    }
+
+    /// Deletes objects; those that are gone already are no error. On disk, folders that this
+    /// leaves empty go too.
+    ///
+    /// # Errors
+    /// Unreachable or denied; some of the objects may be gone.
+    pub async fn delete(&self, keys: Vec<String>) -> Result<(), StoreError> {
+        match &self.inner {
+            Inner::Disk(disk) => disk.delete(keys).await,
+            Inner::Bucket(bucket) => bucket.delete(keys).await,
+        }
+    }
+
+    /// Takes the writers' lock `key` of a root on disk, which the operating system drops with the
+    /// process; `None` if another holds it. In a bucket there is nothing to lock: conditional
+    /// writes guard it, and the guard is empty.
+    ///
+    /// # Errors
+    /// A lock file that cannot be made, or a file system without locks.
+    pub fn lock(&self, key: &str) -> Result<Option<LockGuard>, StoreError> {
+        match &self.inner {
+            Inner::Disk(disk) => Ok(disk.lock(key)?.map(|file| LockGuard { _file: Some(file) })),
+            Inner::Bucket(_) => Ok(Some(LockGuard { _file: None })),
+        }
+    }
+
+    /// For an engine's session: the base URL to register under, the client, and the root's path
+    /// below that URL.
+    pub fn object_store(&self) -> (Url, Arc<dyn ObjectStore>, ClientPath) {
+        match &self.inner {
+            Inner::Disk(disk) => disk.object_store(),
+            Inner::Bucket(bucket) => bucket.object_store(),
+        }
+    }
+}
+
+/// Holds the writers' lock until dropped.
+#[derive(Debug)]
+pub struct LockGuard {
+    _file: Option<std::fs::File>,
+}

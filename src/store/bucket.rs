@@ -1,0 +1,471 @@
+//! A root in an S3 bucket.
+//!
+//! ```text
+//! create, publish: conditional PUT ─┬─ 200 ──────────────────────────────▶ done
+//!                                   ├─ 409, 412, lost answer ─▶ read back ─┬─ our bytes ─▶ done
+//!                                   │                                      ├─ others ────▶ conflict
+//!                                   │                                      └─ nothing ───▶ again
+//!                                   └─ denied, missing bucket … ─────────▶ error
+//! ```
+//!
+//! The client retries a conditional PUT by itself when the server answered with 5xx, and the second
+//! try then meets what the first one wrote. So a 412 alone never says who has won: the bytes do.
+
+use super::credentials::{self, ChainCredentials};
+use super::disk::open_source;
+use super::error::Answer;
+use super::wire::{WireConnector, representable, unspell};
+use super::{ByteStream, Listing, Object, Publish, Put, StoreError, StoreErrorKind, StoreSettings};
+use bytes::Bytes;
+use futures::stream::FuturesUnordered;
+use futures::{StreamExt, TryStreamExt};
+use object_store::aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut};
+use object_store::path::Path as ClientPath;
+use object_store::{
+    BackoffConfig, ClientOptions, Error as ClientError, GetOptions, ObjectMeta, ObjectStore,
+    ObjectStoreExt, PutMode, PutMultipartOptions, PutPayload, RetryConfig, UpdateVersion,
+};
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use url::Url;
+
+/// Parts of one upload that are on their way at once; with the part size this bounds memory.
+const PARTS_IN_FLIGHT: usize = 4;
+
+/// S3 takes no more parts for one object.
+const MOST_PARTS: u64 = 10_000;
+
+/// S3 takes no smaller part, but for the last one.
+const LEAST_PART_BYTES: u64 = 5 * 1024 * 1024;
+
+/// Conditional PUTs whose outcome stayed unclear.
+const UNCLEAR_TRIES: u32 = 5;
+
+#[derive(Debug, Clone)]
+pub(super) struct Bucket {
+    client: Arc<AmazonS3>,
+    base: Url,
+    root: Arc<str>,
+    /// Empty, or ending in `/`.
+    prefix: Arc<str>,
+    part_bytes: u64,
+}
+
+enum Conditional {
+    Done(Put),
+    Conflict,
+}
+
+impl Bucket {
+    pub(super) async fn open(url: &str, settings: &StoreSettings) -> Result<Bucket, StoreError> {
+        let other = |detail: &str| StoreError::new(StoreErrorKind::Other, "opening", url, detail);
+        // Not the parsed URL: it would percent-encode what is a plain key here.
+        let rest = url.split_once("://").map_or("", |(_, rest)| rest);
+        let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        let prefix = prefix.trim_end_matches('/');
+        if name.is_empty() {
+            return Err(other("the URL names no bucket"));
+        }
+        if !prefix.is_empty() && !representable(prefix) {
+            return Err(other("the prefix is not a plain path"));
+        }
+        let prefix = match prefix {
+            "" => String::new(),
+            prefix => format!("{prefix}/"),
+        };
+        let root = format!("s3://{name}/{prefix}");
+        let base = Url::parse(&format!("s3://{name}"))
+            .map_err(|error| other(&format!("not a bucket name: {error}")))?;
+
+        let chain;
+        let aws = match &settings.aws {
+            Some(given) => given,
+            None => {
+                chain = credentials::standard_chain().await;
+                &chain
+            }
+        };
+        let endpoint = credentials::endpoint(aws);
+        let region = credentials::region(aws, &root)?;
+        let keys = ChainCredentials::new(aws);
+        keys.get()
+            .await
+            .map_err(|failure| failure.to_store_error("opening", root.clone()))?;
+
+        let options = ClientOptions::new()
+            // Limits are per silence, not per object: see `wire`.
+            .with_timeout_disabled()
+            .with_connect_timeout(Duration::from_secs(5).min(settings.silence))
+            .with_allow_http(
+                endpoint
+                    .as_deref()
+                    .is_some_and(|url| url.starts_with("http://")),
+            );
+        let mut builder = AmazonS3Builder::new()
+            .with_bucket_name(name)
+            .with_region(region)
+            .with_credentials(Arc::new(keys))
+            .with_conditional_put(S3ConditionalPut::ETagMatch)
+            // A dot in the name does not fit the certificate of virtual-hosted style.
+            .with_virtual_hosted_style_request(endpoint.is_none() && !name.contains('.'))
+            .with_retry(RetryConfig {
+                backoff: BackoffConfig {
+                    init_backoff: Duration::from_millis(100),
+                    max_backoff: Duration::from_secs(10),
+                    base: 2.0,
+                },
+                // Time is the bound.
+                max_retries: usize::MAX,
+                retry_timeout: settings.retry_for,
+            })
+            .with_client_options(options)
+            .with_http_connector(WireConnector {
+                permits: Arc::new(Semaphore::new(settings.concurrency.max(1))),
+                silence: settings.silence,
+            });
+        if let Some(endpoint) = endpoint {
+            builder = builder.with_endpoint(endpoint);
+        }
+        let client = builder
+            .build()
+            .map_err(|error| StoreError::client("opening", root.clone(), &error))?;
+        Ok(Bucket {
+            client: Arc::new(client),
+            base,
+            root: root.into(),
+            prefix: prefix.into(),
+            part_bytes: settings.part_bytes.max(LEAST_PART_BYTES),
+        })
+    }
+
+    pub(super) fn root_url(&self) -> &str {
+        &self.root
+    }
+
+    pub(super) fn url_of(&self, key: &str) -> String {
+        format!("{}{key}", self.root)
+    }
+
+    pub(super) fn object_store(&self) -> (Url, Arc<dyn ObjectStore>, ClientPath) {
+        let prefix = ClientPath::parse(&*self.prefix).unwrap_or_default();
+        let client = Arc::clone(&self.client) as Arc<dyn ObjectStore>;
+        (self.base.clone(), client, prefix)
+    }
+
+    fn path(&self, action: &'static str, key: &str) -> Result<ClientPath, StoreError> {
+        let full = format!("{}{key}", self.prefix);
+        ClientPath::parse(&full)
+            .ok()
+            .filter(|path| !key.is_empty() && path.as_ref() == full)
+            .ok_or_else(|| {
+                StoreError::new(
+                    StoreErrorKind::Other,
+                    action,
+                    self.url_of(key),
+                    "the key is not a plain path below the root",
+                )
+            })
+    }
+
+    fn failed(&self, action: &'static str, key: &str, error: &ClientError) -> StoreError {
+        StoreError::client(action, self.url_of(key), error)
+    }
+
+    fn object(&self, meta: ObjectMeta) -> Object {
+        let key = meta.location.as_ref();
+        Object {
+            key: key.strip_prefix(&*self.prefix).unwrap_or(key).to_owned(),
+            size: meta.size,
+            etag: meta.e_tag,
+            last_modified_ms: meta.last_modified.timestamp_millis(),
+        }
+    }
+
+    pub(super) async fn list(&self, folder: &str) -> Result<Listing, StoreError> {
+        let (url_key, path) = match (folder, &*self.prefix) {
+            ("", "") => (String::new(), None),
+            ("", root) => {
+                let path = ClientPath::parse(root).ok();
+                (String::new(), path)
+            }
+            (folder, _) => (format!("{folder}/"), Some(self.path("listing", folder)?)),
+        };
+        let mut found = self.client.list(path.as_ref());
+        let mut listing = Listing::default();
+        while let Some(meta) = found
+            .try_next()
+            .await
+            .map_err(|error| self.failed("listing", &url_key, &error))?
+        {
+            match unspell(meta.location.as_ref()) {
+                None => listing.objects.push(self.object(meta)),
+                Some(odd) => {
+                    let odd = odd.strip_prefix(&*self.prefix).unwrap_or(&odd);
+                    // The marker of the root itself is not below it.
+                    if !odd.is_empty() {
+                        listing.unrepresentable.push(odd.to_owned());
+                    }
+                }
+            }
+        }
+        Ok(listing)
+    }
+
+    pub(super) async fn head(&self, key: &str) -> Result<Option<Object>, StoreError> {
+        match self.client.head(&self.path("looking at", key)?).await {
+            Ok(meta) => Ok(Some(self.object(meta))),
+            Err(ClientError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.failed("looking at", key, &error)),
+        }
+    }
+
+    pub(super) async fn get(&self, key: &str) -> Result<(Object, ByteStream), StoreError> {
+        let path = self.path("reading", key)?;
+        let found = self
+            .client
+            .get_opts(&path, GetOptions::default())
+            .await
+            .map_err(|error| self.failed("reading", key, &error))?;
+        let object = self.object(found.meta.clone());
+        let url = self.url_of(key);
+        let bytes = found
+            .into_stream()
+            .map_err(move |error| StoreError::client("reading", url.clone(), &error));
+        Ok((object, bytes.boxed()))
+    }
+
+    pub(super) async fn read(&self, key: &str) -> Result<Option<(Object, Bytes)>, StoreError> {
+        let path = self.path("reading", key)?;
+        let found = match self.client.get_opts(&path, GetOptions::default()).await {
+            Ok(found) => found,
+            Err(error) => {
+                let failure = self.failed("reading", key, &error);
+                return match failure.kind() {
+                    StoreErrorKind::NotFound => Ok(None),
+                    _ => Err(failure),
+                };
+            }
+        };
+        let object = self.object(found.meta.clone());
+        let bytes = found
+            .bytes()
+            .await
+            .map_err(|error| self.failed("reading", key, &error))?;
+        Ok(Some((object, bytes)))
+    }
+
+    pub(super) async fn create(&self, key: &str, bytes: Bytes) -> Result<Option<Put>, StoreError> {
+        match self.put_if("creating", key, bytes, None).await? {
+            Conditional::Done(put) => Ok(Some(put)),
+            Conditional::Conflict => Ok(None),
+        }
+    }
+
+    pub(super) async fn publish(
+        &self,
+        staged: &str,
+        target: &str,
+        expected: Option<&str>,
+    ) -> Result<Publish, StoreError> {
+        let Some((_, bytes)) = self.read(staged).await? else {
+            return Ok(Publish::StagedGone);
+        };
+        match self.put_if("publishing", target, bytes, expected).await? {
+            Conditional::Done(put) => Ok(Publish::Done(put)),
+            Conditional::Conflict => Ok(Publish::Conflict),
+        }
+    }
+
+    /// Puts `bytes` if the key is new, or still has the ETag `expected`; see the module's picture.
+    async fn put_if(
+        &self,
+        action: &'static str,
+        key: &str,
+        bytes: Bytes,
+        expected: Option<&str>,
+    ) -> Result<Conditional, StoreError> {
+        let path = self.path(action, key)?;
+        let mode = match expected {
+            None => PutMode::Create,
+            Some(etag) => PutMode::Update(UpdateVersion {
+                e_tag: Some(etag.to_owned()),
+                version: None,
+            }),
+        };
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let payload = PutPayload::from(bytes.clone());
+            let error = match self
+                .client
+                .put_opts(&path, payload, mode.clone().into())
+                .await
+            {
+                Ok(done) => {
+                    return self
+                        .etag_of_put(action, key, done.e_tag)
+                        .await
+                        .map(Conditional::Done);
+                }
+                Err(error) => error,
+            };
+            let refused = matches!(
+                error,
+                ClientError::AlreadyExists { .. } | ClientError::Precondition { .. }
+            );
+            let failure = self.failed(action, key, &error);
+            // With If-Match, a missing target is answered like a missing bucket.
+            let missing_bucket = Answer::read(&error).kind() == StoreErrorKind::MissingBucket;
+            if missing_bucket || !(refused || failure.kind() == StoreErrorKind::Unreachable) {
+                return Err(failure);
+            }
+            let present = self.read(key).await?;
+            if let Some((object, present)) = &present
+                && *present == bytes
+            {
+                return self
+                    .etag_of_put(action, key, object.etag.clone())
+                    .await
+                    .map(Conditional::Done);
+            }
+            // What the condition asks for is there no more: no further try can succeed.
+            let hopeless = match (&present, expected) {
+                (Some(_), None) | (None, Some(_)) => true,
+                (Some((object, _)), Some(etag)) => object.etag.as_deref() != Some(etag),
+                (None, None) => false,
+            };
+            if hopeless {
+                return Ok(Conditional::Conflict);
+            }
+            if tries == UNCLEAR_TRIES || !refused {
+                // The client has spent all the time it had on this; or a server that refuses again
+                // and again what its own listing allows.
+                return Err(failure);
+            }
+            tokio::time::sleep(Duration::from_millis(50 << tries)).await;
+        }
+    }
+
+    /// The ETag of what was written; asked for if the answer held none.
+    async fn etag_of_put(
+        &self,
+        action: &'static str,
+        key: &str,
+        etag: Option<String>,
+    ) -> Result<Put, StoreError> {
+        let etag = match etag {
+            Some(etag) => Some(etag),
+            None => self.head(key).await?.and_then(|object| object.etag),
+        };
+        etag.map(|etag| Put { etag }).ok_or_else(|| {
+            StoreError::new(
+                StoreErrorKind::Other,
+                action,
+                self.url_of(key),
+                "the server gives no ETag, without which a lake cannot be kept",
+            )
+        })
+    }
+
+    pub(super) async fn upload(&self, key: &str, local_file: &Path) -> Result<Put, StoreError> {
+        match self.upload_once(key, local_file).await {
+            // An answer lost at the end of an upload in parts: its second try finds no upload.
+            // A plain put may be repeated.
+            Err(error) if error.kind() == StoreErrorKind::NotFound => {
+                self.upload_once(key, local_file).await
+            }
+            result => result,
+        }
+    }
+
+    async fn upload_once(&self, key: &str, local_file: &Path) -> Result<Put, StoreError> {
+        let path = self.path("writing", key)?;
+        let unreadable = |error| {
+            let url = local_file.display().to_string();
+            // Not ours to repeat, whatever it was.
+            StoreError::io("reading", url, error)
+        };
+        let file = open_source(local_file)?;
+        let size = file.metadata().map_err(unreadable)?.len();
+        let part_bytes = self.part_bytes.max(size.div_ceil(MOST_PARTS));
+        let failed = |error: ClientError| self.failed("writing", key, &error);
+        if size <= part_bytes {
+            let (bytes, _) = read_part(file, size.max(1)).await.map_err(unreadable)?;
+            let done = self
+                .client
+                .put(&path, PutPayload::from(bytes))
+                .await
+                .map_err(failed)?;
+            return self.etag_of_put("writing", key, done.e_tag).await;
+        }
+        let mut upload = self
+            .client
+            .put_multipart_opts(&path, PutMultipartOptions::default())
+            .await
+            .map_err(failed)?;
+        let sent = async {
+            let mut file = file;
+            let mut parts = FuturesUnordered::new();
+            loop {
+                let (bytes, rest) = read_part(file, part_bytes).await.map_err(unreadable)?;
+                file = rest;
+                if bytes.is_empty() {
+                    break;
+                }
+                parts.push(upload.put_part(PutPayload::from(bytes)));
+                if parts.len() == PARTS_IN_FLIGHT {
+                    parts.try_next().await.map_err(failed)?;
+                }
+            }
+            while parts.try_next().await.map_err(failed)?.is_some() {}
+            upload.complete().await.map_err(failed)
+        }
+        .await;
+        match sent {
+            Ok(done) => self.etag_of_put("writing", key, done.e_tag).await,
+            Err(error) => {
+                // Parts of an upload that is not aborted are paid for, but never seen.
+                let _ = upload.abort().await;
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) async fn delete(&self, keys: Vec<String>) -> Result<(), StoreError> {
+        let paths = keys
+            .iter()
+            .map(|key| self.path("deleting", key).map(Ok))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut deleted = self
+            .client
+            .delete_stream(futures::stream::iter(paths).boxed());
+        while let Some(result) = deleted.next().await {
+            match result {
+                Ok(_) => {}
+                Err(error) => {
+                    let failure = self.failed("deleting", "", &error);
+                    if failure.kind() != StoreErrorKind::NotFound {
+                        return Err(failure);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The next `bytes` of a file, fewer at its end.
+async fn read_part(file: File, bytes: u64) -> std::io::Result<(Bytes, File)> {
+    tokio::task::spawn_blocking(move || {
+        let mut file = file;
+        let mut part = Vec::new();
+        Read::by_ref(&mut file).take(bytes).read_to_end(&mut part)?;
+        Ok((Bytes::from(part), file))
+    })
+    .await
+    .unwrap_or_else(|join| Err(std::io::Error::other(join)))
+}

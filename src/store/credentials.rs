@@ -1,0 +1,188 @@
+//! From the AWS SDK's settings to the credentials of the S3 client.
+
+use super::error::{CredentialsFailure, StoreError, StoreErrorKind};
+use async_trait::async_trait;
+use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::imds;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::ProfileFileRegionProvider;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
+use aws_types::service_config::ServiceConfigKey;
+use object_store::CredentialProvider;
+use object_store::aws::AwsCredential;
+use std::error::Error as _;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::sync::Mutex;
+
+/// The metadata service answers in milliseconds where there is one; elsewhere it must not stall.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The whole chain, with token exchanges over the network.
+const CHAIN_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Credentials this close to their end are fetched anew: a request may be retried for a minute.
+const RENEW_BEFORE: Duration = Duration::from_secs(5 * 60);
+
+/// The standard chain: environment, profile, SSO, web identity, container, instance.
+pub(super) async fn standard_chain() -> SdkConfig {
+    let metadata = || {
+        imds::Client::builder()
+            .max_attempts(2)
+            .connect_timeout(METADATA_TIMEOUT)
+            .read_timeout(METADATA_TIMEOUT)
+            .build()
+    };
+    let region = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
+        .or_else(ProfileFileRegionProvider::new());
+    let credentials = aws_config::default_provider::credentials::Builder::default()
+        .imds_client(metadata())
+        .build()
+        .await;
+    let config = aws_config::defaults(BehaviorVersion::latest())
+        .region(region)
+        .credentials_provider(credentials)
+        .load()
+        .await;
+    if config.region().is_some() || endpoint(&config).is_some() {
+        return config;
+    }
+    // Only now: outside of AWS this costs a second or two.
+    let region = imds::region::ImdsRegionProvider::builder()
+        .imds_client(metadata())
+        .build()
+        .region()
+        .await;
+    config.into_builder().region(region).build()
+}
+
+/// The endpoint for S3: AWS_ENDPOINT_URL_S3 and the profile's service section, then the general one.
+pub(super) fn endpoint(config: &SdkConfig) -> Option<String> {
+    let key = ServiceConfigKey::builder()
+        .service_id("s3")
+        .env("AWS_ENDPOINT_URL")
+        .profile("endpoint_url")
+        .build()
+        .ok();
+    config
+        .service_config()
+        .zip(key)
+        .and_then(|(service, key)| service.load_config(key))
+        .or_else(|| config.endpoint_url().map(str::to_owned))
+        .filter(|endpoint| !endpoint.is_empty())
+}
+
+/// The region to sign for; any will do for a server of one's own.
+pub(super) fn region(config: &SdkConfig, url: &str) -> Result<String, StoreError> {
+    match config.region() {
+        Some(region) => Ok(region.to_string()),
+        None if endpoint(config).is_some() => Ok(Region::new("us-east-1").to_string()),
+        None => Err(StoreError::new(
+            StoreErrorKind::Other,
+            "opening",
+            url,
+            "no AWS region is known",
+        )
+        .with_hint("set AWS_REGION, or `region` in the AWS profile")),
+    }
+}
+
+/// Hands the chain's credentials to the S3 client, and renews them before they end.
+pub(super) struct ChainCredentials {
+    provider: Option<SharedCredentialsProvider>,
+    now: Box<dyn Fn() -> SystemTime + Send + Sync>,
+    cached: Mutex<Option<(Arc<AwsCredential>, Option<SystemTime>)>>,
+}
+
+impl ChainCredentials {
+    pub(super) fn new(config: &SdkConfig) -> ChainCredentials {
+        let time = config.time_source().unwrap_or_default();
+        ChainCredentials {
+            provider: config.credentials_provider(),
+            now: Box::new(move || time.now()),
+            cached: Mutex::new(None),
+        }
+    }
+
+    pub(super) async fn get(&self) -> Result<Arc<AwsCredential>, CredentialsFailure> {
+        let mut cached = self.cached.lock().await;
+        let now = (self.now)();
+        if let Some((credential, expiry)) = cached.as_ref()
+            && expiry.is_none_or(|expiry| now + RENEW_BEFORE < expiry)
+        {
+            return Ok(Arc::clone(credential));
+        }
+        match self.fetch().await {
+            Ok((credential, expiry)) => {
+                *cached = Some((Arc::clone(&credential), expiry));
+                Ok(credential)
+            }
+            // A renewal that fails early leaves those which are still good.
+            Err(failure) => match cached.as_ref() {
+                Some((credential, Some(expiry))) if now < *expiry => Ok(Arc::clone(credential)),
+                _ => Err(failure),
+            },
+        }
+    }
+
+    async fn fetch(&self) -> Result<(Arc<AwsCredential>, Option<SystemTime>), CredentialsFailure> {
+        let none = || CredentialsFailure {
+            detail: "no AWS credentials found".to_owned(),
+            none_found: true,
+        };
+        let provider = self.provider.as_ref().ok_or_else(none)?;
+        let found = tokio::time::timeout(CHAIN_TIMEOUT, provider.provide_credentials())
+            .await
+            .map_err(|_| CredentialsFailure {
+                detail: format!("AWS credentials did not come within {CHAIN_TIMEOUT:?}"),
+                none_found: false,
+            })?;
+        match found {
+            Ok(found) => {
+                let credential = AwsCredential {
+                    key_id: found.access_key_id().to_owned(),
+                    secret_key: found.secret_access_key().to_owned(),
+                    token: found.session_token().map(str::to_owned),
+                };
+                Ok((Arc::new(credential), found.expiry()))
+            }
+            Err(CredentialsError::CredentialsNotLoaded(_)) => Err(none()),
+            Err(error) => {
+                let mut detail = format!("AWS credentials could not be loaded: {error}");
+                let mut cause = error.source();
+                while let Some(inner) = cause {
+                    detail.push_str(": ");
+                    detail.push_str(&inner.to_string());
+                    cause = inner.source();
+                }
+                Err(CredentialsFailure {
+                    detail,
+                    none_found: false,
+                })
+            }
+        }
+    }
+}
+
+impl fmt::Debug for ChainCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChainCredentials").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl CredentialProvider for ChainCredentials {
+    type Credential = AwsCredential;
+
+    async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
+        self.get()
+            .await
+            .map_err(|failure| object_store::Error::Generic {
+                store: "S3",
+                source: Box::new(failure),
+            })
+    }
+}

@@ -1,0 +1,527 @@
+//! A root on the local disk.
+//!
+//! ```text
+//! bytes ─▶ folder/.rawmart-tmp-* ─ fsync ─▶ hard link (new name) | rename (replace) ─▶ fsync folder
+//! ```
+//!
+//! Everything is `std::fs` on the blocking pool; the client's `LocalFileSystem` syncs nothing, has
+//! no conditional replace and fails a listing on the first odd file name. It serves engines only,
+//! through [`Disk::object_store`].
+
+use super::wire::representable;
+use super::{ByteStream, Listing, Object, Publish, Put, StoreError, StoreErrorKind, StoreSettings};
+use bytes::Bytes;
+use futures::StreamExt;
+use object_store::ObjectStore;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as ClientPath;
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::UNIX_EPOCH;
+use tokio::sync::Semaphore;
+use url::Url;
+
+/// Files that are being written; no listing shows them, no reader of a lake looks at a dot file.
+const TEMPORARY: &str = ".rawmart-tmp-";
+
+const CHUNK: usize = 1024 * 1024;
+
+static NEXT_TEMPORARY: AtomicU64 = AtomicU64::new(0);
+
+#[derive(Debug, Clone)]
+pub(super) struct Disk {
+    folder: Arc<Path>,
+    root: Arc<str>,
+    base: Url,
+    client: Arc<LocalFileSystem>,
+    permits: Arc<Semaphore>,
+}
+
+impl Disk {
+    pub(super) fn open(folder: PathBuf, settings: &StoreSettings) -> Result<Disk, StoreError> {
+        let relative = || {
+            StoreError::new(
+                StoreErrorKind::Other,
+                "opening",
+                folder.display().to_string(),
+                "the path is not absolute",
+            )
+        };
+        let root = Url::from_directory_path(&folder).map_err(|()| relative())?;
+        let base = root.join("/").map_err(|_| relative())?;
+        let root = root.to_string();
+        match fs::metadata(&folder) {
+            Ok(found) if !found.is_dir() => {
+                return Err(StoreError::new(
+                    StoreErrorKind::Other,
+                    "opening",
+                    root,
+                    "it is a file where a folder is needed",
+                ));
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(StoreError::io("opening", root, error)),
+        }
+        Ok(Disk {
+            folder: folder.into(),
+            root: root.into(),
+            base,
+            client: Arc::new(LocalFileSystem::new()),
+            permits: Arc::new(Semaphore::new(settings.concurrency.max(1))),
+        })
+    }
+
+    pub(super) fn root_url(&self) -> &str {
+        &self.root
+    }
+
+    pub(super) fn url_of(&self, key: &str) -> String {
+        Url::from_file_path(self.folder.join(key)).map_or_else(
+            |()| format!("{}{key}", self.root),
+            |url| {
+                let slash = if key.ends_with('/') { "/" } else { "" };
+                format!("{}{slash}", url.as_str().trim_end_matches('/'))
+            },
+        )
+    }
+
+    pub(super) fn path(&self, action: &'static str, key: &str) -> Result<PathBuf, StoreError> {
+        if key.is_empty() || !representable(key) {
+            return Err(StoreError::new(
+                StoreErrorKind::Other,
+                action,
+                self.url_of(key),
+                "the key is not a path below the root",
+            ));
+        }
+        Ok(self.folder.join(key))
+    }
+
+    pub(super) fn object_store(&self) -> (Url, Arc<dyn ObjectStore>, ClientPath) {
+        let prefix = self
+            .folder
+            .to_str()
+            .and_then(|folder| ClientPath::parse(folder.trim_matches('/')).ok())
+            .unwrap_or_default();
+        (
+            self.base.clone(),
+            Arc::clone(&self.client) as Arc<dyn ObjectStore>,
+            prefix,
+        )
+    }
+
+    /// Runs blocking work under a permit and gives its errors an action and a URL.
+    async fn run<T: Send + 'static>(
+        &self,
+        action: &'static str,
+        key: &str,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let _permit = self.permits.acquire().await;
+        tokio::task::spawn_blocking(work)
+            .await
+            .unwrap_or_else(|join| Err(io::Error::other(join)))
+            .map_err(|error| StoreError::io(action, self.url_of(key), error))
+    }
+
+    pub(super) async fn list(&self, prefix: &str) -> Result<Listing, StoreError> {
+        let folder = match prefix {
+            "" => self.folder.to_path_buf(),
+            prefix => self.path("listing", prefix)?,
+        };
+        let at = if prefix.is_empty() {
+            String::new()
+        } else {
+            format!("{prefix}/")
+        };
+        let start = at.clone();
+        self.run("listing", &at, move || walk(folder, start)).await
+    }
+
+    pub(super) async fn head(&self, key: &str) -> Result<Option<Object>, StoreError> {
+        let path = self.path("looking at", key)?;
+        let name = key.to_owned();
+        self.run("looking at", key, move || match fs::metadata(&path) {
+            Ok(found) if found.is_file() => Ok(Some(object(name, &found))),
+            Ok(_) => Ok(None),
+            Err(error) => absent(error),
+        })
+        .await
+    }
+
+    pub(super) async fn get(&self, key: &str) -> Result<(Object, ByteStream), StoreError> {
+        let path = self.path("reading", key)?;
+        let name = key.to_owned();
+        let (found, file) = self
+            .run("reading", key, move || {
+                let file = File::open(&path)?;
+                let found = file.metadata()?;
+                if found.is_dir() {
+                    return Err(ErrorKind::IsADirectory.into());
+                }
+                Ok((object(name, &found), file))
+            })
+            .await?;
+        let disk = self.clone();
+        let key = key.to_owned();
+        let chunks = futures::stream::try_unfold(file, move |mut file| {
+            let disk = disk.clone();
+            let key = key.clone();
+            async move {
+                disk.run("reading", &key, move || {
+                    let mut chunk = Vec::with_capacity(CHUNK);
+                    Read::by_ref(&mut file)
+                        .take(CHUNK as u64)
+                        .read_to_end(&mut chunk)?;
+                    Ok((!chunk.is_empty()).then(|| (Bytes::from(chunk), file)))
+                })
+                .await
+            }
+        });
+        Ok((found, chunks.boxed()))
+    }
+
+    pub(super) async fn read(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
+        let path = self.path("reading", key)?;
+        self.run("reading", key, move || match fs::read(&path) {
+            Ok(bytes) => Ok(Some(Bytes::from(bytes))),
+            Err(error) => absent(error),
+        })
+        .await
+    }
+
+    pub(super) async fn create(&self, key: &str, bytes: Bytes) -> Result<Option<Put>, StoreError> {
+        let path = self.path("creating", key)?;
+        self.run("creating", key, move || {
+            let staged = Temporary::write(&path, |file| file.write_all(&bytes))?;
+            match fs::hard_link(&staged.path, &path) {
+                Ok(()) => {
+                    let found = fs::metadata(&path)?;
+                    staged.sync_folder()?;
+                    Ok(Some(put(&found)))
+                }
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                    let found = fs::metadata(&path)?;
+                    let same = found.len() == bytes.len() as u64 && fs::read(&path)? == *bytes;
+                    Ok(same.then(|| put(&found)))
+                }
+                Err(error) => Err(error),
+            }
+        })
+        .await
+    }
+
+    pub(super) async fn upload(&self, key: &str, local_file: &Path) -> Result<Put, StoreError> {
+        let path = self.path("writing", key)?;
+        let source = open_source(local_file)?;
+        self.run("writing", key, move || {
+            let mut source = source;
+            let staged = Temporary::write(&path, |file| io::copy(&mut source, file).map(|_| ()))?;
+            let found = fs::metadata(&staged.path)?;
+            staged.rename(&path)?;
+            Ok(put(&found))
+        })
+        .await
+    }
+
+    pub(super) async fn publish(
+        &self,
+        staged: &str,
+        target: &str,
+        expected: Option<&str>,
+    ) -> Result<Publish, StoreError> {
+        let from = self.path("publishing", staged)?;
+        let to = self.path("publishing", target)?;
+        let expected = expected.map(str::to_owned);
+        self.run("publishing", target, move || {
+            publish(&from, &to, expected.as_deref())
+        })
+        .await
+    }
+
+    pub(super) async fn delete(&self, keys: Vec<String>) -> Result<(), StoreError> {
+        for key in keys {
+            let path = self.path("deleting", &key)?;
+            let root = Arc::clone(&self.folder);
+            self.run("deleting", &key, move || {
+                match fs::remove_file(&path) {
+                    Ok(()) => {}
+                    Err(error) => return absent::<()>(error).map(|_| ()),
+                }
+                let mut folder = path.parent();
+                while let Some(empty) = folder {
+                    if empty == &*root || fs::remove_dir(empty).is_err() {
+                        break;
+                    }
+                    folder = empty.parent();
+                }
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn lock(&self, key: &str) -> Result<Option<File>, StoreError> {
+        let path = self.path("locking", key)?;
+        let failed = |error| StoreError::io("locking", self.url_of(key), error);
+        let folder = path.parent().unwrap_or(&self.folder);
+        create_folder(folder).map_err(failed)?;
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(failed(error)),
+        }
+    }
+}
+
+pub(super) fn open_source(local_file: &Path) -> Result<File, StoreError> {
+    File::open(local_file)
+        .map_err(|error| StoreError::io("reading", local_file.display().to_string(), error))
+}
+
+fn publish(from: &Path, to: &Path, expected: Option<&str>) -> io::Result<Publish> {
+    let staged = match fs::metadata(from) {
+        Ok(found) => found,
+        Err(error) => return absent::<()>(error).map(|_| Publish::StagedGone),
+    };
+    let present = match fs::metadata(to) {
+        Ok(found) => Some(found),
+        Err(error) => absent(error)?,
+    };
+    if let Some(present) = &present {
+        let linked = etag(present) == etag(&staged);
+        if linked || (expected != Some(etag(present).as_str()) && same_content(from, to)?) {
+            return Ok(Publish::Done(put(present)));
+        }
+    }
+    if present.as_ref().map(etag).as_deref() != expected {
+        return Ok(Publish::Conflict);
+    }
+    let link = Temporary::link(from, to)?;
+    if expected.is_some() {
+        link.rename(to)?;
+    } else {
+        match fs::hard_link(&link.path, to) {
+            Ok(()) => link.sync_folder()?,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                return Ok(Publish::Conflict);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Publish::Done(put(&staged)))
+}
+
+fn same_content(a: &Path, b: &Path) -> io::Result<bool> {
+    let (mut a, mut b) = (File::open(a)?, File::open(b)?);
+    if a.metadata()?.len() != b.metadata()?.len() {
+        return Ok(false);
+    }
+    let (mut left, mut right) = (Vec::new(), Vec::new());
+    loop {
+        left.clear();
+        right.clear();
+        Read::by_ref(&mut a)
+            .take(CHUNK as u64)
+            .read_to_end(&mut left)?;
+        Read::by_ref(&mut b)
+            .take(CHUNK as u64)
+            .read_to_end(&mut right)?;
+        if left != right {
+            return Ok(false);
+        }
+        if left.is_empty() {
+            return Ok(true);
+        }
+    }
+}
+
+/// A file beside its target; gone when dropped, unless it was renamed.
+struct Temporary {
+    path: PathBuf,
+}
+
+impl Temporary {
+    /// Writes and syncs a file beside `target`.
+    fn write(
+        target: &Path,
+        content: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> io::Result<Temporary> {
+        let (mut file, temporary) = Temporary::beside(target, |path| {
+            OpenOptions::new().write(true).create_new(true).open(path)
+        })?;
+        content(&mut file)?;
+        file.sync_all()?;
+        Ok(temporary)
+    }
+
+    /// A second name, beside `target`, of the file `from`.
+    fn link(from: &Path, target: &Path) -> io::Result<Temporary> {
+        let ((), temporary) = Temporary::beside(target, |path| fs::hard_link(from, path))?;
+        Ok(temporary)
+    }
+
+    fn beside<T>(
+        target: &Path,
+        mut make: impl FnMut(&Path) -> io::Result<T>,
+    ) -> io::Result<(T, Temporary)> {
+        let folder = target.parent().ok_or(ErrorKind::InvalidInput)?;
+        // Another process may remove the folder, being empty, right after we made it; or have left
+        // a file of the same name when it crashed.
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            create_folder(folder)?;
+            let number = NEXT_TEMPORARY.fetch_add(1, Ordering::Relaxed);
+            let path = folder.join(format!("{TEMPORARY}{}-{number}", std::process::id()));
+            match make(&path) {
+                Ok(made) => return Ok((made, Temporary { path })),
+                Err(error)
+                    if tries < 100
+                        && matches!(
+                            error.kind(),
+                            ErrorKind::NotFound | ErrorKind::AlreadyExists
+                        ) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn rename(self, target: &Path) -> io::Result<()> {
+        fs::rename(&self.path, target)?;
+        self.sync_folder()
+    }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        self.path.parent().map_or(Ok(()), sync)
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // Gone already after a rename; a left-over does no harm.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Makes a folder and those above it, each one durable.
+fn create_folder(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    if let Some(above) = folder.parent() {
+        create_folder(above)?;
+    }
+    match fs::create_dir(folder) {
+        Ok(()) => folder.parent().map_or(Ok(()), sync),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            if folder.is_dir() {
+                Ok(())
+            } else {
+                Err(ErrorKind::NotADirectory.into())
+            }
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// A file that is not there is an answer, not an error.
+fn absent<T>(error: io::Error) -> io::Result<Option<T>> {
+    match error.kind() {
+        ErrorKind::NotFound => Ok(None),
+        _ => Err(error),
+    }
+}
+
+fn walk(folder: PathBuf, prefix: String) -> io::Result<Listing> {
+    let mut listing = Listing::default();
+    // Each folder with the identities of those above it: a link may lead back up.
+    let mut open = vec![(folder, prefix, Vec::new())];
+    while let Some((folder, prefix, above)) = open.pop() {
+        let entries = match fs::metadata(&folder).and_then(|found| {
+            let identity = (found.dev(), found.ino());
+            Ok((identity, fs::read_dir(&folder)?))
+        }) {
+            Ok((identity, _)) if above.contains(&identity) => continue,
+            Ok((identity, entries)) => {
+                let mut above = above;
+                above.push(identity);
+                (above, entries)
+            }
+            // Removed since its name was read, or never there.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        let (above, entries) = entries;
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else {
+                let name = name.to_string_lossy();
+                listing.unrepresentable.push(format!("{prefix}{name}"));
+                continue;
+            };
+            if name.starts_with(TEMPORARY) {
+                continue;
+            }
+            let key = format!("{prefix}{name}");
+            match fs::metadata(entry.path()) {
+                Ok(found) if found.is_dir() => {
+                    open.push((entry.path(), format!("{key}/"), above.clone()));
+                }
+                Ok(found) if representable(&key) && found.is_file() => {
+                    listing.objects.push(object(key, &found));
+                }
+                Ok(_) => listing.unrepresentable.push(key),
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    // Deleted meanwhile, or a link that leads nowhere.
+                    if fs::symlink_metadata(entry.path()).is_ok() {
+                        listing.unrepresentable.push(key);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(listing)
+}
+
+fn object(key: String, found: &Metadata) -> Object {
+    Object {
+        key,
+        size: found.len(),
+        etag: Some(etag(found)),
+        last_modified_ms: found
+            .modified()
+            .ok()
+            .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
+            .and_then(|since| i64::try_from(since.as_millis()).ok())
+            .unwrap_or_default(),
+    }
+}
+
+fn put(found: &Metadata) -> Put {
+    Put { etag: etag(found) }
+}
+
+/// Content is never changed in place, so a new content is a new inode.
+fn etag(found: &Metadata) -> String {
+    let nanoseconds = i128::from(found.mtime()) * 1_000_000_000 + i128::from(found.mtime_nsec());
+    format!("{:x}-{nanoseconds:x}-{:x}", found.ino(), found.len())
+}

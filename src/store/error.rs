@@ -1,0 +1,313 @@
+//! What can go wrong between us and a store, in words that name the URL and the remedy.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+
+/// Why a store did not do what it was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreErrorKind {
+    /// No usable answer within the time given to retries.
+    Unreachable,
+    /// No credentials, wrong credentials, or no permission.
+    Denied,
+    /// The bucket does not exist.
+    MissingBucket,
+    /// The object or file does not exist.
+    NotFound,
+    /// The disk or the quota is full.
+    Full,
+    /// Anything else; the message says what.
+    Other,
+}
+
+/// A failed action on a store: `listing s3://bucket/prefix/: access denied (403 AccessDenied)`.
+///
+/// The message never holds a key, token or signature: of a server's answer only the status, the
+/// error code and the error's own sentence are kept.
+#[derive(Debug)]
+pub struct StoreError {
+    kind: StoreErrorKind,
+    action: &'static str,
+    url: String,
+    detail: String,
+    hint: Option<&'static str>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl StoreError {
+    pub(super) fn new(
+        kind: StoreErrorKind,
+        action: &'static str,
+        url: impl Into<String>,
+        detail: impl Into<String>,
+    ) -> StoreError {
+        StoreError {
+            kind,
+            action,
+            url: url.into(),
+            detail: detail.into(),
+            hint: None,
+            source: None,
+        }
+    }
+
+    pub(super) fn with_hint(mut self, hint: &'static str) -> StoreError {
+        self.hint = Some(hint);
+        self
+    }
+
+    /// An I/O error of the local disk.
+    pub(super) fn io(action: &'static str, url: impl Into<String>, error: io::Error) -> StoreError {
+        use io::ErrorKind as K;
+        let (kind, detail) = match error.kind() {
+            K::NotFound => (StoreErrorKind::NotFound, "no such file or folder"),
+            K::PermissionDenied => (StoreErrorKind::Denied, "permission denied"),
+            K::ReadOnlyFilesystem => (StoreErrorKind::Denied, "the file system is read-only"),
+            K::StorageFull | K::QuotaExceeded => (StoreErrorKind::Full, "the disk is full"),
+            K::NotADirectory => (
+                StoreErrorKind::Other,
+                "a part of the path is a file where a folder is needed",
+            ),
+            K::IsADirectory => (StoreErrorKind::Other, "a folder where a file is needed"),
+            K::TimedOut | K::StaleNetworkFileHandle | K::HostUnreachable => (
+                StoreErrorKind::Unreachable,
+                "the file system did not answer",
+            ),
+            _ => (StoreErrorKind::Other, ""),
+        };
+        let detail = match detail {
+            "" => error.to_string(),
+            words => format!("{words} ({error})"),
+        };
+        let mut made = StoreError::new(kind, action, url, detail);
+        made.source = Some(Box::new(error));
+        made
+    }
+
+    /// An error of the object store client.
+    pub(super) fn client(
+        action: &'static str,
+        url: impl Into<String>,
+        error: &object_store::Error,
+    ) -> StoreError {
+        let url = url.into();
+        if let Some(found) = find::<CredentialsFailure>(error) {
+            return found.to_store_error(action, url);
+        }
+        let answer = Answer::read(error);
+        let kind = answer.kind();
+        let words = match kind {
+            StoreErrorKind::Unreachable => "no usable answer",
+            StoreErrorKind::Denied => "access denied",
+            StoreErrorKind::MissingBucket => "the bucket does not exist",
+            StoreErrorKind::NotFound => "no such object",
+            StoreErrorKind::Full => "the store is full",
+            StoreErrorKind::Other => "request failed",
+        };
+        let mut made = StoreError::new(kind, action, url, format!("{words} ({answer})"));
+        if answer.wrong_region() {
+            made.hint =
+                Some("the bucket lives in another region: set AWS_REGION to the bucket's region");
+        }
+        made
+    }
+
+    /// What kind of failure this is; decides the exit code.
+    pub fn kind(&self) -> StoreErrorKind {
+        self.kind
+    }
+
+    /// The URL of the object, prefix or root concerned.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// What was being done: `listing`, `reading`, …
+    pub fn action(&self) -> &'static str {
+        self.action
+    }
+
+    /// What to do about it, as one sentence fragment.
+    pub fn hint(&self) -> Option<&'static str> {
+        self.hint.or(match self.kind {
+            StoreErrorKind::Unreachable => Some(
+                "check the network and the endpoint, then run again: nothing half-done is visible",
+            ),
+            StoreErrorKind::Denied => {
+                Some("check the credentials in use and their permissions on this URL")
+            }
+            StoreErrorKind::MissingBucket => {
+                Some("create the bucket, or correct its name in the configuration")
+            }
+            StoreErrorKind::Full => Some("free space, then run again"),
+            StoreErrorKind::NotFound | StoreErrorKind::Other => None,
+        })
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {}", self.action, self.url, self.detail)
+    }
+}
+
+impl StdError for StoreError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source
+            .as_deref()
+            .map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+/// The credential chain found nothing, or broke; carried through the object store client.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{detail}")]
+pub(super) struct CredentialsFailure {
+    pub(super) detail: String,
+    /// No provider had anything, as against one that failed on the way.
+    pub(super) none_found: bool,
+}
+
+impl CredentialsFailure {
+    pub(super) fn to_store_error(&self, action: &'static str, url: String) -> StoreError {
+        let kind = StoreErrorKind::Denied;
+        StoreError::new(kind, action, url, &self.detail).with_hint(if self.none_found {
+            "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where a role \
+             is attached"
+        } else {
+            "renew the login or correct the profile (`aws sts get-caller-identity` shows the same)"
+        })
+    }
+}
+
+fn find<'e, E: StdError + 'static>(error: &'e (dyn StdError + 'static)) -> Option<&'e E> {
+    let mut at = Some(error);
+    while let Some(current) = at {
+        if let Some(found) = current.downcast_ref::<E>() {
+            return Some(found);
+        }
+        at = current.source();
+    }
+    None
+}
+
+/// What is worth keeping of a failed request: the client does not export its own request error
+/// type, so status and code are read from its words.
+#[derive(Debug, Default)]
+pub(super) struct Answer {
+    status: Option<u16>,
+    code: Option<String>,
+    message: Option<String>,
+    /// The request never got a whole answer.
+    transport: Option<String>,
+    redirect: bool,
+    other: String,
+}
+
+impl Answer {
+    pub(super) fn read(error: &object_store::Error) -> Answer {
+        let mut answer = Answer::default();
+        let text = error.to_string();
+        if let Some((_, rest)) = text.split_once("status code: ") {
+            answer.status = rest.get(..3).and_then(|digits| digits.parse().ok());
+        }
+        if let Some(found) = find::<object_store::client::HttpError>(error) {
+            // The innermost cause alone: outer layers repeat the URL.
+            let mut innermost: &dyn StdError = found;
+            while let Some(next) = innermost.source() {
+                innermost = next;
+            }
+            answer.transport = Some(innermost.to_string());
+        }
+        answer.redirect = text.contains("redirect without LOCATION");
+        let body = text.find("<Error>").and_then(|at| text.get(at..));
+        answer.code = body.and_then(|body| element(body, "Code"));
+        answer.message = body.and_then(|body| element(body, "Message"));
+        if answer.code.is_none() {
+            // One failed key of a bulk delete.
+            answer.code = text
+                .rsplit_once("(code: ")
+                .and_then(|(_, rest)| rest.split_once(')'))
+                .map(|(code, _)| code.to_owned());
+        }
+        answer.other = match error {
+            object_store::Error::InvalidPath { source } => source.to_string(),
+            object_store::Error::NotImplemented { operation, .. } => {
+                format!("{operation} is not supported by this store")
+            }
+            _ if text.contains('<') => "unexpected answer".to_owned(),
+            _ => {
+                let mut innermost: &dyn StdError = error;
+                while let Some(next) = innermost.source() {
+                    innermost = next;
+                }
+                innermost.to_string()
+            }
+        };
+        answer
+    }
+
+    pub(super) fn kind(&self) -> StoreErrorKind {
+        if let Some(code) = &self.code {
+            match code.as_str() {
+                "NoSuchBucket" => return StoreErrorKind::MissingBucket,
+                "AccessDenied"
+                | "ExpiredToken"
+                | "InvalidToken"
+                | "TokenRefreshRequired"
+                | "InvalidAccessKeyId"
+                | "SignatureDoesNotMatch"
+                | "NotSignedUp"
+                | "AllAccessDisabled"
+                | "AccountProblem" => return StoreErrorKind::Denied,
+                "SlowDown" | "InternalError" | "ServiceUnavailable" | "RequestTimeout" => {
+                    return StoreErrorKind::Unreachable;
+                }
+                _ => {}
+            }
+        }
+        match self.status {
+            Some(401 | 403) => StoreErrorKind::Denied,
+            Some(404) => StoreErrorKind::NotFound,
+            Some(408 | 429 | 500..=599) => StoreErrorKind::Unreachable,
+            Some(_) => StoreErrorKind::Other,
+            None if self.transport.is_some() => StoreErrorKind::Unreachable,
+            None => StoreErrorKind::Other,
+        }
+    }
+
+    fn wrong_region(&self) -> bool {
+        self.redirect
+            || self.status == Some(301)
+            || matches!(
+                self.code.as_deref(),
+                Some("PermanentRedirect" | "AuthorizationHeaderMalformed")
+            )
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.status, &self.code, &self.transport) {
+            (Some(status), Some(code), _) => write!(f, "{status} {code}")?,
+            (Some(status), None, _) => write!(f, "{status}")?,
+            (None, Some(code), _) => f.write_str(code)?,
+            (None, None, Some(transport)) => return f.write_str(transport),
+            (None, None, None) => return f.write_str(&self.other),
+        }
+        match &self.message {
+            // Its sentence may quote the access key.
+            Some(message) if self.code.as_deref() != Some("InvalidAccessKeyId") => {
+                write!(f, ": {message}")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn element(xml: &str, name: &str) -> Option<String> {
+    let (_, rest) = xml.split_once(&format!("<{name}>"))?;
+    let (value, _) = rest.split_once(&format!("</{name}>"))?;
+    Some(value.trim().to_owned()).filter(|value| !value.is_empty())
+}
