@@ -17,7 +17,7 @@ pub use columns::{
     Column, ColumnType, EXTRA, RAW_OBJECT, RAW_RECORD, RECORD_SHA256, TypeError, reserved,
 };
 pub use partition::{PartitionBy, Place, Slicing};
-pub use time::{Accept, TimeUnit, Zone};
+pub use time::{Accept, Decimal, TimeUnit, Zone, read_date, read_epoch, read_time};
 
 use serde::{Deserialize, Serialize};
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use chrono::{DateTime, Duration, Offset, TimeZone};
 use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
@@ -73,4 +74,438 @@ pub struct Accept {
     pub from_ms: i64,
     /// Milliseconds an event may lie after its raw object's arrival.
     pub ahead_ms: i64,
+}
+
+impl Accept {
+    /// Whether `time`, in `unit`, is believed of a raw object that arrived at `arrival_ms`.
+    pub fn holds(self, time: i64, unit: TimeUnit, arrival_ms: i64) -> bool {
+        let scale = unit.per_second() / 1_000;
+        let from = self.from_ms.saturating_mul(scale);
+        let until = arrival_ms.saturating_add(self.ahead_ms).saturating_mul(scale);
+        from <= time && time <= until
+    }
+}
+
+/// Reads a time from the text of a JSON string: RFC 3339 with its everyday spellings, or an epoch
+/// number. Units since 1970 UTC, floored; `None` when it is unreadable, or has no offset and there
+/// is no `naive` zone.
+///
+/// Everyday spellings: a space for `T`, lower-case `t` and `z`, offsets `+0900` and `+09` (also
+/// after one space), no seconds, a comma before the fraction, any number of fraction digits.
+pub fn read_time(text: &str, unit: TimeUnit, naive: Option<Zone>) -> Option<i64> {
+    if text.as_bytes().get(4) == Some(&b'-') {
+        read_rfc3339(text.as_bytes(), unit, naive)
+    } else {
+        read_epoch(text, unit)
+    }
+}
+
+/// Reads an epoch number in JSON's grammar. Its own unit is told by its magnitude (below 1e11
+/// seconds, 1e14 milliseconds, 1e17 microseconds, else nanoseconds); the result is floored to
+/// `unit`. All in decimal: no digit is lost to a float. `None` when it is no number or too large.
+pub fn read_epoch(text: &str, unit: TimeUnit) -> Option<i64> {
+    let number = Decimal::parse(text.as_bytes())?;
+    let per_second = match unit {
+        TimeUnit::Ms => 3,
+        TimeUnit::Us => 6,
+    };
+    let digits_below_second = match number.integer_digits() {
+        ..=11 => 0,
+        12..=14 => 3,
+        15..=17 => 6,
+        _ => 9,
+    };
+    let scaled = number.floor(per_second - digits_below_second)?;
+    i64::try_from(scaled).ok()
+}
+
+/// Reads `YYYY-MM-DD` as days since 1970.
+pub fn read_date(text: &str) -> Option<i32> {
+    i32::try_from(read_days(text.as_bytes())?).ok()
+}
+
+/// A number in JSON's grammar as decimal digits: value = 0.DDDD × 10^point.
+pub struct Decimal<'a> {
+    negative: bool,
+    /// Digits before and after the point, from the first that is not zero.
+    whole: &'a [u8],
+    fraction: &'a [u8],
+    /// Where the point stands after the first digit of `whole` and `fraction` together.
+    point: i64,
+}
+
+impl<'a> Decimal<'a> {
+    /// `None` when `text` is not exactly one JSON number.
+    pub fn parse(text: &'a [u8]) -> Option<Self> {
+        let (negative, rest) = match text {
+            [b'-', rest @ ..] => (true, rest),
+            _ => (false, text),
+        };
+        let (mut whole, rest) = split_digits(rest);
+        if whole.is_empty() || (whole.len() > 1 && whole.first() == Some(&b'0')) {
+            return None;
+        }
+        let (mut fraction, rest) = match rest {
+            [b'.', rest @ ..] => {
+                let (digits, rest) = split_digits(rest);
+                if digits.is_empty() {
+                    return None;
+                }
+                (digits, rest)
+            }
+            _ => (&[][..], rest),
+        };
+        let exponent = match rest {
+            [] => 0,
+            [b'e' | b'E', rest @ ..] => {
+                let (minus, rest) = match rest {
+                    [b'-', rest @ ..] => (true, rest),
+                    [b'+', rest @ ..] => (false, rest),
+                    _ => (false, rest),
+                };
+                let (digits, rest) = split_digits(rest);
+                if digits.is_empty() || !rest.is_empty() {
+                    return None;
+                }
+                let size = digits.iter().fold(0i64, |size, digit| {
+                    // Far past every exponent that matters, and far from overflowing.
+                    (size * 10 + i64::from(digit - b'0')).min(1 << 50)
+                });
+                if minus { -size } else { size }
+            }
+            _ => return None,
+        };
+        let mut point = exponent;
+        if whole == b"0" {
+            whole = &[];
+            let zeros = leading_zeros(fraction);
+            fraction = fraction.get(zeros..).unwrap_or_default();
+            point -= i64::try_from(zeros).unwrap_or(i64::MAX >> 2);
+        } else {
+            point += i64::try_from(whole.len()).unwrap_or(i64::MAX >> 2);
+        }
+        if whole.is_empty() && fraction.is_empty() {
+            point = 0;
+        }
+        Some(Self { negative, whole, fraction, point })
+    }
+
+    /// Digits before the point; zero or less for numbers below one.
+    fn integer_digits(&self) -> i64 {
+        self.point
+    }
+
+    fn digits(&self) -> impl Iterator<Item = u8> + '_ {
+        self.whole.iter().chain(self.fraction).map(|digit| digit - b'0')
+    }
+
+    /// value × 10^shift, cut after the point, and whether anything but zeros was cut; `None` when it
+    /// has more than 38 digits.
+    fn scaled(&self, shift: i64) -> Option<(i128, bool)> {
+        let places = self.point.saturating_add(shift);
+        if places > 38 && self.digits().next().is_some() {
+            return None;
+        }
+        let places = usize::try_from(places).unwrap_or(0).min(38);
+        let mut value: i128 = 0;
+        let mut taken = 0;
+        let mut digits = self.digits();
+        while taken < places {
+            value = value * 10 + i128::from(digits.next().unwrap_or(0));
+            taken += 1;
+        }
+        Some((value, digits.any(|digit| digit != 0)))
+    }
+
+    fn floor(&self, shift: i64) -> Option<i128> {
+        let (value, cut) = self.scaled(shift)?;
+        Some(match (self.negative, cut) {
+            (false, _) => value,
+            (true, false) => -value,
+            (true, true) => -value - 1,
+        })
+    }
+
+    /// The unscaled value of a decimal of `precision` and `scale`; `None` when it does not fit
+    /// exactly.
+    pub fn exact(&self, precision: u8, scale: u8) -> Option<i128> {
+        let (value, cut) = self.scaled(i64::from(scale))?;
+        if cut || value >= 10i128.checked_pow(u32::from(precision))? {
+            return None;
+        }
+        Some(if self.negative { -value } else { value })
+    }
+}
+
+fn split_digits(text: &[u8]) -> (&[u8], &[u8]) {
+    let end = text.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
+    text.split_at(end)
+}
+
+fn leading_zeros(digits: &[u8]) -> usize {
+    digits.iter().position(|digit| *digit != b'0').unwrap_or(digits.len())
+}
+
+/// Two ASCII digits.
+fn two(tens: u8, ones: u8) -> Option<i64> {
+    (tens.is_ascii_digit() && ones.is_ascii_digit())
+        .then(|| i64::from(tens - b'0') * 10 + i64::from(ones - b'0'))
+}
+
+/// Days since 1970 of the ten bytes `YYYY-MM-DD`.
+fn read_days(date: &[u8]) -> Option<i64> {
+    let [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] = *date else {
+        return None;
+    };
+    let year = two(y1, y2)? * 100 + two(y3, y4)?;
+    let (month, day) = (two(m1, m2)?, two(d1, d2)?);
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let last = match month {
+        4 | 6 | 9 | 11 => 30,
+        2 => 28 + i64::from(leap),
+        1..=12 => 31,
+        _ => return None,
+    };
+    if !(1..=last).contains(&day) {
+        return None;
+    }
+    // Days of the proleptic Gregorian calendar, with years that begin in March.
+    let shifted = if month <= 2 { year - 1 } else { year };
+    let era = shifted.div_euclid(400);
+    let of_era = shifted.rem_euclid(400);
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    Some(era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468)
+}
+
+fn read_rfc3339(text: &[u8], unit: TimeUnit, naive: Option<Zone>) -> Option<i64> {
+    let (date, rest) = text.split_at_checked(10)?;
+    let days = read_days(date)?;
+    let [b'T' | b't' | b' ', h1, h2, b':', m1, m2, rest @ ..] = rest else {
+        return None;
+    };
+    let (hour, minute) = (two(*h1, *h2)?, two(*m1, *m2)?);
+    if hour > 23 || minute > 59 {
+        return None;
+    }
+    let (mut second, mut fraction, mut rest) = (0, &[][..], rest);
+    if let [b':', s1, s2, after @ ..] = rest {
+        second = two(*s1, *s2)?;
+        rest = after;
+        if let [b'.' | b',', after @ ..] = rest {
+            (fraction, rest) = split_digits(after);
+            if fraction.is_empty() {
+                return None;
+            }
+        }
+    }
+    // 60 is a leap second, which only the last minute of a UTC day can have.
+    if second > 60 {
+        return None;
+    }
+    let local = days * 86_400 + hour * 3_600 + minute * 60 + second;
+    let seconds = match rest {
+        [] => local - naive_offset(local, naive?)?,
+        [b'Z' | b'z'] => local,
+        [b' ', rest @ ..] => local - read_offset(rest)?,
+        rest => local - read_offset(rest)?,
+    };
+    if second == 60 && seconds.rem_euclid(86_400) != 0 {
+        return None;
+    }
+    let mut below: i64 = 0;
+    let mut place = unit.per_second();
+    for digit in fraction {
+        if place == 1 {
+            break;
+        }
+        place /= 10;
+        below += i64::from(digit - b'0') * place;
+    }
+    Some(seconds * unit.per_second() + below)
+}
+
+/// Seconds east of UTC of `Z`, `+09:00`, `+0900` or `+09`.
+fn read_offset(text: &[u8]) -> Option<i64> {
+    let (sign, h1, h2, minutes) = match *text {
+        [b'Z' | b'z'] => return Some(0),
+        [sign, h1, h2] => (sign, h1, h2, 0),
+        [sign, h1, h2, m1, m2] | [sign, h1, h2, b':', m1, m2] => (sign, h1, h2, two(m1, m2)?),
+        _ => return None,
+    };
+    let hours = two(h1, h2)?;
+    if hours > 23 || minutes > 59 {
+        return None;
+    }
+    let seconds = hours * 3_600 + minutes * 60;
+    match sign {
+        b'+' => Some(seconds),
+        b'-' => Some(-seconds),
+        _ => None,
+    }
+}
+
+/// Seconds east of UTC of a local time in `zone`. A time that the clock shows twice is the first of
+/// the two; one that it skips has the offset from before the gap.
+fn naive_offset(local: i64, zone: Zone) -> Option<i64> {
+    let mut probe = DateTime::from_timestamp(local, 0)?.naive_utc();
+    // The longest gap was a whole day, when Samoa crossed the date line.
+    for _ in 0..=100 {
+        if let Some(instant) = zone.0.from_local_datetime(&probe).earliest() {
+            return Some(i64::from(instant.offset().fix().local_minus_utc()));
+        }
+        probe -= Duration::minutes(15);
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(text: &str) -> Option<i64> {
+        read_time(text, TimeUnit::Ms, None)
+    }
+
+    #[test]
+    fn everyday_spellings_of_one_instant() {
+        let expected = DateTime::parse_from_rfc3339("2019-04-02T09:05:00Z").unwrap().timestamp_millis();
+        for text in [
+            "2019-04-02T09:05:00Z",
+            "2019-04-02t09:05:00z",
+            "2019-04-02 09:05:00Z",
+            "2019-04-02 09:05Z",
+            "2019-04-02T18:05:00+09:00",
+            "2019-04-02T18:05:00+0900",
+            "2019-04-02T18:05:00+09",
+            "2019-04-02 18:05:00 +0900",
+            "2019-04-02T18:05+09",
+            "2019-04-02T09:05:00-00:00",
+            "2019-04-02T00:05:00,000-09:00",
+            "2019-04-02T09:05:00.0009999999999999999999999999999999Z",
+            "1554195900",
+            "1554195900.0009999",
+            "1.5541959e9",
+            "1554195900000",
+            "1554195900000000",
+            "1554195900000000000",
+            "1554195900000999999",
+            "15541959000009999e2",
+        ] {
+            assert_eq!(ms(text), Some(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn floors_also_before_1970() {
+        for (text, ms, us) in [
+            ("1969-12-31T23:59:59.9999999Z", -1, -1),
+            ("1969-12-31T23:59:59.0001Z", -1_000, -999_900),
+            ("-0.0001", -1, -100),
+            ("-1", -1_000, -1_000_000),
+            ("-1.0005", -1_001, -1_000_500),
+            ("-100000000000.5", -100_000_000_001, -100_000_000_000_500),
+            ("-1554195900000000001", -1_554_195_900_001, -1_554_195_900_000_001),
+            ("0", 0, 0),
+            ("-0", 0, 0),
+            ("0e99999999999999999999", 0, 0),
+            ("0.000", 0, 0),
+            ("1e-99999999999999999999", 0, 0),
+            ("-1e-99999999999999999999", -1, -1),
+            ("99999999999", 99_999_999_999_000, 99_999_999_999_000_000),
+            ("99999999999.9999", 99_999_999_999_999, 99_999_999_999_999_900),
+            ("100000000000", 100_000_000_000, 100_000_000_000_000),
+            ("99999999999999", 99_999_999_999_999, 99_999_999_999_999_000),
+            ("100000000000000", 100_000_000_000, 100_000_000_000_000),
+            ("99999999999999999", 99_999_999_999_999, 99_999_999_999_999_999),
+            ("100000000000000000", 100_000_000_000, 100_000_000_000_000),
+            ("0.00000001e19", 100_000_000_000, 100_000_000_000_000),
+            ("0000-01-01T00:00:00Z", -62_167_219_200_000, -62_167_219_200_000_000),
+            ("9999-12-31T23:59:59.999999Z", 253_402_300_799_999, 253_402_300_799_999_999),
+        ] {
+            assert_eq!(read_time(text, TimeUnit::Ms, None), Some(ms), "{text} ms");
+            assert_eq!(read_time(text, TimeUnit::Us, None), Some(us), "{text} us");
+        }
+    }
+
+    #[test]
+    fn what_is_no_time_is_unreadable() {
+        for text in [
+            "", "now", "2019", "-", "+5", "01", "1.", ".5", "1e", "1e+", "0x10", "NaN", "1 ", " 1",
+            "1e30", "1e99999999999999999999", "-1e40",
+            "2019-04-02", "2019-04-02T", "2019-04-02T09", "2019-04-02T09:05",
+            "2019-04-02T09:05:00", "2019-04-02T09:05:00.Z", "2019-04-02T09:05.5Z",
+            "2019-02-29T00:00:00Z", "2019-13-01T00:00:00Z", "2019-00-01T00:00:00Z",
+            "2019-04-31T00:00:00Z", "2019-04-02T24:00:00Z", "2019-04-02T09:60:00Z",
+            "2019-04-02T09:05:60Z", "2019-04-02T23:59:61Z", "2019-04-02T09:05:00+24:00",
+            "2019-04-02T09:05:00+09:0", "2019-04-02T09:05:00+9", "2019-04-02T09:05:00 ",
+            "2019-04-02T09:05:00ZZ", "2019-04-02_09:05:00Z", "2019-4-02T09:05:00Z",
+            "2019-04-02T09:05:00 UTC", "2019-04-02  09:05:00Z", "2019-04-02T09:05:00+09:00Z",
+        ] {
+            assert_eq!(ms(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn leap_seconds_end_a_utc_day() {
+        assert_eq!(ms("2016-12-31T23:59:60Z"), ms("2017-01-01T00:00:00Z"));
+        assert_eq!(ms("2017-01-01T08:59:60+09:00"), ms("2017-01-01T00:00:00Z"));
+    }
+
+    #[test]
+    fn a_naive_time_takes_the_zone_and_an_offset_never_does() {
+        let zone = |name: &str| Some(name.parse::<Zone>().unwrap());
+        let read = |text, name| read_time(text, TimeUnit::Ms, zone(name));
+        assert_eq!(read("2019-04-02 09:05:00", "Asia/Seoul"), ms("2019-04-02T00:05:00Z"));
+        assert_eq!(read("2019-04-02 09:05:00Z", "Asia/Seoul"), ms("2019-04-02T09:05:00Z"));
+        // Shown twice: the first. Skipped: as if the clock had not been changed yet.
+        assert_eq!(read("2019-11-03 01:30:00", "America/New_York"), ms("2019-11-03T05:30:00Z"));
+        assert_eq!(read("2019-03-10 02:30:00", "America/New_York"), ms("2019-03-10T07:30:00Z"));
+        assert_eq!(read("2011-12-30 12:00", "Pacific/Apia"), ms("2011-12-30T22:00:00Z"));
+    }
+
+    #[test]
+    fn days_agree_with_chrono() {
+        let mut date = chrono::NaiveDate::from_ymd_opt(0, 1, 1).unwrap();
+        let epoch = chrono::NaiveDate::from_ymd_opt(1970, 1, 1).unwrap();
+        while date.format("%Y").to_string().len() == 4 {
+            let text = date.format("%Y-%m-%d").to_string();
+            let days = i32::try_from((date - epoch).num_days()).unwrap();
+            assert_eq!(read_date(&text), Some(days), "{text}");
+            date += Duration::days(13);
+        }
+        for text in ["2019-4-2", "2019-04-02T00:00:00Z", "20190402", "2019-02-29", ""] {
+            assert_eq!(read_date(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn decimals_are_exact() {
+        for (text, precision, scale, expected) in [
+            ("12.34", 4, 2, Some(1234)),
+            ("12.340", 4, 2, Some(1234)),
+            ("12.345", 6, 2, None),
+            ("123.45", 4, 2, None),
+            ("-0.05", 2, 2, Some(-5)),
+            ("5e-2", 2, 2, Some(5)),
+            ("1e2", 3, 0, Some(100)),
+            ("1e3", 3, 0, None),
+            ("0e999", 1, 0, Some(0)),
+            ("99999999999999999999999999999999999999", 38, 0, Some(10i128.pow(38) - 1)),
+            ("100000000000000000000000000000000000000", 38, 0, None),
+            ("0.00000000000000000000000000000000000001", 38, 38, Some(1)),
+        ] {
+            let read = Decimal::parse(text.as_bytes()).unwrap().exact(precision, scale);
+            assert_eq!(read, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn accept_is_inclusive_and_counts_from_arrival() {
+        let accept = Accept { from_ms: 1_000, ahead_ms: 500 };
+        for (time, held) in [(999, false), (1_000, true), (2_500, true), (2_501, false)] {
+            assert_eq!(accept.holds(time, TimeUnit::Ms, 2_000), held, "{time}");
+        }
+        assert!(accept.holds(2_500_000, TimeUnit::Us, 2_000));
+        assert!(!accept.holds(2_500_001, TimeUnit::Us, 2_000));
+    }
 }

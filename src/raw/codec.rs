@@ -1,0 +1,223 @@
+//! Stored bytes in, decompressed bytes out, by what the bytes are and not by what the object is
+//! called.
+//!
+//! ```text
+//! Pieces ──▶ sha256 ──▶ blocks of 64 KiB ──▶ none | gzip members | zstd frames ──▶ buffer
+//! ```
+//!
+//! Codecs are fed in blocks that do not depend on how the bytes arrived: how much a decompressor
+//! yields before it finds an error depends on how it is fed, and the records of a raw object must
+//! not.
+
+use bytes::{Buf, Bytes};
+use flate2::{Decompress, FlushDecompress, Status};
+use sha2::{Digest, Sha256};
+use zstd::stream::raw::{Decoder as Zstd, InBuffer, Operation, OutBuffer};
+
+use super::{PieceError, Pieces};
+
+/// Stored bytes that a codec is fed with at once.
+const BLOCK: usize = 64 << 10;
+/// Decompressed bytes that are asked for at once.
+const WINDOW: usize = 128 << 10;
+
+const GZIP: [u8; 2] = [0x1F, 0x8B];
+const ZSTD: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
+
+/// Where decompression stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Flow {
+    /// More may come.
+    More,
+    /// That was all, and it was whole.
+    End,
+    /// What follows cannot be decompressed.
+    Broken(String),
+}
+
+enum Codec {
+    None,
+    /// Between members, where zeros may be.
+    GzipHead { members: u64 },
+    Gzip { inflate: Decompress, members: u64 },
+    /// `open` is true inside a frame.
+    Zstd { decoder: Zstd<'static>, open: bool },
+}
+
+/// The decompressed bytes of one raw object.
+pub(super) struct Inflow<'a> {
+    pieces: &'a mut dyn Pieces,
+    sha256: Sha256,
+    stored: u64,
+    /// What is left of the last piece.
+    piece: Bytes,
+    /// The stored bytes that the codec is fed with, and how many of them it took.
+    block: Vec<u8>,
+    taken: usize,
+    ended: bool,
+    codec: Option<Codec>,
+    window: Vec<u8>,
+}
+
+impl<'a> Inflow<'a> {
+    pub fn new(pieces: &'a mut dyn Pieces) -> Self {
+        Self {
+            pieces,
+            sha256: Sha256::new(),
+            stored: 0,
+            piece: Bytes::new(),
+            block: Vec::new(),
+            taken: 0,
+            ended: false,
+            codec: None,
+            window: Vec::new(),
+        }
+    }
+
+    /// Appends some decompressed bytes to `out`.
+    pub fn fill(&mut self, out: &mut Vec<u8>) -> Result<Flow, PieceError> {
+        let mut codec = match self.codec.take() {
+            Some(codec) => codec,
+            None => {
+                self.refill()?;
+                match self.sniff() {
+                    Ok(codec) => codec,
+                    Err(error) => return Ok(Flow::Broken(error.to_string())),
+                }
+            }
+        };
+        let flow = self.step(&mut codec, out)?;
+        self.codec = Some(codec);
+        Ok(flow)
+    }
+
+    /// Reads what is left, so that the hash is that of the whole object: SHA-256 and bytes.
+    pub fn finish(mut self) -> Result<([u8; 32], u64), PieceError> {
+        while self.next_piece()? {}
+        Ok((self.sha256.finalize().into(), self.stored))
+    }
+
+    fn next_piece(&mut self) -> Result<bool, PieceError> {
+        if self.ended {
+            return Ok(false);
+        }
+        match self.pieces.next()? {
+            Some(piece) => {
+                self.sha256.update(&piece);
+                self.stored += piece.len() as u64;
+                self.piece = piece;
+                Ok(true)
+            }
+            None => {
+                self.ended = true;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Replaces a block that was taken by the next one.
+    fn refill(&mut self) -> Result<(), PieceError> {
+        self.block.clear();
+        self.taken = 0;
+        while self.block.len() < BLOCK {
+            if self.piece.is_empty() {
+                if !self.next_piece()? {
+                    break;
+                }
+                continue;
+            }
+            let count = self.piece.len().min(BLOCK - self.block.len());
+            self.block.extend_from_slice(self.piece.get(..count).unwrap_or_default());
+            self.piece.advance(count);
+        }
+        Ok(())
+    }
+
+    fn sniff(&self) -> std::io::Result<Codec> {
+        let block = self.block.as_slice();
+        // An object that was cut off within the magic number is no JSON either.
+        if block.starts_with(&GZIP) || block == [0x1F] {
+            Ok(Codec::GzipHead { members: 0 })
+        } else if block.starts_with(&ZSTD) || (block.len() > 1 && ZSTD.starts_with(block)) {
+            Ok(Codec::Zstd { decoder: Zstd::new()?, open: false })
+        } else {
+            Ok(Codec::None)
+        }
+    }
+
+    fn step(&mut self, codec: &mut Codec, out: &mut Vec<u8>) -> Result<Flow, PieceError> {
+        if self.taken == self.block.len() && !matches!(codec, Codec::None) {
+            self.refill()?;
+        }
+        let input = self.block.get(self.taken..).unwrap_or_default();
+        match codec {
+            Codec::None => {
+                out.extend_from_slice(input);
+                self.refill()?;
+                Ok(if self.block.is_empty() { Flow::End } else { Flow::More })
+            }
+            Codec::GzipHead { members } => {
+                let members = *members;
+                if members > 0 {
+                    // Tape and block devices pad with zeros, and gzip(1) lets them.
+                    let zeros = input.iter().take_while(|byte| **byte == 0).count();
+                    self.taken += zeros;
+                    if zeros == input.len() {
+                        return Ok(if input.is_empty() { Flow::End } else { Flow::More });
+                    }
+                    if input.get(zeros) != Some(&GZIP[0]) {
+                        return Ok(Flow::Broken(format!(
+                            "bytes after gzip member {members} that are no gzip member"
+                        )));
+                    }
+                }
+                *codec = Codec::Gzip { inflate: Decompress::new_gzip(15), members: members + 1 };
+                Ok(Flow::More)
+            }
+            Codec::Gzip { inflate, members } => {
+                // Without input there may still be output inside the decoder.
+                self.window.resize(WINDOW, 0);
+                let (read, written) = (inflate.total_in(), inflate.total_out());
+                let last = input.is_empty();
+                let result = inflate.decompress(input, &mut self.window, FlushDecompress::None);
+                self.taken += (inflate.total_in() - read) as usize;
+                let written = (inflate.total_out() - written) as usize;
+                out.extend_from_slice(self.window.get(..written).unwrap_or_default());
+                match result {
+                    Ok(Status::StreamEnd) => {
+                        *codec = Codec::GzipHead { members: *members };
+                        Ok(Flow::More)
+                    }
+                    Ok(_) if last && written == 0 => {
+                        Ok(Flow::Broken(format!("gzip member {members} is cut off")))
+                    }
+                    Ok(_) => Ok(Flow::More),
+                    Err(error) => Ok(Flow::Broken(format!("gzip member {members}: {error}"))),
+                }
+            }
+            Codec::Zstd { decoder, open } => {
+                // Without input there may still be output inside the decoder.
+                self.window.resize(WINDOW, 0);
+                let mut source = InBuffer::around(input);
+                let mut target = OutBuffer::around(self.window.as_mut_slice());
+                let result = decoder.run(&mut source, &mut target);
+                let (read, written) = (source.pos(), target.pos());
+                self.taken += read;
+                out.extend_from_slice(self.window.get(..written).unwrap_or_default());
+                match result {
+                    Err(error) => Ok(Flow::Broken(format!("zstd: {error}"))),
+                    Ok(hint) => {
+                        if read > 0 || written > 0 {
+                            *open = hint != 0;
+                            Ok(Flow::More)
+                        } else if *open {
+                            Ok(Flow::Broken("the zstd frame is cut off".to_owned()))
+                        } else {
+                            Ok(Flow::End)
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! Where records begin and end in the decompressed bytes.
+//!
+//! ```text
+//! ws BOM RS [ ] , \n   {"a":1}   ws   {"a":tru      {"b":2}
+//! └── between ──────┘  └record┘       └ stretch ──┘ └record┘
+//!                                     p      e      first `{` ≥ e from which an object parses
+//! ```
+//!
+//! A record is one strict JSON object. Anything else is a bad stretch from p that fails at e; it
+//! ends before the first line feed after p, or before the first `{` from e on from which a whole
+//! object parses, or with the bytes.
+//!
+//! The buffer holds no more than an unfinished record, which doubles before it is read again, so
+//! that a record is validated about twice however its bytes arrive. A stretch is let go as it is
+//! read, but for its first 64 KiB.
+
+use super::PieceError;
+use super::codec::{Flow, Inflow};
+use super::json::{Skipper, Stop, starts_other_value};
+use super::members::Members;
+use crate::event::{Limits, Reason};
+
+/// Bytes that are kept of a bad stretch or a rejected record.
+pub(super) const HEAD: usize = 64 << 10;
+/// The least that is asked for at once.
+const FILL: usize = 256 << 10;
+/// Positions within a record and offsets within a batch are 32 bits.
+const LONGEST_RECORD: usize = 1 << 30;
+
+/// One record, in the order of its number.
+#[derive(Debug)]
+pub(super) enum Unit<'a> {
+    /// A whole JSON object; its members are those that were read last.
+    Object { offset: u64, text: &'a str },
+    /// No JSON object.
+    Bad {
+        offset: u64,
+        bytes: u64,
+        /// The first [`HEAD`] bytes.
+        head: &'a [u8],
+        reason: Reason,
+        detail: String,
+    },
+}
+
+pub(super) type Take<'a> = dyn FnMut(Unit<'_>, &mut Members) -> Result<(), PieceError> + 'a;
+
+/// Why the bytes end.
+#[derive(Debug)]
+enum Ended {
+    NotYet,
+    Whole,
+    /// They are fewer than the object has.
+    Torn(Reason, String),
+}
+
+/// Why no object starts at a position, and where that shows, counted from there.
+#[derive(Debug)]
+struct Failure {
+    at: usize,
+    reason: Reason,
+    detail: String,
+}
+
+/// Whether an object starts at a position.
+enum Verdict<'a> {
+    Object(&'a str),
+    Failed(Failure),
+    /// It depends on bytes that are not here yet.
+    Short,
+}
+
+/// Buffers that are used again for every raw object.
+#[derive(Debug)]
+pub(super) struct Framer {
+    limits: Limits,
+    longest: usize,
+    skipper: Skipper,
+    buffer: Vec<u8>,
+    /// Offset of the buffer's first byte in the object.
+    base: u64,
+    ended: Ended,
+    head: Vec<u8>,
+}
+
+impl Framer {
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            longest: usize::try_from(limits.max_record_bytes)
+                .unwrap_or(usize::MAX)
+                .clamp(1, LONGEST_RECORD),
+            skipper: Skipper::new(limits.max_depth),
+            buffer: Vec::new(),
+            base: 0,
+            ended: Ended::NotYet,
+            head: Vec::new(),
+        }
+    }
+
+    /// Finds all records of one raw object.
+    pub fn run(
+        &mut self,
+        inflow: &mut Inflow<'_>,
+        members: &mut Members,
+        take: &mut Take<'_>,
+    ) -> Result<(), PieceError> {
+        self.buffer.clear();
+        self.base = 0;
+        self.ended = Ended::NotYet;
+        let mut at = 0;
+        loop {
+            at = between(&self.buffer, at);
+            let rest = self.buffer.get(at..).unwrap_or_default();
+            let whole = matches!(self.ended, Ended::Whole);
+            let verdict = match rest {
+                [] if whole => return Ok(()),
+                [] | [b'\\'] | [0xEF] | [0xEF, 0xBB] if !whole => Verdict::Short,
+                [b'{', ..] => {
+                    judge(rest, self.longest, self.limits, whole, |text| members.read(text))
+                }
+                _ => Verdict::Failed(Failure {
+                    at: 0,
+                    reason: Reason::NotJson,
+                    detail: "expected an object".to_owned(),
+                }),
+            };
+            match verdict {
+                Verdict::Object(text) => {
+                    let offset = self.base + at as u64;
+                    at += text.len();
+                    take(Unit::Object { offset, text }, members)?;
+                }
+                Verdict::Failed(failure) => {
+                    match self.stretch(at, failure, inflow, members, take)? {
+                        Some(end) => at = end,
+                        None => return Ok(()),
+                    }
+                }
+                Verdict::Short => {
+                    if let Ended::Torn(reason, detail) = &self.ended {
+                        let unit = Unit::Bad {
+                            offset: self.base + at as u64,
+                            bytes: rest.len() as u64,
+                            head: rest.get(..HEAD).unwrap_or(rest),
+                            reason: *reason,
+                            detail: detail.clone(),
+                        };
+                        return take(unit, members);
+                    }
+                    self.refill(at, inflow)?;
+                    at = 0;
+                }
+            }
+        }
+    }
+
+    /// Reads the bad stretch that starts at `start` and gives its end; `None` when the object broke
+    /// off within it, which ends the object.
+    fn stretch(
+        &mut self,
+        start: usize,
+        failure: Failure,
+        inflow: &mut Inflow<'_>,
+        members: &mut Members,
+        take: &mut Take<'_>,
+    ) -> Result<Option<usize>, PieceError> {
+        let offset = self.base + start as u64;
+        let fails = offset + failure.at as u64;
+        self.head.clear();
+        // Up to here all bytes are known to be in the stretch; up to `kept` they are in `head`.
+        let mut at = start + 1;
+        let mut kept = start;
+        let torn = loop {
+            let rest = self.buffer.get(at..).unwrap_or_default();
+            let whole = matches!(self.ended, Ended::Whole);
+            let short = match memchr::memchr2(b'\n', b'{', rest) {
+                Some(found) => {
+                    at += found;
+                    let rest = rest.get(found..).unwrap_or_default();
+                    if rest.first() == Some(&b'\n') {
+                        break false;
+                    }
+                    if self.base + (at as u64) < fails {
+                        at += 1;
+                        continue;
+                    }
+                    let skipper = &mut self.skipper;
+                    match judge(rest, self.longest, self.limits, whole, |text| {
+                        skipper.value(text, 0, 0)
+                    }) {
+                        Verdict::Object(_) => break false,
+                        Verdict::Failed(_) => {
+                            at += 1;
+                            continue;
+                        }
+                        Verdict::Short => true,
+                    }
+                }
+                None => {
+                    at = self.buffer.len();
+                    !whole
+                }
+            };
+            if !short {
+                break false;
+            }
+            if matches!(self.ended, Ended::Torn(..)) {
+                at = self.buffer.len();
+                break true;
+            }
+            self.keep(kept, at);
+            self.refill(at, inflow)?;
+            (at, kept) = (0, 0);
+        };
+        self.keep(kept, at);
+        let bytes = self.base + at as u64 - offset;
+        let (reason, detail) = match &self.ended {
+            Ended::Torn(reason, detail) if torn => (*reason, detail.clone()),
+            _ if failure.at == 0 && starts_other_value(&self.head) => {
+                (Reason::NotObject, "a JSON value that is no object".to_owned())
+            }
+            _ => (failure.reason, failure.detail),
+        };
+        let unit = Unit::Bad { offset, bytes, head: &self.head, reason, detail };
+        take(unit, members)?;
+        Ok((!torn).then_some(at))
+    }
+
+    /// Moves bytes of the stretch into its head, as far as that goes.
+    fn keep(&mut self, from: usize, to: usize) {
+        let room = HEAD - self.head.len();
+        let to = to.min(from.saturating_add(room));
+        self.head.extend_from_slice(self.buffer.get(from..to).unwrap_or_default());
+    }
+
+    /// Lets go what is before `at` and reads until what is left has doubled.
+    fn refill(&mut self, at: usize, inflow: &mut Inflow<'_>) -> Result<(), PieceError> {
+        self.buffer.drain(..at.min(self.buffer.len()));
+        self.base += at as u64;
+        let enough = FILL.max((self.buffer.len() * 2).min(self.longest));
+        while self.buffer.len() < enough && matches!(self.ended, Ended::NotYet) {
+            match inflow.fill(&mut self.buffer)? {
+                Flow::More => {}
+                Flow::End => self.ended = Ended::Whole,
+                Flow::Broken(detail) => self.ended = Ended::Torn(Reason::Codec, detail),
+            }
+            let limit = self.limits.max_object_bytes;
+            if self.base + self.buffer.len() as u64 > limit {
+                self.buffer.truncate(usize::try_from(limit - self.base).unwrap_or(usize::MAX));
+                let detail = format!("more than {limit} decompressed bytes");
+                self.ended = Ended::Torn(Reason::ObjectTooLarge, detail);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The first position from `at` on that is not between records.
+fn between(bytes: &[u8], mut at: usize) -> usize {
+    loop {
+        match bytes.get(at) {
+            Some(b' ' | b'\t' | b'\r' | b'\n' | 0x1E | b'[' | b']' | b',') => at += 1,
+            Some(b'\\') if bytes.get(at + 1) == Some(&b'n') => at += 2,
+            Some(0xEF) if bytes.get(at + 1..at + 3) == Some(&[0xBB, 0xBF]) => at += 3,
+            _ => return at,
+        }
+    }
+}
+
+/// Whether an object starts `rest`; `whole` when nothing follows it.
+#[inline]
+fn judge(
+    rest: &[u8],
+    longest: usize,
+    limits: Limits,
+    whole: bool,
+    read: impl FnOnce(&[u8]) -> Result<usize, Stop>,
+) -> Verdict<'_> {
+    let text = rest.get(..longest).unwrap_or(rest);
+    let (at, reason, detail) = match read(text) {
+        Ok(length) => {
+            let object = text.get(..length).unwrap_or_default();
+            if let Ok(object) = simdutf8::basic::from_utf8(object) {
+                return Verdict::Object(object);
+            }
+            (length, Reason::NotJson, String::new())
+        }
+        Err(Stop::Short) if text.len() == longest => {
+            let detail = format!("larger than {longest} bytes");
+            (longest, Reason::TooLarge, detail)
+        }
+        Err(Stop::Short) if whole => {
+            (text.len(), Reason::NotJson, "the object is cut off".to_owned())
+        }
+        Err(Stop::Short) => return Verdict::Short,
+        Err(Stop::Bad { at, wanted }) => {
+            (at, Reason::NotJson, format!("expected {wanted} at byte {at}"))
+        }
+        Err(Stop::Deep { at }) => {
+            let detail = format!("deeper than {} levels at byte {at}", limits.max_depth);
+            (at, Reason::TooDeep, detail)
+        }
+    };
+    // The grammar does not look at UTF-8, so that may have failed earlier.
+    let failure = match std::str::from_utf8(text.get(..at).unwrap_or_default()) {
+        Err(error) if error.error_len().is_some() => Failure {
+            at: error.valid_up_to(),
+            reason: Reason::NotJson,
+            detail: format!("invalid UTF-8 at byte {}", error.valid_up_to()),
+        },
+        _ => Failure { at, reason, detail },
+    };
+    Verdict::Failed(failure)
+}
+
+/// The bytes as text of at most [`HEAD`] bytes; `cut` when more bytes followed them.
+pub(super) fn readable(head: &[u8], cut: bool) -> String {
+    let head = match std::str::from_utf8(head) {
+        // Half a character at the cut is not the record's fault.
+        Err(_) if cut => {
+            let last = head.iter().rev().take(4).position(|byte| *byte >= 0xC0);
+            let end = last.map_or(head.len(), |back| head.len() - back - 1);
+            let tail = head.get(end..).unwrap_or_default();
+            match std::str::from_utf8(tail) {
+                Err(error) if error.error_len().is_none() => head.get(..end).unwrap_or_default(),
+                _ => head,
+            }
+        }
+        _ => head,
+    };
+    let mut text = String::from_utf8_lossy(head).into_owned();
+    if text.len() > HEAD {
+        text.truncate(text.floor_char_boundary(HEAD));
+    }
+    text
+}

@@ -1,0 +1,448 @@
+//! Which members of a record the columns name, found while the record is validated; and `extra`,
+//! which is all the rest.
+//!
+//! ```text
+//! {"id":"a","device":{"os":"ios","ram":4},"ab":1}       columns: id, os at device.os
+//!      └ slot        │       └ slot      │     │
+//!                    └ open      entry ──┘     └ entry  ──▶ extra {"device":{"ram":4},"ab":1}
+//! ```
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use super::json::{Skipper, Stop, byte, colon, space, string, unescape};
+use crate::event::{Column, ColumnType};
+
+/// No node: the entry is a member that nothing names.
+const UNNAMED: u32 = u32::MAX;
+
+/// A member name that is on the path of some column.
+#[derive(Debug, Default)]
+struct Node {
+    names: Names,
+    /// A column or a field of a struct is here: its value is named, whatever its type.
+    named: bool,
+    /// A column that is no struct is here: everything beneath is named.
+    whole: bool,
+    /// A node above is whole.
+    covered: bool,
+    /// All nodes beneath.
+    beneath: Vec<u32>,
+}
+
+/// The names of the members beneath one node, and the node of each.
+#[derive(Debug, Default)]
+struct Names {
+    names: Vec<(Box<[u8]>, u32)>,
+    /// Open addressing over `names`; one more than the index, 0 is free. Its length is a power of 2.
+    table: Vec<u32>,
+    /// The name that followed each name the last time; most records repeat one order.
+    next: Vec<u32>,
+}
+
+impl Names {
+    fn hash(name: &[u8]) -> usize {
+        let at = |i: usize| name.get(i).map_or(0, |byte| u32::from(*byte));
+        let mixed = at(0) | at(name.len() / 2) << 8 | at(name.len().saturating_sub(1)) << 16;
+        let length = u32::try_from(name.len()).unwrap_or(u32::MAX);
+        ((mixed ^ length << 24).wrapping_mul(0x9E37_79B1) >> 12) as usize
+    }
+
+    fn build(&mut self) {
+        let size = (self.names.len() * 4).next_power_of_two();
+        self.table = vec![0; size];
+        self.next = (0..self.names.len())
+            .map(|i| u32::try_from(i + 1).unwrap_or(0))
+            .collect();
+        for (i, (name, _)) in self.names.iter().enumerate() {
+            let mut probe = Self::hash(name);
+            while let Some(slot) = self.table.get_mut(probe & (size - 1)) {
+                if *slot == 0 {
+                    *slot = u32::try_from(i + 1).unwrap_or(0);
+                    break;
+                }
+                probe += 1;
+            }
+        }
+    }
+
+    /// The index of `name`; `guess` is looked at first.
+    #[inline]
+    fn find(&self, name: &[u8], guess: usize) -> Option<usize> {
+        if self.names.get(guess).is_some_and(|(known, _)| **known == *name) {
+            return Some(guess);
+        }
+        let mut probe = Self::hash(name);
+        while let Some(slot) = self.table.get(probe & self.table.len().wrapping_sub(1)) {
+            let index = (*slot as usize).checked_sub(1)?;
+            if self.names.get(index).is_some_and(|(known, _)| **known == *name) {
+                return Some(index);
+            }
+            probe += 1;
+        }
+        None
+    }
+}
+
+/// Where the value of a node is in the record. `end` is 0 when it is missing.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Slot {
+    name: u32,
+    pub start: u32,
+    pub end: u32,
+    /// Of `name` with its quotes.
+    name_end: u32,
+}
+
+impl Slot {
+    /// The text of the value; `None` when it is missing.
+    #[inline]
+    pub fn text<'a>(&self, record: &'a str) -> Option<&'a str> {
+        if self.end == 0 {
+            return None;
+        }
+        record.get(self.start as usize..self.end as usize)
+    }
+}
+
+/// A member that may belong to `extra`: one that is not named, or an object on the path of columns.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    name: u32,
+    name_end: u32,
+    start: u32,
+    end: u32,
+    /// Its node, or [`UNNAMED`].
+    node: u32,
+    /// An object whose members are looked at one by one.
+    open: bool,
+    /// The name has escapes.
+    escaped: bool,
+}
+
+/// The members of one record, by node. Made once per source, filled anew by every record.
+#[derive(Debug)]
+pub(super) struct Members {
+    nodes: Vec<Node>,
+    slots: Vec<Slot>,
+    /// In order of their names' positions, so an object is followed by what is in it.
+    entries: Vec<Entry>,
+    /// Entries that are not just open objects.
+    unnamed: usize,
+    /// Nodes whose value goes to `extra` whole.
+    forced: Vec<usize>,
+    skipper: Skipper,
+}
+
+impl Members {
+    /// Also the node of each column.
+    pub fn new(columns: &[Column], max_depth: u32) -> (Self, Vec<usize>) {
+        let mut nodes = vec![Node::default()];
+        let mut places = Vec::with_capacity(columns.len());
+        for column in columns {
+            let mut node = 0;
+            for name in &column.path {
+                node = child(&mut nodes, node, name);
+            }
+            name_value(&mut nodes, node, &column.kind);
+            places.push(node);
+        }
+        close(&mut nodes, 0, false);
+        for node in &mut nodes {
+            node.names.build();
+        }
+        let members = Self {
+            slots: vec![Slot::default(); nodes.len()],
+            forced: Vec::new(),
+            nodes,
+            entries: Vec::new(),
+            unnamed: 0,
+            skipper: Skipper::new(max_depth),
+        };
+        (members, places)
+    }
+
+    pub fn slot(&self, node: usize) -> Slot {
+        self.slots.get(node).copied().unwrap_or_default()
+    }
+
+    /// Validates the object that opens at the start of `text` and notes where its members are.
+    /// Gives its length.
+    pub fn read(&mut self, text: &[u8]) -> Result<usize, Stop> {
+        self.slots.fill(Slot::default());
+        self.entries.clear();
+        self.forced.clear();
+        self.unnamed = 0;
+        self.skipper.enter(0, 0)?;
+        self.object(text, 0, 1, 1, true)
+    }
+
+    /// From the byte after an opening brace to the byte after the closing one.
+    fn object(
+        &mut self,
+        text: &[u8],
+        node: usize,
+        at: usize,
+        depth: usize,
+        keep: bool,
+    ) -> Result<usize, Stop> {
+        let mut at = space(text, at);
+        if byte(text, at)? == b'}' {
+            return Ok(at + 1);
+        }
+        let mut guess = 0;
+        let mut last = usize::MAX;
+        loop {
+            if byte(text, at)? != b'"' {
+                return Err(Stop::Bad { at, wanted: "a name in quotes" });
+            }
+            let (quote, escaped) = string(text, at + 1)?;
+            let name = text.get(at + 1..quote).unwrap_or_default();
+            let start = colon(text, quote + 1)?;
+            let mut entry = Entry {
+                name: at as u32,
+                name_end: quote as u32 + 1,
+                start: start as u32,
+                end: 0,
+                node: UNNAMED,
+                open: false,
+                escaped,
+            };
+            let found = self.nodes.get_mut(node).and_then(|node| {
+                let names = &mut node.names;
+                let index = if escaped {
+                    names.find(unescape(std::str::from_utf8(name).ok()?).as_bytes(), guess)
+                } else {
+                    names.find(name, guess)
+                }?;
+                if index != guess && let Some(next) = names.next.get_mut(last) {
+                    *next = u32::try_from(index).unwrap_or(0);
+                }
+                guess = names.next.get(index).map_or(0, |next| *next as usize);
+                last = index;
+                names.names.get(index).map(|(_, id)| *id)
+            });
+            at = match found {
+                None => {
+                    let end = self.skipper.value(text, start, depth)?;
+                    if keep {
+                        entry.end = end as u32;
+                        self.entries.push(entry);
+                        self.unnamed += 1;
+                    }
+                    end
+                }
+                Some(id) => {
+                    entry.node = id;
+                    self.named(text, entry, depth, keep)?
+                }
+            };
+            at = space(text, at);
+            match byte(text, at)? {
+                b',' => at = space(text, at + 1),
+                b'}' => return Ok(at + 1),
+                _ => return Err(Stop::Bad { at, wanted: "`,` or `}`" }),
+            }
+        }
+    }
+
+    /// The value of a node; gives its end. What an earlier member of this name held is forgotten.
+    #[inline]
+    fn named(&mut self, text: &[u8], mut entry: Entry, depth: usize, keep: bool) -> Result<usize, Stop> {
+        let (start, id) = (entry.start as usize, entry.node as usize);
+        let Some(node) = self.nodes.get(id) else {
+            return self.skipper.value(text, start, depth);
+        };
+        let end = if node.names.names.is_empty() {
+            self.skipper.value(text, start, depth)?
+        } else {
+            for beneath in &node.beneath {
+                if let Some(slot) = self.slots.get_mut(*beneath as usize) {
+                    *slot = Slot::default();
+                }
+            }
+            let (named, keep) = (node.named, keep && !node.whole);
+            if byte(text, start)? == b'{' {
+                self.skipper.enter(start, depth)?;
+                let index = self.entries.len();
+                entry.open = true;
+                if keep {
+                    self.entries.push(entry);
+                }
+                let end = self.object(text, id, start + 1, depth + 1, keep)?;
+                if keep && let Some(entry) = self.entries.get_mut(index) {
+                    entry.end = end as u32;
+                }
+                end
+            } else {
+                let end = self.skipper.value(text, start, depth)?;
+                if keep && !named {
+                    entry.end = end as u32;
+                    self.entries.push(entry);
+                    self.unnamed += 1;
+                }
+                end
+            }
+        };
+        if let Some(slot) = self.slots.get_mut(id) {
+            *slot = Slot {
+                name: entry.name,
+                start: entry.start,
+                end: end as u32,
+                name_end: entry.name_end,
+            };
+        }
+        Ok(end)
+    }
+
+    /// The value of `node` goes to `extra` whole, under its path.
+    #[cold]
+    pub fn force(&mut self, node: usize) {
+        let slot = self.slot(node);
+        // What lies beneath a column that is named whole is kept by that column.
+        if slot.end == 0 || self.nodes.get(node).is_none_or(|node| node.covered) {
+            return;
+        }
+        let at = self.entries.partition_point(|entry| entry.name < slot.name);
+        if self.entries.get(at).is_none_or(|entry| entry.name != slot.name) {
+            let entry = Entry {
+                name: slot.name,
+                name_end: slot.name_end,
+                start: slot.start,
+                end: slot.end,
+                node: node as u32,
+                open: false,
+                escaped: false,
+            };
+            self.entries.insert(at, entry);
+        }
+        self.forced.push(node);
+        self.unnamed += 1;
+    }
+
+    /// Writes `extra` of the record that was read last; false when there is none.
+    #[inline]
+    pub fn extra(&self, record: &str, out: &mut String) -> bool {
+        if self.unnamed == 0 {
+            return false;
+        }
+        self.write(record, 0, self.entries.len(), out)
+    }
+
+    /// Writes the object of the entries `from..until`; nothing and false when all of it is named.
+    fn write(&self, record: &str, from: usize, until: usize, out: &mut String) -> bool {
+        let mut siblings: Vec<(usize, usize)> = Vec::new();
+        let mut at = from;
+        while at < until
+            && let Some(entry) = self.entries.get(at)
+        {
+            let inside = self.entries.get(at + 1..until).unwrap_or_default();
+            let next = at + 1 + inside.partition_point(|inner| inner.name < entry.end);
+            siblings.push((at, next));
+            at = next;
+        }
+        let last = self.last_of_each_name(record, &siblings);
+        let opening = out.len();
+        for (i, (at, next)) in siblings.iter().enumerate() {
+            let Some(entry) = self.entries.get(*at) else {
+                continue;
+            };
+            let node = entry.node as usize;
+            let stays = match self.slots.get(node) {
+                Some(slot) => slot.end != 0 && slot.name == entry.name,
+                None => last.as_ref().is_none_or(|last| last.get(i) == Some(&true)),
+            };
+            if !stays {
+                continue;
+            }
+            let before = out.len();
+            out.push(if before == opening { '{' } else { ',' });
+            out.push_str(slice(record, entry.name, entry.name_end));
+            out.push(':');
+            if entry.open && !self.forced.contains(&node) {
+                if !self.write(record, at + 1, *next, out) {
+                    out.truncate(before);
+                }
+            } else {
+                out.push_str(slice(record, entry.start, entry.end));
+            }
+        }
+        if out.len() == opening {
+            return false;
+        }
+        out.push('}');
+        true
+    }
+
+    /// For each sibling whether it is the last that is not named and has its name; `None` when all
+    /// are.
+    fn last_of_each_name(&self, record: &str, siblings: &[(usize, usize)]) -> Option<Vec<bool>> {
+        if siblings.len() < 2 {
+            return None;
+        }
+        let mut last = vec![true; siblings.len()];
+        let mut seen: HashMap<Cow<'_, str>, usize> = HashMap::with_capacity(siblings.len());
+        for (i, (at, _)) in siblings.iter().enumerate() {
+            let Some(entry) = self.entries.get(*at).filter(|entry| entry.node == UNNAMED) else {
+                continue;
+            };
+            let name = slice(record, entry.name + 1, entry.name_end - 1);
+            let name = if entry.escaped { unescape(name) } else { Cow::Borrowed(name) };
+            if let Some(earlier) = seen.insert(name, i)
+                && let Some(last) = last.get_mut(earlier)
+            {
+                *last = false;
+            }
+        }
+        Some(last)
+    }
+}
+
+fn slice(record: &str, start: u32, end: u32) -> &str {
+    record.get(start as usize..end as usize).unwrap_or_default()
+}
+
+/// The node of `name` beneath `parent`.
+fn child(nodes: &mut Vec<Node>, parent: usize, name: &str) -> usize {
+    let id = nodes.len();
+    if let Some(node) = nodes.get_mut(parent) {
+        if let Some((_, known)) = node.names.names.iter().find(|(known, _)| **known == *name.as_bytes()) {
+            return *known as usize;
+        }
+        node.names.names.push((name.as_bytes().into(), id as u32));
+    }
+    nodes.push(Node::default());
+    id
+}
+
+/// Says that a value of type `kind` is named at `node`; of a struct, its fields.
+fn name_value(nodes: &mut Vec<Node>, node: usize, kind: &ColumnType) {
+    if let Some(node) = nodes.get_mut(node) {
+        node.named = true;
+        node.whole |= !matches!(kind, ColumnType::Struct(_));
+    }
+    if let ColumnType::Struct(fields) = kind {
+        for (name, kind) in fields {
+            let field = child(nodes, node, name);
+            name_value(nodes, field, kind);
+        }
+    }
+}
+
+/// Notes what is beneath every node and what is covered; gives all nodes beneath `id`.
+fn close(nodes: &mut [Node], id: usize, covered: bool) -> Vec<u32> {
+    let Some(node) = nodes.get_mut(id) else {
+        return Vec::new();
+    };
+    node.covered = covered;
+    let covered = covered || node.whole;
+    let children: Vec<u32> = node.names.names.iter().map(|(_, child)| *child).collect();
+    let mut beneath = children.clone();
+    for child in children {
+        beneath.extend(close(nodes, child as usize, covered));
+    }
+    if let Some(node) = nodes.get_mut(id) {
+        node.beneath.clone_from(&beneath);
+    }
+    beneath
+}

@@ -1,0 +1,314 @@
+//! A record's members as one row of the source's columns, or why they are none.
+//!
+//! ```text
+//! Members ──▶ read()   event time, then every column in order  ──▶ Cells | (reason, detail)
+//!                                                                    └──▶ append()  ──▶ builders
+//! ```
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use sha2::{Digest, Sha256};
+
+use super::members::Members;
+use super::values::{Builder, Fit, Scalar, Times, fits, nested, scalar};
+use crate::event::{
+    Accept, Column, DecodeSpec, EXTRA, OnTypeError, RAW_RECORD, RECORD_SHA256, Reason,
+};
+
+/// Characters of a value that a reject's detail shows.
+const EXCERPT: usize = 64;
+
+/// One column and where its value is.
+#[derive(Debug)]
+struct Reading {
+    column: Column,
+    nested: bool,
+    node: usize,
+    /// JSON text of the default.
+    default: Option<String>,
+}
+
+/// A value that fits its column; texts are positions in the record or, if `spare`, in the row's
+/// scratch text.
+#[derive(Debug, Clone, Copy)]
+enum Cell {
+    Null,
+    Boolean(bool),
+    Integer(i64),
+    Double(f64),
+    Decimal(i128),
+    Text { spare: bool, start: usize, end: usize },
+    Nested { spare: bool, start: usize, end: usize },
+}
+
+/// The rows of a batch as they grow.
+#[derive(Debug)]
+pub(super) struct Rows {
+    readings: Vec<Reading>,
+    event_time: usize,
+    accept: Accept,
+    on_type_error: OnTypeError,
+    times: Times,
+    schema: SchemaRef,
+    builders: Vec<Builder>,
+    sha256: Option<Builder>,
+    raw_record: Builder,
+    extra: Builder,
+    cells: Vec<Cell>,
+    /// Texts that do not stand in the record as they are.
+    scratch: String,
+    /// Columns of the row that became null because their values did not fit.
+    misfits: Vec<usize>,
+    extra_text: String,
+    len: usize,
+}
+
+impl Rows {
+    /// `places` are the columns' nodes.
+    pub fn new(spec: &DecodeSpec, places: Vec<usize>) -> Self {
+        let mut fields: Vec<Field> = spec
+            .columns
+            .iter()
+            .map(|column| Field::new(&column.name, column.kind.arrow(spec.unit), true))
+            .collect();
+        let builders = fields.iter().map(|field| Builder::new(field.data_type())).collect();
+        if spec.record_sha256 {
+            fields.push(Field::new(RECORD_SHA256, DataType::Utf8, true));
+        }
+        fields.push(Field::new(RAW_RECORD, DataType::Int64, false));
+        fields.push(Field::new(EXTRA, DataType::Utf8, true));
+        let readings = spec
+            .columns
+            .iter()
+            .zip(places)
+            .map(|(column, node)| Reading {
+                nested: nested(&column.kind),
+                node,
+                default: column
+                    .default
+                    .as_ref()
+                    .filter(|default| !default.is_null())
+                    .map(ToString::to_string),
+                column: column.clone(),
+            })
+            .collect();
+        Self {
+            readings,
+            event_time: spec
+                .columns
+                .iter()
+                .position(|column| column.name == spec.event_time)
+                .unwrap_or(usize::MAX),
+            accept: spec.accept,
+            on_type_error: spec.on_type_error,
+            times: Times { unit: spec.unit, naive: spec.naive_timezone },
+            schema: Arc::new(Schema::new(fields)),
+            builders,
+            sha256: spec.record_sha256.then(|| Builder::new(&DataType::Utf8)),
+            raw_record: Builder::new(&DataType::Int64),
+            extra: Builder::new(&DataType::Utf8),
+            cells: vec![Cell::Null; spec.columns.len()],
+            scratch: String::new(),
+            misfits: Vec::new(),
+            extra_text: String::new(),
+            len: 0,
+        }
+    }
+
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Names of the columns that the last row has as null because their values did not fit.
+    pub fn nulled(&self) -> impl Iterator<Item = &str> {
+        self.misfits
+            .iter()
+            .filter_map(|column| self.readings.get(*column))
+            .map(|reading| reading.column.name.as_str())
+    }
+
+    /// Reads the record whose members are given and appends it, or says why it is no event.
+    pub fn push(
+        &mut self,
+        record: &str,
+        members: &mut Members,
+        number: u64,
+        arrival_ms: i64,
+    ) -> Result<(), (Reason, String)> {
+        self.scratch.clear();
+        self.misfits.clear();
+        let time = self.event_time(record, members, arrival_ms)?;
+        for i in 0..self.readings.len() {
+            let cell = if i == self.event_time {
+                Cell::Integer(time)
+            } else {
+                self.cell(i, record, members)?
+            };
+            if let Some(slot) = self.cells.get_mut(i) {
+                *slot = cell;
+            }
+        }
+        self.append(record, members, number);
+        Ok(())
+    }
+
+    /// The event time in the table's unit. It has no default: an event without a time is none.
+    fn event_time(
+        &self,
+        record: &str,
+        members: &Members,
+        arrival_ms: i64,
+    ) -> Result<i64, (Reason, String)> {
+        let Some(reading) = self.readings.get(self.event_time) else {
+            return Err((Reason::EventTime, "no column is the event time".to_owned()));
+        };
+        let name = &reading.column.name;
+        let Some(value) = members.slot(reading.node).text(record).filter(|value| *value != "null")
+        else {
+            return Err((Reason::EventTime, format!("`{name}` is missing")));
+        };
+        let Some(time) = self.times.read(value) else {
+            return Err((Reason::EventTime, format!("`{name}` is no time: {}", excerpt(value))));
+        };
+        if !self.accept.holds(time, self.times.unit, arrival_ms) {
+            let detail = format!("`{name}` is outside the accepted times: {}", excerpt(value));
+            return Err((Reason::OutOfRange, detail));
+        }
+        Ok(time)
+    }
+
+    #[inline]
+    fn cell(
+        &mut self,
+        index: usize,
+        record: &str,
+        members: &mut Members,
+    ) -> Result<Cell, (Reason, String)> {
+        let Some(reading) = self.readings.get(index) else {
+            return Ok(Cell::Null);
+        };
+        let slot = members.slot(reading.node);
+        let given = slot.text(record).filter(|value| *value != "null");
+        let (value, spare) = match (given, &reading.default) {
+            (Some(value), _) => (value, false),
+            (None, Some(default)) => (default.as_str(), true),
+            (None, None) if reading.column.required => {
+                let detail = format!("`{}` is required and missing", reading.column.name);
+                return Err((Reason::Missing, detail));
+            }
+            (None, None) => return Ok(Cell::Null),
+        };
+        let start = slot.start as usize;
+        let cell = if reading.nested {
+            match fits(&reading.column.kind, value, self.times, false) {
+                Fit::No => None,
+                fit => {
+                    if fit == Fit::Partly {
+                        members.force(reading.node);
+                    }
+                    Some(if spare {
+                        let (start, end) = spared(&mut self.scratch, value);
+                        Cell::Nested { spare, start, end }
+                    } else {
+                        Cell::Nested { spare, start, end: start + value.len() }
+                    })
+                }
+            }
+        } else {
+            scalar(&reading.column.kind, value, self.times).map(|scalar| match scalar {
+                Scalar::Null => Cell::Null,
+                Scalar::Boolean(value) => Cell::Boolean(value),
+                Scalar::Integer(value) => Cell::Integer(value),
+                Scalar::Double(value) => Cell::Double(value),
+                Scalar::Decimal(value) => Cell::Decimal(value),
+                Scalar::Text(Cow::Borrowed(text)) if !spare => {
+                    // Either the whole value or what is between its quotes.
+                    let start = start + (value.len() - text.len()) / 2;
+                    Cell::Text { spare, start, end: start + text.len() }
+                }
+                Scalar::Text(text) => {
+                    let (start, end) = spared(&mut self.scratch, &text);
+                    Cell::Text { spare: true, start, end }
+                }
+            })
+        };
+        if let Some(cell) = cell {
+            return Ok(cell);
+        }
+        if self.on_type_error == OnTypeError::Reject || reading.column.required {
+            let Column { name, kind, .. } = &reading.column;
+            return Err((Reason::Type, format!("`{name}` is no {kind}: {}", excerpt(value))));
+        }
+        members.force(reading.node);
+        self.misfits.push(index);
+        Ok(Cell::Null)
+    }
+
+    fn append(&mut self, record: &str, members: &Members, number: u64) {
+        let scratch = self.scratch.as_str();
+        let source = |spare: bool, start: usize, end: usize| {
+            let text = if spare { scratch } else { record };
+            text.get(start..end).unwrap_or_default()
+        };
+        for ((cell, builder), reading) in self.cells.iter().zip(&mut self.builders).zip(&self.readings) {
+            match *cell {
+                Cell::Null => builder.null(),
+                Cell::Text { spare, start, end } => builder.text(source(spare, start, end)),
+                Cell::Integer(value) => builder.long(value),
+                Cell::Boolean(value) => builder.scalar(&Scalar::Boolean(value)),
+                Cell::Double(value) => builder.scalar(&Scalar::Double(value)),
+                Cell::Decimal(value) => builder.scalar(&Scalar::Decimal(value)),
+                Cell::Nested { spare, start, end } => {
+                    builder.json(&reading.column.kind, source(spare, start, end), self.times);
+                }
+            }
+        }
+        if let Some(sha256) = &mut self.sha256 {
+            sha256.text(&hex::encode(Sha256::digest(record.as_bytes())));
+        }
+        self.raw_record.long(i64::try_from(number).unwrap_or(i64::MAX));
+        self.extra_text.clear();
+        if members.extra(record, &mut self.extra_text) {
+            self.extra.text(&self.extra_text);
+        } else {
+            self.extra.null();
+        }
+        self.len += 1;
+    }
+
+    /// The rows since the last time.
+    pub fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
+        let columns: Vec<ArrayRef> = self
+            .builders
+            .iter_mut()
+            .chain(&mut self.sha256)
+            .chain([&mut self.raw_record, &mut self.extra])
+            .map(Builder::finish)
+            .collect::<Result<_, _>>()?;
+        self.len = 0;
+        RecordBatch::try_new(Arc::clone(&self.schema), columns)
+    }
+}
+
+/// Keeps a text for the row; gives its place.
+fn spared(scratch: &mut String, text: &str) -> (usize, usize) {
+    let start = scratch.len();
+    scratch.push_str(text);
+    (start, scratch.len())
+}
+
+/// The start of a value, short enough for a line.
+fn excerpt(value: &str) -> String {
+    match value.char_indices().nth(EXCERPT) {
+        Some((end, _)) => format!("{}…", value.get(..end).unwrap_or_default()),
+        None => value.to_owned(),
+    }
+}
