@@ -8,6 +8,10 @@
 //! Never a directory listing: what is not in the log is not in the table. This room does not know
 //! what the files hold.
 
+mod tables;
+
+pub use tables::{Columns, SourceTables, columns, reject_fields, schema};
+
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, StringArray};

@@ -89,6 +89,13 @@ pub fn file_key(table: &str, partition_folder: &str, name: &str) -> String {
     }
 }
 
+/// The path of a key below a root in its store. Keys are taken as they are: the client's own joining
+/// would escape what Hive has escaped.
+pub fn below(root: &object_store::path::Path, key: &str) -> object_store::path::Path {
+    let joined = if root.as_ref().is_empty() { key.to_owned() } else { format!("{root}/{key}") };
+    object_store::path::Path::parse(&joined).unwrap_or_else(|_| root.clone())
+}
+
 /// The columns and values of a partition folder; `None` when it is no such folder.
 pub fn parse_partition(folder: &str) -> Option<Vec<(String, Option<String>)>> {
     if folder.is_empty() {

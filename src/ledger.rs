@@ -64,6 +64,14 @@ pub struct SourceState {
     pub balance: Balance,
 }
 
+/// A mart as the log knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MartState {
+    /// The commit that last built it.
+    pub commit: u64,
+    pub entry: MartEntry,
+}
+
 /// The lake as its log tells it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct State {
@@ -76,7 +84,7 @@ pub struct State {
     pub files: BTreeMap<String, File>,
     /// Columns by table.
     pub columns: BTreeMap<String, Vec<(String, String)>>,
-    pub marts: BTreeMap<String, MartEntry>,
+    pub marts: BTreeMap<String, MartState>,
 }
 
 impl State {
@@ -151,7 +159,8 @@ impl State {
             self.columns.insert(table.clone(), columns.clone());
         }
         for mart in &commit.marts {
-            self.marts.insert(mart.name.clone(), mart.clone());
+            let state = MartState { commit: commit.number, entry: mart.clone() };
+            self.marts.insert(mart.name.clone(), state);
         }
     }
 
@@ -170,9 +179,13 @@ impl State {
         self.files.values().filter(move |file| file.entry.table == table)
     }
 
-    /// What the content of a table follows from: the last commit that wrote one of its files.
+    /// The commit that the content of a table is of: of a mart the one that built it, which may
+    /// have given it no rows; of other tables the last that wrote a file.
     pub fn version(&self, table: &str) -> u64 {
-        self.table(table).map(|file| file.commit).max().unwrap_or(0)
+        match self.marts.get(table) {
+            Some(mart) => mart.commit,
+            None => self.table(table).map(|file| file.commit).max().unwrap_or(0),
+        }
     }
 }
 

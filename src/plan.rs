@@ -176,14 +176,14 @@ fn why_mart(
     moved: &BTreeSet<String>,
 ) -> Option<WhyMart> {
     let Some(built) = state.marts.get(&mart.name) else { return Some(WhyMart::First) };
-    if built.sql != mart.fingerprint {
+    if built.entry.sql != mart.fingerprint {
         return Some(WhyMart::SqlChanged);
     }
     let changed: Vec<String> = mart
         .inputs
         .iter()
         .filter(|&input| {
-            moved.contains(input) || built.inputs.get(input) != Some(&version(input, state, references))
+            moved.contains(input) || built.entry.inputs.get(input) != Some(&version(input, state, references))
         })
         .cloned()
         .collect();

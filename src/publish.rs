@@ -29,11 +29,13 @@
 
 mod collect;
 mod merge;
+mod ordered;
 mod parquet;
 mod stage;
 
 pub use collect::{Collected, Collector, Keyed};
-pub use merge::{Finished, Outputs, Tables, write};
+pub use merge::{Finished, KEPT_OBJECT, KEPT_RECORD, Outputs, RULE, Tables, write};
+pub use ordered::{Ordered, OrderedError};
 pub use parquet::{FileSettings, ParquetFile};
 pub use stage::{PublishError, publish, stage, sweep};
 

@@ -31,6 +31,10 @@ use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 
 use crate::event::{DecodeSpec, Reason};
+
+mod discover;
+
+pub use discover::{DiscoverError, Discovered, Found, Roots};
 use codec::Inflow;
 use frame::{Framer, Unit, readable};
 use members::Members;

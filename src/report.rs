@@ -196,7 +196,8 @@ impl Failure {
             | RunError::Ledger(LedgerError::Store(_))
             | RunError::Publish(PublishError::Store(_))
             | RunError::Discover(DiscoverError::Store(_)) => Exit::Store,
-            RunError::Ledger(LedgerError::Lost { .. }) | RunError::Locked { .. } => Exit::Busy,
+            RunError::Ledger(LedgerError::Lost { .. }) | RunError::Locked { .. }
+            | RunError::Publish(PublishError::Overtaken { .. }) => Exit::Busy,
             RunError::Ledger(
                 LedgerError::Damaged { .. } | LedgerError::Format { .. } | LedgerError::Gap { .. },
             )

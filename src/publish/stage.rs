@@ -20,6 +20,8 @@ pub enum PublishError {
     #[error("{url} is not what the log says was published there: something else writes into the lake; \
              `rawmart verify` names the files")]
     Foreign { url: String },
+    #[error("{url} is gone: another run has published this commit meanwhile; run again")]
+    Overtaken { url: String },
 }
 
 /// Brings local files under the staging folder of commit `n`, and removes them from local disk.
@@ -72,8 +74,9 @@ pub async fn publish(store: &Store, commit: &Commit, state: &State) -> Result<Pu
         let expected = state.files.get(&key).and_then(|file| file.etag.clone());
         async move {
             match store.publish(&entry.staged, &key, expected.as_deref()).await? {
-                Publish::Done { etag } => Ok(PublishedFile { key, etag }),
+                Publish::Done(put) => Ok(PublishedFile { key, etag: put.etag }),
                 Publish::Conflict => Err(PublishError::Foreign { url: store.url_of(&key) }),
+                Publish::StagedGone => Err(PublishError::Overtaken { url: store.url_of(&entry.staged) }),
             }
         }
     });

@@ -23,7 +23,8 @@ use futures::StreamExt;
 use tokio::sync::mpsc;
 
 use super::RunError;
-use crate::catalog::TableDefinition;
+use super::look::ListedSource;
+use crate::catalog::{SourceTables, TableDefinition};
 use crate::config::{Job, Source};
 use crate::dedup::{Dropped, EventId, Keys, Places, Sorter, Verdicts, sortable};
 use crate::event::{RAW_RECORD, Slicing, TimeUnit};
@@ -43,13 +44,6 @@ pub struct Absorbed {
     pub balance: Balance,
     /// Values that became null under `on_type_error = "null"`, by column.
     pub nulled: BTreeMap<String, u64>,
-}
-
-/// The tables of one source.
-pub struct SourceTables {
-    pub events: TableDefinition,
-    pub duplicates: TableDefinition,
-    pub rejects: TableDefinition,
 }
 
 /// How `--memory` is shared while a source is absorbed. The shares add up to less than the whole:
@@ -84,17 +78,16 @@ impl Shares {
 /// balance. Nothing is staged by then.
 pub async fn absorb(
     job: &Job,
-    source: &Source,
-    roots: &Roots,
-    objects: Vec<Found>,
+    listed: &ListedSource<'_>,
     tables: &SourceTables,
     commit: u64,
     folder: &Path,
     report: &Report,
 ) -> Result<Absorbed, RunError> {
+    let (source, roots, objects) = (listed.source, &listed.roots, &listed.found.objects);
     let slicing = Slicing { timezone: job.timezone, by: source.partition_by, slice_ms: source.slice_ms };
     let (sender, receiver) = mpsc::channel::<Fed>(job.threads.max(1));
-    let feeding = feed(roots, &objects, job.threads.max(1), sender);
+    let feeding = feed(roots, objects, job.threads.max(1), sender);
     let scan = Scan {
         job: job.clone(),
         source: source.clone(),

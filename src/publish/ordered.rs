@@ -1,0 +1,118 @@
+//! Rows that come ordered by their partition become one file a partition.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, RecordBatch, StringArray};
+use datafusion::error::DataFusionError;
+use datafusion::execution::SendableRecordBatchStream;
+use futures::StreamExt;
+
+use super::WriteError;
+use super::merge::Finished;
+use super::parquet::{FileSettings, ParquetFile};
+use crate::catalog::TableDefinition;
+use crate::layout;
+
+/// Writes the rows of one table: columns of the files first, then the partition columns.
+pub struct Ordered<'a> {
+    pub table: &'a TableDefinition,
+    pub settings: &'a FileSettings,
+    pub folder: &'a Path,
+}
+
+/// The rows failed, or their writing.
+#[derive(Debug, thiserror::Error)]
+pub enum OrderedError {
+    #[error(transparent)]
+    Rows(DataFusionError),
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+type Partition = Vec<(String, Option<String>)>;
+
+impl Ordered<'_> {
+    /// # Errors
+    /// What the stream of rows fails with; a full disk.
+    pub async fn write(&self, mut rows: SendableRecordBatchStream) -> Result<Vec<Finished>, OrderedError> {
+        let mut finished = Vec::new();
+        let mut open: Option<(Partition, ParquetFile)> = None;
+        if self.table.partition_columns.is_empty() {
+            // An unpartitioned table has its one file even without rows: readers look for it.
+            open = Some((Vec::new(), self.create(0)?));
+        }
+        while let Some(batch) = rows.next().await {
+            let batch = batch.map_err(OrderedError::Rows)?;
+            let width = self.table.schema.fields().len();
+            let own: Vec<usize> = (0..width).collect();
+            let columns = batch.project(&own).map_err(WriteError::from)?;
+            for (partition, from, to) in self.stretches(&batch, width) {
+                if open.as_ref().is_none_or(|(known, _)| *known != partition) {
+                    if let Some((known, file)) = open.take() {
+                        finished.push(self.close(known, file)?);
+                    }
+                    open = Some((partition, self.create(finished.len())?));
+                }
+                if let Some((_, file)) = &mut open {
+                    file.write(&columns.slice(from, to - from))?;
+                }
+            }
+        }
+        if let Some((known, file)) = open {
+            finished.push(self.close(known, file)?);
+        }
+        Ok(finished)
+    }
+
+    fn create(&self, number: usize) -> Result<ParquetFile, WriteError> {
+        let path = self.folder.join(format!("{}-{number}.parquet", self.table.name));
+        ParquetFile::create(path, Arc::clone(&self.table.schema), self.settings)
+    }
+
+    fn close(&self, partition: Partition, file: ParquetFile) -> Result<Finished, WriteError> {
+        let (path, rows, bytes) = file.finish()?;
+        Ok(Finished {
+            path,
+            table: self.table.name.clone(),
+            partition,
+            name: layout::file_name(0),
+            rows,
+            bytes,
+            times: None,
+        })
+    }
+
+    /// The stretches of rows that share a partition.
+    fn stretches(&self, batch: &RecordBatch, width: usize) -> Vec<(Partition, usize, usize)> {
+        let values: Vec<(&String, &StringArray)> = self
+            .table
+            .partition_columns
+            .iter()
+            .zip(batch.columns().iter().skip(width))
+            .map(|(name, column)| (name, column.as_string::<i32>()))
+            .collect();
+        let of = |row: usize| -> Partition {
+            values
+                .iter()
+                .map(|(name, column)| {
+                    let value = column.is_valid(row).then(|| column.value(row).to_owned());
+                    ((*name).clone(), value)
+                })
+                .collect()
+        };
+        let mut stretches: Vec<(Partition, usize, usize)> = Vec::new();
+        for row in 0..batch.num_rows() {
+            let same = row > 0
+                && values.iter().all(|(_, column)| {
+                    column.is_valid(row) == column.is_valid(row - 1)
+                        && (column.is_null(row) || column.value(row) == column.value(row - 1))
+                });
+            match stretches.last_mut() {
+                Some((_, _, to)) if same => *to = row + 1,
+                _ => stretches.push((of(row), row, row + 1)),
+            }
+        }
+        stretches
+    }
+}
