@@ -68,7 +68,7 @@ impl Job {
             return Ok(self.sources.iter().collect());
         }
         let known = || self.sources.iter().map(|source| source.name.as_str());
-        for name in names.iter().filter(|name| !known().any(|k| k == *name)) {
+        if let Some(name) = names.iter().find(|name| !known().any(|k| k == *name)) {
             return Err(ConfigError::Given {
                 name: "--source".to_owned(),
                 message: match table::nearest(name, known()) {
