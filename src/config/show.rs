@@ -22,7 +22,7 @@ impl Job {
     fn write(&self, out: &mut String) -> fmt::Result {
         writeln!(out, "# resolved from {:?}", self.file)?;
         line(out, "lake", text(&self.lake))?;
-        line(out, "timezone", text(&self.timezone))?;
+        line(out, "timezone", text(self.timezone))?;
         line(out, "memory", text(units::show_size(self.memory)))?;
         writeln!(out, "threads = {}", self.threads)?;
         for source in &self.sources {
