@@ -205,7 +205,9 @@ impl Failure {
             RunError::Discover(_)
             | RunError::Key(_)
             | RunError::Mart(_)
-            | RunError::UnknownSource { .. } => Exit::Usage,
+            | RunError::Config(_)
+            | RunError::Reference(_)
+            | RunError::NoReference { .. } => Exit::Usage,
             RunError::TooManyRejects { .. } | RunError::Changed { .. } | RunError::Vanished { .. } => {
                 Exit::Refused
             }

@@ -23,13 +23,13 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
 use crate::catalog::{SourceTables, TableDefinition};
-use crate::config::{Compression, Job, Source};
+use crate::config::{Compression, ConfigError, Job, Source};
 use crate::dedup::KeyError;
 use crate::engine::EngineError;
 use crate::event::Reason;
 use crate::layout;
 use crate::ledger::{self, Commit, LedgerError, SourceDelta, State};
-use crate::mart::MartError;
+use crate::mart::{MartError, ReferenceError};
 use crate::plan::{RunPlan, SourcePlan, Why};
 use crate::publish::{self, FileSettings, Finished, ParquetFile, PublishError, WriteError};
 use crate::raw::DiscoverError;
@@ -71,6 +71,10 @@ pub enum RunError {
     #[error(transparent)]
     Key(#[from] KeyError),
     #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+    #[error(transparent)]
     Mart(#[from] MartError),
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -78,8 +82,8 @@ pub enum RunError {
     Write(#[from] WriteError),
     #[error("another run holds the lake {lake}: wait for it to end, then run again")]
     Locked { lake: String },
-    #[error("--source {name}: no such source; the configuration has {known}")]
-    UnknownSource { name: String, known: String },
+    #[error("{url} does not exist: references.{name}.path names the file of the reference")]
+    NoReference { name: String, url: String },
     #[error(
         "{name}: {rejects} of {records} new records are rejects, more than max_rejects = {allowed}%; nothing was \
          published. Most frequent: {reasons}. Correct the columns, or accept them once with \

@@ -16,7 +16,7 @@ use crate::dedup::Keys;
 use crate::engine::Engine;
 use crate::event::Slicing;
 use crate::ledger::{SourceState, State};
-use crate::mart::{self, Graph, MartError};
+use crate::mart::{self, Graph};
 use crate::plan::{self, Listed, RunPlan};
 use crate::raw::{Decoder, Discovered, Roots};
 use crate::store::{Store, StoreSettings};
@@ -72,12 +72,7 @@ impl<'a> Looked<'a> {
         state: &State,
         spill: &Path,
     ) -> Result<Looked<'a>, RunError> {
-        for name in &options.sources {
-            if !job.sources.iter().any(|source| source.name == *name) {
-                let known: Vec<_> = job.sources.iter().map(|source| source.name.as_str()).collect();
-                return Err(RunError::UnknownSource { name: name.clone(), known: known.join(", ") });
-            }
-        }
+        let selected = job.select(&options.sources)?;
         check_rules(job)?;
         let engine = Engine::new(job.memory / 4 * 3, job.threads, &spill.join("engine"))?;
         let mut sources = Vec::new();
@@ -103,10 +98,8 @@ impl<'a> Looked<'a> {
             );
             mart_tables = graph.check(&engine, &schemas).await?;
         }
-        for source in &job.sources {
-            if options.sources.is_empty() || options.sources.contains(&source.name) {
-                sources.push(list(source, state).await?);
-            }
+        for source in selected {
+            sources.push(list(source, state).await?);
         }
         let listed: Vec<Listed<'_>> = sources
             .iter()
@@ -187,14 +180,12 @@ async fn read_references(
     for reference in job.references.iter().filter(|reference| used.contains(&reference.name.as_str())) {
         let bytes = fetch(&reference.url).await?;
         let Some(bytes) = bytes else {
-            return Err(MartError::reference(
-                &reference.name,
-                format!("{} does not exist; correct references.{}.path", reference.url, reference.name),
-            )
-            .into());
+            return Err(RunError::NoReference {
+                name: reference.name.clone(),
+                url: reference.url.clone(),
+            });
         };
-        let (schema, batches) = mart::read(reference, &bytes)
-            .map_err(|error| MartError::reference(&reference.name, error.to_string()))?;
+        let (schema, batches) = mart::read(reference, &bytes)?;
         let fingerprint = format!("sha256:{}", hex::encode(Sha256::digest(&bytes)));
         tables.insert(reference.name.clone(), ReferenceTable { schema, batches, fingerprint });
     }
