@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use super::members::Members;
 use super::values::{Builder, Fit, Scalar, Times, fits, nested, scalar};
 use crate::event::{
-    Accept, Column, DecodeSpec, EXTRA, OnTypeError, RAW_RECORD, RECORD_SHA256, Reason,
+    Accept, Column, ColumnType, DecodeSpec, EXTRA, OnTypeError, RAW_RECORD, RECORD_SHA256, Reason,
 };
 
 /// Characters of a value that a reject's detail shows.
@@ -188,7 +188,7 @@ impl Rows {
         let Some(value) = members
             .slot(reading.node)
             .text(record)
-            .filter(|value| *value != "null")
+            .filter(|value| !is_null(value))
         else {
             return Err((Reason::EventTime, format!("`{name}` is missing")));
         };
@@ -216,7 +216,7 @@ impl Rows {
             return Ok(Cell::Null);
         };
         let slot = members.slot(reading.node);
-        let given = slot.text(record).filter(|value| *value != "null");
+        let given = slot.text(record).filter(|value| !is_null(value));
         let (value, spare) = match (given, &reading.default) {
             (Some(value), _) => (value, false),
             (None, Some(default)) => (default.as_str(), true),
@@ -227,6 +227,19 @@ impl Rows {
             (None, None) => return Ok(Cell::Null),
         };
         let start = slot.start as usize;
+        // Most values are plain strings: their place is all there is to read.
+        if reading.column.kind == ColumnType::String
+            && !spare
+            && value.starts_with('"')
+            && memchr::memchr(b'\\', value.as_bytes()).is_none()
+        {
+            let end = start + value.len() - 1;
+            return Ok(Cell::Text {
+                spare,
+                start: start + 1,
+                end,
+            });
+        }
         let cell = if reading.nested {
             match fits(&reading.column.kind, value, self.times, false) {
                 Fit::No => None,
@@ -337,6 +350,12 @@ impl Rows {
         self.len = 0;
         RecordBatch::try_new(Arc::clone(&self.schema), columns)
     }
+}
+
+/// Whether a valid JSON value is `null`: nothing else starts with that letter.
+#[inline]
+fn is_null(value: &str) -> bool {
+    value.as_bytes().first() == Some(&b'n')
 }
 
 /// Keeps a text for the row; gives its place.
