@@ -137,54 +137,61 @@ impl Decoder {
         let (mut row_bytes, mut reject_bytes) = (0, 0);
         let rows = &mut self.rows;
         let mut inflow = Inflow::new(pieces);
-        self.framer.run(&mut inflow, &mut self.members, &mut |unit, members| {
-            counts.records += 1;
-            let reject = match unit {
-                Unit::Object { offset, text } => {
-                    match rows.push(text, members, counts.records, arrival_ms) {
-                        Ok(()) => {
-                            counts.events += 1;
-                            for column in rows.nulled() {
-                                *counts.nulled.entry(column.to_owned()).or_default() += 1;
+        self.framer
+            .run(&mut inflow, &mut self.members, &mut |unit, members| {
+                counts.records += 1;
+                let reject = match unit {
+                    Unit::Object { offset, text } => {
+                        match rows.push(text, members, counts.records, arrival_ms) {
+                            Ok(()) => {
+                                counts.events += 1;
+                                for column in rows.nulled() {
+                                    *counts.nulled.entry(column.to_owned()).or_default() += 1;
+                                }
+                                row_bytes += text.len();
+                                if rows.len() >= BATCH_ROWS || row_bytes >= BATCH_BYTES {
+                                    row_bytes = 0;
+                                    out(Decoded::Events(rows.finish()?))?;
+                                }
+                                return Ok(());
                             }
-                            row_bytes += text.len();
-                            if rows.len() >= BATCH_ROWS || row_bytes >= BATCH_BYTES {
-                                row_bytes = 0;
-                                out(Decoded::Events(rows.finish()?))?;
-                            }
-                            return Ok(());
+                            Err((reason, detail)) => Reject {
+                                raw_record: counts.records,
+                                raw_offset: offset,
+                                raw_bytes: text.len() as u64,
+                                reason,
+                                detail,
+                                raw_text: text
+                                    .get(..text.floor_char_boundary(frame::HEAD))
+                                    .unwrap_or_default()
+                                    .to_owned(),
+                            },
                         }
-                        Err((reason, detail)) => Reject {
-                            raw_record: counts.records,
-                            raw_offset: offset,
-                            raw_bytes: text.len() as u64,
-                            reason,
-                            detail,
-                            raw_text: text
-                                .get(..text.floor_char_boundary(frame::HEAD))
-                                .unwrap_or_default()
-                                .to_owned(),
-                        },
                     }
+                    Unit::Bad {
+                        offset,
+                        bytes,
+                        head,
+                        reason,
+                        detail,
+                    } => Reject {
+                        raw_record: counts.records,
+                        raw_offset: offset,
+                        raw_bytes: bytes,
+                        reason,
+                        detail,
+                        raw_text: readable(head, bytes > head.len() as u64),
+                    },
+                };
+                *counts.rejects.entry(reject.reason).or_default() += 1;
+                reject_bytes += reject.raw_text.len();
+                rejects.push(reject);
+                if rejects.len() >= BATCH_ROWS || reject_bytes >= BATCH_BYTES {
+                    reject_bytes = 0;
+                    out(Decoded::Rejects(std::mem::take(&mut rejects)))?;
                 }
-                Unit::Bad { offset, bytes, head, reason, detail } => Reject {
-                    raw_record: counts.records,
-                    raw_offset: offset,
-                    raw_bytes: bytes,
-                    reason,
-                    detail,
-                    raw_text: readable(head, bytes > head.len() as u64),
-                },
-            };
-            *counts.rejects.entry(reject.reason).or_default() += 1;
-            reject_bytes += reject.raw_text.len();
-            rejects.push(reject);
-            if rejects.len() >= BATCH_ROWS || reject_bytes >= BATCH_BYTES {
-                reject_bytes = 0;
-                out(Decoded::Rejects(std::mem::take(&mut rejects)))?;
-            }
-            Ok(())
-        })?;
+                Ok(())
+            })?;
         (counts.sha256, counts.bytes) = inflow.finish()?;
         if self.rows.len() > 0 {
             out(Decoded::Events(self.rows.finish()?))?;

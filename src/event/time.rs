@@ -81,7 +81,9 @@ impl Accept {
     pub fn holds(self, time: i64, unit: TimeUnit, arrival_ms: i64) -> bool {
         let scale = unit.per_second() / 1_000;
         let from = self.from_ms.saturating_mul(scale);
-        let until = arrival_ms.saturating_add(self.ahead_ms).saturating_mul(scale);
+        let until = arrival_ms
+            .saturating_add(self.ahead_ms)
+            .saturating_mul(scale);
         from <= time && time <= until
     }
 }
@@ -187,7 +189,12 @@ impl<'a> Decimal<'a> {
         if whole.is_empty() && fraction.is_empty() {
             point = 0;
         }
-        Some(Self { negative, whole, fraction, point })
+        Some(Self {
+            negative,
+            whole,
+            fraction,
+            point,
+        })
     }
 
     /// Digits before the point; zero or less for numbers below one.
@@ -196,7 +203,10 @@ impl<'a> Decimal<'a> {
     }
 
     fn digits(&self) -> impl Iterator<Item = u8> + '_ {
-        self.whole.iter().chain(self.fraction).map(|digit| digit - b'0')
+        self.whole
+            .iter()
+            .chain(self.fraction)
+            .map(|digit| digit - b'0')
     }
 
     /// value × 10^shift, cut after the point, and whether anything but zeros was cut; `None` when it
@@ -238,12 +248,18 @@ impl<'a> Decimal<'a> {
 }
 
 fn split_digits(text: &[u8]) -> (&[u8], &[u8]) {
-    let end = text.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
+    let end = text
+        .iter()
+        .position(|byte| !byte.is_ascii_digit())
+        .unwrap_or(text.len());
     text.split_at(end)
 }
 
 fn leading_zeros(digits: &[u8]) -> usize {
-    digits.iter().position(|digit| *digit != b'0').unwrap_or(digits.len())
+    digits
+        .iter()
+        .position(|digit| *digit != b'0')
+        .unwrap_or(digits.len())
 }
 
 /// Two ASCII digits.
@@ -368,7 +384,9 @@ mod tests {
 
     #[test]
     fn everyday_spellings_of_one_instant() {
-        let expected = DateTime::parse_from_rfc3339("2019-04-02T09:05:00Z").unwrap().timestamp_millis();
+        let expected = DateTime::parse_from_rfc3339("2019-04-02T09:05:00Z")
+            .unwrap()
+            .timestamp_millis();
         for text in [
             "2019-04-02T09:05:00Z",
             "2019-04-02t09:05:00z",
@@ -404,7 +422,11 @@ mod tests {
             ("-1", -1_000, -1_000_000),
             ("-1.0005", -1_001, -1_000_500),
             ("-100000000000.5", -100_000_000_001, -100_000_000_000_500),
-            ("-1554195900000000001", -1_554_195_900_001, -1_554_195_900_000_001),
+            (
+                "-1554195900000000001",
+                -1_554_195_900_001,
+                -1_554_195_900_000_001,
+            ),
             ("0", 0, 0),
             ("-0", 0, 0),
             ("0e99999999999999999999", 0, 0),
@@ -412,15 +434,31 @@ mod tests {
             ("1e-99999999999999999999", 0, 0),
             ("-1e-99999999999999999999", -1, -1),
             ("99999999999", 99_999_999_999_000, 99_999_999_999_000_000),
-            ("99999999999.9999", 99_999_999_999_999, 99_999_999_999_999_900),
+            (
+                "99999999999.9999",
+                99_999_999_999_999,
+                99_999_999_999_999_900,
+            ),
             ("100000000000", 100_000_000_000, 100_000_000_000_000),
             ("99999999999999", 99_999_999_999_999, 99_999_999_999_999_000),
             ("100000000000000", 100_000_000_000, 100_000_000_000_000),
-            ("99999999999999999", 99_999_999_999_999, 99_999_999_999_999_999),
+            (
+                "99999999999999999",
+                99_999_999_999_999,
+                99_999_999_999_999_999,
+            ),
             ("100000000000000000", 100_000_000_000, 100_000_000_000_000),
             ("0.00000001e19", 100_000_000_000, 100_000_000_000_000),
-            ("0000-01-01T00:00:00Z", -62_167_219_200_000, -62_167_219_200_000_000),
-            ("9999-12-31T23:59:59.999999Z", 253_402_300_799_999, 253_402_300_799_999_999),
+            (
+                "0000-01-01T00:00:00Z",
+                -62_167_219_200_000,
+                -62_167_219_200_000_000,
+            ),
+            (
+                "9999-12-31T23:59:59.999999Z",
+                253_402_300_799_999,
+                253_402_300_799_999_999,
+            ),
         ] {
             assert_eq!(read_time(text, TimeUnit::Ms, None), Some(ms), "{text} ms");
             assert_eq!(read_time(text, TimeUnit::Us, None), Some(us), "{text} us");
@@ -430,16 +468,47 @@ mod tests {
     #[test]
     fn what_is_no_time_is_unreadable() {
         for text in [
-            "", "now", "2019", "-", "+5", "01", "1.", ".5", "1e", "1e+", "0x10", "NaN", "1 ", " 1",
-            "1e30", "1e99999999999999999999", "-1e40",
-            "2019-04-02", "2019-04-02T", "2019-04-02T09", "2019-04-02T09:05",
-            "2019-04-02T09:05:00", "2019-04-02T09:05:00.Z", "2019-04-02T09:05.5Z",
-            "2019-02-29T00:00:00Z", "2019-13-01T00:00:00Z", "2019-00-01T00:00:00Z",
-            "2019-04-31T00:00:00Z", "2019-04-02T24:00:00Z", "2019-04-02T09:60:00Z",
-            "2019-04-02T09:05:60Z", "2019-04-02T23:59:61Z", "2019-04-02T09:05:00+24:00",
-            "2019-04-02T09:05:00+09:0", "2019-04-02T09:05:00+9", "2019-04-02T09:05:00 ",
-            "2019-04-02T09:05:00ZZ", "2019-04-02_09:05:00Z", "2019-4-02T09:05:00Z",
-            "2019-04-02T09:05:00 UTC", "2019-04-02  09:05:00Z", "2019-04-02T09:05:00+09:00Z",
+            "",
+            "now",
+            "-",
+            "+5",
+            "01",
+            "1.",
+            ".5",
+            "1e",
+            "1e+",
+            "0x10",
+            "NaN",
+            "1 ",
+            " 1",
+            "1e30",
+            "1e99999999999999999999",
+            "-1e40",
+            "2019-04-02",
+            "2019-04-02T",
+            "2019-04-02T09",
+            "2019-04-02T09:05",
+            "2019-04-02T09:05:00",
+            "2019-04-02T09:05:00.Z",
+            "2019-04-02T09:05.5Z",
+            "2019-02-29T00:00:00Z",
+            "2019-13-01T00:00:00Z",
+            "2019-00-01T00:00:00Z",
+            "2019-04-31T00:00:00Z",
+            "2019-04-02T24:00:00Z",
+            "2019-04-02T09:60:00Z",
+            "2019-04-02T09:05:60Z",
+            "2019-04-02T23:59:61Z",
+            "2019-04-02T09:05:00+24:00",
+            "2019-04-02T09:05:00+09:0",
+            "2019-04-02T09:05:00+9",
+            "2019-04-02T09:05:00 ",
+            "2019-04-02T09:05:00ZZ",
+            "2019-04-02_09:05:00Z",
+            "2019-4-02T09:05:00Z",
+            "2019-04-02T09:05:00 UTC",
+            "2019-04-02  09:05:00Z",
+            "2019-04-02T09:05:00+09:00Z",
         ] {
             assert_eq!(ms(text), None, "{text}");
         }
@@ -455,12 +524,27 @@ mod tests {
     fn a_naive_time_takes_the_zone_and_an_offset_never_does() {
         let zone = |name: &str| Some(name.parse::<Zone>().unwrap());
         let read = |text, name| read_time(text, TimeUnit::Ms, zone(name));
-        assert_eq!(read("2019-04-02 09:05:00", "Asia/Seoul"), ms("2019-04-02T00:05:00Z"));
-        assert_eq!(read("2019-04-02 09:05:00Z", "Asia/Seoul"), ms("2019-04-02T09:05:00Z"));
+        assert_eq!(
+            read("2019-04-02 09:05:00", "Asia/Seoul"),
+            ms("2019-04-02T00:05:00Z")
+        );
+        assert_eq!(
+            read("2019-04-02 09:05:00Z", "Asia/Seoul"),
+            ms("2019-04-02T09:05:00Z")
+        );
         // Shown twice: the first. Skipped: as if the clock had not been changed yet.
-        assert_eq!(read("2019-11-03 01:30:00", "America/New_York"), ms("2019-11-03T05:30:00Z"));
-        assert_eq!(read("2019-03-10 02:30:00", "America/New_York"), ms("2019-03-10T07:30:00Z"));
-        assert_eq!(read("2011-12-30 12:00", "Pacific/Apia"), ms("2011-12-30T22:00:00Z"));
+        assert_eq!(
+            read("2019-11-03 01:30:00", "America/New_York"),
+            ms("2019-11-03T05:30:00Z")
+        );
+        assert_eq!(
+            read("2019-03-10 02:30:00", "America/New_York"),
+            ms("2019-03-10T07:30:00Z")
+        );
+        assert_eq!(
+            read("2011-12-30 12:00", "Pacific/Apia"),
+            ms("2011-12-30T22:00:00Z")
+        );
     }
 
     #[test]
@@ -473,7 +557,13 @@ mod tests {
             assert_eq!(read_date(&text), Some(days), "{text}");
             date += Duration::days(13);
         }
-        for text in ["2019-4-2", "2019-04-02T00:00:00Z", "20190402", "2019-02-29", ""] {
+        for text in [
+            "2019-4-2",
+            "2019-04-02T00:00:00Z",
+            "20190402",
+            "2019-02-29",
+            "",
+        ] {
             assert_eq!(read_date(text), None, "{text}");
         }
     }
@@ -490,18 +580,28 @@ mod tests {
             ("1e2", 3, 0, Some(100)),
             ("1e3", 3, 0, None),
             ("0e999", 1, 0, Some(0)),
-            ("99999999999999999999999999999999999999", 38, 0, Some(10i128.pow(38) - 1)),
+            (
+                "99999999999999999999999999999999999999",
+                38,
+                0,
+                Some(10i128.pow(38) - 1),
+            ),
             ("100000000000000000000000000000000000000", 38, 0, None),
             ("0.00000000000000000000000000000000000001", 38, 38, Some(1)),
         ] {
-            let read = Decimal::parse(text.as_bytes()).unwrap().exact(precision, scale);
+            let read = Decimal::parse(text.as_bytes())
+                .unwrap()
+                .exact(precision, scale);
             assert_eq!(read, expected, "{text}");
         }
     }
 
     #[test]
     fn accept_is_inclusive_and_counts_from_arrival() {
-        let accept = Accept { from_ms: 1_000, ahead_ms: 500 };
+        let accept = Accept {
+            from_ms: 1_000,
+            ahead_ms: 500,
+        };
         for (time, held) in [(999, false), (1_000, true), (2_500, true), (2_501, false)] {
             assert_eq!(accept.holds(time, TimeUnit::Ms, 2_000), held, "{time}");
         }

@@ -38,10 +38,18 @@ pub(super) enum Flow {
 enum Codec {
     None,
     /// Between members, where zeros may be.
-    GzipHead { members: u64 },
-    Gzip { inflate: Decompress, members: u64 },
+    GzipHead {
+        members: u64,
+    },
+    Gzip {
+        inflate: Decompress,
+        members: u64,
+    },
     /// `open` is true inside a frame.
-    Zstd { decoder: Zstd<'static>, open: bool },
+    Zstd {
+        decoder: Zstd<'static>,
+        open: bool,
+    },
 }
 
 /// The decompressed bytes of one raw object.
@@ -127,7 +135,8 @@ impl<'a> Inflow<'a> {
                 continue;
             }
             let count = self.piece.len().min(BLOCK - self.block.len());
-            self.block.extend_from_slice(self.piece.get(..count).unwrap_or_default());
+            self.block
+                .extend_from_slice(self.piece.get(..count).unwrap_or_default());
             self.piece.advance(count);
         }
         Ok(())
@@ -139,7 +148,10 @@ impl<'a> Inflow<'a> {
         if block.starts_with(&GZIP) || block == [0x1F] {
             Ok(Codec::GzipHead { members: 0 })
         } else if block.starts_with(&ZSTD) || (block.len() > 1 && ZSTD.starts_with(block)) {
-            Ok(Codec::Zstd { decoder: Zstd::new()?, open: false })
+            Ok(Codec::Zstd {
+                decoder: Zstd::new()?,
+                open: false,
+            })
         } else {
             Ok(Codec::None)
         }
@@ -154,7 +166,11 @@ impl<'a> Inflow<'a> {
             Codec::None => {
                 out.extend_from_slice(input);
                 self.refill()?;
-                Ok(if self.block.is_empty() { Flow::End } else { Flow::More })
+                Ok(if self.block.is_empty() {
+                    Flow::End
+                } else {
+                    Flow::More
+                })
             }
             Codec::GzipHead { members } => {
                 let members = *members;
@@ -163,7 +179,11 @@ impl<'a> Inflow<'a> {
                     let zeros = input.iter().take_while(|byte| **byte == 0).count();
                     self.taken += zeros;
                     if zeros == input.len() {
-                        return Ok(if input.is_empty() { Flow::End } else { Flow::More });
+                        return Ok(if input.is_empty() {
+                            Flow::End
+                        } else {
+                            Flow::More
+                        });
                     }
                     if input.get(zeros) != Some(&GZIP[0]) {
                         return Ok(Flow::Broken(format!(
@@ -171,7 +191,10 @@ impl<'a> Inflow<'a> {
                         )));
                     }
                 }
-                *codec = Codec::Gzip { inflate: Decompress::new_gzip(15), members: members + 1 };
+                *codec = Codec::Gzip {
+                    inflate: Decompress::new_gzip(15),
+                    members: members + 1,
+                };
                 Ok(Flow::More)
             }
             Codec::Gzip { inflate, members } => {

@@ -116,9 +116,9 @@ impl Framer {
             let verdict = match rest {
                 [] if whole => return Ok(()),
                 [] | [b'\\'] | [0xEF] | [0xEF, 0xBB] if !whole => Verdict::Short,
-                [b'{', ..] => {
-                    judge(rest, self.longest, self.limits, whole, |text| members.read(text))
-                }
+                [b'{', ..] => judge(rest, self.longest, self.limits, whole, |text| {
+                    members.read(text)
+                }),
                 _ => Verdict::Failed(Failure {
                     at: 0,
                     reason: Reason::NotJson,
@@ -217,12 +217,19 @@ impl Framer {
         let bytes = self.base + at as u64 - offset;
         let (reason, detail) = match &self.ended {
             Ended::Torn(reason, detail) if torn => (*reason, detail.clone()),
-            _ if failure.at == 0 && starts_other_value(&self.head) => {
-                (Reason::NotObject, "a JSON value that is no object".to_owned())
-            }
+            _ if failure.at == 0 && starts_other_value(&self.head) => (
+                Reason::NotObject,
+                "a JSON value that is no object".to_owned(),
+            ),
             _ => (failure.reason, failure.detail),
         };
-        let unit = Unit::Bad { offset, bytes, head: &self.head, reason, detail };
+        let unit = Unit::Bad {
+            offset,
+            bytes,
+            head: &self.head,
+            reason,
+            detail,
+        };
         take(unit, members)?;
         Ok((!torn).then_some(at))
     }
@@ -231,7 +238,8 @@ impl Framer {
     fn keep(&mut self, from: usize, to: usize) {
         let room = HEAD - self.head.len();
         let to = to.min(from.saturating_add(room));
-        self.head.extend_from_slice(self.buffer.get(from..to).unwrap_or_default());
+        self.head
+            .extend_from_slice(self.buffer.get(from..to).unwrap_or_default());
     }
 
     /// Lets go what is before `at` and reads until what is left has doubled.
@@ -247,7 +255,8 @@ impl Framer {
             }
             let limit = self.limits.max_object_bytes;
             if self.base + self.buffer.len() as u64 > limit {
-                self.buffer.truncate(usize::try_from(limit - self.base).unwrap_or(usize::MAX));
+                self.buffer
+                    .truncate(usize::try_from(limit - self.base).unwrap_or(usize::MAX));
                 let detail = format!("more than {limit} decompressed bytes");
                 self.ended = Ended::Torn(Reason::ObjectTooLarge, detail);
             }
@@ -290,13 +299,17 @@ fn judge(
             let detail = format!("larger than {longest} bytes");
             (longest, Reason::TooLarge, detail)
         }
-        Err(Stop::Short) if whole => {
-            (text.len(), Reason::NotJson, "the object is cut off".to_owned())
-        }
+        Err(Stop::Short) if whole => (
+            text.len(),
+            Reason::NotJson,
+            "the object is cut off".to_owned(),
+        ),
         Err(Stop::Short) => return Verdict::Short,
-        Err(Stop::Bad { at, wanted }) => {
-            (at, Reason::NotJson, format!("expected {wanted} at byte {at}"))
-        }
+        Err(Stop::Bad { at, wanted }) => (
+            at,
+            Reason::NotJson,
+            format!("expected {wanted} at byte {at}"),
+        ),
         Err(Stop::Deep { at }) => {
             let detail = format!("deeper than {} levels at byte {at}", limits.max_depth);
             (at, Reason::TooDeep, detail)

@@ -113,7 +113,11 @@ pub(super) fn number(text: &[u8], mut at: usize) -> Result<usize, Stop> {
     if byte(text, at)? == b'-' {
         at += 1;
     }
-    at = if byte(text, at)? == b'0' { at + 1 } else { digits(text, at)? };
+    at = if byte(text, at)? == b'0' {
+        at + 1
+    } else {
+        digits(text, at)?
+    };
     if text.get(at) == Some(&b'.') {
         at = digits(text, at + 1)?;
     }
@@ -158,7 +162,10 @@ pub(super) struct Skipper {
 
 impl Skipper {
     pub fn new(max_depth: u32) -> Self {
-        Self { max_depth: max_depth as usize, open: Vec::new() }
+        Self {
+            max_depth: max_depth as usize,
+            open: Vec::new(),
+        }
     }
 
     /// The end of the value that starts at `at`, `depth` brackets deep.
@@ -174,7 +181,11 @@ impl Skipper {
     /// Fails when a bracket at `at` would be the level after `depth` and that is too deep.
     #[inline(always)]
     pub fn enter(&self, at: usize, depth: usize) -> Result<(), Stop> {
-        if depth >= self.max_depth { Err(Stop::Deep { at }) } else { Ok(()) }
+        if depth >= self.max_depth {
+            Err(Stop::Deep { at })
+        } else {
+            Ok(())
+        }
     }
 
     /// The end of the object or array that opens at `at`.
@@ -335,7 +346,11 @@ pub(super) struct Member<'a> {
 
 impl<'a> Members<'a> {
     pub fn of(text: &'a str, skipper: &'a mut Skipper) -> Self {
-        Self { text, at: 1, skipper }
+        Self {
+            text,
+            at: 1,
+            skipper,
+        }
     }
 }
 
@@ -355,7 +370,10 @@ impl<'a> Iterator for Members<'a> {
         let name = self.text.get(at + 1..name_end)?;
         let start = colon(bytes, name_end + 1).ok()?;
         self.at = self.skipper.value(bytes, start, 0).ok()?;
-        Some(Member { name, value: self.text.get(start..self.at)? })
+        Some(Member {
+            name,
+            value: self.text.get(start..self.at)?,
+        })
     }
 }
 
@@ -368,7 +386,11 @@ pub(super) struct Items<'a> {
 
 impl<'a> Items<'a> {
     pub fn of(text: &'a str, skipper: &'a mut Skipper) -> Self {
-        Self { text, at: 1, skipper }
+        Self {
+            text,
+            at: 1,
+            skipper,
+        }
     }
 }
 

@@ -69,13 +69,21 @@ impl Names {
     /// The index of `name`; `guess` is looked at first.
     #[inline]
     fn find(&self, name: &[u8], guess: usize) -> Option<usize> {
-        if self.names.get(guess).is_some_and(|(known, _)| **known == *name) {
+        if self
+            .names
+            .get(guess)
+            .is_some_and(|(known, _)| **known == *name)
+        {
             return Some(guess);
         }
         let mut probe = Self::hash(name);
         while let Some(slot) = self.table.get(probe & self.table.len().wrapping_sub(1)) {
             let index = (*slot as usize).checked_sub(1)?;
-            if self.names.get(index).is_some_and(|(known, _)| **known == *name) {
+            if self
+                .names
+                .get(index)
+                .is_some_and(|(known, _)| **known == *name)
+            {
                 return Some(index);
             }
             probe += 1;
@@ -194,7 +202,10 @@ impl Members {
         let mut last = usize::MAX;
         loop {
             if byte(text, at)? != b'"' {
-                return Err(Stop::Bad { at, wanted: "a name in quotes" });
+                return Err(Stop::Bad {
+                    at,
+                    wanted: "a name in quotes",
+                });
             }
             let (quote, escaped) = string(text, at + 1)?;
             let name = text.get(at + 1..quote).unwrap_or_default();
@@ -215,7 +226,9 @@ impl Members {
                 } else {
                     names.find(name, guess)
                 }?;
-                if index != guess && let Some(next) = names.next.get_mut(last) {
+                if index != guess
+                    && let Some(next) = names.next.get_mut(last)
+                {
                     *next = u32::try_from(index).unwrap_or(0);
                 }
                 guess = names.next.get(index).map_or(0, |next| *next as usize);
@@ -241,14 +254,25 @@ impl Members {
             match byte(text, at)? {
                 b',' => at = space(text, at + 1),
                 b'}' => return Ok(at + 1),
-                _ => return Err(Stop::Bad { at, wanted: "`,` or `}`" }),
+                _ => {
+                    return Err(Stop::Bad {
+                        at,
+                        wanted: "`,` or `}`",
+                    });
+                }
             }
         }
     }
 
     /// The value of a node; gives its end. What an earlier member of this name held is forgotten.
     #[inline]
-    fn named(&mut self, text: &[u8], mut entry: Entry, depth: usize, keep: bool) -> Result<usize, Stop> {
+    fn named(
+        &mut self,
+        text: &[u8],
+        mut entry: Entry,
+        depth: usize,
+        keep: bool,
+    ) -> Result<usize, Stop> {
         let (start, id) = (entry.start as usize, entry.node as usize);
         let Some(node) = self.nodes.get(id) else {
             return self.skipper.value(text, start, depth);
@@ -304,7 +328,11 @@ impl Members {
             return;
         }
         let at = self.entries.partition_point(|entry| entry.name < slot.name);
-        if self.entries.get(at).is_none_or(|entry| entry.name != slot.name) {
+        if self
+            .entries
+            .get(at)
+            .is_none_or(|entry| entry.name != slot.name)
+        {
             let entry = Entry {
                 name: slot.name,
                 name_end: slot.name_end,
@@ -387,7 +415,11 @@ impl Members {
                 continue;
             };
             let name = slice(record, entry.name + 1, entry.name_end - 1);
-            let name = if entry.escaped { unescape(name) } else { Cow::Borrowed(name) };
+            let name = if entry.escaped {
+                unescape(name)
+            } else {
+                Cow::Borrowed(name)
+            };
             if let Some(earlier) = seen.insert(name, i)
                 && let Some(last) = last.get_mut(earlier)
             {
@@ -406,7 +438,12 @@ fn slice(record: &str, start: u32, end: u32) -> &str {
 fn child(nodes: &mut Vec<Node>, parent: usize, name: &str) -> usize {
     let id = nodes.len();
     if let Some(node) = nodes.get_mut(parent) {
-        if let Some((_, known)) = node.names.names.iter().find(|(known, _)| **known == *name.as_bytes()) {
+        if let Some((_, known)) = node
+            .names
+            .names
+            .iter()
+            .find(|(known, _)| **known == *name.as_bytes())
+        {
             return *known as usize;
         }
         node.names.names.push((name.as_bytes().into(), id as u32));

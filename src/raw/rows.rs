@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use super::members::Members;
 use super::values::{Builder, Fit, Scalar, Times, fits, nested, scalar};
 use crate::event::{
-    Accept, Column, DecodeSpec, EXTRA, OnTypeError, RAW_RECORD, RECORD_SHA256, Reason,
+    Accept, Column, ColumnType, DecodeSpec, EXTRA, OnTypeError, RAW_RECORD, RECORD_SHA256, Reason,
 };
 
 /// Characters of a value that a reject's detail shows.
@@ -41,8 +41,16 @@ enum Cell {
     Integer(i64),
     Double(f64),
     Decimal(i128),
-    Text { spare: bool, start: usize, end: usize },
-    Nested { spare: bool, start: usize, end: usize },
+    Text {
+        spare: bool,
+        start: usize,
+        end: usize,
+    },
+    Nested {
+        spare: bool,
+        start: usize,
+        end: usize,
+    },
 }
 
 /// The rows of a batch as they grow.
@@ -75,7 +83,10 @@ impl Rows {
             .iter()
             .map(|column| Field::new(&column.name, column.kind.arrow(spec.unit), true))
             .collect();
-        let builders = fields.iter().map(|field| Builder::new(field.data_type())).collect();
+        let builders = fields
+            .iter()
+            .map(|field| Builder::new(field.data_type()))
+            .collect();
         if spec.record_sha256 {
             fields.push(Field::new(RECORD_SHA256, DataType::Utf8, true));
         }
@@ -105,7 +116,10 @@ impl Rows {
                 .unwrap_or(usize::MAX),
             accept: spec.accept,
             on_type_error: spec.on_type_error,
-            times: Times { unit: spec.unit, naive: spec.naive_timezone },
+            times: Times {
+                unit: spec.unit,
+                naive: spec.naive_timezone,
+            },
             schema: Arc::new(Schema::new(fields)),
             builders,
             sha256: spec.record_sha256.then(|| Builder::new(&DataType::Utf8)),
@@ -171,12 +185,18 @@ impl Rows {
             return Err((Reason::EventTime, "no column is the event time".to_owned()));
         };
         let name = &reading.column.name;
-        let Some(value) = members.slot(reading.node).text(record).filter(|value| *value != "null")
+        let Some(value) = members
+            .slot(reading.node)
+            .text(record)
+            .filter(|value| !is_null(value))
         else {
             return Err((Reason::EventTime, format!("`{name}` is missing")));
         };
         let Some(time) = self.times.read(value) else {
-            return Err((Reason::EventTime, format!("`{name}` is no time: {}", excerpt(value))));
+            return Err((
+                Reason::EventTime,
+                format!("`{name}` is no time: {}", excerpt(value)),
+            ));
         };
         if !self.accept.holds(time, self.times.unit, arrival_ms) {
             let detail = format!("`{name}` is outside the accepted times: {}", excerpt(value));
@@ -196,7 +216,7 @@ impl Rows {
             return Ok(Cell::Null);
         };
         let slot = members.slot(reading.node);
-        let given = slot.text(record).filter(|value| *value != "null");
+        let given = slot.text(record).filter(|value| !is_null(value));
         let (value, spare) = match (given, &reading.default) {
             (Some(value), _) => (value, false),
             (None, Some(default)) => (default.as_str(), true),
@@ -207,6 +227,19 @@ impl Rows {
             (None, None) => return Ok(Cell::Null),
         };
         let start = slot.start as usize;
+        // Most values are plain strings: their place is all there is to read.
+        if reading.column.kind == ColumnType::String
+            && !spare
+            && value.starts_with('"')
+            && memchr::memchr(b'\\', value.as_bytes()).is_none()
+        {
+            let end = start + value.len() - 1;
+            return Ok(Cell::Text {
+                spare,
+                start: start + 1,
+                end,
+            });
+        }
         let cell = if reading.nested {
             match fits(&reading.column.kind, value, self.times, false) {
                 Fit::No => None,
@@ -218,7 +251,11 @@ impl Rows {
                         let (start, end) = spared(&mut self.scratch, value);
                         Cell::Nested { spare, start, end }
                     } else {
-                        Cell::Nested { spare, start, end: start + value.len() }
+                        Cell::Nested {
+                            spare,
+                            start,
+                            end: start + value.len(),
+                        }
                     })
                 }
             }
@@ -232,11 +269,19 @@ impl Rows {
                 Scalar::Text(Cow::Borrowed(text)) if !spare => {
                     // Either the whole value or what is between its quotes.
                     let start = start + (value.len() - text.len()) / 2;
-                    Cell::Text { spare, start, end: start + text.len() }
+                    Cell::Text {
+                        spare,
+                        start,
+                        end: start + text.len(),
+                    }
                 }
                 Scalar::Text(text) => {
                     let (start, end) = spared(&mut self.scratch, &text);
-                    Cell::Text { spare: true, start, end }
+                    Cell::Text {
+                        spare: true,
+                        start,
+                        end,
+                    }
                 }
             })
         };
@@ -245,7 +290,10 @@ impl Rows {
         }
         if self.on_type_error == OnTypeError::Reject || reading.column.required {
             let Column { name, kind, .. } = &reading.column;
-            return Err((Reason::Type, format!("`{name}` is no {kind}: {}", excerpt(value))));
+            return Err((
+                Reason::Type,
+                format!("`{name}` is no {kind}: {}", excerpt(value)),
+            ));
         }
         members.force(reading.node);
         self.misfits.push(index);
@@ -258,7 +306,12 @@ impl Rows {
             let text = if spare { scratch } else { record };
             text.get(start..end).unwrap_or_default()
         };
-        for ((cell, builder), reading) in self.cells.iter().zip(&mut self.builders).zip(&self.readings) {
+        for ((cell, builder), reading) in self
+            .cells
+            .iter()
+            .zip(&mut self.builders)
+            .zip(&self.readings)
+        {
             match *cell {
                 Cell::Null => builder.null(),
                 Cell::Text { spare, start, end } => builder.text(source(spare, start, end)),
@@ -274,7 +327,8 @@ impl Rows {
         if let Some(sha256) = &mut self.sha256 {
             sha256.text(&hex::encode(Sha256::digest(record.as_bytes())));
         }
-        self.raw_record.long(i64::try_from(number).unwrap_or(i64::MAX));
+        self.raw_record
+            .long(i64::try_from(number).unwrap_or(i64::MAX));
         self.extra_text.clear();
         if members.extra(record, &mut self.extra_text) {
             self.extra.text(&self.extra_text);
@@ -296,6 +350,12 @@ impl Rows {
         self.len = 0;
         RecordBatch::try_new(Arc::clone(&self.schema), columns)
     }
+}
+
+/// Whether a valid JSON value is `null`: nothing else starts with that letter.
+#[inline]
+fn is_null(value: &str) -> bool {
+    value.as_bytes().first() == Some(&b'n')
 }
 
 /// Keeps a text for the row; gives its place.

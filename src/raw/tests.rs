@@ -50,7 +50,10 @@ fn spec(columns: &[&str]) -> DecodeSpec {
         event_time: "t".to_owned(),
         unit: TimeUnit::Ms,
         naive_timezone: None,
-        accept: Accept { from_ms: 0, ahead_ms: 86_400_000 },
+        accept: Accept {
+            from_ms: 0,
+            ahead_ms: 86_400_000,
+        },
         on_type_error: OnTypeError::Reject,
         record_sha256: false,
         limits: Limits::default(),
@@ -76,34 +79,54 @@ fn decode_with(decoder: &mut Decoder, bytes: &[u8], next: impl FnMut() -> usize)
     let mut found = Found::default();
     let schema = decoder.schema();
     let counts = decoder
-        .read(ARRIVAL, &mut Cut { bytes, next: Box::new(next) }, &mut |decoded| {
-            match decoded {
-                Decoded::Events(batch) => {
-                    assert_eq!(batch.schema(), schema);
-                    let options = FormatOptions::default().with_null("-");
-                    let show: Vec<ArrayFormatter<'_>> = batch
-                        .columns()
-                        .iter()
-                        .map(|column| ArrayFormatter::try_new(column, &options).unwrap())
-                        .collect();
-                    let numbers = batch.column_by_name("raw_record").unwrap().as_primitive::<Int64Type>();
-                    for row in 0..batch.num_rows() {
-                        let values = (1..batch.num_columns())
-                            .filter(|column| *column != batch.num_columns() - 2)
-                            .map(|column| show[column].value(row).to_string())
+        .read(
+            ARRIVAL,
+            &mut Cut {
+                bytes,
+                next: Box::new(next),
+            },
+            &mut |decoded| {
+                match decoded {
+                    Decoded::Events(batch) => {
+                        assert_eq!(batch.schema(), schema);
+                        let options = FormatOptions::default().with_null("-");
+                        let show: Vec<ArrayFormatter<'_>> = batch
+                            .columns()
+                            .iter()
+                            .map(|column| ArrayFormatter::try_new(column, &options).unwrap())
                             .collect();
-                        found.events.push((numbers.value(row), values));
+                        let numbers = batch
+                            .column_by_name("raw_record")
+                            .unwrap()
+                            .as_primitive::<Int64Type>();
+                        for row in 0..batch.num_rows() {
+                            let values = (1..batch.num_columns())
+                                .filter(|column| *column != batch.num_columns() - 2)
+                                .map(|column| show[column].value(row).to_string())
+                                .collect();
+                            found.events.push((numbers.value(row), values));
+                        }
                     }
+                    Decoded::Rejects(rejects) => found.rejects.extend(rejects),
                 }
-                Decoded::Rejects(rejects) => found.rejects.extend(rejects),
-            }
-            Ok(())
-        })
+                Ok(())
+            },
+        )
         .unwrap();
-    assert_eq!(counts.records, counts.events + counts.rejects.values().sum::<u64>());
+    assert_eq!(
+        counts.records,
+        counts.events + counts.rejects.values().sum::<u64>()
+    );
     assert_eq!(counts.events, found.events.len() as u64);
-    assert_eq!(counts.rejects.values().sum::<u64>(), found.rejects.len() as u64);
-    let mut numbers: Vec<u64> = found.rejects.iter().map(|reject| reject.raw_record).collect();
+    assert_eq!(
+        counts.rejects.values().sum::<u64>(),
+        found.rejects.len() as u64
+    );
+    let mut numbers: Vec<u64> = found
+        .rejects
+        .iter()
+        .map(|reject| reject.raw_record)
+        .collect();
     numbers.extend(found.events.iter().map(|(number, _)| *number as u64));
     numbers.sort_unstable();
     assert_eq!(numbers, (1..=counts.records).collect::<Vec<_>>());
@@ -161,8 +184,20 @@ mod framing {
             ("", vec![]),
             (" \t\r\n\n\u{FEFF}\u{1E}[],\\n", vec![]),
             ("{}", vec![(0, 2, None)]),
-            ("{}{}\r\n{}\\n{},{}", vec![(0, 2, None), (2, 2, None), (6, 2, None), (10, 2, None), (13, 2, None)]),
-            ("[{\"a\":1},\n {\"a\":[{}]}]\n", vec![(1, 7, None), (11, 10, None)]),
+            (
+                "{}{}\r\n{}\\n{},{}",
+                vec![
+                    (0, 2, None),
+                    (2, 2, None),
+                    (6, 2, None),
+                    (10, 2, None),
+                    (13, 2, None),
+                ],
+            ),
+            (
+                "[{\"a\":1},\n {\"a\":[{}]}]\n",
+                vec![(1, 7, None), (11, 10, None)],
+            ),
             ("{\n  \"a\": {\n  }\n}\n", vec![(0, 16, None)]),
             ("\u{FEFF}{}", vec![(3, 2, None)]),
             // A cut line costs itself alone.
@@ -170,64 +205,127 @@ mod framing {
             ("{\"a\":\"x\n{\"b\":2}\n", vec![(0, 7, BAD), (8, 7, None)]),
             // Without separators the next whole object ends it.
             ("{\"a\":tru{\"b\":2}", vec![(0, 8, BAD), (8, 7, None)]),
-            ("{\"a\":{\"b\":2}x{\"c\":3}", vec![(0, 13, BAD), (13, 7, None)]),
+            (
+                "{\"a\":{\"b\":2}x{\"c\":3}",
+                vec![(0, 13, BAD), (13, 7, None)],
+            ),
             // The inner object lies before the failing byte.
             ("{\"a\":{},x}", vec![(0, 10, BAD)]),
             ("{\"a\":1", vec![(0, 6, BAD)]),
             ("{\"a\":\n{\"b\":1}\n", vec![(0, 5, BAD), (6, 7, None)]),
-            ("123\ntrue\n\"x\"\n-1.5e3,null", vec![(0, 3, OTHER), (4, 4, OTHER), (9, 3, OTHER), (13, 11, OTHER)]),
-            ("2019-04-02 INFO {\"a\":1} done\n", vec![(0, 16, BAD), (16, 7, None), (24, 4, BAD)]),
+            (
+                "123\ntrue\n\"x\"\n-1.5e3,null",
+                vec![(0, 3, OTHER), (4, 4, OTHER), (9, 3, OTHER), (13, 11, OTHER)],
+            ),
+            (
+                "2019-04-02 INFO {\"a\":1} done\n",
+                vec![(0, 16, BAD), (16, 7, None), (24, 4, BAD)],
+            ),
             ("\"{}\"", vec![(0, 1, BAD), (1, 2, None), (3, 1, BAD)]),
             ("truex", vec![(0, 5, BAD)]),
             ("}", vec![(0, 1, BAD)]),
             ("\\", vec![(0, 1, BAD)]),
             ("\\x\\n", vec![(0, 4, BAD)]),
-            ("{\"a\":01}\n{'a':1}\n{\"a\":1,}\n{\"a\":.5}\n{a:1}\n{\"a\":NaN}\n{\"a\":+1}", vec![
-                (0, 8, BAD), (9, 7, BAD), (17, 8, BAD), (26, 8, BAD), (35, 5, BAD), (41, 9, BAD), (51, 8, BAD),
-            ]),
-            ("{\"a\":\"\\x\"}\n{\"a\":\"\\u12g4\"}\n{\"a\":\"\\ud800\"}\n{\"a\":\"\t\"}", vec![
-                (0, 10, BAD), (11, 14, BAD), (26, 14, None), (41, 9, BAD),
-            ]),
+            (
+                "{\"a\":01}\n{'a':1}\n{\"a\":1,}\n{\"a\":.5}\n{a:1}\n{\"a\":NaN}\n{\"a\":+1}",
+                vec![
+                    (0, 8, BAD),
+                    (9, 7, BAD),
+                    (17, 8, BAD),
+                    (26, 8, BAD),
+                    (35, 5, BAD),
+                    (41, 9, BAD),
+                    (51, 8, BAD),
+                ],
+            ),
+            (
+                "{\"a\":\"\\x\"}\n{\"a\":\"\\u12g4\"}\n{\"a\":\"\\ud800\"}\n{\"a\":\"\t\"}",
+                vec![(0, 10, BAD), (11, 14, BAD), (26, 14, None), (41, 9, BAD)],
+            ),
         ] {
-            assert_eq!(frames(text.as_bytes(), Limits::default(), || usize::MAX), expected, "{text:?}");
+            assert_eq!(
+                frames(text.as_bytes(), Limits::default(), || usize::MAX),
+                expected,
+                "{text:?}"
+            );
         }
         let text = b"{\"a\":\"\xFF\"}\n{\"\xC3\x28\":1}{}\n\xEF\xBB{}";
         assert_eq!(
             frames(text, Limits::default(), || usize::MAX),
-            [(0, 9, BAD), (10, 8, BAD), (18, 2, None), (21, 2, BAD), (23, 2, None)]
+            [
+                (0, 9, BAD),
+                (10, 8, BAD),
+                (18, 2, None),
+                (21, 2, BAD),
+                (23, 2, None)
+            ]
         );
     }
 
     #[test]
     fn limits_make_rejects() {
-        let limits = Limits { max_record_bytes: 10, max_depth: 2, ..Limits::default() };
+        let limits = Limits {
+            max_record_bytes: 10,
+            max_depth: 2,
+            ..Limits::default()
+        };
         for (text, expected) in [
             ("{\"a\":1234}", vec![(0, 10, None)]),
-            ("{\"a\":12345}\n{}", vec![(0, 11, Some(Reason::TooLarge)), (12, 2, None)]),
-            ("{\"a\":12345{}}", vec![(0, 10, Some(Reason::TooLarge)), (10, 2, None), (12, 1, Some(Reason::NotJson))]),
+            (
+                "{\"a\":12345}\n{}",
+                vec![(0, 11, Some(Reason::TooLarge)), (12, 2, None)],
+            ),
+            (
+                "{\"a\":12345{}}",
+                vec![
+                    (0, 10, Some(Reason::TooLarge)),
+                    (10, 2, None),
+                    (12, 1, Some(Reason::NotJson)),
+                ],
+            ),
             ("{\"a\":{}}", vec![(0, 8, None)]),
-            ("{\"a\":[{}]}", vec![(0, 6, Some(Reason::TooDeep)), (6, 2, None), (9, 1, Some(Reason::NotJson))]),
+            (
+                "{\"a\":[{}]}",
+                vec![
+                    (0, 6, Some(Reason::TooDeep)),
+                    (6, 2, None),
+                    (9, 1, Some(Reason::NotJson)),
+                ],
+            ),
             ("{\"a\":[[]]}", vec![(0, 10, Some(Reason::TooDeep))]),
             ("{\"c\":[[]]}", vec![(0, 10, Some(Reason::TooDeep))]),
-            ("{\"a\":{\"b\":{", vec![(0, 11, Some(Reason::TooDeep))]),
+            ("{\"a\":{\"\":{", vec![(0, 10, Some(Reason::TooDeep))]),
         ] {
             let found = frames(text.as_bytes(), limits, || usize::MAX);
             assert_eq!(found, expected, "{text}");
         }
         let deep = "{\"a\":".repeat(128) + "1" + &"}".repeat(128);
-        assert_eq!(frames(deep.as_bytes(), Limits::default(), || usize::MAX), [(0, 769, None)]);
+        assert_eq!(
+            frames(deep.as_bytes(), Limits::default(), || usize::MAX),
+            [(0, 769, None)]
+        );
     }
 
     #[test]
     fn an_object_beyond_its_limit_ends_with_one_reject() {
         for (limit, expected) in [
             (16, vec![(0, 7, None), (8, 7, None)]),
-            (15, vec![(0, 7, None), (8, 7, None), (15, 0, Some(Reason::ObjectTooLarge))]),
+            (
+                15,
+                vec![
+                    (0, 7, None),
+                    (8, 7, None),
+                    (15, 0, Some(Reason::ObjectTooLarge)),
+                ],
+            ),
             (14, vec![(0, 7, None), (8, 6, Some(Reason::ObjectTooLarge))]),
             (7, vec![(0, 7, None), (7, 0, Some(Reason::ObjectTooLarge))]),
             (3, vec![(0, 3, Some(Reason::ObjectTooLarge))]),
         ] {
-            let limits = Limits { max_object_bytes: limit, ..Limits::default() };
+            let limits = Limits {
+                max_object_bytes: limit,
+                ..Limits::default()
+            };
             let found = frames(b"{\"a\":1}\n{\"a\":1}\n", limits, || usize::MAX);
             assert_eq!(found, expected, "{limit}");
         }
@@ -254,11 +352,23 @@ mod framing {
         let mut p = 0;
         while p < bytes.len() {
             let rest = &bytes[p..];
-            let skipped = [&b" "[..], b"\t", b"\r", b"\n", b"\x1E", b"[", b"]", b",", b"\\n", b"\xEF\xBB\xBF"]
-                .iter()
-                .find(|separator| rest.starts_with(separator));
-            if let Some(separator) = skipped {
-                p += separator.len();
+            let skipped = [
+                &b" "[..],
+                b"\t",
+                b"\r",
+                b"\n",
+                b"\x1E",
+                b"[",
+                b"]",
+                b",",
+                b"\\n",
+                b"\xEF\xBB\xBF",
+            ]
+            .iter()
+            .find(|separator| rest.starts_with(separator))
+            .map(|separator| separator.len());
+            if let Some(length) = skipped {
+                p += length;
                 continue;
             }
             let (e, reason) = match object(rest, limits) {
@@ -269,11 +379,17 @@ mod framing {
                 }
                 Err((at, reason)) => (p + at, reason),
             };
-            let line = (p + 1..bytes.len()).find(|at| bytes[*at] == b'\n').unwrap_or(bytes.len());
+            let line = (p + 1..bytes.len())
+                .find(|at| bytes[*at] == b'\n')
+                .unwrap_or(bytes.len());
             let next = (e.max(p + 1)..line)
                 .find(|at| bytes[*at] == b'{' && object(&bytes[*at..], limits).is_ok());
             let end = next.unwrap_or(line);
-            let reason = if starts_other(&bytes[p..end]) { Reason::NotObject } else { reason };
+            let reason = if starts_other(&bytes[p..end]) {
+                Reason::NotObject
+            } else {
+                reason
+            };
             found.push((p as u64, (end - p) as u64, Some(reason)));
             p = end;
         }
@@ -281,7 +397,8 @@ mod framing {
     }
 
     fn starts_other(text: &[u8]) -> bool {
-        let mut values = serde_json::Deserializer::from_slice(text).into_iter::<serde_json::Value>();
+        let mut values =
+            serde_json::Deserializer::from_slice(text).into_iter::<serde_json::Value>();
         // Only scalars: `{` and `[` never get here as values.
         let end = match values.next() {
             Some(Ok(_)) => values.byte_offset(),
@@ -295,7 +412,14 @@ mod framing {
             },
         };
         text[0] != b'{'
-            && matches!(text.get(end), None | Some(b' ' | b'\t' | b'\r' | b'\n' | b',' | b'[' | b']' | 0x1E | b'\\'))
+            && matches!(
+                text.get(end),
+                None | Some(b' ' | b'\t' | b'\r' | b'\n' | b',' | b'[' | b']' | 0x1E | b'\\')
+            )
+    }
+
+    fn parse(text: &[u8]) -> serde_json::Result<IgnoredAny> {
+        IgnoredAny::deserialize(&mut serde_json::Deserializer::from_slice(text))
     }
 
     /// The length of the object that starts `text`, or the first byte that no object has there.
@@ -318,7 +442,11 @@ mod framing {
                 _ => {}
             }
             let prefix = &text[..=at];
-            let parsed = IgnoredAny::deserialize(&mut serde_json::Deserializer::from_slice(prefix));
+            // serde_json calls the end within a number an invalid number; a digit more tells.
+            let parsed = parse(prefix).or_else(|error| match parse(&[prefix, b"0"].concat()) {
+                Err(more) if more.is_eof() => Err(more),
+                _ => Err(error),
+            });
             if let Err(error) = std::str::from_utf8(prefix)
                 && error.error_len().is_some()
             {
@@ -333,7 +461,11 @@ mod framing {
                 Err(_) => {}
             }
         }
-        let reason = if text.len() as u64 == limits.max_record_bytes { Reason::TooLarge } else { Reason::NotJson };
+        let reason = if text.len() as u64 == limits.max_record_bytes {
+            Reason::TooLarge
+        } else {
+            Reason::NotJson
+        };
         Err((text.len(), reason))
     }
 
@@ -368,7 +500,9 @@ mod framing {
             }
         }
         if rng.random_ratio(1, 8) {
-            bytes = (0..40).map(|_| BYTES[rng.random_range(0..BYTES.len())]).collect();
+            bytes = (0..40)
+                .map(|_| BYTES[rng.random_range(0..BYTES.len())])
+                .collect();
         }
         bytes
     }
@@ -379,14 +513,30 @@ mod framing {
         for case in 0..4_000 {
             let bytes = mutated(&mut rng);
             let limits = Limits {
-                max_record_bytes: if case % 3 == 0 { rng.random_range(1..60) } else { 1 << 20 },
-                max_depth: if case % 2 == 0 { rng.random_range(1..6) } else { 128 },
+                max_record_bytes: if case % 3 == 0 {
+                    rng.random_range(1..60)
+                } else {
+                    1 << 20
+                },
+                max_depth: if case % 2 == 0 {
+                    rng.random_range(1..6)
+                } else {
+                    128
+                },
                 ..Limits::default()
             };
             let expected = oracle(&bytes, limits);
             let shown = String::from_utf8_lossy(&bytes);
-            assert_eq!(frames(&bytes, limits, || usize::MAX), expected, "{case}: {shown:?}");
-            assert_eq!(frames(&bytes, limits, || 1), expected, "{case}, bytes: {shown:?}");
+            assert_eq!(
+                frames(&bytes, limits, || usize::MAX),
+                expected,
+                "{case}: {shown:?}"
+            );
+            assert_eq!(
+                frames(&bytes, limits, || 1),
+                expected,
+                "{case}, bytes: {shown:?}"
+            );
             let mut covered = 0;
             for (offset, length, _) in expected {
                 assert!(offset >= covered && length > 0);
@@ -405,11 +555,19 @@ mod framing {
                 bytes.extend_from_slice(&mutated(&mut rng));
                 if rng.random_ratio(1, 200) {
                     let long = "y".repeat(rng.random_range(1..300_000));
-                    bytes.extend_from_slice(format!("{{\"a\":\"{long}\"}}{{\"b\":\"{long}\nz{long}").as_bytes());
+                    bytes.extend_from_slice(
+                        format!("{{\"a\":\"{long}\"}}{{\"b\":\"{long}\nz{long}").as_bytes(),
+                    );
                 }
             }
-            let limits = Limits { max_record_bytes: 100_000, ..Limits::default() };
-            let spec = DecodeSpec { limits, ..spec(&["a json", "c string"]) };
+            let limits = Limits {
+                max_record_bytes: 100_000,
+                ..Limits::default()
+            };
+            let spec = DecodeSpec {
+                limits,
+                ..spec(&["a json", "c string"])
+            };
             let whole = decode(&spec, &bytes);
             let cut = decode_cut(&spec, &bytes, || rng.random_range(0..70_000));
             assert!(whole == cut, "{case}");
@@ -445,28 +603,51 @@ mod codecs {
     }
 
     fn lines(count: u64) -> Vec<u8> {
-        (1..=count).flat_map(|i| format!("{{\"t\":{i},\"n\":{}}}\n", i * 7919 % 1000).into_bytes()).collect()
+        (1..=count)
+            .flat_map(|i| format!("{{\"t\":{i},\"n\":{}}}\n", i * 7919 % 1000).into_bytes())
+            .collect()
     }
 
     #[test]
     fn content_decides_and_members_follow_each_other() {
         let spec = spec(&["n int"]);
         let plain = decode(&spec, &lines(300));
-        let (head, tail) = lines(300).split_at(1234).clone().to_owned_pair();
+        let text = lines(300);
+        let (head, tail) = text.split_at(1234);
         for (name, stored) in [
             ("gzip", gzip(&lines(300))),
-            ("members", [gzip(&head), gzip(b""), gzip(&tail)].concat()),
-            ("padding", [gzip(&head), gzip(&tail), vec![0; 70_000]].concat()),
+            ("members", [gzip(head), gzip(b""), gzip(tail)].concat()),
+            (
+                "padding",
+                [gzip(head), gzip(tail), vec![0; 70_000]].concat(),
+            ),
             ("zstd", zstd(&lines(300))),
-            ("frames", [zstd(&head), vec![0x50, 0x2A, 0x4D, 0x18, 1, 0, 0, 0, 9], zstd(&tail)].concat()),
+            (
+                "frames",
+                [
+                    zstd(head),
+                    vec![0x50, 0x2A, 0x4D, 0x18, 1, 0, 0, 0, 9],
+                    zstd(tail),
+                ]
+                .concat(),
+            ),
         ] {
             let found = decode(&spec, &stored);
             assert_eq!(found.events, plain.events, "{name}");
             assert_eq!(found.rejects, [], "{name}");
-            assert_eq!(found.counts.sha256, <[u8; 32]>::from(<sha2::Sha256 as sha2::Digest>::digest(&stored)));
+            assert_eq!(
+                found.counts.sha256,
+                <[u8; 32]>::from(<sha2::Sha256 as sha2::Digest>::digest(&stored))
+            );
             assert_eq!(decode_cut(&spec, &stored, || 1), found, "{name}");
         }
-        for empty in [vec![], gzip(b""), zstd(b""), gzip(b" \n\n"), b"[]\n".to_vec()] {
+        for empty in [
+            vec![],
+            gzip(b""),
+            zstd(b""),
+            gzip(b" \n\n"),
+            b"[]\n".to_vec(),
+        ] {
             assert_eq!(decode(&spec, &empty).counts.records, 0);
         }
     }
@@ -474,13 +655,28 @@ mod codecs {
     #[test]
     fn garbage_after_a_member_is_one_more_reject() {
         for garbage in [&b"x"[..], b"\0\0x", b"{}"] {
-            let found = decode(&spec(&["n int"]), &[gzip(&lines(3)), garbage.to_vec()].concat());
+            let found = decode(
+                &spec(&["n int"]),
+                &[gzip(&lines(3)), garbage.to_vec()].concat(),
+            );
             assert_eq!(found.counts.events, 3);
-            assert_eq!((found.rejects.len(), found.rejects[0].reason), (1, Reason::Codec));
-            assert_eq!((found.rejects[0].raw_record, found.rejects[0].raw_bytes), (4, 0));
+            assert_eq!(
+                (found.rejects.len(), found.rejects[0].reason),
+                (1, Reason::Codec)
+            );
+            assert_eq!(
+                (found.rejects[0].raw_record, found.rejects[0].raw_bytes),
+                (4, 0)
+            );
         }
-        let found = decode(&spec(&["n int"]), &[zstd(&lines(3)), b"garbage".to_vec()].concat());
-        assert_eq!((found.counts.events, found.rejects[0].reason), (3, Reason::Codec));
+        let found = decode(
+            &spec(&["n int"]),
+            &[zstd(&lines(3)), b"garbage".to_vec()].concat(),
+        );
+        assert_eq!(
+            (found.counts.events, found.rejects[0].reason),
+            (3, Reason::Codec)
+        );
     }
 
     #[test]
@@ -495,7 +691,11 @@ mod codecs {
         ] {
             for end in 1..stored.len() {
                 let found = decode(&spec, &stored[..end]);
-                assert_eq!(found, decode_cut(&spec, &stored[..end], || 3), "{name} {end}");
+                assert_eq!(
+                    found,
+                    decode_cut(&spec, &stored[..end], || 3),
+                    "{name} {end}"
+                );
                 assert!(whole.events.starts_with(&found.events), "{name} {end}");
                 assert_eq!(found.rejects.len(), 1, "{name} {end}");
                 let reject = &found.rejects[0];
@@ -508,7 +708,10 @@ mod codecs {
                     assert_eq!(reject.reason, Reason::Codec, "{name} {end}");
                 }
                 if end > 3 {
-                    assert_eq!(reject.raw_text.as_bytes(), &text[torn.start as usize..torn.end as usize]);
+                    assert_eq!(
+                        reject.raw_text.as_bytes(),
+                        &text[torn.start as usize..torn.end as usize]
+                    );
                 }
             }
         }
@@ -519,26 +722,20 @@ mod codecs {
         let spec = spec(&["n int"]);
         let mut rng = ChaCha8Rng::seed_from_u64(11);
         let text = lines(30_000);
-        for stored in [gzip(&text), zstd(&text)] {
+        // zstd frames have no checksum by default, so only gzip is sure to find it out.
+        for (stored, certain) in [(gzip(&text), true), (zstd(&text), false)] {
             for _ in 0..12 {
                 let mut broken = stored.clone();
                 let at = rng.random_range(20..broken.len());
                 broken[at] ^= 1 << rng.random_range(0..8);
                 let found = decode(&spec, &broken);
                 let codec = found.counts.rejects.get(&Reason::Codec);
-                assert_eq!(codec, Some(&1));
-                assert_eq!(found, decode_cut(&spec, &broken, || rng.random_range(1..5_000)));
+                assert!(codec == Some(&1) || !certain && codec.is_none());
+                assert_eq!(
+                    found,
+                    decode_cut(&spec, &broken, || rng.random_range(1..5_000))
+                );
             }
-        }
-    }
-
-    trait OwnedPair {
-        fn to_owned_pair(self) -> (Vec<u8>, Vec<u8>);
-    }
-
-    impl OwnedPair for (&[u8], &[u8]) {
-        fn to_owned_pair(self) -> (Vec<u8>, Vec<u8>) {
-            (self.0.to_vec(), self.1.to_vec())
         }
     }
 }
@@ -549,32 +746,130 @@ mod columns {
     #[test]
     fn types_take_what_is_theirs_and_nothing_else() {
         for (kind, takes, refuses) in [
-            ("string", vec![("\"a\\n\\u00e9\"", "a\né"), ("\"\\ud83d\\ude00\\ud800x\\udc00\"", "😀\u{FFFD}x\u{FFFD}"), ("\"\"", ""), ("null", "-")], vec!["1", "true", "{}", "[]"]),
-            ("boolean", vec![("true", "true"), ("false", "false")], vec!["\"true\"", "0", "1"]),
-            ("int", vec![("2147483647", "2147483647"), ("-2147483648", "-2147483648"), ("-0", "0")], vec!["2147483648", "1.0", "1e2", "\"1\"", "true"]),
-            ("bigint", vec![("9223372036854775807", "9223372036854775807"), ("-9223372036854775808", "-9223372036854775808")], vec!["9223372036854775808", "1.0", "\"1\"", "[]"]),
-            ("double", vec![("1", "1.0"), ("-1.5e3", "-1500.0"), ("1e-400", "0.0")], vec!["1e400", "\"1\"", "true", "{}"]),
-            ("decimal(5,2)", vec![("1.5", "1.50"), ("\"-123.45\"", "-123.45"), ("7", "7.00"), ("1.2300", "1.23")], vec!["1.234", "1234", "\"x\"", "true", "\"1,5\""]),
-            ("date", vec![("\"2019-04-02\"", "2019-04-02")], vec!["\"2019-04-02T00:00:00Z\"", "20190402", "\"2019-02-30\""]),
-            ("timestamp", vec![("\"1969-12-31T23:59:59.9999Z\"", "1969-12-31T23:59:59.999Z"), ("1554195900.5", "2019-04-02T09:05:00.500Z"), ("\"1554195900\"", "2019-04-02T09:05:00Z")], vec!["\"2019-04-02\"", "true", "\"2019-04-02 09:05:00\"", "{}"]),
-            ("array<bigint>", vec![("[1, null,3]", "[1, -, 3]"), ("[]", "[]"), ("null", "-")], vec!["{}", "[1.5]", "1"]),
-            ("map<string,int>", vec![("{\"a\":1,\"b\":null,\"a\":2}", "{b: -, a: 2}"), ("{}", "{}")], vec!["[]", "{\"a\":\"1\"}"]),
-            ("struct<a:int,b:array<string>>", vec![("{\"b\":[\"x\"],\"a\":1,\"a\":2}", "{a: 2, b: [x]}"), ("{}", "{a: -, b: -}")], vec!["[]", "{\"a\":\"1\"}", "{\"b\":[1]}"]),
-            ("json", vec![("{ \"a\": [1, 2.50] }", "{ \"a\": [1, 2.50] }"), ("\"x\\n\"", "\"x\\n\""), ("1e5", "1e5"), ("null", "-")], vec![]),
+            (
+                "string",
+                vec![
+                    ("\"a\\n\\u00e9\"", "a\né"),
+                    ("\"\\ud83d\\ude00\\ud800x\\udc00\"", "😀\u{FFFD}x\u{FFFD}"),
+                    ("\"\"", ""),
+                    ("null", "-"),
+                ],
+                vec!["1", "true", "{}", "[]"],
+            ),
+            (
+                "boolean",
+                vec![("true", "true"), ("false", "false")],
+                vec!["\"true\"", "0", "1"],
+            ),
+            (
+                "int",
+                vec![
+                    ("2147483647", "2147483647"),
+                    ("-2147483648", "-2147483648"),
+                    ("-0", "0"),
+                ],
+                vec!["2147483648", "1.0", "1e2", "\"1\"", "true"],
+            ),
+            (
+                "bigint",
+                vec![
+                    ("9223372036854775807", "9223372036854775807"),
+                    ("-9223372036854775808", "-9223372036854775808"),
+                ],
+                vec!["9223372036854775808", "1.0", "\"1\"", "[]"],
+            ),
+            (
+                "double",
+                vec![("1", "1.0"), ("-1.5e3", "-1500.0"), ("1e-400", "0.0")],
+                vec!["1e400", "\"1\"", "true", "{}"],
+            ),
+            (
+                "decimal(5,2)",
+                vec![
+                    ("1.5", "1.50"),
+                    ("\"-123.45\"", "-123.45"),
+                    ("7", "7.00"),
+                    ("1.2300", "1.23"),
+                ],
+                vec!["1.234", "1234", "\"x\"", "true", "\"1,5\""],
+            ),
+            (
+                "date",
+                vec![("\"2019-04-02\"", "2019-04-02")],
+                vec!["\"2019-04-02T00:00:00Z\"", "20190402", "\"2019-02-30\""],
+            ),
+            (
+                "timestamp",
+                vec![
+                    ("\"1969-12-31T23:59:59.9999Z\"", "1969-12-31T23:59:59.999Z"),
+                    ("1554195900.5", "2019-04-02T09:05:00.500Z"),
+                    ("\"1554195900\"", "2019-04-02T09:05:00Z"),
+                ],
+                vec!["\"2019-04-02\"", "true", "\"2019-04-02 09:05:00\"", "{}"],
+            ),
+            (
+                "array<bigint>",
+                vec![("[1, null,3]", "[1, -, 3]"), ("[]", "[]"), ("null", "-")],
+                vec!["{}", "[1.5]", "1"],
+            ),
+            (
+                "map<string,int>",
+                vec![
+                    ("{\"a\":1,\"b\":null,\"a\":2}", "{b: -, a: 2}"),
+                    ("{}", "{}"),
+                ],
+                vec!["[]", "{\"a\":\"1\"}"],
+            ),
+            (
+                "struct<a:int,b:array<string>>",
+                vec![
+                    ("{\"b\":[\"x\"],\"a\":1,\"a\":2}", "{a: 2, b: [x]}"),
+                    ("{}", "{a: -, b: -}"),
+                ],
+                vec!["[]", "{\"a\":\"1\"}", "{\"b\":[1]}"],
+            ),
+            (
+                "json",
+                vec![
+                    ("{ \"a\": [1, 2.50] }", "{ \"a\": [1, 2.50] }"),
+                    ("\"x\\n\"", "\"x\\n\""),
+                    ("1e5", "1e5"),
+                    ("null", "-"),
+                ],
+                vec![],
+            ),
         ] {
             let column = format!("v {kind}");
             let reject = spec(&[&column]);
-            let null = DecodeSpec { on_type_error: OnTypeError::Null, ..reject.clone() };
+            let null = DecodeSpec {
+                on_type_error: OnTypeError::Null,
+                ..reject.clone()
+            };
             for (value, expected) in takes {
-                assert_eq!(row(&reject, &format!("\"v\":{value}")), [expected, "-"], "{kind} {value}");
-                assert_eq!(row(&null, &format!("\"v\" : {value} ")), [expected, "-"], "{kind} {value}");
+                assert_eq!(
+                    row(&reject, &format!("\"v\":{value}")),
+                    [expected, "-"],
+                    "{kind} {value}"
+                );
+                assert_eq!(
+                    row(&null, &format!("\"v\" : {value} ")),
+                    [expected, "-"],
+                    "{kind} {value}"
+                );
             }
             for value in refuses {
                 let (reason, detail) = refused(&reject, &format!("{{\"t\":1,\"v\":{value}}}"));
                 assert_eq!(reason, Reason::Type, "{kind} {value}");
-                assert!(detail.contains("`v`") && detail.contains(kind) && detail.contains(value), "{detail}");
+                assert!(
+                    detail.contains("`v`") && detail.contains(kind) && detail.contains(value),
+                    "{detail}"
+                );
                 let kept = format!("{{\"v\":{value}}}");
-                assert_eq!(row(&null, &format!("\"v\":{value}")), ["-", &kept], "{kind} {value}");
+                assert_eq!(
+                    row(&null, &format!("\"v\":{value}")),
+                    ["-", &kept],
+                    "{kind} {value}"
+                );
                 let found = decode(&null, format!("{{\"t\":1,\"v\":{value}}}").as_bytes());
                 assert_eq!(found.counts.nulled["v"], 1);
             }
@@ -583,15 +878,29 @@ mod columns {
 
     #[test]
     fn extra_is_all_that_no_column_names() {
-        let columns = ["id string", "device.os string", "device.geo.city string", "s struct<a:int,b:struct<c:int>>", "l array<struct<a:int>>", "j json", "j.k string"];
+        let columns = [
+            "id string",
+            "device.os string",
+            "device.geo.city string",
+            "s struct<a:int,b:struct<c:int>>",
+            "l array<struct<a:int>>",
+            "j json",
+            "j.k string",
+        ];
         let spec = spec(&columns);
         for (members, expected) in [
             ("\"id\":\"x\"", "-"),
             ("\"n\":1", "{\"n\":1}"),
-            ("\"n\" : [1, 2] , \"id\":\"x\",\"m\":null", "{\"n\":[1, 2],\"m\":null}"),
+            (
+                "\"n\" : [1, 2] , \"id\":\"x\",\"m\":null",
+                "{\"n\":[1, 2],\"m\":null}",
+            ),
             ("\"device\":{\"os\":\"x\"}", "-"),
             ("\"device\":{}", "-"),
-            ("\"device\":{\"ram\":4,\"os\":\"x\",\"geo\":{\"lat\":1.50}},\"z\":1", "{\"device\":{\"ram\":4,\"geo\":{\"lat\":1.50}},\"z\":1}"),
+            (
+                "\"device\":{\"ram\":4,\"os\":\"x\",\"geo\":{\"lat\":1.50}},\"z\":1",
+                "{\"device\":{\"ram\":4,\"geo\":{\"lat\":1.50}},\"z\":1}",
+            ),
             // A container that is none.
             ("\"device\":\"phone\"", "{\"device\":\"phone\"}"),
             ("\"device\":null", "{\"device\":null}"),
@@ -599,14 +908,23 @@ mod columns {
             // The last of a name wins, whole.
             ("\"n\":1,\"m\":2,\"n\":3", "{\"m\":2,\"n\":3}"),
             ("\"n\":1,\"\\u006e\":3", "{\"\\u006e\":3}"),
-            ("\"device\":{\"ram\":4,\"os\":\"x\"},\"device\":{\"cpu\":1}", "{\"device\":{\"cpu\":1}}"),
+            (
+                "\"device\":{\"ram\":4,\"os\":\"x\"},\"device\":{\"cpu\":1}",
+                "{\"device\":{\"cpu\":1}}",
+            ),
             ("\"device\":{\"ram\":4},\"device\":1", "{\"device\":1}"),
             ("\"device\":1,\"device\":{\"os\":\"x\"}", "-"),
             ("\"device\":{\"n\":1,\"n\":2}", "{\"device\":{\"n\":2}}"),
             // Structs name their fields; in arrays any unnamed member keeps the whole.
-            ("\"s\":{\"a\":1,\"x\":2,\"b\":{\"c\":1,\"d\":2}}", "{\"s\":{\"x\":2,\"b\":{\"d\":2}}}"),
+            (
+                "\"s\":{\"a\":1,\"x\":2,\"b\":{\"c\":1,\"d\":2}}",
+                "{\"s\":{\"x\":2,\"b\":{\"d\":2}}}",
+            ),
             ("\"l\":[{\"a\":1},{\"a\":2}]", "-"),
-            ("\"y\":0,\"l\":[{\"a\":1},{\"b\":2}],\"z\":1", "{\"y\":0,\"l\":[{\"a\":1},{\"b\":2}],\"z\":1}"),
+            (
+                "\"y\":0,\"l\":[{\"a\":1},{\"b\":2}],\"z\":1",
+                "{\"y\":0,\"l\":[{\"a\":1},{\"b\":2}],\"z\":1}",
+            ),
             // A column at an inner node names all beneath.
             ("\"j\":{\"k\":\"x\",\"m\":1}", "-"),
             ("\"j\":5", "-"),
@@ -614,20 +932,33 @@ mod columns {
             assert_eq!(row(&spec, members).last().unwrap(), expected, "{members}");
         }
         // Many names, and every one twice.
-        let many: Vec<String> = (0..2_000).map(|i| format!("\"n{}\":{i}", i % 1_000)).collect();
+        let many: Vec<String> = (0..2_000)
+            .map(|i| format!("\"n{}\":{i}", i % 1_000))
+            .collect();
         let extra = row(&spec, &many.join(",")).pop().unwrap();
         assert_eq!(extra, format!("{{{}}}", many[1_000..].join(",")));
     }
 
     #[test]
     fn of_duplicate_names_the_last_wins() {
-        let spec = spec(&["id string", "device.os string", "device.v int", "s struct<a:int>"]);
+        let spec = spec(&[
+            "id string",
+            "device.os string",
+            "device.v int",
+            "s struct<a:int>",
+        ]);
         for (members, expected) in [
             ("\"id\":\"x\",\"id\":\"y\"", ["y", "-", "-", "-"]),
             ("\"id\":\"x\",\"\\u0069d\":\"y\"", ["y", "-", "-", "-"]),
             ("\"id\":\"x\",\"id\":null", ["-", "-", "-", "-"]),
-            ("\"device\":{\"os\":\"a\",\"v\":1},\"device\":{\"v\":2}", ["-", "-", "2", "-"]),
-            ("\"device\":{\"os\":\"a\"},\"device\":1", ["-", "-", "-", "-"]),
+            (
+                "\"device\":{\"os\":\"a\",\"v\":1},\"device\":{\"v\":2}",
+                ["-", "-", "2", "-"],
+            ),
+            (
+                "\"device\":{\"os\":\"a\"},\"device\":1",
+                ["-", "-", "-", "-"],
+            ),
             ("\"device\":{\"os\":1,\"os\":\"b\"}", ["-", "b", "-", "-"]),
             ("\"s\":{\"a\":1},\"s\":{}", ["-", "-", "-", "{a: -}"]),
         ] {
@@ -637,12 +968,25 @@ mod columns {
 
     #[test]
     fn misfits_under_a_path_keep_their_path() {
-        let mut spec = spec(&["device.os string", "s struct<a:int,b:struct<c:int>>", "d.e int"]);
+        let mut spec = spec(&[
+            "device.os string",
+            "s struct<a:int,b:struct<c:int>>",
+            "d.e int",
+        ]);
         spec.on_type_error = OnTypeError::Null;
         for (members, expected) in [
-            ("\"device\":{\"ram\":4,\"os\":1,\"z\":2}", ["-", "-", "-", "{\"device\":{\"ram\":4,\"os\":1,\"z\":2}}"]),
-            ("\"device\":{\"os\":1}", ["-", "-", "-", "{\"device\":{\"os\":1}}"]),
-            ("\"s\":{\"a\":\"x\",\"n\":1}", ["-", "-", "-", "{\"s\":{\"a\":\"x\",\"n\":1}}"]),
+            (
+                "\"device\":{\"ram\":4,\"os\":1,\"z\":2}",
+                ["-", "-", "-", "{\"device\":{\"ram\":4,\"os\":1,\"z\":2}}"],
+            ),
+            (
+                "\"device\":{\"os\":1}",
+                ["-", "-", "-", "{\"device\":{\"os\":1}}"],
+            ),
+            (
+                "\"s\":{\"a\":\"x\",\"n\":1}",
+                ["-", "-", "-", "{\"s\":{\"a\":\"x\",\"n\":1}}"],
+            ),
             ("\"s\":5,\"d\":{\"e\":7}", ["-", "-", "7", "{\"s\":5}"]),
             ("\"s\":{\"b\":3}", ["-", "-", "-", "{\"s\":{\"b\":3}}"]),
         ] {
@@ -660,13 +1004,24 @@ mod columns {
         for column in &spec.columns {
             assert_eq!(check_default(column, spec.unit, None), Ok(()));
         }
-        assert_eq!(row(&spec, "\"r\":1,\"n\":null"), ["7", "a\"b", "[1, 2]", "1", "-"]);
-        assert_eq!(row(&spec, "\"r\":1,\"n\":8,\"s\":\"\",\"l\":[]"), ["8", "", "[]", "1", "-"]);
+        assert_eq!(
+            row(&spec, "\"r\":1,\"n\":null"),
+            ["7", "a\"b", "[1, 2]", "1", "-"]
+        );
+        assert_eq!(
+            row(&spec, "\"r\":1,\"n\":8,\"s\":\"\",\"l\":[]"),
+            ["8", "", "[]", "1", "-"]
+        );
         assert_eq!(refused(&spec, "{\"t\":1}").0, Reason::Missing);
         assert_eq!(refused(&spec, "{\"t\":1,\"r\":null}").0, Reason::Missing);
         spec.on_type_error = OnTypeError::Null;
         assert_eq!(refused(&spec, "{\"t\":1,\"r\":\"x\"}").0, Reason::Type);
-        for (kind, default) in [("int", "\"1\""), ("decimal(3,1)", "1.25"), ("timestamp", "\"2019-04-02\""), ("array<struct<a:int>>", "[{\"b\":1}]")] {
+        for (kind, default) in [
+            ("int", "\"1\""),
+            ("decimal(3,1)", "1.25"),
+            ("timestamp", "\"2019-04-02\""),
+            ("array<struct<a:int>>", "[{\"b\":1}]"),
+        ] {
             let mut wrong = column("v", kind);
             wrong.default = Some(serde_json::from_str(default).unwrap());
             let error = check_default(&wrong, TimeUnit::Ms, None).unwrap_err();
@@ -699,18 +1054,38 @@ mod columns {
         let mut spec = spec(&[]);
         spec.record_sha256 = true;
         let mut decoder = Decoder::new(&spec);
-        let names: Vec<String> = decoder.schema().fields().iter().map(|field| field.name().clone()).collect();
+        let names: Vec<String> = decoder
+            .schema()
+            .fields()
+            .iter()
+            .map(|field| field.name().clone())
+            .collect();
         assert_eq!(names, ["t", "record_sha256", "raw_record", "extra"]);
         let mut batches = Vec::new();
         let bytes = b"{\"t\":1.9999}\n  {\"t\":1}x";
         decoder
-            .read(ARRIVAL, &mut Cut { bytes, next: Box::new(|| 4) }, &mut |decoded| {
-                batches.push(decoded);
-                Ok(())
-            })
+            .read(
+                ARRIVAL,
+                &mut Cut {
+                    bytes,
+                    next: Box::new(|| 4),
+                },
+                &mut |decoded| {
+                    batches.push(decoded);
+                    Ok(())
+                },
+            )
             .unwrap();
-        let Decoded::Events(batch) = &batches[0] else { panic!("events come first") };
-        assert_eq!(batch.column(0).as_primitive::<TimestampMillisecondType>().values(), &[1_999, 1_000]);
+        let Decoded::Events(batch) = &batches[0] else {
+            panic!("events come first")
+        };
+        assert_eq!(
+            batch
+                .column(0)
+                .as_primitive::<TimestampMillisecondType>()
+                .values(),
+            &[1_999, 1_000]
+        );
         assert_eq!(
             batch.column(1).as_string::<i32>().value(1),
             hex::encode(<sha2::Sha256 as sha2::Digest>::digest(b"{\"t\":1}"))
@@ -722,16 +1097,32 @@ mod columns {
     fn batches_are_bounded_and_a_decoder_is_used_again() {
         let spec = spec(&["s string"]);
         let mut decoder = Decoder::new(&spec);
-        let text: String = (0..20_000).map(|i| format!("{{\"t\":1,\"s\":\"{i}\"}}x\n")).collect();
+        let text: String = (0..20_000)
+            .map(|i| format!("{{\"t\":1,\"s\":\"{i}\"}}x\n"))
+            .collect();
         let first = decode_with(&mut decoder, text.as_bytes(), || usize::MAX);
-        assert_eq!((first.counts.events, first.counts.records), (20_000, 40_000));
+        assert_eq!(
+            (first.counts.events, first.counts.records),
+            (20_000, 40_000)
+        );
         let mut sizes = Vec::new();
-        let failed = decoder.read(ARRIVAL, &mut Cut { bytes: text.as_bytes(), next: Box::new(|| 999) }, &mut |decoded| {
-            if let Decoded::Events(batch) = decoded {
-                sizes.push(batch.num_rows());
-            }
-            if sizes.len() == 2 { Err("stop".into()) } else { Ok(()) }
-        });
+        let failed = decoder.read(
+            ARRIVAL,
+            &mut Cut {
+                bytes: text.as_bytes(),
+                next: Box::new(|| 999),
+            },
+            &mut |decoded| {
+                if let Decoded::Events(batch) = decoded {
+                    sizes.push(batch.num_rows());
+                }
+                if sizes.len() == 2 {
+                    Err("stop".into())
+                } else {
+                    Ok(())
+                }
+            },
+        );
         assert_eq!(failed.unwrap_err().to_string(), "stop");
         assert_eq!(sizes, [8192, 8192]);
         assert!(decode_with(&mut decoder, text.as_bytes(), || usize::MAX) == first);

@@ -12,8 +12,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanArray, BooleanBufferBuilder, Date32Array, Decimal128Array, Float64Array, Int32Array,
-    Int64Array, ListArray, MapArray, NullBufferBuilder, StringArray, StructArray,
+    ArrayRef, BooleanArray, BooleanBufferBuilder, Date32Array, Decimal128Array, Float64Array,
+    Int32Array, Int64Array, ListArray, MapArray, NullBufferBuilder, StringArray, StructArray,
     TimestampMicrosecondArray, TimestampMillisecondArray,
 };
 use arrow::buffer::{BooleanBuffer, Buffer, OffsetBuffer, ScalarBuffer};
@@ -115,7 +115,10 @@ pub(super) fn scalar<'a>(kind: &ColumnType, value: &'a str, times: Times) -> Opt
 
 /// Whether the type has values within values.
 pub(super) fn nested(kind: &ColumnType) -> bool {
-    matches!(kind, ColumnType::Array(_) | ColumnType::Map(_) | ColumnType::Struct(_))
+    matches!(
+        kind,
+        ColumnType::Array(_) | ColumnType::Map(_) | ColumnType::Struct(_)
+    )
 }
 
 /// How a value fits a type.
@@ -240,16 +243,32 @@ pub(super) struct Builder {
 
 #[derive(Debug)]
 enum Values {
-    Text { bytes: Vec<u8>, offsets: Vec<i32> },
+    Text {
+        bytes: Vec<u8>,
+        offsets: Vec<i32>,
+    },
     Boolean(BooleanBufferBuilder),
     Int(Vec<i32>),
     /// bigint and timestamp.
     Long(Vec<i64>),
     Double(Vec<f64>),
     Decimal(Vec<i128>),
-    List { field: FieldRef, offsets: Vec<i32>, item: Box<Builder> },
-    Map { field: FieldRef, fields: Fields, offsets: Vec<i32>, keys: Box<Builder>, values: Box<Builder> },
-    Struct { fields: Fields, columns: Vec<Builder> },
+    List {
+        field: FieldRef,
+        offsets: Vec<i32>,
+        item: Box<Builder>,
+    },
+    Map {
+        field: FieldRef,
+        fields: Fields,
+        offsets: Vec<i32>,
+        keys: Box<Builder>,
+        values: Box<Builder>,
+    },
+    Struct {
+        fields: Fields,
+        columns: Vec<Builder>,
+    },
 }
 
 impl Builder {
@@ -272,18 +291,33 @@ impl Builder {
                     offsets: vec![0],
                     keys: Box::new(Self::new(&DataType::Utf8)),
                     values: Box::new(Self::new(
-                        fields.get(1).map_or(&DataType::Utf8, |field| field.data_type()),
+                        fields
+                            .get(1)
+                            .map_or(&DataType::Utf8, |field| field.data_type()),
                     )),
                 },
-                _ => Values::Text { bytes: Vec::new(), offsets: vec![0] },
+                _ => Values::Text {
+                    bytes: Vec::new(),
+                    offsets: vec![0],
+                },
             },
             DataType::Struct(fields) => Values::Struct {
                 fields: fields.clone(),
-                columns: fields.iter().map(|field| Self::new(field.data_type())).collect(),
+                columns: fields
+                    .iter()
+                    .map(|field| Self::new(field.data_type()))
+                    .collect(),
             },
-            _ => Values::Text { bytes: Vec::new(), offsets: vec![0] },
+            _ => Values::Text {
+                bytes: Vec::new(),
+                offsets: vec![0],
+            },
         };
-        Self { data_type: data_type.clone(), nulls: NullBufferBuilder::new(0), values }
+        Self {
+            data_type: data_type.clone(),
+            nulls: NullBufferBuilder::new(0),
+            values,
+        }
     }
 
     pub fn null(&mut self) {
@@ -347,7 +381,15 @@ impl Builder {
                 }
                 offsets.push(item.nulls.len() as i32);
             }
-            (ColumnType::Map(kind), Values::Map { offsets, keys, values, .. }) => {
+            (
+                ColumnType::Map(kind),
+                Values::Map {
+                    offsets,
+                    keys,
+                    values,
+                    ..
+                },
+            ) => {
                 for (key, value) in pairs(value, &mut skipper) {
                     keys.text(&key);
                     values.json(kind, value, times);
@@ -391,7 +433,11 @@ impl Builder {
         Ok(match &mut self.values {
             Values::Text { bytes, offsets } => {
                 let offsets = offsets_of(offsets);
-                Arc::new(StringArray::try_new(offsets, Buffer::from_vec(taken(bytes)), nulls)?)
+                Arc::new(StringArray::try_new(
+                    offsets,
+                    Buffer::from_vec(taken(bytes)),
+                    nulls,
+                )?)
             }
             Values::Boolean(values) => {
                 let values: BooleanBuffer = values.finish();
@@ -418,9 +464,10 @@ impl Builder {
                     _ => Arc::new(Int64Array::try_new(values, nulls)?),
                 }
             }
-            Values::Double(values) => {
-                Arc::new(Float64Array::try_new(ScalarBuffer::from(taken(values)), nulls)?)
-            }
+            Values::Double(values) => Arc::new(Float64Array::try_new(
+                ScalarBuffer::from(taken(values)),
+                nulls,
+            )?),
             Values::Decimal(values) => {
                 let array = Decimal128Array::try_new(ScalarBuffer::from(taken(values)), nulls)?;
                 match self.data_type {
@@ -430,19 +477,47 @@ impl Builder {
                     _ => Arc::new(array),
                 }
             }
-            Values::List { field, offsets, item } => Arc::new(ListArray::try_new(
+            Values::List {
+                field,
+                offsets,
+                item,
+            } => Arc::new(ListArray::try_new(
                 Arc::clone(field),
                 offsets_of(offsets),
                 item.finish()?,
                 nulls,
             )?),
-            Values::Map { field, fields, offsets, keys, values } => {
-                let entries = StructArray::try_new(fields.clone(), vec![keys.finish()?, values.finish()?], None)?;
-                Arc::new(MapArray::try_new(Arc::clone(field), offsets_of(offsets), entries, nulls, false)?)
+            Values::Map {
+                field,
+                fields,
+                offsets,
+                keys,
+                values,
+            } => {
+                let entries = StructArray::try_new(
+                    fields.clone(),
+                    vec![keys.finish()?, values.finish()?],
+                    None,
+                )?;
+                Arc::new(MapArray::try_new(
+                    Arc::clone(field),
+                    offsets_of(offsets),
+                    entries,
+                    nulls,
+                    false,
+                )?)
             }
             Values::Struct { fields, columns } => {
-                let columns: Vec<ArrayRef> = columns.iter_mut().map(Self::finish).collect::<Result<_, _>>()?;
-                Arc::new(StructArray::try_new_with_length(fields.clone(), columns, nulls, rows)?)
+                let columns: Vec<ArrayRef> = columns
+                    .iter_mut()
+                    .map(Self::finish)
+                    .collect::<Result<_, _>>()?;
+                Arc::new(StructArray::try_new_with_length(
+                    fields.clone(),
+                    columns,
+                    nulls,
+                    rows,
+                )?)
             }
         })
     }
