@@ -49,7 +49,11 @@ pub fn log_entry(key: &str) -> Option<LogEntry> {
         return None;
     }
     let n = digits.parse().ok()?;
-    Some(if published { LogEntry::Published(n) } else { LogEntry::Commit(n) })
+    Some(if published {
+        LogEntry::Published(n)
+    } else {
+        LogEntry::Commit(n)
+    })
 }
 
 /// The folder of the files that a run stages for commit `n`; ends with `/`.
@@ -73,9 +77,7 @@ pub fn file_name(slice: u32) -> String {
 pub fn partition_folder(partition: &[(String, Option<String>)]) -> String {
     let parts: Vec<String> = partition
         .iter()
-        .map(|(column, value)| {
-            format!("{}={}", escape(column), partition_value(value.as_deref()))
-        })
+        .map(|(column, value)| format!("{}={}", escape(column), partition_value(value.as_deref())))
         .collect();
     parts.join("/")
 }
@@ -92,7 +94,11 @@ pub fn file_key(table: &str, partition_folder: &str, name: &str) -> String {
 /// The path of a key below a root in its store. Keys are taken as they are: the client's own joining
 /// would escape what Hive has escaped.
 pub fn below(root: &object_store::path::Path, key: &str) -> object_store::path::Path {
-    let joined = if root.as_ref().is_empty() { key.to_owned() } else { format!("{root}/{key}") };
+    let joined = if root.as_ref().is_empty() {
+        key.to_owned()
+    } else {
+        format!("{root}/{key}")
+    };
     object_store::path::Path::parse(&joined).unwrap_or_else(|_| root.clone())
 }
 
@@ -105,7 +111,11 @@ pub fn parse_partition(folder: &str) -> Option<Vec<(String, Option<String>)>> {
         .split('/')
         .map(|part| {
             let (column, value) = part.split_once('=')?;
-            let value = if value == NULL_VALUE { None } else { Some(unescape(value)?) };
+            let value = if value == NULL_VALUE {
+                None
+            } else {
+                Some(unescape(value)?)
+            };
             Some((unescape(column)?, value))
         })
         .collect()
@@ -131,7 +141,20 @@ fn escape(value: &str) -> String {
     for c in value.chars() {
         let special = matches!(
             c,
-            '"' | '#' | '%' | '\'' | '*' | '/' | ':' | '=' | '?' | '\\' | '\x7f' | '{' | '[' | ']' | '^'
+            '"' | '#'
+                | '%'
+                | '\''
+                | '*'
+                | '/'
+                | ':'
+                | '='
+                | '?'
+                | '\\'
+                | '\x7f'
+                | '{'
+                | '['
+                | ']'
+                | '^'
         );
         if c.is_ascii_control() || special {
             let _ = write!(out, "%{:02X}", u32::from(c));
@@ -168,9 +191,16 @@ mod tests {
         for n in [0, 1, 42, u64::MAX] {
             assert_eq!(log_entry(&commit_key(n)), Some(LogEntry::Commit(n)));
             assert_eq!(log_entry(&published_key(n)), Some(LogEntry::Published(n)));
-            assert_eq!(staged_for(&format!("{}events/x", staging_folder(n, "r"))), Some(n));
+            assert_eq!(
+                staged_for(&format!("{}events/x", staging_folder(n, "r"))),
+                Some(n)
+            );
         }
-        for stray in ["_rawmart/log/1", "_rawmart/log/00000000000000000001.tmp", "events/x"] {
+        for stray in [
+            "_rawmart/log/1",
+            "_rawmart/log/00000000000000000001.tmp",
+            "events/x",
+        ] {
             assert_eq!(log_entry(stray), None);
         }
     }
@@ -178,11 +208,19 @@ mod tests {
     #[test]
     fn partitions_read_back_whatever_the_value() {
         // Every ASCII character, as Hive's own escape2.q does, and what has bitten others.
-        let mut values: Vec<Option<String>> =
-            (0u8..128).map(|b| Some(format!("a{}b", char::from(b)))).collect();
+        let mut values: Vec<Option<String>> = (0u8..128)
+            .map(|b| Some(format!("a{}b", char::from(b))))
+            .collect();
         values.extend(
-            [NULL_VALUE, "__hive_default_partition__", "서울/강남", "%2F", "a=b", " "]
-                .map(|v| Some(v.to_owned())),
+            [
+                NULL_VALUE,
+                "__hive_default_partition__",
+                "서울/강남",
+                "%2F",
+                "a=b",
+                " ",
+            ]
+            .map(|v| Some(v.to_owned())),
         );
         values.push(None);
         for value in values {

@@ -15,7 +15,8 @@
 mod format;
 
 pub use format::{
-    Balance, Commit, FORMAT, FileEntry, MartEntry, ObjectEntry, Published, PublishedFile, SourceDelta,
+    Balance, Commit, FORMAT, FileEntry, MartEntry, ObjectEntry, Published, PublishedFile,
+    SourceDelta,
 };
 
 use std::collections::BTreeMap;
@@ -36,11 +37,21 @@ pub enum LedgerError {
     Store(#[from] StoreError),
     #[error("{url} is damaged: {message}; restore the object from a backup of the bucket")]
     Damaged { url: String, message: String },
-    #[error("{url} has format {found}, and this rawmart reads format {FORMAT}: use the version that wrote it")]
+    #[error(
+        "{url} has format {found}, and this rawmart reads format {FORMAT}: use the version that wrote it"
+    )]
     Format { url: String, found: u32 },
-    #[error("the log of {lake} has {found} without {missing}; restore it from a backup of the bucket")]
-    Gap { lake: String, found: u64, missing: String },
-    #[error("commit {n} of {lake} was made by another run meanwhile; nothing was changed, run again")]
+    #[error(
+        "the log of {lake} has {found} without {missing}; restore it from a backup of the bucket"
+    )]
+    Gap {
+        lake: String,
+        found: u64,
+        missing: String,
+    },
+    #[error(
+        "commit {n} of {lake} was made by another run meanwhile; nothing was changed, run again"
+    )]
     Lost { lake: String, n: u64 },
 }
 
@@ -107,7 +118,11 @@ impl State {
         }
         commits.sort_unstable();
         let mut state = Self::default();
-        let gap = |found, missing| LedgerError::Gap { lake: store.root().to_owned(), found, missing };
+        let gap = |found, missing| LedgerError::Gap {
+            lake: store.root().to_owned(),
+            found,
+            missing,
+        };
         for (expected, n) in (1..).zip(&commits) {
             if expected != *n {
                 return Err(gap(*n, layout::commit_key(expected)));
@@ -151,15 +166,25 @@ impl State {
             }
         }
         for entry in &commit.files {
-            let etag = self.files.get(&entry.key()).and_then(|file| file.etag.clone());
-            let file = File { commit: commit.number, entry: entry.clone(), etag };
+            let etag = self
+                .files
+                .get(&entry.key())
+                .and_then(|file| file.etag.clone());
+            let file = File {
+                commit: commit.number,
+                entry: entry.clone(),
+                etag,
+            };
             self.files.insert(entry.key(), file);
         }
         for (table, columns) in &commit.columns {
             self.columns.insert(table.clone(), columns.clone());
         }
         for mart in &commit.marts {
-            let state = MartState { commit: commit.number, entry: mart.clone() };
+            let state = MartState {
+                commit: commit.number,
+                entry: mart.clone(),
+            };
             self.marts.insert(mart.name.clone(), state);
         }
     }
@@ -176,7 +201,9 @@ impl State {
 
     /// The files of a table.
     pub fn table(&self, table: &str) -> impl Iterator<Item = &File> {
-        self.files.values().filter(move |file| file.entry.table == table)
+        self.files
+            .values()
+            .filter(move |file| file.entry.table == table)
     }
 
     /// The commit that the content of a table is of: of a mart the one that built it, which may
@@ -192,7 +219,11 @@ impl State {
 impl FileEntry {
     /// The final key below the lake.
     pub fn key(&self) -> String {
-        layout::file_key(&self.table, &layout::partition_folder(&self.partition), &self.name)
+        layout::file_key(
+            &self.table,
+            &layout::partition_folder(&self.partition),
+            &self.name,
+        )
     }
 }
 
@@ -204,7 +235,10 @@ pub async fn commit(store: &Store, commit: &Commit) -> Result<(), LedgerError> {
     let key = layout::commit_key(commit.number);
     match store.create(&key, to_bytes(commit, store, &key)?).await? {
         Some(_) => Ok(()),
-        None => Err(LedgerError::Lost { lake: store.root().to_owned(), n: commit.number }),
+        None => Err(LedgerError::Lost {
+            lake: store.root().to_owned(),
+            n: commit.number,
+        }),
     }
 }
 
@@ -219,11 +253,17 @@ pub async fn mark_published(store: &Store, marker: &Published) -> Result<(), Led
     Ok(())
 }
 
-fn to_bytes<T: serde::Serialize>(value: &T, store: &Store, key: &str) -> Result<Bytes, LedgerError> {
-    serde_json::to_vec(value).map(Bytes::from).map_err(|e| LedgerError::Damaged {
-        url: store.url_of(key),
-        message: e.to_string(),
-    })
+fn to_bytes<T: serde::Serialize>(
+    value: &T,
+    store: &Store,
+    key: &str,
+) -> Result<Bytes, LedgerError> {
+    serde_json::to_vec(value)
+        .map(Bytes::from)
+        .map_err(|e| LedgerError::Damaged {
+            url: store.url_of(key),
+            message: e.to_string(),
+        })
 }
 
 async fn read<T: serde::de::DeserializeOwned>(store: &Store, key: &str) -> Result<T, LedgerError> {
@@ -231,11 +271,20 @@ async fn read<T: serde::de::DeserializeOwned>(store: &Store, key: &str) -> Resul
     struct Head {
         format: u32,
     }
-    let damaged = |message: String| LedgerError::Damaged { url: store.url_of(key), message };
-    let bytes = store.read(key).await?.ok_or_else(|| damaged("it is gone".to_owned()))?;
+    let damaged = |message: String| LedgerError::Damaged {
+        url: store.url_of(key),
+        message,
+    };
+    let bytes = store
+        .read(key)
+        .await?
+        .ok_or_else(|| damaged("it is gone".to_owned()))?;
     let head: Head = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
     if head.format != FORMAT {
-        return Err(LedgerError::Format { url: store.url_of(key), found: head.format });
+        return Err(LedgerError::Format {
+            url: store.url_of(key),
+            found: head.format,
+        });
     }
     serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))
 }

@@ -61,7 +61,10 @@ fn execute(request: &Request) -> Result<Outcome, Failure> {
         Ok(match &request.verb {
             Verb::Config => Outcome::Config(Box::new(job)),
             Verb::Plan => {
-                let options = Options { sources: Vec::new(), marts: true };
+                let options = Options {
+                    sources: Vec::new(),
+                    marts: true,
+                };
                 Outcome::Plan(run::plan(&job, &options).await?)
             }
             Verb::Verify => Outcome::Verified(run::verify(&job).await?),
@@ -69,8 +72,15 @@ fn execute(request: &Request) -> Result<Outcome, Failure> {
                 let now = Utc::now();
                 let run = format!("{}-{:08x}", now.format("%Y%m%dT%H%M%SZ"), unique());
                 let report = Report::new(request.verbosity < 0);
-                let context = Context { now, run, report: report.clone() };
-                let options = Options { sources: sources.clone(), marts: *marts };
+                let context = Context {
+                    now,
+                    run,
+                    report: report.clone(),
+                };
+                let options = Options {
+                    sources: sources.clone(),
+                    marts: *marts,
+                };
                 let result = run::run(&job, &options, &context).await;
                 report.finish();
                 Outcome::Run(result?)

@@ -105,7 +105,11 @@ pub fn plan(
             let plan = plan_source(job, listed, state);
             if plan.why.is_some() {
                 let name = &plan.source;
-                moved.extend([name.clone(), format!("{name}_duplicates"), format!("{name}_rejects")]);
+                moved.extend([
+                    name.clone(),
+                    format!("{name}_duplicates"),
+                    format!("{name}_rejects"),
+                ]);
             }
             plan
         })
@@ -117,15 +121,23 @@ pub fn plan(
             if why.is_some() {
                 moved.insert(mart.name.clone());
             }
-            MartPlan { mart: mart.name.clone(), why }
+            MartPlan {
+                mart: mart.name.clone(),
+                why,
+            }
         })
         .collect();
-    RunPlan { roll_forward: state.unpublished.as_ref().map(|commit| commit.number), sources, marts }
+    RunPlan {
+        roll_forward: state.unpublished.as_ref().map(|commit| commit.number),
+        sources,
+        marts,
+    }
 }
 
 fn plan_source(job: &Job, listed: &Listed<'_>, state: &State) -> SourcePlan {
     let known = state.sources.get(&listed.source.name);
-    let absorbed = |found: &Found| known.is_some_and(|known| known.objects.contains_key(&found.identity));
+    let absorbed =
+        |found: &Found| known.is_some_and(|known| known.objects.contains_key(&found.identity));
     let (mut bytes, mut new_objects, mut new_bytes) = (0, 0, 0);
     for found in &listed.found.objects {
         bytes += found.size;
@@ -134,10 +146,19 @@ fn plan_source(job: &Job, listed: &Listed<'_>, state: &State) -> SourcePlan {
             new_bytes += found.size;
         }
     }
-    let listed_names: BTreeSet<&str> =
-        listed.found.objects.iter().map(|found| found.identity.as_str()).collect();
+    let listed_names: BTreeSet<&str> = listed
+        .found
+        .objects
+        .iter()
+        .map(|found| found.identity.as_str())
+        .collect();
     let vanished = known.map_or_else(Vec::new, |known| {
-        known.objects.keys().filter(|key| !listed_names.contains(key.as_str())).cloned().collect()
+        known
+            .objects
+            .keys()
+            .filter(|key| !listed_names.contains(key.as_str()))
+            .cloned()
+            .collect()
     });
     let why = match known {
         _ if new_objects == 0 && known.is_none() => None,
@@ -175,7 +196,9 @@ fn why_mart(
     references: &BTreeMap<String, String>,
     moved: &BTreeSet<String>,
 ) -> Option<WhyMart> {
-    let Some(built) = state.marts.get(&mart.name) else { return Some(WhyMart::First) };
+    let Some(built) = state.marts.get(&mart.name) else {
+        return Some(WhyMart::First);
+    };
     if built.entry.sql != mart.fingerprint {
         return Some(WhyMart::SqlChanged);
     }
@@ -183,7 +206,8 @@ fn why_mart(
         .inputs
         .iter()
         .filter(|&input| {
-            moved.contains(input) || built.entry.inputs.get(input) != Some(&version(input, state, references))
+            moved.contains(input)
+                || built.entry.inputs.get(input) != Some(&version(input, state, references))
         })
         .cloned()
         .collect();

@@ -43,9 +43,15 @@ pub use stage::{PublishError, publish, stage, sweep};
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     #[error("writing to the spill folder {folder}: {source}; it needs room for the decoded events")]
-    Spill { folder: String, source: std::io::Error },
+    Spill {
+        folder: String,
+        source: std::io::Error,
+    },
     #[error("writing {file}: {source}")]
-    Parquet { file: String, source: ::parquet::errors::ParquetError },
+    Parquet {
+        file: String,
+        source: ::parquet::errors::ParquetError,
+    },
     #[error("merging sorted events: {0}")]
     Arrow(#[from] arrow::error::ArrowError),
 }

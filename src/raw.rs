@@ -34,8 +34,8 @@ use crate::event::{DecodeSpec, Reason};
 
 mod discover;
 
-pub use discover::{DiscoverError, Discovered, Found, Roots};
 use codec::Inflow;
+pub use discover::{DiscoverError, Discovered, Found, Roots};
 use frame::{Framer, Unit, readable};
 use members::Members;
 use rows::Rows;

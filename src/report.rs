@@ -27,15 +27,37 @@ use crate::run::{MartOutcome, RunError, RunSummary, Verified};
 /// What happens during a run, as it happens.
 #[derive(Debug, Clone)]
 pub enum Event {
-    RolledForward { commit: u64 },
-    Reading { source: String, objects: u64, bytes: u64 },
-    ObjectRead { bytes: u64, records: u64 },
-    Deciding { source: String },
-    Writing { source: String },
-    Staging { files: usize },
-    Committed { commit: u64 },
-    Published { commit: u64, files: usize },
-    Mart { name: String },
+    RolledForward {
+        commit: u64,
+    },
+    Reading {
+        source: String,
+        objects: u64,
+        bytes: u64,
+    },
+    ObjectRead {
+        bytes: u64,
+        records: u64,
+    },
+    Deciding {
+        source: String,
+    },
+    Writing {
+        source: String,
+    },
+    Staging {
+        files: usize,
+    },
+    Committed {
+        commit: u64,
+    },
+    Published {
+        commit: u64,
+        files: usize,
+    },
+    Mart {
+        name: String,
+    },
 }
 
 /// Takes events to the terminal or the log; cheap to clone.
@@ -55,19 +77,30 @@ impl Report {
         };
         let bar = ProgressBar::with_draw_target(None, target);
         bar.enable_steady_tick(Duration::from_millis(120));
-        Self { bar, _shared: Arc::new(()) }
+        Self {
+            bar,
+            _shared: Arc::new(()),
+        }
     }
 
     pub fn event(&self, event: Event) {
         match event {
             Event::RolledForward { commit } => {
-                tracing::info!(commit, "finished publishing what an earlier run had committed");
+                tracing::info!(
+                    commit,
+                    "finished publishing what an earlier run had committed"
+                );
             }
-            Event::Reading { source, objects, bytes } => {
+            Event::Reading {
+                source,
+                objects,
+                bytes,
+            } => {
                 tracing::info!(source, objects, bytes, "reading raw objects");
                 self.bar.set_length(bytes);
                 self.bar.set_position(0);
-                self.bar.set_style(style("{msg} {wide_bar} {bytes}/{total_bytes} {eta}"));
+                self.bar
+                    .set_style(style("{msg} {wide_bar} {bytes}/{total_bytes} {eta}"));
                 self.bar.set_message(format!("reading {source}"));
             }
             Event::ObjectRead { bytes, records } => {
@@ -143,9 +176,16 @@ impl Outcome {
         match self {
             Self::Run(summary) => {
                 let failed = |mart: &crate::run::MartSummary| {
-                    matches!(mart.outcome, MartOutcome::Failed { .. } | MartOutcome::Skipped { .. })
+                    matches!(
+                        mart.outcome,
+                        MartOutcome::Failed { .. } | MartOutcome::Skipped { .. }
+                    )
                 };
-                if summary.marts.iter().any(failed) { Exit::MartFailed } else { Exit::Done }
+                if summary.marts.iter().any(failed) {
+                    Exit::MartFailed
+                } else {
+                    Exit::Done
+                }
             }
             Self::Verified(verified) if !verified.damage.is_empty() => Exit::Damaged,
             Self::Plan(_) | Self::Verified(_) | Self::Config(_) => Exit::Done,
@@ -196,7 +236,8 @@ impl Failure {
             | RunError::Ledger(LedgerError::Store(_))
             | RunError::Publish(PublishError::Store(_))
             | RunError::Discover(DiscoverError::Store(_)) => Exit::Store,
-            RunError::Ledger(LedgerError::Lost { .. }) | RunError::Locked { .. }
+            RunError::Ledger(LedgerError::Lost { .. })
+            | RunError::Locked { .. }
             | RunError::Publish(PublishError::Overtaken { .. }) => Exit::Busy,
             RunError::Ledger(
                 LedgerError::Damaged { .. } | LedgerError::Format { .. } | LedgerError::Gap { .. },
@@ -208,12 +249,13 @@ impl Failure {
             | RunError::Config(_)
             | RunError::Reference(_)
             | RunError::NoReference { .. } => Exit::Usage,
-            RunError::TooManyRejects { .. } | RunError::Changed { .. } | RunError::Vanished { .. } => {
-                Exit::Refused
-            }
-            RunError::Write(_) | RunError::Unbalanced(_) | RunError::Defect(_) | RunError::Engine(_) => {
-                Exit::Internal
-            }
+            RunError::TooManyRejects { .. }
+            | RunError::Changed { .. }
+            | RunError::Vanished { .. } => Exit::Refused,
+            RunError::Write(_)
+            | RunError::Unbalanced(_)
+            | RunError::Defect(_)
+            | RunError::Engine(_) => Exit::Internal,
         }
     }
 

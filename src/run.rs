@@ -89,18 +89,34 @@ pub enum RunError {
          published. Most frequent: {reasons}. Correct the columns, or accept them once with \
          `run --max-rejects 100%`"
     )]
-    TooManyRejects { name: String, rejects: u64, records: u64, allowed: f64, reasons: String },
+    TooManyRejects {
+        name: String,
+        rejects: u64,
+        records: u64,
+        allowed: f64,
+        reasons: String,
+    },
     #[error(
         "{name}: {count} raw objects that were absorbed have other content now, first {first}; raw \
          objects never change: restore the earlier content, or write the new one under a new key"
     )]
-    Changed { name: String, count: usize, first: String },
+    Changed {
+        name: String,
+        count: usize,
+        first: String,
+    },
     #[error(
         "{name}: {count} raw objects that were absorbed are gone, first {first}; building the \
          tables anew would lose their events: restore them"
     )]
-    Vanished { name: String, count: usize, first: String },
-    #[error("the counts do not balance: {0}; nothing was published, and this is a defect of rawmart")]
+    Vanished {
+        name: String,
+        count: usize,
+        first: String,
+    },
+    #[error(
+        "the counts do not balance: {0}; nothing was published, and this is a defect of rawmart"
+    )]
     Unbalanced(String),
     #[error("{0}; this is a defect of rawmart")]
     Defect(String),
@@ -188,7 +204,9 @@ pub async fn plan(job: &Job, options: &Options) -> Result<RunPlan, RunError> {
 pub async fn run(job: &Job, options: &Options, context: &Context) -> Result<RunSummary, RunError> {
     let lake = look::open_lake(job).await?;
     let Some(_lock) = lake.lock(layout::LOCK)? else {
-        return Err(RunError::Locked { lake: lake.root().to_owned() });
+        return Err(RunError::Locked {
+            lake: lake.root().to_owned(),
+        });
     };
     let mut state = State::open(&lake).await?;
     let spill = spill_folder()?;
@@ -197,7 +215,9 @@ pub async fn run(job: &Job, options: &Options, context: &Context) -> Result<RunS
     refuse(plan)?;
     if let Some(commit) = state.unpublished.clone() {
         finish(&lake, &commit, &mut state, context).await?;
-        context.report.event(Event::RolledForward { commit: commit.number });
+        context.report.event(Event::RolledForward {
+            commit: commit.number,
+        });
     }
     let mut totals = Totals::default();
     let absorbed = absorb_sources(job, &looked, &state, context, spill.path(), &mut totals).await?;
@@ -207,7 +227,16 @@ pub async fn run(job: &Job, options: &Options, context: &Context) -> Result<RunS
         commit.columns = delta.columns;
         commit_files(&lake, commit, files, &mut state, context, &mut totals).await?;
     }
-    let marts = marts::build(job, &looked, &lake, &mut state, context, spill.path(), &mut totals).await?;
+    let marts = marts::build(
+        job,
+        &looked,
+        &lake,
+        &mut state,
+        context,
+        spill.path(),
+        &mut totals,
+    )
+    .await?;
     publish::sweep(&lake, &state).await?;
     Ok(summary(&lake, &looked, &state, marts, totals))
 }
@@ -224,15 +253,26 @@ fn summary(
     let rebuilt = plan.sources.iter().any(|source| source.why.is_some());
     let nothing = !built && !rebuilt && plan.roll_forward.is_none();
     RunSummary {
-        outcome: if nothing { RunOutcome::NothingNew } else { RunOutcome::Done },
+        outcome: if nothing {
+            RunOutcome::NothingNew
+        } else {
+            RunOutcome::Done
+        },
         commit: state.last,
         rolled_forward: plan.roll_forward,
         lake: lake.root().to_owned(),
-        lake_folder: lake.local_path("").map(|path| format!("{}/", path.display()).replace("//", "/")),
+        lake_folder: lake
+            .local_path("")
+            .map(|path| format!("{}/", path.display()).replace("//", "/")),
         sources: plan
             .sources
             .iter()
-            .map(|source| (source.source.clone(), source_summary(source, state, &totals)))
+            .map(|source| {
+                (
+                    source.source.clone(),
+                    source_summary(source, state, &totals),
+                )
+            })
             .collect(),
         marts,
         files: totals.files,
@@ -257,7 +297,11 @@ fn source_summary(plan: &SourcePlan, state: &State, totals: &Totals) -> SourceSu
         kept: known.balance.kept.unsigned_abs(),
         duplicates: known.balance.duplicates,
         rejects: known.balance.rejects,
-        skipped: plan.skipped.iter().map(|(why, keys)| (*why, keys.len() as u64)).collect(),
+        skipped: plan
+            .skipped
+            .iter()
+            .map(|(why, keys)| (*why, keys.len() as u64))
+            .collect(),
         nulled: totals.nulled.get(&plan.source).cloned().unwrap_or_default(),
         partitions: partitions.into_iter().collect(),
     }
@@ -281,13 +325,23 @@ struct Delta {
 
 fn refuse(plan: &RunPlan) -> Result<(), RunError> {
     for source in &plan.sources {
-        let (name, first) = (source.source.clone(), |keys: &[String]| keys.first().cloned());
+        let (name, first) = (source.source.clone(), |keys: &[String]| {
+            keys.first().cloned()
+        });
         if let Some(first) = first(&source.changed) {
-            return Err(RunError::Changed { name, count: source.changed.len(), first });
+            return Err(RunError::Changed {
+                name,
+                count: source.changed.len(),
+                first,
+            });
         }
         // Objects that are gone do no harm while nothing has to be read again.
         if let (true, Some(first)) = (source.why.is_some(), first(&source.vanished)) {
-            return Err(RunError::Vanished { name, count: source.vanished.len(), first });
+            return Err(RunError::Vanished {
+                name,
+                count: source.vanished.len(),
+                first,
+            });
         }
     }
     Ok(())
@@ -312,15 +366,8 @@ async fn absorb_sources(
             objects: planned.objects,
             bytes: planned.bytes,
         });
-        let absorbed = absorb::absorb(
-            job,
-            listed,
-            &tables,
-            state.last + 1,
-            spill,
-            &context.report,
-        )
-        .await?;
+        let absorbed =
+            absorb::absorb(job, listed, &tables, state.last + 1, spill, &context.report).await?;
         let known = state.sources.get(&source.name).cloned().unwrap_or_default();
         let new: Vec<_> = absorbed
             .objects
@@ -333,13 +380,25 @@ async fn absorb_sources(
             Why::NewObjects => new.iter().collect(),
         };
         check_rejects(source, &judged)?;
-        totals.bytes_read += absorbed.objects.iter().map(|object| object.size).sum::<u64>();
+        totals.bytes_read += absorbed
+            .objects
+            .iter()
+            .map(|object| object.size)
+            .sum::<u64>();
         totals.nulled.insert(source.name.clone(), absorbed.nulled);
         let settings = source_files(source, state.last + 1);
-        files.extend(emptied(&tables.all(), &absorbed.files, state, &settings, spill)?);
+        files.extend(emptied(
+            &tables.all(),
+            &absorbed.files,
+            state,
+            &settings,
+            spill,
+        )?);
         files.extend(absorbed.files);
         for table in tables.all() {
-            delta.columns.insert(table.name.clone(), crate::catalog::columns(&table.schema));
+            delta
+                .columns
+                .insert(table.name.clone(), crate::catalog::columns(&table.schema));
         }
         delta.sources.insert(
             source.name.clone(),
@@ -384,7 +443,8 @@ fn emptied(
             }
             let path = folder.join(format!("{}-emptied-{}.parquet", table.name, files.len()));
             let (path, rows, bytes) =
-                ParquetFile::create(path, std::sync::Arc::clone(&table.schema), settings)?.finish()?;
+                ParquetFile::create(path, std::sync::Arc::clone(&table.schema), settings)?
+                    .finish()?;
             files.push(Finished {
                 path,
                 table: table.name.clone(),
@@ -416,8 +476,11 @@ fn check_rejects(source: &Source, objects: &[&ledger::ObjectEntry]) -> Result<()
     }
     let mut reasons: Vec<_> = by_reason.into_iter().collect();
     reasons.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    let reasons: Vec<_> =
-        reasons.iter().take(3).map(|(reason, count)| format!("{} {count}", reason.name())).collect();
+    let reasons: Vec<_> = reasons
+        .iter()
+        .take(3)
+        .map(|(reason, count)| format!("{} {count}", reason.name()))
+        .collect();
     Err(RunError::TooManyRejects {
         name: source.name.clone(),
         rejects,
@@ -450,11 +513,15 @@ async fn commit_files(
     totals: &mut Totals,
 ) -> Result<(), RunError> {
     context.report.event(Event::Staging { files: files.len() });
-    commit.files.extend(publish::stage(lake, commit.number, &commit.run, files).await?);
+    commit
+        .files
+        .extend(publish::stage(lake, commit.number, &commit.run, files).await?);
     totals.files += commit.files.len() as u64;
     totals.bytes_written += commit.files.iter().map(|file| file.bytes).sum::<u64>();
     ledger::commit(lake, &commit).await?;
-    context.report.event(Event::Committed { commit: commit.number });
+    context.report.event(Event::Committed {
+        commit: commit.number,
+    });
     state.apply(&commit);
     finish(lake, &commit, state, context).await
 }
@@ -470,16 +537,22 @@ async fn finish(
     ledger::mark_published(lake, &marker).await?;
     state.mark(&marker);
     let files = marker.files.len();
-    context.report.event(Event::Published { commit: commit.number, files });
+    context.report.event(Event::Published {
+        commit: commit.number,
+        files,
+    });
     Ok(())
 }
 
 /// A folder for spilled data, gone when the run ends.
 fn spill_folder() -> Result<tempfile::TempDir, WriteError> {
-    tempfile::Builder::new().prefix("rawmart-").tempdir().map_err(|source| WriteError::Spill {
-        folder: "the system's folder for temporary files".to_owned(),
-        source,
-    })
+    tempfile::Builder::new()
+        .prefix("rawmart-")
+        .tempdir()
+        .map_err(|source| WriteError::Spill {
+            folder: "the system's folder for temporary files".to_owned(),
+            source,
+        })
 }
 
 /// How the data files of marts are written.

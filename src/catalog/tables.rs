@@ -7,7 +7,9 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::TableDefinition;
 use crate::config::{Job, Source};
-use crate::event::{ColumnType, EXTRA, PartitionBy, RAW_OBJECT, RAW_RECORD, RECORD_SHA256, TimeUnit};
+use crate::event::{
+    ColumnType, EXTRA, PartitionBy, RAW_OBJECT, RAW_RECORD, RECORD_SHA256, TimeUnit,
+};
 use crate::publish::{KEPT_OBJECT, KEPT_RECORD, RULE};
 
 /// The tables of one source.
@@ -64,7 +66,10 @@ impl SourceTables {
 
     /// The tables of every source of a job.
     pub fn of(job: &Job, known: &BTreeMap<String, Columns>) -> Vec<Self> {
-        job.sources.iter().map(|source| Self::new(source, known)).collect()
+        job.sources
+            .iter()
+            .map(|source| Self::new(source, known))
+            .collect()
     }
 }
 
@@ -87,7 +92,11 @@ pub fn columns(schema: &Schema) -> Columns {
         Some(kind) => kind.to_string(),
         None => kind.to_string(),
     };
-    schema.fields().iter().map(|field| (field.name().clone(), name(field.data_type()))).collect()
+    schema
+        .fields()
+        .iter()
+        .map(|field| (field.name().clone(), name(field.data_type())))
+        .collect()
 }
 
 /// The schema behind columns of the log; `None` when a type is not known.
@@ -102,7 +111,10 @@ pub fn schema(columns: &Columns, unit: TimeUnit) -> Option<SchemaRef> {
 fn in_order(fields: Vec<Field>, known: Option<&Columns>) -> SchemaRef {
     let rank = |field: &Field| {
         let known = known.into_iter().flatten();
-        known.enumerate().find(|(_, (name, _))| name == field.name()).map_or(usize::MAX, |(i, _)| i)
+        known
+            .enumerate()
+            .find(|(_, (name, _))| name == field.name())
+            .map_or(usize::MAX, |(i, _)| i)
     };
     let mut fields = fields;
     fields.sort_by_key(rank);
@@ -116,7 +128,10 @@ mod tests {
     #[test]
     fn a_new_column_is_the_last() {
         let field = |name: &str| Field::new(name, DataType::Utf8, true);
-        let known = vec![("b".to_owned(), "string".to_owned()), ("a".to_owned(), "string".to_owned())];
+        let known = vec![
+            ("b".to_owned(), "string".to_owned()),
+            ("a".to_owned(), "string".to_owned()),
+        ];
         let ordered = in_order(vec![field("new"), field("a"), field("b")], Some(&known));
         let names: Vec<_> = ordered.fields().iter().map(|f| f.name().as_str()).collect();
         assert_eq!(names, ["b", "a", "new"]);
@@ -124,10 +139,14 @@ mod tests {
 
     #[test]
     fn columns_read_back_from_the_log() {
-        let kind: ColumnType =
-            "struct<a:int,b:array<map<string,decimal(9,2)>>,c:timestamp>".parse().unwrap();
+        let kind: ColumnType = "struct<a:int,b:array<map<string,decimal(9,2)>>,c:timestamp>"
+            .parse()
+            .unwrap();
         for unit in [TimeUnit::Ms, TimeUnit::Us] {
-            let fields = vec![Field::new("x", kind.arrow(unit), true), Field::new("y", DataType::Date32, true)];
+            let fields = vec![
+                Field::new("x", kind.arrow(unit), true),
+                Field::new("y", DataType::Date32, true),
+            ];
             let original = Arc::new(Schema::new(fields));
             assert_eq!(schema(&columns(&original), unit), Some(original));
         }

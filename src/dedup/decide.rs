@@ -31,7 +31,10 @@ impl Dropped {
             total += count + 1;
         }
         let words = usize::try_from(total / 64 + 1).unwrap_or(usize::MAX);
-        Self { starts, bits: (0..words).map(|_| AtomicU64::new(0)).collect() }
+        Self {
+            starts,
+            bits: (0..words).map(|_| AtomicU64::new(0)).collect(),
+        }
     }
 
     fn bit(&self, id: EventId) -> Option<(&AtomicU64, u64)> {
@@ -41,7 +44,8 @@ impl Dropped {
     }
 
     fn contains(&self, id: EventId) -> bool {
-        self.bit(id).is_some_and(|(word, mask)| word.load(Ordering::Relaxed) & mask != 0)
+        self.bit(id)
+            .is_some_and(|(word, mask)| word.load(Ordering::Relaxed) & mask != 0)
     }
 
     fn insert(&self, id: EventId) {
@@ -103,7 +107,9 @@ impl Verdicts {
                 workers
                     .into_iter()
                     .map(|worker| {
-                        worker.join().unwrap_or_else(|_| Err(io::Error::other("a verdict thread died")))
+                        worker
+                            .join()
+                            .unwrap_or_else(|_| Err(io::Error::other("a verdict thread died")))
                     })
                     .collect()
             });
@@ -113,7 +119,10 @@ impl Verdicts {
             }
             by_rule.push(count);
         }
-        Ok(Self { dropped: Sorted::merge(sinks)?, by_rule })
+        Ok(Self {
+            dropped: Sorted::merge(sinks)?,
+            by_rule,
+        })
     }
 }
 
@@ -127,7 +136,11 @@ pub struct Places {
 
 impl Places {
     pub const fn new(slicing: Slicing, unit: TimeUnit) -> Self {
-        Self { slicing, unit, known: None }
+        Self {
+            slicing,
+            unit,
+            known: None,
+        }
     }
 
     pub fn place(&mut self, time: i64) -> Place {
@@ -156,7 +169,10 @@ struct Window {
 
 impl Window {
     fn new(rule: &Rule, unit: TimeUnit) -> Self {
-        Self { mode: rule.mode, within: rule.within_ms.saturating_mul(unit.per_second() / 1_000) }
+        Self {
+            mode: rule.mode,
+            within: rule.within_ms.saturating_mul(unit.per_second() / 1_000),
+        }
     }
 
     /// Walks rows `[key, key, sortable time, id]` in order and reports each that this rule takes

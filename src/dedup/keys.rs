@@ -19,7 +19,10 @@ pub enum KeyError {
     #[error(transparent)]
     Expression(#[from] ExpressionError),
     #[error("rule {rule}: {source}")]
-    Key { rule: String, source: arrow::error::ArrowError },
+    Key {
+        rule: String,
+        source: arrow::error::ArrowError,
+    },
 }
 
 /// The compiled keys of a source's rules, for one worker.
@@ -58,8 +61,15 @@ impl Keys {
             .map(|rule| {
                 let expressions =
                     RuleExpressions::compile(&rule.name, &rule.key, rule.when.as_deref(), schema)?;
-                let at = |source| KeyError::Key { rule: rule.name.clone(), source };
-                let fields = expressions.key_types().into_iter().map(SortField::new).collect();
+                let at = |source| KeyError::Key {
+                    rule: rule.name.clone(),
+                    source,
+                };
+                let fields = expressions
+                    .key_types()
+                    .into_iter()
+                    .map(SortField::new)
+                    .collect();
                 let converter = RowConverter::new(fields).map_err(at)?;
                 let rows = converter.empty_rows(0, 0);
                 Ok(RuleKey {
@@ -72,7 +82,11 @@ impl Keys {
                 })
             })
             .collect::<Result<_, KeyError>>()?;
-        Ok(Self { rules, places: Places::new(slicing, unit), parts: parts.max(1) as u64 })
+        Ok(Self {
+            rules,
+            places: Places::new(slicing, unit),
+            parts: parts.max(1) as u64,
+        })
     }
 
     /// Adds the rows of a batch to `out[rule][part]`. `times` are sortable, `ids` those of events.
@@ -88,12 +102,20 @@ impl Keys {
     ) -> Result<(), KeyError> {
         for (rule, out) in self.rules.iter_mut().zip(out) {
             let evaluated = rule.expressions.evaluate(batch)?;
-            let at = |source| KeyError::Key { rule: rule.name.clone(), source };
+            let at = |source| KeyError::Key {
+                rule: rule.name.clone(),
+                source,
+            };
             rule.rows.clear();
-            rule.converter.append(&mut rule.rows, &evaluated.keys).map_err(at)?;
+            rule.converter
+                .append(&mut rule.rows, &evaluated.keys)
+                .map_err(at)?;
             let bounded = rule.since != NaiveDate::MIN || rule.until != NaiveDate::MAX;
             for (row, ((key, time), id)) in rule.rows.iter().zip(times).zip(ids).enumerate() {
-                let applies = evaluated.when.as_ref().is_none_or(|when| when.is_valid(row) && when.value(row));
+                let applies = evaluated
+                    .when
+                    .as_ref()
+                    .is_none_or(|when| when.is_valid(row) && when.value(row));
                 // A null in any part says that the event has no such key.
                 if !applies || evaluated.keys.iter().any(|part| part.is_null(row)) {
                     continue;

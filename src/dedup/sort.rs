@@ -134,7 +134,10 @@ impl<const N: usize> Sorted<N> {
             sorter.buffer.sort_unstable();
             runs.push(Run::Memory(sorter.buffer.into_iter()));
             runs.extend(
-                sorter.runs.into_iter().map(|run| Run::Spilled(BufReader::with_capacity(READ_AHEAD, run))),
+                sorter
+                    .runs
+                    .into_iter()
+                    .map(|run| Run::Spilled(BufReader::with_capacity(READ_AHEAD, run))),
             );
         }
         let mut heads = BinaryHeap::with_capacity(runs.len());
@@ -183,12 +186,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(7);
         for count in [0, 1, 1024, 1025, 20_000] {
-            let mut rows: Rows<3> =
-                (0..count).map(|_| [random.random_range(0..50), random.random(), 0]).collect();
+            let mut rows: Rows<3> = (0..count)
+                .map(|_| [random.random_range(0..50), random.random(), 0])
+                .collect();
             let mut a = Sorter::new(folder.path(), 1024 * 24);
             let mut b = Sorter::new(folder.path(), usize::MAX);
             for (i, row) in rows.iter().enumerate() {
-                if i % 3 == 0 { b.push(*row).unwrap() } else { a.push(*row).unwrap() }
+                if i % 3 == 0 {
+                    b.push(*row).unwrap()
+                } else {
+                    a.push(*row).unwrap()
+                }
             }
             assert_eq!(a.len() + b.len(), count);
             let mut sorted = Sorted::merge(vec![a, b]).unwrap();

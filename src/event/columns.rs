@@ -168,7 +168,11 @@ impl FromStr for ColumnType {
     type Err = TypeError;
 
     fn from_str(text: &str) -> Result<Self, TypeError> {
-        let mut parser = TypeParser { text, at: 0, depth: 0 };
+        let mut parser = TypeParser {
+            text,
+            at: 0,
+            depth: 0,
+        };
         let kind = parser.kind()?;
         parser.space();
         if parser.at == text.len() {
@@ -188,7 +192,10 @@ struct TypeParser<'a> {
 
 impl TypeParser<'_> {
     fn error(&self, what: &str) -> TypeError {
-        TypeError(format!("`{}` is no column type: {what} (types: {KNOWN})", self.text))
+        TypeError(format!(
+            "`{}` is no column type: {what} (types: {KNOWN})",
+            self.text
+        ))
     }
 
     fn space(&mut self) {
@@ -348,7 +355,10 @@ mod tests {
             assert_eq!(kind.to_string(), text);
         }
         assert_eq!(
-            "Struct< A : INT , b:decimal( 4 , 2 ) >".parse::<ColumnType>().unwrap().to_string(),
+            "Struct< A : INT , b:decimal( 4 , 2 ) >"
+                .parse::<ColumnType>()
+                .unwrap()
+                .to_string(),
             "struct<a:int,b:decimal(4,2)>"
         );
     }

@@ -57,7 +57,9 @@ impl Place {
     /// The place behind [`Self::sortable`].
     pub fn from_sortable(bits: u64) -> Self {
         let days = i64::try_from(bits >> 29).unwrap_or(0) - DAYS_BEFORE_CE;
-        let date = i32::try_from(days).ok().and_then(NaiveDate::from_num_days_from_ce_opt);
+        let date = i32::try_from(days)
+            .ok()
+            .and_then(NaiveDate::from_num_days_from_ce_opt);
         let hour = u8::try_from((bits >> 24) & 31).unwrap_or(0);
         Self {
             date: date.unwrap_or_default(),
@@ -87,8 +89,20 @@ impl Slicing {
         let ms = time.div_euclid(scale);
         let Some(utc) = DateTime::from_timestamp_millis(ms) else {
             // `accept` bounds event times to chrono's range long before this.
-            let date = if ms < 0 { NaiveDate::MIN } else { NaiveDate::MAX };
-            return (Place { date, hour: None, slice: 0 }, time, time + 1);
+            let date = if ms < 0 {
+                NaiveDate::MIN
+            } else {
+                NaiveDate::MAX
+            };
+            return (
+                Place {
+                    date,
+                    hour: None,
+                    slice: 0,
+                },
+                time,
+                time + 1,
+            );
         };
         let local = utc.with_timezone(&self.timezone.0);
         let date = local.date_naive();
@@ -138,11 +152,17 @@ mod tests {
     use super::*;
 
     fn slicing(zone: &str, by: PartitionBy, slice_ms: i64) -> Slicing {
-        Slicing { timezone: zone.parse().unwrap(), by, slice_ms }
+        Slicing {
+            timezone: zone.parse().unwrap(),
+            by,
+            slice_ms,
+        }
     }
 
     fn at(text: &str) -> i64 {
-        DateTime::parse_from_rfc3339(text).unwrap().timestamp_millis()
+        DateTime::parse_from_rfc3339(text)
+            .unwrap()
+            .timestamp_millis()
     }
 
     fn date(text: &str) -> NaiveDate {
@@ -155,7 +175,14 @@ mod tests {
         let (before, ..) = seoul.place(at("2019-04-01T14:59:59.999Z"), TimeUnit::Ms);
         let (after, ..) = seoul.place(at("2019-04-01T15:00:00Z"), TimeUnit::Ms);
         assert_eq!(before.date, date("2019-04-01"));
-        assert_eq!(after, Place { date: date("2019-04-02"), hour: None, slice: 0 });
+        assert_eq!(
+            after,
+            Place {
+                date: date("2019-04-02"),
+                hour: None,
+                slice: 0
+            }
+        );
     }
 
     #[test]
@@ -164,12 +191,25 @@ mod tests {
         let day = slicing("America/New_York", PartitionBy::Day, DAY_MS);
         assert_eq!(day.place(long, TimeUnit::Ms).0.slice, 0);
         let six = slicing("America/New_York", PartitionBy::Day, 6 * HOUR_MS);
-        assert_eq!(six.place(long, TimeUnit::Ms).0, Place { date: date("2019-11-03"), hour: None, slice: 4 });
+        assert_eq!(
+            six.place(long, TimeUnit::Ms).0,
+            Place {
+                date: date("2019-11-03"),
+                hour: None,
+                slice: 4
+            }
+        );
     }
 
     #[test]
     fn every_time_of_the_span_shares_the_place() {
-        for zone in ["UTC", "Asia/Seoul", "Asia/Kathmandu", "America/New_York", "Australia/Lord_Howe"] {
+        for zone in [
+            "UTC",
+            "Asia/Seoul",
+            "Asia/Kathmandu",
+            "America/New_York",
+            "Australia/Lord_Howe",
+        ] {
             for (by, slice_ms) in [
                 (PartitionBy::Day, DAY_MS),
                 (PartitionBy::Day, HOUR_MS),
@@ -182,12 +222,19 @@ mod tests {
                     assert!(low <= t && t < high, "{zone}");
                     assert_eq!(Place::from_sortable(place.sortable()), place);
                     for other in [low, high - 1, (low + high) / 2] {
-                        assert_eq!(slicing.place(other, TimeUnit::Ms).0, place, "{zone} {other}");
+                        assert_eq!(
+                            slicing.place(other, TimeUnit::Ms).0,
+                            place,
+                            "{zone} {other}"
+                        );
                     }
                     t += 421_337;
                 }
                 let us = slicing.place(at("2019-10-05T00:00:00Z") * 1_000 + 7, TimeUnit::Us);
-                assert_eq!(us.0, slicing.place(at("2019-10-05T00:00:00Z"), TimeUnit::Ms).0);
+                assert_eq!(
+                    us.0,
+                    slicing.place(at("2019-10-05T00:00:00Z"), TimeUnit::Ms).0
+                );
             }
         }
     }

@@ -76,7 +76,8 @@ impl Layout {
     /// UTC. The pattern may begin at any part of the key; the first place that fits counts.
     /// `None` when none fits.
     pub fn arrival_ms(&self, key: &str) -> Option<i64> {
-        let starts = std::iter::once(0).chain(memchr::memchr_iter(b'/', key.as_bytes()).map(|i| i + 1));
+        let starts =
+            std::iter::once(0).chain(memchr::memchr_iter(b'/', key.as_bytes()).map(|i| i + 1));
         starts
             .filter_map(|start| key.as_bytes().get(start..))
             .find_map(|tail| self.span_end(tail))
@@ -125,7 +126,8 @@ impl Layout {
             Some(ordinal) => NaiveDate::from_yo_opt(year, ordinal)?,
             None => NaiveDate::from_ymd_opt(year, month, day)?,
         };
-        date.and_hms_opt(hour, minute, second)?.checked_add_signed(span)
+        date.and_hms_opt(hour, minute, second)?
+            .checked_add_signed(span)
     }
 
     /// The latest instant with this local time, so that an hour that a clock change repeats ends
@@ -149,31 +151,78 @@ mod tests {
     fn arrival(pattern: &str, zone: &str, key: &str) -> Option<String> {
         let layout = Layout::new(pattern, zone.parse().unwrap()).unwrap();
         let ms = layout.arrival_ms(key)?;
-        Some(chrono::DateTime::from_timestamp_millis(ms).unwrap().to_rfc3339())
+        Some(
+            chrono::DateTime::from_timestamp_millis(ms)
+                .unwrap()
+                .to_rfc3339(),
+        )
     }
 
     #[test]
     fn arrival_is_the_end_of_the_span() {
         for (pattern, zone, key, expected) in [
-            ("%Y/%m/%d/%H/", "UTC", "2019/04/01/23/a.gz", Some("2019-04-02T00:00:00+00:00")),
-            ("%Y/%m/%d/%H/", "Asia/Seoul", "2019/04/02/00/a", Some("2019-04-01T16:00:00+00:00")),
-            ("year=%Y/month=%m/day=%d/", "UTC", "t/year=2019/month=02/day=28/x", Some("2019-03-01T00:00:00+00:00")),
-            ("date=%Y-%m-%d/", "UTC", "date=2020-02-29/1.log", Some("2020-03-01T00:00:00+00:00")),
-            ("%Y/%j/", "UTC", "2019/365/x", Some("2020-01-01T00:00:00+00:00")),
-            ("%Y%m%d-%H%M", "UTC", "x/20190401-2359.gz", Some("2019-04-02T00:00:00+00:00")),
+            (
+                "%Y/%m/%d/%H/",
+                "UTC",
+                "2019/04/01/23/a.gz",
+                Some("2019-04-02T00:00:00+00:00"),
+            ),
+            (
+                "%Y/%m/%d/%H/",
+                "Asia/Seoul",
+                "2019/04/02/00/a",
+                Some("2019-04-01T16:00:00+00:00"),
+            ),
+            (
+                "year=%Y/month=%m/day=%d/",
+                "UTC",
+                "t/year=2019/month=02/day=28/x",
+                Some("2019-03-01T00:00:00+00:00"),
+            ),
+            (
+                "date=%Y-%m-%d/",
+                "UTC",
+                "date=2020-02-29/1.log",
+                Some("2020-03-01T00:00:00+00:00"),
+            ),
+            (
+                "%Y/%j/",
+                "UTC",
+                "2019/365/x",
+                Some("2020-01-01T00:00:00+00:00"),
+            ),
+            (
+                "%Y%m%d-%H%M",
+                "UTC",
+                "x/20190401-2359.gz",
+                Some("2019-04-02T00:00:00+00:00"),
+            ),
             ("%Y/%m/%d/%H/", "UTC", "2019/13/01/23/a.gz", None),
             ("%Y/%m/%d/%H/", "UTC", "readme.txt", None),
             ("%Y/%m/%d/%H/", "UTC", "2019/04/01/2", None),
             // The hour that New York has twice ends with its second run.
-            ("%Y/%m/%d/%H/", "America/New_York", "2019/11/03/00/a", Some("2019-11-03T06:00:00+00:00")),
+            (
+                "%Y/%m/%d/%H/",
+                "America/New_York",
+                "2019/11/03/00/a",
+                Some("2019-11-03T06:00:00+00:00"),
+            ),
         ] {
-            assert_eq!(arrival(pattern, zone, key).as_deref(), expected, "{pattern} {key}");
+            assert_eq!(
+                arrival(pattern, zone, key).as_deref(),
+                expected,
+                "{pattern} {key}"
+            );
         }
     }
 
     #[test]
     fn a_pattern_without_a_date_is_refused() {
-        let error = |pattern| Layout::new(pattern, "UTC".parse().unwrap()).unwrap_err().to_string();
+        let error = |pattern| {
+            Layout::new(pattern, "UTC".parse().unwrap())
+                .unwrap_err()
+                .to_string()
+        };
         assert!(error("%H/").contains("no full date"));
         assert!(error("%Y/%q/").contains("`%q`"));
     }

@@ -151,7 +151,10 @@ impl Balance {
                 self.records, self.events
             ))
         } else if self.events != self.kept + duplicates {
-            Some(format!("{} events are not {} kept + {duplicates} duplicates", self.events, self.kept))
+            Some(format!(
+                "{} events are not {} kept + {duplicates} duplicates",
+                self.events, self.kept
+            ))
         } else {
             None
         }

@@ -5,10 +5,10 @@ use std::io::{self, BufReader, BufWriter, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arrow::array::AsArray;
 use arrow::array::{RecordBatch, UInt64Array};
 use arrow::compute::interleave_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
-use arrow::array::AsArray;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 
@@ -54,7 +54,13 @@ impl Collector {
     /// `memory` in bytes bounds what is held before it is sorted; sorting takes as much again for
     /// one block.
     pub fn new(folder: &Path, memory: usize) -> Self {
-        Self { folder: folder.to_owned(), limit: memory, held: Vec::new(), bytes: 0, runs: Vec::new() }
+        Self {
+            folder: folder.to_owned(),
+            limit: memory,
+            held: Vec::new(),
+            bytes: 0,
+            runs: Vec::new(),
+        }
     }
 
     /// # Errors
@@ -71,14 +77,21 @@ impl Collector {
     fn spill(&mut self) -> Result<(), WriteError> {
         let held = std::mem::take(&mut self.held);
         let bytes = std::mem::take(&mut self.bytes);
-        let Some(first) = held.first() else { return Ok(()) };
-        let at = |source| WriteError::Spill { folder: self.folder.display().to_string(), source };
+        let Some(first) = held.first() else {
+            return Ok(());
+        };
+        let at = |source| WriteError::Spill {
+            folder: self.folder.display().to_string(),
+            source,
+        };
         let schema = keyed_schema(&first.batch.schema());
         let file = tempfile::tempfile_in(&self.folder).map_err(at)?;
         let mut writer = StreamWriter::try_new(BufWriter::with_capacity(BLOCK, file), &schema)
             .map_err(|e| at(io::Error::other(e)))?;
         for block in sorted_blocks(&held, bytes) {
-            writer.write(&with_keys(&block?, &schema)?).map_err(|e| at(io::Error::other(e)))?;
+            writer
+                .write(&with_keys(&block?, &schema)?)
+                .map_err(|e| at(io::Error::other(e)))?;
         }
         let file = writer.into_inner().map_err(|e| at(io::Error::other(e)))?;
         let mut file = file.into_inner().map_err(|e| at(e.into_error()))?;
@@ -129,7 +142,9 @@ impl Blocks {
                     let file = BufReader::with_capacity(64 << 10, file);
                     *reader = Some(Box::new(StreamReader::try_new(file, None)?));
                 }
-                let Some(reader) = reader else { return Ok(None) };
+                let Some(reader) = reader else {
+                    return Ok(None);
+                };
                 match reader.next() {
                     None => Ok(None),
                     Some(batch) => Ok(Some(without_keys(&batch?)?)),
@@ -144,7 +159,11 @@ fn sorted_blocks(held: &[Keyed], bytes: usize) -> impl Iterator<Item = Result<Ke
     let rows: usize = held.iter().map(|keyed| keyed.keys.len()).sum();
     let mut order: Vec<(Key, u32, u32)> = Vec::with_capacity(rows);
     for (batch, keyed) in (0u32..).zip(held) {
-        order.extend((0u32..).zip(&keyed.keys).map(|(row, key)| (*key, batch, row)));
+        order.extend(
+            (0u32..)
+                .zip(&keyed.keys)
+                .map(|(row, key)| (*key, batch, row)),
+        );
     }
     order.sort_unstable();
     let block_rows = (rows * BLOCK / bytes.max(1)).clamp(256, 8192);
@@ -152,19 +171,29 @@ fn sorted_blocks(held: &[Keyed], bytes: usize) -> impl Iterator<Item = Result<Ke
     let mut picks = Vec::with_capacity(block_rows);
     let mut from = 0;
     std::iter::from_fn(move || {
-        let part = order.get(from..order.len().min(from + block_rows)).filter(|part| !part.is_empty())?;
+        let part = order
+            .get(from..order.len().min(from + block_rows))
+            .filter(|part| !part.is_empty())?;
         from += part.len();
         picks.clear();
-        picks.extend(part.iter().map(|(_, batch, row)| (*batch as usize, *row as usize)));
+        picks.extend(
+            part.iter()
+                .map(|(_, batch, row)| (*batch as usize, *row as usize)),
+        );
         let keys = part.iter().map(|(key, ..)| *key).collect();
         let batch = interleave_record_batch(&batches, &picks);
-        Some(batch.map(|batch| Keyed { batch, keys }).map_err(WriteError::from))
+        Some(
+            batch
+                .map(|batch| Keyed { batch, keys })
+                .map_err(WriteError::from),
+        )
     })
 }
 
 /// The schema of a spilled block: the batch's own columns, then the three parts of the key.
 fn keyed_schema(schema: &Schema) -> SchemaRef {
-    let key = ["\u{0}place", "\u{0}time", "\u{0}id"].map(|name| Field::new(name, DataType::UInt64, false));
+    let key = ["\u{0}place", "\u{0}time", "\u{0}id"]
+        .map(|name| Field::new(name, DataType::UInt64, false));
     let fields = schema.fields().iter().cloned().chain(key.map(Arc::new));
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
@@ -182,7 +211,15 @@ fn without_keys(block: &RecordBatch) -> Result<Keyed, WriteError> {
     let own = block.num_columns().saturating_sub(3);
     let part = |i: usize| block.column(own + i).as_primitive::<UInt64Type>().values();
     let (place, time, id) = (part(0), part(1), part(2));
-    let keys = place.iter().zip(time).zip(id).map(|((p, t), i)| [*p, *t, *i]).collect();
+    let keys = place
+        .iter()
+        .zip(time)
+        .zip(id)
+        .map(|((p, t), i)| [*p, *t, *i])
+        .collect();
     let own: Vec<usize> = (0..own).collect();
-    Ok(Keyed { batch: block.project(&own)?, keys })
+    Ok(Keyed {
+        batch: block.project(&own)?,
+        keys,
+    })
 }

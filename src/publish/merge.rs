@@ -10,9 +10,9 @@ use arrow::array::{ArrayRef, DictionaryArray, Int64Array, RecordBatch, StringArr
 use arrow::compute::interleave_record_batch;
 use arrow::datatypes::{Field, Schema, SchemaRef, UInt32Type};
 
+use super::WriteError;
 use super::collect::{Blocks, Collected, Key};
 use super::parquet::{FileSettings, ParquetFile};
-use super::WriteError;
 use crate::dedup::{EventId, Sorted, from_sortable};
 use crate::event::{Place, RAW_OBJECT};
 use crate::layout;
@@ -79,8 +79,8 @@ pub fn write(
             Some((table, _)) => Some(Writer::start(scope, table, tables, folder)),
             None => None,
         };
-        let result = Merge::new(collected, dropped, tables, &kept, duplicates.as_ref())
-            .and_then(Merge::run);
+        let result =
+            Merge::new(collected, dropped, tables, &kept, duplicates.as_ref()).and_then(Merge::run);
         let mut outputs = Outputs::default();
         let mut failure = None;
         for writer in std::iter::once(kept).chain(duplicates) {
@@ -154,7 +154,12 @@ fn encode(
         });
         Ok(())
     };
-    for Part { place, times, batch } in parts {
+    for Part {
+        place,
+        times,
+        batch,
+    } in parts
+    {
         let file = match open.take() {
             Some((known, span, file)) if known == place => {
                 (place, (span.0.min(times.0), span.1.max(times.1)), file)
@@ -164,7 +169,11 @@ fn encode(
                     close(other)?;
                 }
                 let path = folder.join(format!("{table}-{place:x}.parquet"));
-                (place, times, ParquetFile::create(path, batch.schema(), &tables.settings)?)
+                (
+                    place,
+                    times,
+                    ParquetFile::create(path, batch.schema(), &tables.settings)?,
+                )
             }
         };
         let file = open.insert(file);
@@ -229,7 +238,12 @@ impl<'a> Merge<'a> {
                 }
                 let source = merge.sources.len();
                 merge.sources.push(first.batch);
-                merge.cursors.push(Cursor { blocks, keys: first.keys, at: 0, source });
+                merge.cursors.push(Cursor {
+                    blocks,
+                    keys: first.keys,
+                    at: 0,
+                    source,
+                });
             }
         }
         Ok(merge)
@@ -247,7 +261,9 @@ impl<'a> Merge<'a> {
                 Some(Reverse((other, _))) => *other,
                 None => [u64::MAX; 3],
             };
-            let Some(cursor) = self.cursors.get_mut(run) else { continue };
+            let Some(cursor) = self.cursors.get_mut(run) else {
+                continue;
+            };
             let from = cursor.at;
             while let Some(next) = cursor.keys.get(cursor.at) {
                 if *next > bound || next[0] != key[0] {
@@ -267,9 +283,20 @@ impl<'a> Merge<'a> {
     }
 
     /// Deals rows `from..to` of a run's block to the tables.
-    fn pick(&mut self, run: usize, source: usize, from: usize, to: usize) -> Result<(), WriteError> {
+    fn pick(
+        &mut self,
+        run: usize,
+        source: usize,
+        from: usize,
+        to: usize,
+    ) -> Result<(), WriteError> {
         for row in from..to {
-            let Some(key) = self.cursors.get(run).and_then(|cursor| cursor.keys.get(row)).copied() else {
+            let Some(key) = self
+                .cursors
+                .get(run)
+                .and_then(|cursor| cursor.keys.get(row))
+                .copied()
+            else {
                 break;
             };
             let dropped = match &mut self.dropped {
@@ -305,7 +332,9 @@ impl<'a> Merge<'a> {
 
     /// Puts a run's next row among the heads, taking its next block when this one is used up.
     fn advance(&mut self, run: usize) -> Result<(), WriteError> {
-        let Some(cursor) = self.cursors.get_mut(run) else { return Ok(()) };
+        let Some(cursor) = self.cursors.get_mut(run) else {
+            return Ok(());
+        };
         if let Some(key) = cursor.keys.get(cursor.at) {
             self.heads.push(Reverse((*key, run)));
             return Ok(());
@@ -347,8 +376,16 @@ impl<'a> Merge<'a> {
 
     fn flush_picks(&mut self) -> Result<(), WriteError> {
         let (writer, picks) = &mut self.kept;
-        send(writer, &self.tables.kept.1, picks, &self.sources, self.tables)?;
-        if let (Some((writer, picks)), Some((_, schema))) = (&mut self.duplicates, &self.tables.duplicates) {
+        send(
+            writer,
+            &self.tables.kept.1,
+            picks,
+            &self.sources,
+            self.tables,
+        )?;
+        if let (Some((writer, picks)), Some((_, schema))) =
+            (&mut self.duplicates, &self.tables.duplicates)
+        {
             send(writer, schema, picks, &self.sources, self.tables)?;
         }
         Ok(())
@@ -373,23 +410,37 @@ fn send(
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
     for field in schema.fields() {
         let column: ArrayRef = match field.name().as_str() {
-            RAW_OBJECT => named(picks.keys.iter().map(|key| EventId(key[2]).object()), &tables.objects)?,
+            RAW_OBJECT => named(
+                picks.keys.iter().map(|key| EventId(key[2]).object()),
+                &tables.objects,
+            )?,
             RULE => {
-                let ranks = picks.displaced.iter().map(|(rule, _)| u32::try_from(*rule).unwrap_or(0));
+                let ranks = picks
+                    .displaced
+                    .iter()
+                    .map(|(rule, _)| u32::try_from(*rule).unwrap_or(0));
                 named(ranks, &tables.rules)?
             }
-            KEPT_OBJECT => {
-                named(picks.displaced.iter().map(|(_, kept)| kept.object()), &tables.objects)?
-            }
+            KEPT_OBJECT => named(
+                picks.displaced.iter().map(|(_, kept)| kept.object()),
+                &tables.objects,
+            )?,
             KEPT_RECORD => Arc::new(Int64Array::from_iter_values(
-                picks.displaced.iter().map(|(_, kept)| i64::from(kept.record())),
+                picks
+                    .displaced
+                    .iter()
+                    .map(|(_, kept)| i64::from(kept.record())),
             )),
             name => match rows.column_by_name(name) {
                 Some(column) => Arc::clone(column),
                 None => return Err(defect(&format!("column {name} was not decoded"))),
             },
         };
-        fields.push(Field::new(field.name(), column.data_type().clone(), field.is_nullable()));
+        fields.push(Field::new(
+            field.name(),
+            column.data_type().clone(),
+            field.is_nullable(),
+        ));
         columns.push(column);
     }
     picks.rows.clear();
@@ -397,14 +448,26 @@ fn send(
     picks.displaced.clear();
     let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
     // A writer that is gone has failed; its own error is the one to tell.
-    writer.sender.send(Part { place, times, batch }).map_err(|_| defect("a writer stopped"))
+    writer
+        .sender
+        .send(Part {
+            place,
+            times,
+            batch,
+        })
+        .map_err(|_| defect("a writer stopped"))
 }
 
 /// Strings by their ranks; a dictionary, so that a name is not copied for every row.
-fn named(ranks: impl Iterator<Item = u32>, names: &Arc<StringArray>) -> Result<ArrayRef, WriteError> {
+fn named(
+    ranks: impl Iterator<Item = u32>,
+    names: &Arc<StringArray>,
+) -> Result<ArrayRef, WriteError> {
     let ranks = UInt32Array::from_iter_values(ranks);
     let names = Arc::clone(names);
-    Ok(Arc::new(DictionaryArray::<UInt32Type>::try_new(ranks, names)?))
+    Ok(Arc::new(DictionaryArray::<UInt32Type>::try_new(
+        ranks, names,
+    )?))
 }
 
 /// The picked rows in order; a stretch of one block is not copied.

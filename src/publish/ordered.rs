@@ -35,7 +35,10 @@ type Partition = Vec<(String, Option<String>)>;
 impl Ordered<'_> {
     /// # Errors
     /// What the stream of rows fails with; a full disk.
-    pub async fn write(&self, mut rows: SendableRecordBatchStream) -> Result<Vec<Finished>, OrderedError> {
+    pub async fn write(
+        &self,
+        mut rows: SendableRecordBatchStream,
+    ) -> Result<Vec<Finished>, OrderedError> {
         let mut finished = Vec::new();
         let mut open: Option<(Partition, ParquetFile)> = None;
         if self.table.partition_columns.is_empty() {
@@ -66,7 +69,9 @@ impl Ordered<'_> {
     }
 
     fn create(&self, number: usize) -> Result<ParquetFile, WriteError> {
-        let path = self.folder.join(format!("{}-{number}.parquet", self.table.name));
+        let path = self
+            .folder
+            .join(format!("{}-{number}.parquet", self.table.name));
         ParquetFile::create(path, Arc::clone(&self.table.schema), self.settings)
     }
 

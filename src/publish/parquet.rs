@@ -47,10 +47,19 @@ pub struct ParquetFile {
 impl ParquetFile {
     /// # Errors
     /// The file cannot be created, or a column cannot be written as Parquet.
-    pub fn create(path: PathBuf, schema: SchemaRef, settings: &FileSettings) -> Result<Self, WriteError> {
-        let named = |source| WriteError::Parquet { file: path.display().to_string(), source };
-        let file = File::create(&path)
-            .map_err(|e| WriteError::Spill { folder: path.display().to_string(), source: e })?;
+    pub fn create(
+        path: PathBuf,
+        schema: SchemaRef,
+        settings: &FileSettings,
+    ) -> Result<Self, WriteError> {
+        let named = |source| WriteError::Parquet {
+            file: path.display().to_string(),
+            source,
+        };
+        let file = File::create(&path).map_err(|e| WriteError::Spill {
+            folder: path.display().to_string(),
+            source: e,
+        })?;
         let codec = match settings.compression {
             Compression::Snappy => Codec::SNAPPY,
             // Level 3 costs a sixth more and came out no smaller on events.
@@ -67,26 +76,41 @@ impl ParquetFile {
                 settings.commit.to_string(),
             )]));
         for column in &settings.bloom_filters {
-            properties = properties.set_column_bloom_filter_enabled(ColumnPath::from(column.as_str()), true);
+            properties =
+                properties.set_column_bloom_filter_enabled(ColumnPath::from(column.as_str()), true);
         }
         for column in &settings.plain {
-            properties = properties.set_column_dictionary_enabled(ColumnPath::from(column.as_str()), false);
+            properties =
+                properties.set_column_dictionary_enabled(ColumnPath::from(column.as_str()), false);
         }
         // The Arrow schema in the footer is of use to Arrow alone, and would carry its own types.
-        let options =
-            ArrowWriterOptions::new().with_properties(properties.build()).with_skip_arrow_metadata(true);
+        let options = ArrowWriterOptions::new()
+            .with_properties(properties.build())
+            .with_skip_arrow_metadata(true);
         let writer = ArrowWriter::try_new_with_options(file, schema, options).map_err(named)?;
-        Ok(Self { writer, rows: 0, memory: settings.memory, path })
+        Ok(Self {
+            writer,
+            rows: 0,
+            memory: settings.memory,
+            path,
+        })
     }
 
     /// # Errors
     /// The disk is full.
     pub fn write(&mut self, batch: &RecordBatch) -> Result<(), WriteError> {
         let result = self.writer.write(batch).and_then(|()| {
-            if self.writer.memory_size() > self.memory { self.writer.flush() } else { Ok(()) }
+            if self.writer.memory_size() > self.memory {
+                self.writer.flush()
+            } else {
+                Ok(())
+            }
         });
         self.rows += batch.num_rows() as u64;
-        result.map_err(|source| WriteError::Parquet { file: self.path.display().to_string(), source })
+        result.map_err(|source| WriteError::Parquet {
+            file: self.path.display().to_string(),
+            source,
+        })
     }
 
     /// Closes the file: path, rows and bytes.
@@ -94,11 +118,17 @@ impl ParquetFile {
     /// # Errors
     /// The disk is full.
     pub fn finish(self) -> Result<(PathBuf, u64, u64), WriteError> {
-        let named = |source| WriteError::Parquet { file: self.path.display().to_string(), source };
+        let named = |source| WriteError::Parquet {
+            file: self.path.display().to_string(),
+            source,
+        };
         let file = self.writer.into_inner().map_err(named)?;
         let bytes = file
             .metadata()
-            .map_err(|e| WriteError::Spill { folder: self.path.display().to_string(), source: e })?
+            .map_err(|e| WriteError::Spill {
+                folder: self.path.display().to_string(),
+                source: e,
+            })?
             .len();
         Ok((self.path, self.rows, bytes))
     }

@@ -17,8 +17,10 @@ const AT_ONCE: usize = 8;
 pub enum PublishError {
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("{url} is not what the log says was published there: something else writes into the lake; \
-             `rawmart verify` names the files")]
+    #[error(
+        "{url} is not what the log says was published there: something else writes into the lake; \
+             `rawmart verify` names the files"
+    )]
     Foreign { url: String },
     #[error("{url} is gone: another run has published this commit meanwhile; run again")]
     Overtaken { url: String },
@@ -37,7 +39,10 @@ pub async fn stage(
     let folder = layout::staging_folder(n, run);
     let uploads = files.into_iter().map(|file| {
         let partition = layout::partition_folder(&file.partition);
-        let staged = format!("{folder}{}", layout::file_key(&file.table, &partition, &file.name));
+        let staged = format!(
+            "{folder}{}",
+            layout::file_key(&file.table, &partition, &file.name)
+        );
         async move {
             store.upload(&staged, &file.path).await?;
             forget(file.path);
@@ -52,8 +57,10 @@ pub async fn stage(
             })
         }
     });
-    let mut entries: Vec<FileEntry> =
-        stream::iter(uploads).buffer_unordered(AT_ONCE).try_collect().await?;
+    let mut entries: Vec<FileEntry> = stream::iter(uploads)
+        .buffer_unordered(AT_ONCE)
+        .try_collect()
+        .await?;
     entries.sort_by_key(FileEntry::key);
     Ok(entries)
 }
@@ -68,22 +75,42 @@ fn forget(path: PathBuf) {
 ///
 /// # Errors
 /// A file of the lake that somebody else has changed.
-pub async fn publish(store: &Store, commit: &Commit, state: &State) -> Result<Published, PublishError> {
+pub async fn publish(
+    store: &Store,
+    commit: &Commit,
+    state: &State,
+) -> Result<Published, PublishError> {
     let puts = commit.files.iter().map(|entry| {
         let key = entry.key();
         let expected = state.files.get(&key).and_then(|file| file.etag.clone());
         async move {
-            match store.publish(&entry.staged, &key, expected.as_deref()).await? {
-                Publish::Done(put) => Ok(PublishedFile { key, etag: put.etag }),
-                Publish::Conflict => Err(PublishError::Foreign { url: store.url_of(&key) }),
-                Publish::StagedGone => Err(PublishError::Overtaken { url: store.url_of(&entry.staged) }),
+            match store
+                .publish(&entry.staged, &key, expected.as_deref())
+                .await?
+            {
+                Publish::Done(put) => Ok(PublishedFile {
+                    key,
+                    etag: put.etag,
+                }),
+                Publish::Conflict => Err(PublishError::Foreign {
+                    url: store.url_of(&key),
+                }),
+                Publish::StagedGone => Err(PublishError::Overtaken {
+                    url: store.url_of(&entry.staged),
+                }),
             }
         }
     });
-    let mut files: Vec<PublishedFile> =
-        stream::iter(puts).buffer_unordered(AT_ONCE).try_collect().await?;
+    let mut files: Vec<PublishedFile> = stream::iter(puts)
+        .buffer_unordered(AT_ONCE)
+        .try_collect()
+        .await?;
     files.sort_by(|a, b| a.key.cmp(&b.key));
-    Ok(Published { format: crate::ledger::FORMAT, number: commit.number, files })
+    Ok(Published {
+        format: crate::ledger::FORMAT,
+        number: commit.number,
+        files,
+    })
 }
 
 /// Deletes what is staged for commits that are published.

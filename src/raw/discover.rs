@@ -23,7 +23,12 @@ pub enum DiscoverError {
          `layout` to the pattern of the keys, set `layout = false` to take LastModified as the \
          arrival, or `exclude` what is no event"
     )]
-    Unplaced { url: String, layout: String, name: String, count: usize },
+    Unplaced {
+        url: String,
+        layout: String,
+        name: String,
+        count: usize,
+    },
     #[error("{url} does not exist: sources.{name}.raw names a folder of raw objects")]
     NoFolder { url: String, name: String },
 }
@@ -69,18 +74,27 @@ impl Roots {
     pub fn new(source: &Source, stores: Vec<Store>) -> Result<Self, DiscoverError> {
         let name = || source.name.clone();
         let layout = match &source.layout {
-            Some(pattern) => Some(
-                Layout::new(pattern, source.layout_timezone)
-                    .map_err(|error| DiscoverError::Layout { name: name(), error })?,
-            ),
+            Some(pattern) => Some(Layout::new(pattern, source.layout_timezone).map_err(
+                |error| DiscoverError::Layout {
+                    name: name(),
+                    error,
+                },
+            )?),
             None => None,
         };
-        let bad_glob = |error| DiscoverError::Exclude { name: name(), error };
+        let bad_glob = |error| DiscoverError::Exclude {
+            name: name(),
+            error,
+        };
         let mut globs = GlobSetBuilder::new();
         for glob in &source.exclude {
             globs.add(Glob::new(glob).map_err(bad_glob)?);
         }
-        Ok(Self { stores, layout, exclude: globs.build().map_err(bad_glob)? })
+        Ok(Self {
+            stores,
+            layout,
+            exclude: globs.build().map_err(bad_glob)?,
+        })
     }
 
     /// Lists all roots.
@@ -137,9 +151,16 @@ impl Roots {
         }
         if let Some((url, count)) = unplaced {
             let layout = source.layout.clone().unwrap_or_default();
-            return Err(DiscoverError::Unplaced { url, layout, name: source.name.clone(), count });
+            return Err(DiscoverError::Unplaced {
+                url,
+                layout,
+                name: source.name.clone(),
+                count,
+            });
         }
-        found.objects.sort_by(|a, b| a.identity.as_bytes().cmp(b.identity.as_bytes()));
+        found
+            .objects
+            .sort_by(|a, b| a.identity.as_bytes().cmp(b.identity.as_bytes()));
         Ok(found)
     }
 }
@@ -157,7 +178,13 @@ mod tests {
 
     #[test]
     fn markers_and_hidden_names_are_skipped() {
-        for key in ["a/_SUCCESS", ".tmp/x", "2019_$folder$", "a/.x.gz", "folder/"] {
+        for key in [
+            "a/_SUCCESS",
+            ".tmp/x",
+            "2019_$folder$",
+            "a/.x.gz",
+            "folder/",
+        ] {
             assert!(hidden(key), "{key}");
         }
         for key in ["2019/a_b.gz", "a.b/c$folder$"] {

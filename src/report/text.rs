@@ -25,8 +25,17 @@ fn bytes(n: u64) -> String {
 
 /// The first few of many names.
 fn some(names: &[String]) -> String {
-    let shown = names.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", ");
-    if names.len() > 3 { format!("{shown}, …") } else { shown }
+    let shown = names
+        .iter()
+        .take(3)
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(", ");
+    if names.len() > 3 {
+        format!("{shown}, …")
+    } else {
+        shown
+    }
 }
 
 /// One line of a count and what it counts.
@@ -36,7 +45,10 @@ fn line(out: &mut impl Write, n: impl TryInto<u64>, what: &str, which: &str) -> 
 
 pub fn run(out: &mut impl Write, summary: &RunSummary, seconds: f64) -> Result<()> {
     if let Some(commit) = summary.rolled_forward {
-        writeln!(out, "Finished publishing commit {commit} of an earlier run.")?;
+        writeln!(
+            out,
+            "Finished publishing commit {commit} of an earlier run."
+        )?;
     }
     for (name, source) in &summary.sources {
         let news = if source.rebuilt {
@@ -47,9 +59,17 @@ pub fn run(out: &mut impl Write, summary: &RunSummary, seconds: f64) -> Result<(
         writeln!(out, "{name}: {} raw objects, {news}", count(source.objects))?;
         let rejects: i64 = source.rejects.values().sum();
         let duplicates: i64 = source.duplicates.values().sum();
-        let sum = format!("= {} events + {} rejects", count(source.events), count(rejects));
+        let sum = format!(
+            "= {} events + {} rejects",
+            count(source.events),
+            count(rejects)
+        );
         line(out, source.records, "records", &sum)?;
-        let sum = format!("= {} kept + {} duplicates", count(source.kept), count(duplicates));
+        let sum = format!(
+            "= {} kept + {} duplicates",
+            count(source.kept),
+            count(duplicates)
+        );
         line(out, source.events, "events", &sum)?;
         for (rule, n) in &source.duplicates {
             line(out, *n, "duplicates", rule)?;
@@ -79,7 +99,11 @@ pub fn run(out: &mut impl Write, summary: &RunSummary, seconds: f64) -> Result<(
             MartOutcome::Fresh => line(out, mart.rows, "rows", &format!("{} (fresh)", mart.name))?,
             MartOutcome::Failed { error } => writeln!(out, "     FAILED {}: {error}", mart.name)?,
             MartOutcome::Skipped { because } => {
-                writeln!(out, "    skipped {}: it reads {because}, which failed", mart.name)?;
+                writeln!(
+                    out,
+                    "    skipped {}: it reads {because}, which failed",
+                    mart.name
+                )?;
             }
         }
     }
@@ -105,7 +129,12 @@ pub fn run(out: &mut impl Write, summary: &RunSummary, seconds: f64) -> Result<(
 }
 
 fn next_steps(out: &mut impl Write, summary: &RunSummary) -> Result<()> {
-    let Some(table) = summary.marts.first().map(|mart| &mart.name).or(summary.sources.keys().next()) else {
+    let Some(table) = summary
+        .marts
+        .first()
+        .map(|mart| &mart.name)
+        .or(summary.sources.keys().next())
+    else {
         return Ok(());
     };
     let lake = summary.lake_folder.as_ref().unwrap_or(&summary.lake);
@@ -115,12 +144,18 @@ fn next_steps(out: &mut impl Write, summary: &RunSummary) -> Result<()> {
         "  duckdb -c \"FROM read_parquet('{lake}{table}/**/*.parquet', hive_partitioning = true)\""
     )?;
     writeln!(out, "  rawmart plan      what the next run would do")?;
-    writeln!(out, "  rawmart verify    prove that what is published is what the log says")
+    writeln!(
+        out,
+        "  rawmart verify    prove that what is published is what the log says"
+    )
 }
 
 pub fn plan(out: &mut impl Write, plan: &RunPlan) -> Result<()> {
     if let Some(commit) = plan.roll_forward {
-        writeln!(out, "commit {commit}: committed and not published; it is finished first")?;
+        writeln!(
+            out,
+            "commit {commit}: committed and not published; it is finished first"
+        )?;
     }
     for source in &plan.sources {
         let why = match source.why {
@@ -134,14 +169,24 @@ pub fn plan(out: &mut impl Write, plan: &RunPlan) -> Result<()> {
         line(out, source.objects, "raw objects", &format!("({all})"))?;
         line(out, source.new_objects, "new", &format!("({new})"))?;
         for (why, keys) in &source.skipped {
-            line(out, keys.len() as u64, "skipped", &format!("{why}: {}", some(keys)))?;
+            line(
+                out,
+                keys.len() as u64,
+                "skipped",
+                &format!("{why}: {}", some(keys)),
+            )?;
         }
         if !source.changed.is_empty() {
             let keys = format!("the run will refuse: {}", some(&source.changed));
             line(out, source.changed.len() as u64, "changed", &keys)?;
         }
         if !source.vanished.is_empty() {
-            line(out, source.vanished.len() as u64, "gone", &some(&source.vanished))?;
+            line(
+                out,
+                source.vanished.len() as u64,
+                "gone",
+                &some(&source.vanished),
+            )?;
         }
     }
     for mart in &plan.marts {
@@ -149,7 +194,9 @@ pub fn plan(out: &mut impl Write, plan: &RunPlan) -> Result<()> {
             None => "fresh".to_owned(),
             Some(WhyMart::First) => "build, first time".to_owned(),
             Some(WhyMart::SqlChanged) => "build, its SQL changed".to_owned(),
-            Some(WhyMart::InputsChanged(tables)) => format!("build, changed: {}", tables.join(", ")),
+            Some(WhyMart::InputsChanged(tables)) => {
+                format!("build, changed: {}", tables.join(", "))
+            }
         };
         writeln!(out, "mart {}: {why}", mart.mart)?;
     }
@@ -164,7 +211,10 @@ pub fn verified(out: &mut impl Write, verified: &Verified) -> Result<()> {
         writeln!(out, "DAMAGE {damage}")?;
     }
     for stray in &verified.strays {
-        writeln!(out, "stray {stray}: not in the log, and readers may read it")?;
+        writeln!(
+            out,
+            "stray {stray}: not in the log, and readers may read it"
+        )?;
     }
     let verdict = match verified.damage.len() {
         0 => "every file is as the log says, every count balances".to_owned(),

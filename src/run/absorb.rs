@@ -17,7 +17,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
-use arrow::datatypes::{Int64Type, Schema, SchemaRef, TimestampMicrosecondType, TimestampMillisecondType};
+use arrow::datatypes::{
+    Int64Type, Schema, SchemaRef, TimestampMicrosecondType, TimestampMillisecondType,
+};
 use bytes::Bytes;
 use futures::StreamExt;
 use tokio::sync::mpsc;
@@ -85,7 +87,11 @@ pub async fn absorb(
     report: &Report,
 ) -> Result<Absorbed, RunError> {
     let (source, roots, objects) = (listed.source, &listed.roots, &listed.found.objects);
-    let slicing = Slicing { timezone: job.timezone, by: source.partition_by, slice_ms: source.slice_ms };
+    let slicing = Slicing {
+        timezone: job.timezone,
+        by: source.partition_by,
+        slice_ms: source.slice_ms,
+    };
     let (sender, receiver) = mpsc::channel::<Fed>(job.threads.max(1));
     let feeding = feed(roots, objects, job.threads.max(1), sender);
     let scan = Scan {
@@ -94,7 +100,11 @@ pub async fn absorb(
         objects: objects.clone(),
         slicing,
         folder: folder.to_owned(),
-        tables: [tables.events.clone(), tables.duplicates.clone(), tables.rejects.clone()],
+        tables: [
+            tables.events.clone(),
+            tables.duplicates.clone(),
+            tables.rejects.clone(),
+        ],
         commit,
         report: report.clone(),
         fed: Mutex::new(receiver),
@@ -133,7 +143,12 @@ impl Pieces for Download {
 /// Downloads objects in order, a few ahead of the workers.
 async fn feed(roots: &Roots, objects: &[Found], threads: usize, to: mpsc::Sender<Fed>) {
     let mut downloads = futures::stream::iter((0u32..).zip(objects))
-        .map(|(rank, found)| async move { Fed { rank, pieces: download(roots, found).await } })
+        .map(|(rank, found)| async move {
+            Fed {
+                rank,
+                pieces: download(roots, found).await,
+            }
+        })
         .buffered(2 * threads);
     while let Some(fed) = downloads.next().await {
         if to.send(fed).await.is_err() {
@@ -201,12 +216,15 @@ impl Scan {
         let threads = self.job.threads.max(1);
         let shares = Shares::new(&self.job, self.source.rules.len());
         let gathered: Vec<Result<Gathered, RunError>> = std::thread::scope(|scope| {
-            let workers: Vec<_> =
-                (0..threads).map(|_| scope.spawn(|| self.work(&shares, threads))).collect();
+            let workers: Vec<_> = (0..threads)
+                .map(|_| scope.spawn(|| self.work(&shares, threads)))
+                .collect();
             workers
                 .into_iter()
                 .map(|worker| {
-                    worker.join().unwrap_or_else(|_| Err(RunError::Defect("a decoder died".to_owned())))
+                    worker
+                        .join()
+                        .unwrap_or_else(|_| Err(RunError::Defect("a decoder died".to_owned())))
                 })
                 .collect()
         });
@@ -243,8 +261,13 @@ impl Scan {
     fn work(&self, shares: &Shares, threads: usize) -> Result<Gathered, RunError> {
         let mut decoder = Decoder::new(&self.source.decode);
         let schema = decoder.schema();
-        let mut keys =
-            Keys::compile(&self.source.rules, &schema, self.slicing, self.source.decode.unit, threads)?;
+        let mut keys = Keys::compile(
+            &self.source.rules,
+            &schema,
+            self.slicing,
+            self.source.decode.unit,
+            threads,
+        )?;
         let mut worker = Worker {
             scan: self,
             events: Collector::new(&self.folder, shares.collector),
@@ -254,12 +277,25 @@ impl Scan {
                 .rules
                 .iter()
                 // Every worker has sorters of its own: the shares are of all workers together.
-                .map(|_| (0..threads).map(|_| Sorter::new(&self.folder, shares.sorter / threads)).collect())
+                .map(|_| {
+                    (0..threads)
+                        .map(|_| Sorter::new(&self.folder, shares.sorter / threads))
+                        .collect()
+                })
                 .collect(),
-            buffers: self.source.rules.iter().map(|_| vec![Vec::new(); threads]).collect(),
+            buffers: self
+                .source
+                .rules
+                .iter()
+                .map(|_| vec![Vec::new(); threads])
+                .collect(),
             places: Places::new(self.slicing, self.source.decode.unit),
             arrival_places: Places::new(
-                Slicing { by: crate::event::PartitionBy::Day, slice_ms: i64::MAX, ..self.slicing },
+                Slicing {
+                    by: crate::event::PartitionBy::Day,
+                    slice_ms: i64::MAX,
+                    ..self.slicing
+                },
                 TimeUnit::Ms,
             ),
             seen: BTreeMap::new(),
@@ -268,11 +304,19 @@ impl Scan {
         };
         let mut counts = Vec::new();
         loop {
-            let fed = self.fed.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
+            let fed = self
+                .fed
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .blocking_recv();
             let Some(mut fed) = fed else { break };
-            let Some(found) = self.objects.get(fed.rank as usize) else { break };
+            let Some(found) = self.objects.get(fed.rank as usize) else {
+                break;
+            };
             let read = decoder.read(found.arrival_ms, &mut fed.pieces, &mut |decoded| {
-                worker.take(fed.rank, found, &mut keys, decoded).map_err(Into::into)
+                worker
+                    .take(fed.rank, found, &mut keys, decoded)
+                    .map_err(Into::into)
             });
             let read = read.map_err(|error| match error.downcast::<RunError>() {
                 Ok(error) => *error,
@@ -281,7 +325,10 @@ impl Scan {
                     Err(error) => RunError::Defect(error.to_string()),
                 },
             })?;
-            self.report.event(Event::ObjectRead { bytes: read.bytes, records: read.records });
+            self.report.event(Event::ObjectRead {
+                bytes: read.bytes,
+                records: read.records,
+            });
             counts.push((fed.rank, read));
         }
         Ok(Gathered {
@@ -302,7 +349,9 @@ impl Scan {
         counts: &[(u32, ObjectCounts)],
         shares: &Shares,
     ) -> Result<(Vec<Finished>, Vec<u64>), RunError> {
-        self.report.event(Event::Deciding { source: self.source.name.clone() });
+        self.report.event(Event::Deciding {
+            source: self.source.name.clone(),
+        });
         let records: Vec<u64> = counts.iter().map(|(_, counts)| counts.records).collect();
         let earlier = Dropped::new(&records);
         let unit = self.source.decode.unit;
@@ -317,10 +366,20 @@ impl Scan {
         )
         .map_err(|source| self.spill_error(source))?;
         drop(earlier);
-        self.report.event(Event::Writing { source: self.source.name.clone() });
-        let objects: StringArray =
-            self.objects.iter().map(|found| Some(found.identity.as_str())).collect();
-        let rules: StringArray = self.source.rules.iter().map(|rule| Some(rule.name.as_str())).collect();
+        self.report.event(Event::Writing {
+            source: self.source.name.clone(),
+        });
+        let objects: StringArray = self
+            .objects
+            .iter()
+            .map(|found| Some(found.identity.as_str()))
+            .collect();
+        let rules: StringArray = self
+            .source
+            .rules
+            .iter()
+            .map(|rule| Some(rule.name.as_str()))
+            .collect();
         let [kept, duplicates, rejected] = &self.tables;
         let table = |table: &TableDefinition| (table.name.clone(), Arc::clone(&table.schema));
         let settings = FileSettings {
@@ -394,12 +453,18 @@ impl Scan {
         }
         for (rule, count) in self.source.rules.iter().zip(by_rule) {
             if count > 0 {
-                balance.duplicates.insert(rule.name.clone(), count.cast_signed());
+                balance
+                    .duplicates
+                    .insert(rule.name.clone(), count.cast_signed());
             }
         }
         let [kept, duplicates, rejected] = &self.tables;
         let rows = |table: &str| -> u64 {
-            files.iter().filter(|file| file.table == table).map(|file| file.rows).sum()
+            files
+                .iter()
+                .filter(|file| file.table == table)
+                .map(|file| file.rows)
+                .sum()
         };
         balance.kept = rows(&kept.name).cast_signed();
         if let Some(imbalance) = balance.imbalance() {
@@ -417,7 +482,9 @@ impl Scan {
         }
         let mut written: BTreeMap<(Vec<(String, Option<String>)>, String), u64> = BTreeMap::new();
         for file in files.iter().filter(|file| file.table != rejected.name) {
-            *written.entry((file.partition.clone(), file.name.clone())).or_default() += file.rows;
+            *written
+                .entry((file.partition.clone(), file.name.clone()))
+                .or_default() += file.rows;
         }
         for (bits, count) in places {
             let place = crate::event::Place::from_sortable(*bits);
@@ -431,7 +498,12 @@ impl Scan {
                 )));
             }
         }
-        Ok(Absorbed { objects, files, balance, nulled })
+        Ok(Absorbed {
+            objects,
+            files,
+            balance,
+            nulled,
+        })
     }
 }
 
@@ -450,26 +522,42 @@ struct Worker<'a> {
 }
 
 impl Worker<'_> {
-    fn take(&mut self, rank: u32, found: &Found, keys: &mut Keys, decoded: Decoded) -> Result<(), RunError> {
+    fn take(
+        &mut self,
+        rank: u32,
+        found: &Found,
+        keys: &mut Keys,
+        decoded: Decoded,
+    ) -> Result<(), RunError> {
         match decoded {
             Decoded::Events(batch) => self.take_events(rank, keys, batch),
             Decoded::Rejects(rejects) => self.take_rejects(rank, found, &rejects),
         }
     }
 
-    fn take_events(&mut self, rank: u32, keys: &mut Keys, batch: RecordBatch) -> Result<(), RunError> {
+    fn take_events(
+        &mut self,
+        rank: u32,
+        keys: &mut Keys,
+        batch: RecordBatch,
+    ) -> Result<(), RunError> {
         let times: Vec<u64> = match self.scan.source.decode.unit {
-            TimeUnit::Ms => {
-                batch.column(self.time_column).as_primitive::<TimestampMillisecondType>().values()
-            }
-            TimeUnit::Us => {
-                batch.column(self.time_column).as_primitive::<TimestampMicrosecondType>().values()
-            }
+            TimeUnit::Ms => batch
+                .column(self.time_column)
+                .as_primitive::<TimestampMillisecondType>()
+                .values(),
+            TimeUnit::Us => batch
+                .column(self.time_column)
+                .as_primitive::<TimestampMicrosecondType>()
+                .values(),
         }
         .iter()
         .map(|time| sortable(*time))
         .collect();
-        let records = batch.column(self.record_column).as_primitive::<Int64Type>().values();
+        let records = batch
+            .column(self.record_column)
+            .as_primitive::<Int64Type>()
+            .values();
         let ids: Vec<u64> = records
             .iter()
             .map(|record| EventId::new(rank, u32::try_from(*record).unwrap_or(u32::MAX)).0)
@@ -477,14 +565,22 @@ impl Worker<'_> {
         keys.rows(&batch, &times, &ids, &mut self.buffers)?;
         for (sorters, buffers) in self.narrow.iter_mut().zip(&mut self.buffers) {
             for (sorter, buffer) in sorters.iter_mut().zip(buffers) {
-                sorter.extend(buffer).map_err(|source| self.scan.spill_error(source))?;
+                sorter
+                    .extend(buffer)
+                    .map_err(|source| self.scan.spill_error(source))?;
                 buffer.clear();
             }
         }
         let keys = times
             .iter()
             .zip(&ids)
-            .map(|(time, id)| [self.places.of(crate::dedup::from_sortable(*time)), *time, *id])
+            .map(|(time, id)| {
+                [
+                    self.places.of(crate::dedup::from_sortable(*time)),
+                    *time,
+                    *id,
+                ]
+            })
             .collect::<Vec<_>>();
         let mut last: Option<(u64, u64)> = None;
         for [place, ..] in &keys {
@@ -504,16 +600,27 @@ impl Worker<'_> {
         Ok(())
     }
 
-    fn take_rejects(&mut self, rank: u32, found: &Found, rejects: &[Reject]) -> Result<(), RunError> {
+    fn take_rejects(
+        &mut self,
+        rank: u32,
+        found: &Found,
+        rejects: &[Reject],
+    ) -> Result<(), RunError> {
         let place = self.arrival_places.of(found.arrival_ms);
         let keys = rejects
             .iter()
             .map(|reject| {
-                [place, 0, EventId::new(rank, u32::try_from(reject.raw_record).unwrap_or(u32::MAX)).0]
+                [
+                    place,
+                    0,
+                    EventId::new(rank, u32::try_from(reject.raw_record).unwrap_or(u32::MAX)).0,
+                ]
             })
             .collect();
         let number = |value: fn(&Reject) -> u64| -> ArrayRef {
-            Arc::new(Int64Array::from_iter_values(rejects.iter().map(|reject| value(reject).cast_signed())))
+            Arc::new(Int64Array::from_iter_values(
+                rejects.iter().map(|reject| value(reject).cast_signed()),
+            ))
         };
         let text = |value: fn(&Reject) -> &str| -> ArrayRef {
             Arc::new(StringArray::from_iter_values(rejects.iter().map(value)))
@@ -526,8 +633,10 @@ impl Worker<'_> {
             text(|reject| &reject.detail),
             text(|reject| &reject.raw_text),
         ];
-        let own: Vec<_> =
-            crate::catalog::reject_fields().into_iter().filter(|f| f.name() != crate::event::RAW_OBJECT).collect();
+        let own: Vec<_> = crate::catalog::reject_fields()
+            .into_iter()
+            .filter(|f| f.name() != crate::event::RAW_OBJECT)
+            .collect();
         let schema: SchemaRef = Arc::new(Schema::new(own));
         let batch = RecordBatch::try_new(schema, columns)
             .map_err(|error| RunError::Defect(error.to_string()))?;

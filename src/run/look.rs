@@ -56,7 +56,10 @@ impl Looked<'_> {
 }
 
 fn fingerprints(references: &BTreeMap<String, ReferenceTable>) -> BTreeMap<String, String> {
-    references.iter().map(|(name, table)| (name.clone(), table.fingerprint.clone())).collect()
+    references
+        .iter()
+        .map(|(name, table)| (name.clone(), table.fingerprint.clone()))
+        .collect()
 }
 
 /// Opens the root of the lake.
@@ -79,13 +82,21 @@ impl<'a> Looked<'a> {
         let tables = SourceTables::of(job, &state.columns);
         let mut schemas: Vec<(String, SchemaRef)> = tables
             .iter()
-            .flat_map(|tables| tables.all().map(|table| (table.name.clone(), table.full_schema())))
+            .flat_map(|tables| {
+                tables
+                    .all()
+                    .map(|table| (table.name.clone(), table.full_schema()))
+            })
             .collect();
         let graph = match (&job.marts, options.marts) {
             (Some(folder), true) => {
                 let references = job.references.iter().map(|reference| &reference.name);
-                let names: Vec<String> =
-                    schemas.iter().map(|(name, _)| name).chain(references).cloned().collect();
+                let names: Vec<String> = schemas
+                    .iter()
+                    .map(|(name, _)| name)
+                    .chain(references)
+                    .cloned()
+                    .collect();
                 Some(mart::load(folder, &names)?)
             }
             _ => None,
@@ -94,7 +105,9 @@ impl<'a> Looked<'a> {
         if let Some(graph) = &graph {
             references = read_references(job, graph).await?;
             schemas.extend(
-                references.iter().map(|(name, table)| (name.clone(), Arc::clone(&table.schema))),
+                references
+                    .iter()
+                    .map(|(name, table)| (name.clone(), Arc::clone(&table.schema))),
             );
             mart_tables = graph.check(&engine, &schemas).await?;
         }
@@ -111,7 +124,14 @@ impl<'a> Looked<'a> {
             .collect();
         let marts = graph.as_ref().map_or(&[][..], Graph::marts);
         let plan = plan::plan(job, &listed, state, marts, &fingerprints(&references));
-        Ok(Looked { plan, sources, graph, mart_tables, references, engine })
+        Ok(Looked {
+            plan,
+            sources,
+            graph,
+            mart_tables,
+            references,
+            engine,
+        })
     }
 }
 
@@ -119,8 +139,11 @@ impl<'a> Looked<'a> {
 fn check_rules(job: &Job) -> Result<(), RunError> {
     for source in &job.sources {
         let schema = Decoder::new(&source.decode).schema();
-        let slicing =
-            Slicing { timezone: job.timezone, by: source.partition_by, slice_ms: source.slice_ms };
+        let slicing = Slicing {
+            timezone: job.timezone,
+            by: source.partition_by,
+            slice_ms: source.slice_ms,
+        };
         Keys::compile(&source.rules, &schema, slicing, source.decode.unit, 1)?;
     }
     Ok(())
@@ -137,7 +160,12 @@ async fn list<'a>(source: &'a Source, state: &State) -> Result<ListedSource<'a>,
         Some(known) => changed(&roots, &found, known).await?,
         None => Vec::new(),
     };
-    Ok(ListedSource { source, roots, found, changed })
+    Ok(ListedSource {
+        source,
+        roots,
+        found,
+        changed,
+    })
 }
 
 /// Absorbed objects whose content is another now. A new ETag alone says nothing: a copy, a
@@ -149,7 +177,9 @@ async fn changed(
 ) -> Result<Vec<String>, RunError> {
     let mut changed = Vec::new();
     for found in &found.objects {
-        let Some(absorbed) = known.objects.get(&found.identity) else { continue };
+        let Some(absorbed) = known.objects.get(&found.identity) else {
+            continue;
+        };
         if absorbed.etag == found.etag && absorbed.size == found.size {
             continue;
         }
@@ -177,7 +207,11 @@ async fn read_references(
 ) -> Result<BTreeMap<String, ReferenceTable>, RunError> {
     let mut tables = BTreeMap::new();
     let used = graph.tables();
-    for reference in job.references.iter().filter(|reference| used.contains(&reference.name.as_str())) {
+    for reference in job
+        .references
+        .iter()
+        .filter(|reference| used.contains(&reference.name.as_str()))
+    {
         let bytes = fetch(&reference.url).await?;
         let Some(bytes) = bytes else {
             return Err(RunError::NoReference {
@@ -187,7 +221,14 @@ async fn read_references(
         };
         let (schema, batches) = mart::read(reference, &bytes)?;
         let fingerprint = format!("sha256:{}", hex::encode(Sha256::digest(&bytes)));
-        tables.insert(reference.name.clone(), ReferenceTable { schema, batches, fingerprint });
+        tables.insert(
+            reference.name.clone(),
+            ReferenceTable {
+                schema,
+                batches,
+                fingerprint,
+            },
+        );
     }
     Ok(tables)
 }

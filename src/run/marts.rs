@@ -30,7 +30,9 @@ pub async fn build(
     spill: &Path,
     totals: &mut Totals,
 ) -> Result<Vec<MartSummary>, RunError> {
-    let Some(graph) = &looked.graph else { return Ok(Vec::new()) };
+    let Some(graph) = &looked.graph else {
+        return Ok(Vec::new());
+    };
     let (url, client, root) = lake.object_store();
     looked.engine.register_store(&url, client);
     let store = ObjectStoreUrl::parse(url.as_str())
@@ -50,23 +52,42 @@ pub async fn build(
     let mut summaries = Vec::new();
     let mut failed: BTreeSet<String> = BTreeSet::new();
     for (mart, planned) in graph.marts().iter().zip(&looked.plan.marts) {
-        let summary = |rows, outcome| MartSummary { name: mart.name.clone(), rows, outcome };
+        let summary = |rows, outcome| MartSummary {
+            name: mart.name.clone(),
+            rows,
+            outcome,
+        };
         if let Some(because) = mart.inputs.iter().find(|input| failed.contains(*input)) {
             failed.insert(mart.name.clone());
-            summaries.push(summary(0, MartOutcome::Skipped { because: because.clone() }));
+            summaries.push(summary(
+                0,
+                MartOutcome::Skipped {
+                    because: because.clone(),
+                },
+            ));
             continue;
         }
         if planned.why.is_none() {
-            let rows = state.marts.get(&mart.name).map_or(0, |built| built.entry.rows);
+            let rows = state
+                .marts
+                .get(&mart.name)
+                .map_or(0, |built| built.entry.rows);
             summaries.push(summary(rows, MartOutcome::Fresh));
             continue;
         }
-        context.report.event(Event::Mart { name: mart.name.clone() });
+        context.report.event(Event::Mart {
+            name: mart.name.clone(),
+        });
         match build.one(mart, state).await {
             Ok(rows) => summaries.push(summary(rows, MartOutcome::Built)),
             Err(RunError::Mart(error)) => {
                 failed.insert(mart.name.clone());
-                summaries.push(summary(0, MartOutcome::Failed { error: error.to_string() }));
+                summaries.push(summary(
+                    0,
+                    MartOutcome::Failed {
+                        error: error.to_string(),
+                    },
+                ));
             }
             Err(other) => return Err(other),
         }
@@ -102,17 +123,25 @@ impl Build<'_> {
         }
         let (definition, rows) = mart::evaluate(&self.looked.engine, mart, &inputs).await?;
         let settings = super::mart_files(self.commit.number, self.row_group);
-        let ordered = Ordered { table: &definition, settings: &settings, folder: self.spill };
-        let mut files: Vec<Finished> = ordered
-            .write(rows)
-            .await
-            .map_err(|error| match error {
-                publish::OrderedError::Rows(error) => RunError::Mart(MartError::running(mart, &error)),
-                publish::OrderedError::Write(error) => RunError::Write(error),
-            })?;
+        let ordered = Ordered {
+            table: &definition,
+            settings: &settings,
+            folder: self.spill,
+        };
+        let mut files: Vec<Finished> = ordered.write(rows).await.map_err(|error| match error {
+            publish::OrderedError::Rows(error) => RunError::Mart(MartError::running(mart, &error)),
+            publish::OrderedError::Write(error) => RunError::Write(error),
+        })?;
         let count = files.iter().map(|file| file.rows).sum();
-        files.extend(super::emptied(&[&definition], &files, state, &settings, self.spill)?);
-        let entries = publish::stage(self.lake, self.commit.number, &self.commit.run, files).await?;
+        files.extend(super::emptied(
+            &[&definition],
+            &files,
+            state,
+            &settings,
+            self.spill,
+        )?);
+        let entries =
+            publish::stage(self.lake, self.commit.number, &self.commit.run, files).await?;
         let inputs = mart
             .inputs
             .iter()
@@ -127,7 +156,10 @@ impl Build<'_> {
             .collect();
         self.commit.files.extend(entries.iter().cloned());
         self.staged.insert(mart.name.clone(), entries);
-        self.commit.columns.insert(definition.name.clone(), crate::catalog::columns(&definition.schema));
+        self.commit.columns.insert(
+            definition.name.clone(),
+            crate::catalog::columns(&definition.schema),
+        );
         self.commit.marts.push(MartEntry {
             name: mart.name.clone(),
             sql: mart.fingerprint.clone(),
@@ -138,7 +170,12 @@ impl Build<'_> {
     }
 
     /// A mart's input as a table: of marts built by this run, what is staged.
-    fn table(&self, mart: &Mart, name: &str, state: &State) -> Result<Arc<dyn TableProvider>, RunError> {
+    fn table(
+        &self,
+        mart: &Mart,
+        name: &str,
+        state: &State,
+    ) -> Result<Arc<dyn TableProvider>, RunError> {
         let failing = |error| RunError::Mart(MartError::running(mart, &error));
         if let Some(reference) = self.looked.references.get(name) {
             let table = memory_table(Arc::clone(&reference.schema), reference.batches.clone());
@@ -148,22 +185,36 @@ impl Build<'_> {
             .definition(name)
             .ok_or_else(|| RunError::Defect(format!("table {name} is not known")))?;
         let files: Vec<TableFile> = match self.staged.get(name) {
-            Some(entries) => entries.iter().map(|entry| self.file(entry, &entry.staged)).collect(),
-            None => state.table(name).map(|file| self.file(&file.entry, &file.entry.key())).collect(),
+            Some(entries) => entries
+                .iter()
+                .map(|entry| self.file(entry, &entry.staged))
+                .collect(),
+            None => state
+                .table(name)
+                .map(|file| self.file(&file.entry, &file.entry.key()))
+                .collect(),
         };
-        Ok(Arc::new(LakeTable::new(definition, files, self.store.clone()).map_err(failing)?))
+        Ok(Arc::new(
+            LakeTable::new(definition, files, self.store.clone()).map_err(failing)?,
+        ))
     }
 
     fn definition(&self, name: &str) -> Option<&TableDefinition> {
         let sources = self.sources.iter().flat_map(|source| source.all());
-        sources.chain(&self.looked.mart_tables).find(|table| table.name == name)
+        sources
+            .chain(&self.looked.mart_tables)
+            .find(|table| table.name == name)
     }
 
     fn file(&self, entry: &FileEntry, key: &str) -> TableFile {
         TableFile {
             path: layout::below(&self.root, key),
             size: entry.bytes,
-            partition: entry.partition.iter().map(|(_, value)| value.clone()).collect(),
+            partition: entry
+                .partition
+                .iter()
+                .map(|(_, value)| value.clone())
+                .collect(),
         }
     }
 }

@@ -32,28 +32,69 @@ pub struct Verified {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "what")]
 pub enum Damage {
-    Unpublished { commit: u64 },
-    Missing { key: String },
-    Size { key: String, expected: u64, found: u64 },
-    Content { key: String, expected: String, found: String },
-    Object { source: String, key: String, records: u64, events: u64, rejects: u64 },
-    Balance { source: String, message: String },
+    Unpublished {
+        commit: u64,
+    },
+    Missing {
+        key: String,
+    },
+    Size {
+        key: String,
+        expected: u64,
+        found: u64,
+    },
+    Content {
+        key: String,
+        expected: String,
+        found: String,
+    },
+    Object {
+        source: String,
+        key: String,
+        records: u64,
+        events: u64,
+        rejects: u64,
+    },
+    Balance {
+        source: String,
+        message: String,
+    },
 }
 
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unpublished { commit } => {
-                write!(f, "commit {commit} is not published: the next run finishes it")
+                write!(
+                    f,
+                    "commit {commit} is not published: the next run finishes it"
+                )
             }
             Self::Missing { key } => write!(f, "{key} is missing"),
-            Self::Size { key, expected, found } => {
+            Self::Size {
+                key,
+                expected,
+                found,
+            } => {
                 write!(f, "{key} has {found} bytes, published were {expected}")
             }
-            Self::Content { key, expected, found } => {
-                write!(f, "{key} was replaced: its ETag is {found}, published was {expected}")
+            Self::Content {
+                key,
+                expected,
+                found,
+            } => {
+                write!(
+                    f,
+                    "{key} was replaced: its ETag is {found}, published was {expected}"
+                )
             }
-            Self::Object { source, key, records, events, rejects } => write!(
+            Self::Object {
+                source,
+                key,
+                records,
+                events,
+                rejects,
+            } => write!(
                 f,
                 "{source}: raw object {key} has {records} records, not {events} events + {rejects} rejects"
             ),
@@ -72,13 +113,19 @@ pub async fn verify(job: &Job) -> Result<Verified, RunError> {
     let mut verified = Verified {
         lake: lake.root().to_owned(),
         commits: state.last,
-        objects: state.sources.values().map(|source| source.objects.len() as u64).sum(),
+        objects: state
+            .sources
+            .values()
+            .map(|source| source.objects.len() as u64)
+            .sum(),
         files: state.files.len() as u64,
         damage: counts(&state),
         strays: Vec::new(),
     };
     if let Some(commit) = &state.unpublished {
-        verified.damage.push(Damage::Unpublished { commit: commit.number });
+        verified.damage.push(Damage::Unpublished {
+            commit: commit.number,
+        });
     }
     files(&lake, &state, &mut verified).await?;
     Ok(verified)
@@ -106,12 +153,19 @@ fn counts(state: &State) -> Vec<Damage> {
                 *sum.rejects.entry(*reason).or_default() += count.cast_signed();
             }
         }
-        let mut say = |message: String| damage.push(Damage::Balance { source: name.clone(), message });
+        let mut say = |message: String| {
+            damage.push(Damage::Balance {
+                source: name.clone(),
+                message,
+            })
+        };
         let balance = &source.balance;
         if let Some(message) = balance.imbalance() {
             say(message);
         }
-        if (sum.records, sum.events, &sum.rejects) != (balance.records, balance.events, &balance.rejects) {
+        if (sum.records, sum.events, &sum.rejects)
+            != (balance.records, balance.events, &balance.rejects)
+        {
             say(format!(
                 "the raw objects have {} records and {} events, the commits {} and {}",
                 sum.records, sum.events, balance.records, balance.events
@@ -134,7 +188,11 @@ fn counts(state: &State) -> Vec<Damage> {
 }
 
 async fn files(lake: &Store, state: &State, verified: &mut Verified) -> Result<(), RunError> {
-    let mut tables: Vec<&str> = state.files.values().map(|file| file.entry.table.as_str()).collect();
+    let mut tables: Vec<&str> = state
+        .files
+        .values()
+        .map(|file| file.entry.table.as_str())
+        .collect();
     tables.dedup();
     let mut there: BTreeMap<String, Object> = BTreeMap::new();
     for table in tables {
@@ -142,7 +200,10 @@ async fn files(lake: &Store, state: &State, verified: &mut Verified) -> Result<(
             there.insert(object.key.clone(), object);
         }
     }
-    let unpublished = state.unpublished.as_ref().map_or(u64::MAX, |commit| commit.number);
+    let unpublished = state
+        .unpublished
+        .as_ref()
+        .map_or(u64::MAX, |commit| commit.number);
     for (key, file) in &state.files {
         let found = there.remove(key);
         if file.commit >= unpublished {
@@ -150,16 +211,28 @@ async fn files(lake: &Store, state: &State, verified: &mut Verified) -> Result<(
         }
         let damage = match (found, &file.etag) {
             (None, _) => Damage::Missing { key: key.clone() },
-            (Some(found), _) if found.size != file.entry.bytes => {
-                Damage::Size { key: key.clone(), expected: file.entry.bytes, found: found.size }
-            }
-            (Some(Object { etag: Some(found), .. }), Some(expected)) if found != *expected => {
-                Damage::Content { key: key.clone(), expected: expected.clone(), found }
-            }
+            (Some(found), _) if found.size != file.entry.bytes => Damage::Size {
+                key: key.clone(),
+                expected: file.entry.bytes,
+                found: found.size,
+            },
+            (
+                Some(Object {
+                    etag: Some(found), ..
+                }),
+                Some(expected),
+            ) if found != *expected => Damage::Content {
+                key: key.clone(),
+                expected: expected.clone(),
+                found,
+            },
             (Some(_), _) => continue,
         };
         verified.damage.push(damage);
     }
-    verified.strays = there.into_keys().filter(|key| !key.starts_with(layout::CONTROL)).collect();
+    verified.strays = there
+        .into_keys()
+        .filter(|key| !key.starts_with(layout::CONTROL))
+        .collect();
     Ok(())
 }
