@@ -26,6 +26,10 @@ use serde::{Deserialize, Serialize};
 use crate::event::{DecodeSpec, PartitionBy, Zone};
 
 /// A variable of the process's environment; absent where it is not UTF-8. Nothing else reads them.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that reads the environment"
+)]
 pub fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }

@@ -23,6 +23,9 @@ pub const LOCK: &str = "_rawmart/lock";
 /// The partition value of NULL and of the empty string, as Hive spells it.
 pub const NULL_VALUE: &str = "__HIVE_DEFAULT_PARTITION__";
 
+/// Columns and values of a partition, in the order of its folders; `None` is NULL.
+pub type Partition = Vec<(String, Option<String>)>;
+
 /// What a key below [`LOG`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogEntry {
@@ -103,7 +106,7 @@ pub fn below(root: &object_store::path::Path, key: &str) -> object_store::path::
 }
 
 /// The columns and values of a partition folder; `None` when it is no such folder.
-pub fn parse_partition(folder: &str) -> Option<Vec<(String, Option<String>)>> {
+pub fn parse_partition(folder: &str) -> Option<Partition> {
     if folder.is_empty() {
         return Some(Vec::new());
     }
@@ -134,7 +137,6 @@ fn partition_value(value: Option<&str>) -> String {
 
 /// Hive's escaping of partition values (`FileUtils.escapePathName`): control characters and
 /// `"#%'*/:=?\{[]^` as `%XX`.
-
 fn escape(value: &str) -> String {
     use std::fmt::Write;
     let mut out = String::with_capacity(value.len());

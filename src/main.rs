@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use chrono::Utc;
 use rawmart::cli::{LogFormat, Request, Verb};
-use rawmart::report::{Exit, Failure, Outcome, Report};
+use rawmart::report::{Exit, Failure, Outcome, Report, Signal};
 use rawmart::run::{Context, Options};
 use rawmart::{cli, config, run};
 
@@ -57,36 +57,63 @@ fn execute(request: &Request) -> Result<Outcome, Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::Defect(format!("cannot start threads: {error}")))?;
-    runtime.block_on(async {
-        Ok(match &request.verb {
-            Verb::Config => Outcome::Config(Box::new(job)),
-            Verb::Plan => {
-                let options = Options {
-                    sources: Vec::new(),
-                    marts: true,
-                };
-                Outcome::Plan(run::plan(&job, &options).await?)
-            }
-            Verb::Verify => Outcome::Verified(run::verify(&job).await?),
-            Verb::Run { sources, marts } => {
-                let now = Utc::now();
-                let run = format!("{}-{:08x}", now.format("%Y%m%dT%H%M%SZ"), unique());
-                let report = Report::new(request.verbosity < 0);
-                let context = Context {
-                    now,
-                    run,
-                    report: report.clone(),
-                };
-                let options = Options {
-                    sources: sources.clone(),
-                    marts: *marts,
-                };
-                let result = run::run(&job, &options, &context).await;
-                report.finish();
-                Outcome::Run(result?)
-            }
-        })
+    let outcome = runtime.block_on(async {
+        tokio::select! {
+            outcome = perform(request, job) => outcome,
+            signal = signalled() => Err(Failure::Interrupted(signal)),
+        }
+    });
+    // After a signal, workers may still be decoding: they have nothing to finish.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn perform(request: &Request, job: config::Job) -> Result<Outcome, Failure> {
+    Ok(match &request.verb {
+        Verb::Config => Outcome::Config(Box::new(job)),
+        Verb::Plan => {
+            let options = Options {
+                sources: Vec::new(),
+                marts: true,
+            };
+            Outcome::Plan(run::plan(&job, &options).await?)
+        }
+        Verb::Verify => Outcome::Verified(run::verify(&job).await?),
+        Verb::Run { sources, marts } => {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the one place that reads the clock"
+            )]
+            let now = Utc::now();
+            let run = format!("{}-{:08x}", now.format("%Y%m%dT%H%M%SZ"), unique());
+            let report = Report::new(request.verbosity < 0);
+            let context = Context {
+                now,
+                run,
+                report: report.clone(),
+            };
+            let options = Options {
+                sources: sources.clone(),
+                marts: *marts,
+            };
+            let result = run::run(&job, &options, &context).await;
+            report.finish();
+            Outcome::Run(result?)
+        }
     })
+}
+
+/// Waits for the signals of a terminal and of a scheduler.
+async fn signalled() -> Signal {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        Ok(()) = tokio::signal::ctrl_c() => Signal::Interrupt,
+        Some(()) = terminate.recv() => Signal::Terminate,
+        else => std::future::pending().await,
+    }
 }
 
 /// Tells apart two runs that start in the same second.

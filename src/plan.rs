@@ -232,7 +232,6 @@ pub fn settings(job: &Job, source: &Source) -> String {
         source.slice_ms,
         job.timezone,
         (&source.layout, source.layout_timezone),
-        (source.compression, &source.bloom_filters),
     );
     // Plain values without maps: serialising them cannot fail, and their order is fixed.
     let text = serde_json::to_vec(&settings).unwrap_or_default();

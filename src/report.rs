@@ -10,7 +10,6 @@
 mod text;
 
 use std::io::{IsTerminal, Write};
-use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -64,7 +63,6 @@ pub enum Event {
 #[derive(Clone)]
 pub struct Report {
     bar: ProgressBar,
-    _shared: Arc<()>,
 }
 
 impl Report {
@@ -77,10 +75,7 @@ impl Report {
         };
         let bar = ProgressBar::with_draw_target(None, target);
         bar.enable_steady_tick(Duration::from_millis(120));
-        Self {
-            bar,
-            _shared: Arc::new(()),
-        }
+        Self { bar }
     }
 
     pub fn event(&self, event: Event) {
@@ -153,8 +148,37 @@ pub enum Failure {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Run(#[from] RunError),
+    #[error(
+        "interrupted by {0}; the next run finishes what was committed, and nothing else was changed"
+    )]
+    Interrupted(Signal),
     #[error("{0}; this is a defect of rawmart")]
     Defect(String),
+}
+
+/// A signal that ends a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    Interrupt,
+    Terminate,
+}
+
+impl Signal {
+    const fn exit(self) -> Exit {
+        match self {
+            Self::Interrupt => Exit::Interrupted,
+            Self::Terminate => Exit::Terminated,
+        }
+    }
+}
+
+impl std::fmt::Display for Signal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Interrupt => "SIGINT",
+            Self::Terminate => "SIGTERM",
+        })
+    }
 }
 
 /// Exit codes that a scheduler can act on.
@@ -169,6 +193,9 @@ pub enum Exit {
     Busy = 5,
     Store = 6,
     Damaged = 7,
+    /// SIGINT and SIGTERM, as shells count them.
+    Interrupted = 130,
+    Terminated = 143,
 }
 
 impl Outcome {
@@ -228,6 +255,7 @@ impl Failure {
     pub fn exit(&self) -> Exit {
         let error = match self {
             Self::Config(_) => return Exit::Usage,
+            Self::Interrupted(signal) => return signal.exit(),
             Self::Defect(_) => return Exit::Internal,
             Self::Run(error) => error,
         };

@@ -186,7 +186,7 @@ impl Window {
         // The last row of the current key that the next is measured against, and the event that a
         // row within the window of it is displaced by.
         let mut anchor: Option<([u64; 2], i64, EventId)> = None;
-        while let Some([k0, k1, bits, id]) = rows.next()? {
+        while let Some([k0, k1, bits, id]) = rows.pop()? {
             let (key, time, id) = ([k0, k1], from_sortable(bits), EventId(id));
             if earlier.contains(id) {
                 continue;

@@ -156,7 +156,7 @@ impl<const N: usize> Sorted<N> {
 
     /// # Errors
     /// A spilled run cannot be read.
-    pub fn next(&mut self) -> io::Result<Option<[u64; N]>> {
+    pub fn pop(&mut self) -> io::Result<Option<[u64; N]>> {
         let Some(mut head) = self.heads.peek_mut() else {
             return Ok(None);
         };
@@ -203,9 +203,9 @@ mod tests {
             rows.sort_unstable();
             for row in rows {
                 assert_eq!(sorted.peek(), Some(&row));
-                assert_eq!(sorted.next().unwrap(), Some(row));
+                assert_eq!(sorted.pop().unwrap(), Some(row));
             }
-            assert_eq!(sorted.next().unwrap(), None);
+            assert_eq!(sorted.pop().unwrap(), None);
         }
     }
 }

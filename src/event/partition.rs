@@ -69,7 +69,7 @@ impl Place {
     }
 
     /// The columns and values of the partition.
-    pub fn partition(self) -> Vec<(String, Option<String>)> {
+    pub fn partition(self) -> crate::layout::Partition {
         let mut columns = vec![("dt".to_owned(), Some(self.date.to_string()))];
         if let Some(hour) = self.hour {
             columns.push(("hour".to_owned(), Some(format!("{hour:02}"))));

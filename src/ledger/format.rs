@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::event::Reason;
+use crate::layout::Partition;
 
 /// The newest format this build writes, and the only one it reads.
 pub const FORMAT: u32 = 1;
@@ -73,7 +74,7 @@ pub struct Balance {
 pub struct FileEntry {
     pub table: String,
     /// Columns and values of the partition; NULL is `null`.
-    pub partition: Vec<(String, Option<String>)>,
+    pub partition: Partition,
     pub name: String,
     pub rows: u64,
     pub bytes: u64,

@@ -15,7 +15,7 @@ use super::collect::{Blocks, Collected, Key};
 use super::parquet::{FileSettings, ParquetFile};
 use crate::dedup::{EventId, Sorted, from_sortable};
 use crate::event::{Place, RAW_OBJECT};
-use crate::layout;
+use crate::layout::{self, Partition};
 
 /// Rows handed to a writer at once.
 const BATCH_ROWS: usize = 8192;
@@ -49,7 +49,7 @@ pub struct Finished {
     pub path: PathBuf,
     pub table: String,
     /// Columns and values of the partition.
-    pub partition: Vec<(String, Option<String>)>,
+    pub partition: Partition,
     pub name: String,
     pub rows: u64,
     pub bytes: u64,
@@ -75,10 +75,10 @@ pub fn write(
 ) -> Result<Outputs, WriteError> {
     std::thread::scope(|scope| {
         let kept = Writer::start(scope, &tables.kept.0, tables, folder);
-        let duplicates = match &tables.duplicates {
-            Some((table, _)) => Some(Writer::start(scope, table, tables, folder)),
-            None => None,
-        };
+        let duplicates = tables
+            .duplicates
+            .as_ref()
+            .map(|(table, _)| Writer::start(scope, table, tables, folder));
         let result =
             Merge::new(collected, dropped, tables, &kept, duplicates.as_ref()).and_then(Merge::run);
         let mut outputs = Outputs::default();
@@ -303,7 +303,7 @@ impl<'a> Merge<'a> {
                 Some(rows) => match rows.peek() {
                     Some([place, time, id, kept, rule]) if [*place, *time, *id] == key => {
                         let displaced = (*rule, EventId(*kept));
-                        rows.next().map_err(|source| WriteError::Spill {
+                        rows.pop().map_err(|source| WriteError::Spill {
                             folder: "of the verdicts".to_owned(),
                             source,
                         })?;

@@ -12,7 +12,7 @@ use super::WriteError;
 use super::merge::Finished;
 use super::parquet::{FileSettings, ParquetFile};
 use crate::catalog::TableDefinition;
-use crate::layout;
+use crate::layout::{self, Partition};
 
 /// Writes the rows of one table: columns of the files first, then the partition columns.
 pub struct Ordered<'a> {
@@ -29,8 +29,6 @@ pub enum OrderedError {
     #[error(transparent)]
     Write(#[from] WriteError),
 }
-
-type Partition = Vec<(String, Option<String>)>;
 
 impl Ordered<'_> {
     /// # Errors

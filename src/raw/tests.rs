@@ -443,9 +443,9 @@ mod framing {
             }
             let prefix = &text[..=at];
             // serde_json calls the end within a number an invalid number; a digit more tells.
-            let parsed = parse(prefix).or_else(|error| match parse(&[prefix, b"0"].concat()) {
-                Err(more) if more.is_eof() => Err(more),
-                _ => Err(error),
+            let parsed = parse(prefix).map_err(|error| match parse(&[prefix, b"0"].concat()) {
+                Err(more) if more.is_eof() => more,
+                _ => error,
             });
             if let Err(error) = std::str::from_utf8(prefix)
                 && error.error_len().is_some()

@@ -30,6 +30,7 @@ use crate::catalog::{SourceTables, TableDefinition};
 use crate::config::{Job, Source};
 use crate::dedup::{Dropped, EventId, Keys, Places, Sorter, Verdicts, sortable};
 use crate::event::{RAW_RECORD, Slicing, TimeUnit};
+use crate::layout::Partition;
 use crate::ledger::{Balance, ObjectEntry};
 use crate::publish::{Collected, Collector, FileSettings, Finished, Keyed, Tables};
 use crate::raw::{Decoded, Decoder, Found, ObjectCounts, PieceError, Pieces, Reject, Roots};
@@ -480,7 +481,7 @@ impl Scan {
                 )));
             }
         }
-        let mut written: BTreeMap<(Vec<(String, Option<String>)>, String), u64> = BTreeMap::new();
+        let mut written: BTreeMap<(Partition, String), u64> = BTreeMap::new();
         for file in files.iter().filter(|file| file.table != rejected.name) {
             *written
                 .entry((file.partition.clone(), file.name.clone()))

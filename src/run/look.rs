@@ -11,14 +11,14 @@ use sha2::{Digest, Sha256};
 
 use super::{Options, RunError};
 use crate::catalog::{SourceTables, TableDefinition};
-use crate::config::{Job, Source};
+use crate::config::{ConfigError, Job, Source};
 use crate::dedup::Keys;
 use crate::engine::Engine;
 use crate::event::Slicing;
 use crate::ledger::{SourceState, State};
 use crate::mart::{self, Graph};
 use crate::plan::{self, Listed, RunPlan};
-use crate::raw::{Decoder, Discovered, Roots};
+use crate::raw::{self, Decoder, Discovered, Roots};
 use crate::store::{Store, StoreSettings};
 
 /// A source with its raw prefixes opened and listed.
@@ -76,8 +76,10 @@ impl<'a> Looked<'a> {
         spill: &Path,
     ) -> Result<Looked<'a>, RunError> {
         let selected = job.select(&options.sources)?;
-        check_rules(job)?;
-        let engine = Engine::new(job.memory / 4 * 3, job.threads, &spill.join("engine"))?;
+        check_sources(job)?;
+        // One thread: a sum of doubles depends on the order of its terms, and the content of a mart
+        // must not depend on the number of cores.
+        let engine = Engine::new(job.memory / 4 * 3, 1, &spill.join("engine"))?;
         let mut sources = Vec::new();
         let tables = SourceTables::of(job, &state.columns);
         let mut schemas: Vec<(String, SchemaRef)> = tables
@@ -135,9 +137,18 @@ impl<'a> Looked<'a> {
     }
 }
 
-/// Compiles the expressions of every rule, so that a wrong one is said before anything is read.
-fn check_rules(job: &Job) -> Result<(), RunError> {
+/// Reads every default and compiles the expressions of every rule, so that a wrong one is said
+/// before anything is read.
+fn check_sources(job: &Job) -> Result<(), RunError> {
     for source in &job.sources {
+        for column in &source.decode.columns {
+            let (unit, naive) = (source.decode.unit, source.decode.naive_timezone);
+            raw::check_default(column, unit, naive).map_err(|message| ConfigError::Key {
+                file: job.file.clone(),
+                key: format!("sources.{}.columns.{}.default", source.name, column.name),
+                message,
+            })?;
+        }
         let schema = Decoder::new(&source.decode).schema();
         let slicing = Slicing {
             timezone: job.timezone,

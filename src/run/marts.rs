@@ -189,8 +189,13 @@ impl Build<'_> {
                 .iter()
                 .map(|entry| self.file(entry, &entry.staged))
                 .collect(),
+            // Slices of an earlier partitioning are empty files in folders of other columns.
             None => state
                 .table(name)
+                .filter(|file| {
+                    let columns = file.entry.partition.iter().map(|(column, _)| column);
+                    columns.eq(&definition.partition_columns)
+                })
                 .map(|file| self.file(&file.entry, &file.entry.key()))
                 .collect(),
         };
