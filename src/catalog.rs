@@ -361,7 +361,7 @@ mod tests {
             // The name of a file may hold what a URL would escape.
             file(
                 folder,
-                "a b%20c.parquet",
+                "a b%20a.parquet",
                 &[1, 2],
                 None,
                 [Some("2019-04-01"), Some("iOS/한글")],

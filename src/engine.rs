@@ -124,11 +124,11 @@ mod tests {
     #[tokio::test]
     async fn a_sort_larger_than_the_memory_spills_and_a_session_is_fresh() {
         let folder = tempfile::tempdir().unwrap();
-        let engine = Engine::new(32 << 20, 2, &folder.path().join("spill/deep")).unwrap();
+        let engine = Engine::new(64 << 20, 1, &folder.path().join("spill/deep")).unwrap();
         let session = engine.session();
         session.sql("CREATE TABLE t AS VALUES (1)").await.unwrap();
         assert!(engine.session().table("t").await.is_err());
-        // 2 million rows of 40 bytes are more than 32 MiB.
+        // 2 million rows of 56 bytes are more than 64 MiB.
         let sql = "SELECT md5(CAST(value AS VARCHAR)) AS h, value FROM generate_series(1, 2000000) \
                    ORDER BY h";
         let frame = engine.session().sql(sql).await.unwrap();

@@ -23,12 +23,18 @@ pub use reference::{ReferenceError, read};
 use std::path::Path;
 use std::sync::Arc;
 
+use arrow::compute::SortOptions;
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
-use datafusion::common::Column;
+use datafusion::common::DataFusionError;
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_expr::expressions::col as column;
+use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
+use datafusion::physical_plan::sorts::sort::SortExec;
+use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::SessionContext;
 
 use crate::catalog::TableDefinition;
@@ -102,23 +108,41 @@ pub async fn evaluate(
         register(&session, mart, input, Arc::clone(table))?;
     }
     let (plan, definition) = planned(&session, mart).await?;
-    let order = definition
-        .partition_columns
-        .iter()
-        .cloned()
-        .chain(
-            definition
-                .schema
-                .fields()
-                .iter()
-                .filter(|field| !field.data_type().is_nested())
-                .map(|field| field.name().clone()),
-        )
-        .map(|name| Expr::Column(Column::new_unqualified(name)).sort(true, false))
-        .collect();
+    let names = definition.partition_columns.iter().chain(
+        definition
+            .schema
+            .fields()
+            .iter()
+            .filter(|field| !field.data_type().is_nested())
+            .map(|field| field.name()),
+    );
     let run = async {
-        let frame = session.execute_logical_plan(plan).await?;
-        frame.sort(order)?.execute_stream().await
+        let plan = session
+            .execute_logical_plan(plan)
+            .await?
+            .create_physical_plan()
+            .await?;
+        // Above the finished plan: the logical optimizer fails on sorts by constant columns.
+        let options = SortOptions {
+            descending: false,
+            nulls_first: false,
+        };
+        let order = names
+            .map(|name| {
+                Ok(PhysicalSortExpr::new(
+                    column(name, &plan.schema())?,
+                    options,
+                ))
+            })
+            .collect::<Result<Vec<_>, DataFusionError>>()?;
+        let plan: Arc<dyn ExecutionPlan> = match LexOrdering::new(order) {
+            None => plan,
+            Some(order) => {
+                let sort = SortExec::new(order.clone(), plan).with_preserve_partitioning(true);
+                Arc::new(SortPreservingMergeExec::new(order, Arc::new(sort)))
+            }
+        };
+        execute_stream(plan, session.task_ctx())
     };
     let stream = run
         .await

@@ -9,7 +9,9 @@ use arrow::record_batch::RecordBatch;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, DataFusionError, SchemaError};
 use datafusion::execution::SessionState;
+use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, Volatility};
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::prelude::{SessionConfig, SessionContext};
 
@@ -163,6 +165,16 @@ fn compile(state: &SessionState, text: &str, schema: &SchemaRef) -> Result<Compi
         .create_logical_expr(text, &columns)
         .map_err(|error| explain(&error, schema))?;
     refuse_unstable(&expression)?;
+    // `coalesce` and others only exist as what simplification makes of them.
+    let context = SimplifyContext::builder()
+        .with_schema(Arc::new(columns.clone()))
+        .with_config_options(Arc::clone(state.config_options()))
+        .build();
+    let simplifier = ExprSimplifier::new(context);
+    let expression = simplifier
+        .coerce(expression, &columns)
+        .and_then(|expression| simplifier.simplify(expression))
+        .map_err(|error| explain(&error, schema))?;
     let expression = state
         .create_physical_expr(expression, &columns)
         .map_err(|error| explain(&error, schema))?;

@@ -100,7 +100,7 @@ impl Reader<'_> {
         let mut lines = Vec::new();
         for row in rows.records() {
             let row = row.map_err(|error| self.wrong_row(&error))?;
-            lines.push(row.position().map_or(0, csv::Position::line));
+            lines.push(row.position().map_or(0, |at| line_at(&text, at)));
             for (cells, value) in cells.iter_mut().zip(&row) {
                 let null = self.reference.null.iter().any(|spelling| spelling == value);
                 cells.values.push((!null).then(|| value.to_owned()));
@@ -461,6 +461,16 @@ impl Reader<'_> {
         }
         Ok((schema, batches))
     }
+}
+
+/// The line of a row: the reader's position is before the blank lines that it skips.
+fn line_at(text: &str, position: &csv::Position) -> u64 {
+    let start = usize::try_from(position.byte()).unwrap_or(usize::MAX);
+    let rest = text.as_bytes().get(start..).unwrap_or_default();
+    let blank = rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
+    blank
+        .filter(|byte| **byte == b'\n')
+        .fold(position.line(), |line, _| line + 1)
 }
 
 /// The type that all cells of a CSV column have.

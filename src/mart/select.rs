@@ -146,6 +146,7 @@ pub(super) fn parse(file: &Path, text: &str) -> Result<Parsed, MartError> {
     };
     let mut walk = Walk {
         file,
+        text,
         relations: Vec::new(),
     };
     if let ControlFlow::Break(error) = query.visit(&mut walk) {
@@ -226,6 +227,7 @@ fn leftmost(body: &SetExpr) -> Option<&Select> {
 /// Refuses what a plain SELECT over named tables does not hold, and notes the tables.
 struct Walk<'a> {
     file: &'a Path,
+    text: &'a str,
     relations: Vec<(String, Option<usize>)>,
 }
 
@@ -280,7 +282,14 @@ impl Visitor for Walk<'_> {
     }
 
     fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<Self::Break> {
-        let line = line_of(relation);
+        // A quoted name has no place of its own in the parser.
+        let written = relation.to_string();
+        let line = line_of(relation).or_else(|| {
+            self.text
+                .lines()
+                .position(|line| line.contains(&written))
+                .map(|i| i + 1)
+        });
         let [part] = relation.0.as_slice() else {
             return self.fail(
                 line,
