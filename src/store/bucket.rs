@@ -13,7 +13,7 @@
 
 use super::credentials::{self, ChainCredentials};
 use super::disk::open_source;
-use super::error::Answer;
+use super::error::{Answer, timed_out};
 use super::wire::{WireConnector, representable, unspell};
 use super::{ByteStream, Listing, Object, Publish, Put, StoreError, StoreErrorKind, StoreSettings};
 use bytes::Bytes;
@@ -43,7 +43,7 @@ const MOST_PARTS: u64 = 10_000;
 const LEAST_PART_BYTES: u64 = 5 * 1024 * 1024;
 
 /// Conditional PUTs whose outcome stayed unclear.
-const UNCLEAR_TRIES: u32 = 5;
+const UNCLEAR_TRIES: u32 = 4;
 
 #[derive(Debug, Clone)]
 pub(super) struct Bucket {
@@ -341,9 +341,9 @@ impl Bucket {
             if hopeless {
                 return Ok(Conditional::Conflict);
             }
-            if tries == UNCLEAR_TRIES || !refused {
+            if tries == UNCLEAR_TRIES || !(refused || timed_out(&error)) {
                 // The client has spent all the time it had on this; or a server that refuses again
-                // and again what its own listing allows.
+                // and again what reading it allows.
                 return Err(failure);
             }
             tokio::time::sleep(Duration::from_millis(50 << tries)).await;
@@ -384,11 +384,7 @@ impl Bucket {
 
     async fn upload_once(&self, key: &str, local_file: &Path) -> Result<Put, StoreError> {
         let path = self.path("writing", key)?;
-        let unreadable = |error| {
-            let url = local_file.display().to_string();
-            // Not ours to repeat, whatever it was.
-            StoreError::io("reading", url, error)
-        };
+        let unreadable = |error| StoreError::io("reading", local_file.display().to_string(), error);
         let file = open_source(local_file)?;
         let size = file.metadata().map_err(unreadable)?.len();
         let part_bytes = self.part_bytes.max(size.div_ceil(MOST_PARTS));

@@ -151,17 +151,19 @@ impl ChainCredentials {
             }
             Err(CredentialsError::CredentialsNotLoaded(_)) => Err(none()),
             Err(error) => {
-                let mut detail = format!("AWS credentials could not be loaded: {error}");
+                let mut detail = error.to_string();
                 let mut cause = error.source();
                 while let Some(inner) = cause {
                     detail.push_str(": ");
                     detail.push_str(&inner.to_string());
                     cause = inner.source();
                 }
-                Err(CredentialsFailure {
-                    detail,
-                    none_found: false,
-                })
+                // The last of the chain: whoever gets there has configured nothing else.
+                let none_found = detail.contains("IMDS");
+                if none_found {
+                    detail.insert_str(0, "no AWS credentials found: ");
+                }
+                Err(CredentialsFailure { detail, none_found })
             }
         }
     }

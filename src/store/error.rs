@@ -1,5 +1,6 @@
 //! What can go wrong between us and a store, in words that name the URL and the remedy.
 
+use object_store::client::HttpErrorKind;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
@@ -190,6 +191,16 @@ fn find<'e, E: StdError + 'static>(error: &'e (dyn StdError + 'static)) -> Optio
         at = current.source();
     }
     None
+}
+
+/// Whether the answer did not come in time; the client repeats no conditional write after that.
+pub(super) fn timed_out(error: &object_store::Error) -> bool {
+    find::<object_store::client::HttpError>(error).is_some_and(|error| {
+        matches!(
+            error.kind(),
+            HttpErrorKind::Timeout | HttpErrorKind::Interrupted
+        )
+    })
 }
 
 /// What is worth keeping of a failed request: the client does not export its own request error
