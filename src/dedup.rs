@@ -17,7 +17,7 @@
 //! throttle   ●────────╳·········●─────────╳·············●      from the kept event
 //! gap        ●────────╳─────────╳─────────╳·············●      from any event: first of the chain
 //! gap-last   ╳────────╳─────────╳─────────●·············●      the last of the chain
-//! tumbling   ●········●│········●│········│●············●      first of each [0,30) [30,60) …
+//! tumbling   ●········╳···│·····●·····│···●········│····●      first of each [0,30) [30,60) …
 //! ```
 //!
 //! Wide rows never come here: sorting or windowing them by key is what makes stock window plans

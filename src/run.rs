@@ -131,9 +131,6 @@ pub struct RunSummary {
     /// A commit of an earlier run that this one published.
     pub rolled_forward: Option<u64>,
     pub lake: String,
-    /// The lake as a path, when it is on disk.
-    #[serde(skip)]
-    pub lake_folder: Option<String>,
     pub sources: BTreeMap<String, SourceSummary>,
     pub marts: Vec<MartSummary>,
     /// Data files published.
@@ -261,9 +258,6 @@ fn summary(
         commit: state.last,
         rolled_forward: plan.roll_forward,
         lake: lake.root().to_owned(),
-        lake_folder: lake
-            .local_path("")
-            .map(|path| format!("{}/", path.display()).replace("//", "/")),
         sources: plan
             .sources
             .iter()

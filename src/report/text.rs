@@ -1,6 +1,9 @@
 //! Results as people read them.
 
 use std::io::{Result, Write};
+use std::path::{Path, PathBuf};
+
+use url::Url;
 
 use crate::config::Job;
 use crate::plan::{RunPlan, Why, WhyMart};
@@ -36,6 +39,25 @@ fn some(names: &[String]) -> String {
     } else {
         shown
     }
+}
+
+/// A lake as the reader of `here` types it: a path from there when it lies below, else the whole
+/// path, or the URL of a bucket. Query engines take each of these, and none a `file://` URL.
+fn place(lake: &str, here: Option<&Path>) -> String {
+    let url = Url::parse(lake).ok().filter(|url| url.scheme() == "file");
+    let Some(path) = url.and_then(|url| url.to_file_path().ok()) else {
+        return lake.trim_end_matches('/').to_owned();
+    };
+    // Without the `/` at the end.
+    let path: PathBuf = path.components().collect();
+    let near = here
+        .and_then(|here| path.strip_prefix(here).ok())
+        .filter(|near| !near.as_os_str().is_empty());
+    near.unwrap_or(&path).display().to_string()
+}
+
+fn place_from_here(lake: &str) -> String {
+    place(lake, std::env::current_dir().ok().as_deref())
 }
 
 /// One line of a count and what it counts.
@@ -107,28 +129,28 @@ pub fn run(out: &mut impl Write, summary: &RunSummary, seconds: f64) -> Result<(
             }
         }
     }
+    let lake = place_from_here(&summary.lake);
     match summary.outcome {
         RunOutcome::NothingNew => writeln!(
             out,
-            "Nothing new: {} is as commit {} left it ({seconds:.1} s).",
-            summary.lake, summary.commit
+            "Nothing new: {lake} is as commit {} left it ({seconds:.1} s).",
+            summary.commit
         ),
         RunOutcome::Done => {
             writeln!(
                 out,
-                "Published commit {} to {}: {} files, {} read, {} written, {seconds:.1} s.",
+                "Published commit {} to {lake}: {} files, {} read, {} written, {seconds:.1} s.",
                 summary.commit,
-                summary.lake,
                 count(summary.files),
                 bytes(summary.bytes_read),
                 bytes(summary.bytes_written),
             )?;
-            next_steps(out, summary)
+            next_steps(out, summary, &lake)
         }
     }
 }
 
-fn next_steps(out: &mut impl Write, summary: &RunSummary) -> Result<()> {
+fn next_steps(out: &mut impl Write, summary: &RunSummary, lake: &str) -> Result<()> {
     let Some(table) = summary
         .marts
         .first()
@@ -137,11 +159,11 @@ fn next_steps(out: &mut impl Write, summary: &RunSummary) -> Result<()> {
     else {
         return Ok(());
     };
-    let lake = summary.lake_folder.as_ref().unwrap_or(&summary.lake);
+    let lake = lake.trim_end_matches('/').replace('\'', "''");
     writeln!(out, "\nNext:")?;
     writeln!(
         out,
-        "  duckdb -c \"FROM read_parquet('{lake}{table}/**/*.parquet', hive_partitioning = true)\""
+        "  duckdb -c \"FROM read_parquet('{lake}/{table}/**/*.parquet', hive_partitioning = true)\""
     )?;
     writeln!(out, "  rawmart plan      what the next run would do")?;
     writeln!(
@@ -223,7 +245,7 @@ pub fn verified(out: &mut impl Write, verified: &Verified) -> Result<()> {
     writeln!(
         out,
         "{}: {} files, {} raw objects, {} commits; {verdict}.",
-        verified.lake,
+        place_from_here(&verified.lake),
         count(verified.files),
         count(verified.objects),
         count(verified.commits),
@@ -232,4 +254,28 @@ pub fn verified(out: &mut impl Write, verified: &Verified) -> Result<()> {
 
 pub fn config(out: &mut impl Write, job: &Job) -> Result<()> {
     write!(out, "{}", job.to_toml())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lake_is_named_as_it_is_typed() {
+        let here = Some(Path::new("/home/me/app"));
+        for (lake, shown) in [
+            ("file:///home/me/app/lake/", "lake"),
+            ("file:///home/me/app/data/my%20lake/", "data/my lake"),
+            ("file:///home/me/app/", "/home/me/app"),
+            ("file:///home/me/application/", "/home/me/application"),
+            ("file:///", "/"),
+            ("s3://acme-lake/app/", "s3://acme-lake/app"),
+        ] {
+            assert_eq!(place(lake, here), shown, "{lake}");
+        }
+        assert_eq!(
+            place("file:///home/me/app/lake/", None),
+            "/home/me/app/lake"
+        );
+    }
 }
