@@ -30,13 +30,76 @@ struct Node {
     beneath: Vec<u32>,
 }
 
+/// Bytes that an [`Opening`] is compared with.
+const AHEAD: usize = 24;
+
+/// How a member begins when it is written without escapes and spaces, `"name":`; so most are, and
+/// one comparison finds their name and its end.
+#[derive(Debug, Clone, Copy)]
+struct Opening {
+    words: [u64; AHEAD / 8],
+    masks: [u64; AHEAD / 8],
+    length: usize,
+}
+
+impl Opening {
+    /// One that nothing equals when the name is too long or cannot be written so.
+    fn of(name: &[u8]) -> Self {
+        let mut opening = Self {
+            words: [1; AHEAD / 8],
+            masks: [0; AHEAD / 8],
+            length: name.len() + 3,
+        };
+        let plain = |byte: &u8| *byte >= 0x20 && !matches!(byte, b'"' | b'\\');
+        if opening.length > AHEAD || !name.iter().all(plain) {
+            return opening;
+        }
+        let (mut bytes, mut ones) = ([0; AHEAD], [0; AHEAD]);
+        let written = [&b"\""[..], name, b"\":"].concat();
+        for ((byte, one), given) in bytes.iter_mut().zip(&mut ones).zip(written) {
+            (*byte, *one) = (given, 0xFF);
+        }
+        opening.words = words(&bytes);
+        opening.masks = words(&ones);
+        opening
+    }
+
+    #[inline(always)]
+    fn begins(&self, ahead: &[u64; AHEAD / 8]) -> bool {
+        let [a, b, c] = *ahead;
+        let ([x, y, z], [k, l, m]) = (self.words, self.masks);
+        ((a & k) ^ x) | ((b & l) ^ y) | ((c & m) ^ z) == 0
+    }
+}
+
+#[inline(always)]
+fn words(bytes: &[u8; AHEAD]) -> [u64; AHEAD / 8] {
+    let mut words = [0; AHEAD / 8];
+    for (word, chunk) in words.iter_mut().zip(bytes.as_chunks::<8>().0) {
+        *word = u64::from_le_bytes(*chunk);
+    }
+    words
+}
+
+/// What is known of a name before it is met.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    opening: Opening,
+    node: u32,
+    /// Nothing is named beneath.
+    leaf: bool,
+}
+
 /// The names of the members beneath one node, and the node of each.
 #[derive(Debug, Default)]
 struct Names {
     names: Vec<(Box<[u8]>, u32)>,
+    /// The same, in the same order.
+    known: Vec<Known>,
     /// Open addressing over `names`; one more than the index, 0 is free. Its length is a power of 2.
     table: Vec<u32>,
-    /// The name that followed each name the last time; most records repeat one order.
+    /// The name that followed each name the last time, and at the end the one that was first; most
+    /// records repeat one order.
     next: Vec<u32>,
 }
 
@@ -48,11 +111,22 @@ impl Names {
         ((mixed ^ length << 24).wrapping_mul(0x9E37_79B1) >> 12) as usize
     }
 
-    fn build(&mut self) {
+    /// `leaves` says of every node whether nothing is named beneath.
+    fn build(&mut self, leaves: &[bool]) {
+        self.known = self
+            .names
+            .iter()
+            .map(|(name, node)| Known {
+                opening: Opening::of(name),
+                node: *node,
+                leaf: leaves.get(*node as usize) == Some(&true),
+            })
+            .collect();
         let size = (self.names.len() * 4).next_power_of_two();
         self.table = vec![0; size];
         self.next = (0..self.names.len())
             .map(|i| u32::try_from(i + 1).unwrap_or(0))
+            .chain([0])
             .collect();
         for (i, (name, _)) in self.names.iter().enumerate() {
             let mut probe = Self::hash(name);
@@ -100,6 +174,8 @@ pub(super) struct Slot {
     pub end: u32,
     /// Of `name` with its quotes.
     name_end: u32,
+    /// The value is a string without escapes.
+    pub plain: bool,
 }
 
 impl Slot {
@@ -156,8 +232,12 @@ impl Members {
             places.push(node);
         }
         close(&mut nodes, 0, false);
+        let leaves: Vec<bool> = nodes
+            .iter()
+            .map(|node| node.names.names.is_empty())
+            .collect();
         for node in &mut nodes {
-            node.names.build();
+            node.names.build(&leaves);
         }
         let members = Self {
             slots: vec![Slot::default(); nodes.len()],
@@ -170,6 +250,7 @@ impl Members {
         (members, places)
     }
 
+    #[inline]
     pub fn slot(&self, node: usize) -> Slot {
         self.slots.get(node).copied().unwrap_or_default()
     }
@@ -198,58 +279,39 @@ impl Members {
         if byte(text, at)? == b'}' {
             return Ok(at + 1);
         }
-        let mut guess = 0;
-        let mut last = usize::MAX;
+        // Of the names beneath this node, the last that was met and the one that is likely next.
+        let names = self.nodes.get(node).map(|node| &node.names);
+        let mut last = names.map_or(0, |names| names.names.len());
+        let mut guess = self.follower(node, last);
         loop {
-            if byte(text, at)? != b'"' {
-                return Err(Stop::Bad {
-                    at,
-                    wanted: "a name in quotes",
-                });
-            }
-            let (quote, escaped) = string(text, at + 1)?;
-            let name = text.get(at + 1..quote).unwrap_or_default();
-            let start = colon(text, quote + 1)?;
-            let mut entry = Entry {
-                name: at as u32,
-                name_end: quote as u32 + 1,
-                start: start as u32,
-                end: 0,
-                node: UNNAMED,
-                open: false,
-                escaped,
-            };
-            let found = self.nodes.get_mut(node).and_then(|node| {
-                let names = &mut node.names;
-                let index = if escaped {
-                    names.find(unescape(std::str::from_utf8(name).ok()?).as_bytes(), guess)
-                } else {
-                    names.find(name, guess)
-                }?;
-                if index != guess
-                    && let Some(next) = names.next.get_mut(last)
-                {
-                    *next = u32::try_from(index).unwrap_or(0);
-                }
-                guess = names.next.get(index).map_or(0, |next| *next as usize);
-                last = index;
-                names.names.get(index).map(|(_, id)| *id)
-            });
-            at = match found {
-                None => {
-                    let end = self.skipper.value(text, start, depth)?;
-                    if keep {
-                        entry.end = end as u32;
-                        self.entries.push(entry);
-                        self.unnamed += 1;
+            at = match self.foreseen(text, node, at, guess) {
+                Some((leaf, entry)) => {
+                    last = guess;
+                    guess = self.follower(node, last);
+                    let start = entry.start as usize;
+                    if leaf && text.get(start) == Some(&b'"') {
+                        let (quote, escaped) = string(text, start + 1)?;
+                        if let Some(slot) = self.slots.get_mut(entry.node as usize) {
+                            *slot = Slot {
+                                name: entry.name,
+                                start: entry.start,
+                                end: quote as u32 + 1,
+                                name_end: entry.name_end,
+                                plain: !escaped,
+                            };
+                        }
+                        quote + 1
+                    } else {
+                        self.named(text, entry, depth, keep)?
                     }
-                    end
                 }
-                Some(id) => {
-                    entry.node = id;
-                    self.named(text, entry, depth, keep)?
-                }
+                None => self.member(text, node, at, depth, keep, &mut last, &mut guess)?,
             };
+            // Most members follow each other without spaces.
+            if let Some([b',', b'"']) = text.get(at..).and_then(<[u8]>::first_chunk::<2>) {
+                at += 1;
+                continue;
+            }
             at = space(text, at);
             match byte(text, at)? {
                 b',' => at = space(text, at + 1),
@@ -260,6 +322,108 @@ impl Members {
                         wanted: "`,` or `}`",
                     });
                 }
+            }
+        }
+    }
+
+    /// The index of the name that followed the name `index` beneath `node` the last time.
+    #[inline(always)]
+    fn follower(&self, node: usize, index: usize) -> usize {
+        self.nodes
+            .get(node)
+            .and_then(|node| node.names.next.get(index))
+            .map_or(0, |next| *next as usize)
+    }
+
+    /// The member at `at` if it begins as the one that is likely there, and whether nothing is named
+    /// beneath it.
+    #[inline(always)]
+    fn foreseen(
+        &self,
+        text: &[u8],
+        node: usize,
+        at: usize,
+        guess: usize,
+    ) -> Option<(bool, Entry)> {
+        let ahead = words(text.get(at..)?.first_chunk::<AHEAD>()?);
+        let known = self.nodes.get(node)?.names.known.get(guess)?;
+        known.opening.begins(&ahead).then(|| {
+            let after = at + known.opening.length;
+            let entry = Entry {
+                name: at as u32,
+                name_end: after as u32 - 1,
+                start: space(text, after) as u32,
+                end: 0,
+                node: known.node,
+                open: false,
+                escaped: false,
+            };
+            (known.leaf, entry)
+        })
+    }
+
+    /// The member at `at`, whatever it is; gives its end.
+    #[expect(clippy::too_many_arguments)]
+    fn member(
+        &mut self,
+        text: &[u8],
+        node: usize,
+        at: usize,
+        depth: usize,
+        keep: bool,
+        last: &mut usize,
+        guess: &mut usize,
+    ) -> Result<usize, Stop> {
+        if byte(text, at)? != b'"' {
+            return Err(Stop::Bad {
+                at,
+                wanted: "a name in quotes",
+            });
+        }
+        let (quote, escaped) = string(text, at + 1)?;
+        let name = text.get(at + 1..quote).unwrap_or_default();
+        let start = colon(text, quote + 1)?;
+        let mut entry = Entry {
+            name: at as u32,
+            name_end: quote as u32 + 1,
+            start: start as u32,
+            end: 0,
+            node: UNNAMED,
+            open: false,
+            escaped,
+        };
+        let found = self.nodes.get_mut(node).and_then(|node| {
+            let names = &mut node.names;
+            let index = if escaped {
+                names.find(
+                    unescape(std::str::from_utf8(name).ok()?).as_bytes(),
+                    *guess,
+                )
+            } else {
+                names.find(name, *guess)
+            }?;
+            if index != *guess
+                && let Some(next) = names.next.get_mut(*last)
+            {
+                *next = u32::try_from(index).unwrap_or(0);
+            }
+            *guess = names.next.get(index).map_or(0, |next| *next as usize);
+            *last = index;
+            names.names.get(index).map(|(_, id)| *id)
+        });
+        match found {
+            None => {
+                let end = self.skipper.value(text, start, depth)?;
+                if keep {
+                    entry.end = end as u32;
+                    self.entries.push(entry);
+                    self.unnamed += 1;
+                }
+                Ok(end)
+            }
+            Some(id) => {
+                entry.node = id;
+                self.named(text, entry, depth, keep)
             }
         }
     }
@@ -277,12 +441,21 @@ impl Members {
         let Some(node) = self.nodes.get(id) else {
             return self.skipper.value(text, start, depth);
         };
+        let mut plain = false;
         let end = if node.names.names.is_empty() {
-            self.skipper.value(text, start, depth)?
+            if byte(text, start)? == b'"' {
+                let (quote, escaped) = string(text, start + 1)?;
+                plain = !escaped;
+                quote + 1
+            } else {
+                self.skipper.value(text, start, depth)?
+            }
         } else {
-            for beneath in &node.beneath {
-                if let Some(slot) = self.slots.get_mut(*beneath as usize) {
-                    *slot = Slot::default();
+            if self.slots.get(id).is_some_and(|slot| slot.end != 0) {
+                for beneath in &node.beneath {
+                    if let Some(slot) = self.slots.get_mut(*beneath as usize) {
+                        *slot = Slot::default();
+                    }
                 }
             }
             let (named, keep) = (node.named, keep && !node.whole);
@@ -314,6 +487,7 @@ impl Members {
                 start: entry.start,
                 end: end as u32,
                 name_end: entry.name_end,
+                plain,
             };
         }
         Ok(end)

@@ -1,11 +1,12 @@
 //! A record's members as one row of the source's columns, or why they are none.
 //!
 //! ```text
-//! Members ──▶ read()   event time, then every column in order  ──▶ Cells | (reason, detail)
-//!                                                                    └──▶ append()  ──▶ builders
+//! Members ──▶ push()   event time, then every column in order  ──▶ builders | (reason, detail)
 //! ```
+//!
+//! Values are appended as they are read; when one makes the record a reject, what came before it is
+//! taken back.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
@@ -14,7 +15,7 @@ use arrow::error::ArrowError;
 use sha2::{Digest, Sha256};
 
 use super::members::Members;
-use super::values::{Builder, Fit, Scalar, Times, fits, nested, scalar};
+use super::values::{Builder, Fit, Times, fits, nested, scalar};
 use crate::event::{
     Accept, Column, ColumnType, DecodeSpec, EXTRA, OnTypeError, RAW_RECORD, RECORD_SHA256, Reason,
 };
@@ -27,30 +28,11 @@ const EXCERPT: usize = 64;
 struct Reading {
     column: Column,
     nested: bool,
+    /// A string without escapes is the value as it stands.
+    string: bool,
     node: usize,
     /// JSON text of the default.
     default: Option<String>,
-}
-
-/// A value that fits its column; texts are positions in the record or, if `spare`, in the row's
-/// scratch text.
-#[derive(Debug, Clone, Copy)]
-enum Cell {
-    Null,
-    Boolean(bool),
-    Integer(i64),
-    Double(f64),
-    Decimal(i128),
-    Text {
-        spare: bool,
-        start: usize,
-        end: usize,
-    },
-    Nested {
-        spare: bool,
-        start: usize,
-        end: usize,
-    },
 }
 
 /// The rows of a batch as they grow.
@@ -66,9 +48,6 @@ pub(super) struct Rows {
     sha256: Option<Builder>,
     raw_record: Builder,
     extra: Builder,
-    cells: Vec<Cell>,
-    /// Texts that do not stand in the record as they are.
-    scratch: String,
     /// Columns of the row that became null because their values did not fit.
     misfits: Vec<usize>,
     extra_text: String,
@@ -98,6 +77,7 @@ impl Rows {
             .zip(places)
             .map(|(column, node)| Reading {
                 nested: nested(&column.kind),
+                string: column.kind == ColumnType::String,
                 node,
                 default: column
                     .default
@@ -125,8 +105,6 @@ impl Rows {
             sha256: spec.record_sha256.then(|| Builder::new(&DataType::Utf8)),
             raw_record: Builder::new(&DataType::Int64),
             extra: Builder::new(&DataType::Utf8),
-            cells: vec![Cell::Null; spec.columns.len()],
-            scratch: String::new(),
             misfits: Vec::new(),
             extra_text: String::new(),
             len: 0,
@@ -157,20 +135,26 @@ impl Rows {
         number: u64,
         arrival_ms: i64,
     ) -> Result<(), (Reason, String)> {
-        self.scratch.clear();
         self.misfits.clear();
         let time = self.event_time(record, members, arrival_ms)?;
-        for i in 0..self.readings.len() {
-            let cell = if i == self.event_time {
-                Cell::Integer(time)
-            } else {
-                self.cell(i, record, members)?
-            };
-            if let Some(slot) = self.cells.get_mut(i) {
-                *slot = cell;
+        if let Err(refusal) = self.append(record, members, time) {
+            for builder in &mut self.builders {
+                builder.truncate(self.len);
             }
+            return Err(refusal);
         }
-        self.append(record, members, number);
+        if let Some(sha256) = &mut self.sha256 {
+            sha256.text(&hex::encode(Sha256::digest(record.as_bytes())));
+        }
+        self.raw_record
+            .long(i64::try_from(number).unwrap_or(i64::MAX));
+        self.extra_text.clear();
+        if members.extra(record, &mut self.extra_text) {
+            self.extra.text(&self.extra_text);
+        } else {
+            self.extra.null();
+        }
+        self.len += 1;
         Ok(())
     }
 
@@ -205,137 +189,62 @@ impl Rows {
         Ok(time)
     }
 
+    /// Appends the columns. After an error some have one value too many.
     #[inline]
-    fn cell(
+    fn append(
         &mut self,
-        index: usize,
         record: &str,
         members: &mut Members,
-    ) -> Result<Cell, (Reason, String)> {
-        let Some(reading) = self.readings.get(index) else {
-            return Ok(Cell::Null);
-        };
-        let slot = members.slot(reading.node);
-        let given = slot.text(record).filter(|value| !is_null(value));
-        let (value, spare) = match (given, &reading.default) {
-            (Some(value), _) => (value, false),
-            (None, Some(default)) => (default.as_str(), true),
-            (None, None) if reading.column.required => {
-                let detail = format!("`{}` is required and missing", reading.column.name);
-                return Err((Reason::Missing, detail));
-            }
-            (None, None) => return Ok(Cell::Null),
-        };
-        let start = slot.start as usize;
-        // Most values are plain strings: their place is all there is to read.
-        if reading.column.kind == ColumnType::String
-            && !spare
-            && value.starts_with('"')
-            && memchr::memchr(b'\\', value.as_bytes()).is_none()
+        time: i64,
+    ) -> Result<(), (Reason, String)> {
+        for (index, (reading, builder)) in self.readings.iter().zip(&mut self.builders).enumerate()
         {
-            let end = start + value.len() - 1;
-            return Ok(Cell::Text {
-                spare,
-                start: start + 1,
-                end,
-            });
-        }
-        let cell = if reading.nested {
-            match fits(&reading.column.kind, value, self.times, false) {
-                Fit::No => None,
-                fit => {
-                    if fit == Fit::Partly {
-                        members.force(reading.node);
-                    }
-                    Some(if spare {
-                        let (start, end) = spared(&mut self.scratch, value);
-                        Cell::Nested { spare, start, end }
-                    } else {
-                        Cell::Nested {
-                            spare,
-                            start,
-                            end: start + value.len(),
-                        }
-                    })
-                }
+            let slot = members.slot(reading.node);
+            if slot.plain && reading.string {
+                // Most values are plain strings: their place is all there is to read.
+                builder.part(record, slot.start as usize + 1, slot.end as usize - 1);
+                continue;
             }
-        } else {
-            scalar(&reading.column.kind, value, self.times).map(|scalar| match scalar {
-                Scalar::Null => Cell::Null,
-                Scalar::Boolean(value) => Cell::Boolean(value),
-                Scalar::Integer(value) => Cell::Integer(value),
-                Scalar::Double(value) => Cell::Double(value),
-                Scalar::Decimal(value) => Cell::Decimal(value),
-                Scalar::Text(Cow::Borrowed(text)) if !spare => {
-                    // Either the whole value or what is between its quotes.
-                    let start = start + (value.len() - text.len()) / 2;
-                    Cell::Text {
-                        spare,
-                        start,
-                        end: start + text.len(),
-                    }
+            if index == self.event_time {
+                builder.long(time);
+                continue;
+            }
+            let given = slot.text(record).filter(|value| !is_null(value));
+            let value = match (given, &reading.default) {
+                (Some(value), _) => value,
+                (None, Some(default)) => default.as_str(),
+                (None, None) if reading.column.required => {
+                    let detail = format!("`{}` is required and missing", reading.column.name);
+                    return Err((Reason::Missing, detail));
                 }
-                Scalar::Text(text) => {
-                    let (start, end) = spared(&mut self.scratch, &text);
-                    Cell::Text {
-                        spare: true,
-                        start,
-                        end,
-                    }
+                (None, None) => {
+                    builder.null();
+                    continue;
                 }
-            })
-        };
-        if let Some(cell) = cell {
-            return Ok(cell);
-        }
-        if self.on_type_error == OnTypeError::Reject || reading.column.required {
+            };
             let Column { name, kind, .. } = &reading.column;
-            return Err((
-                Reason::Type,
-                format!("`{name}` is no {kind}: {}", excerpt(value)),
-            ));
-        }
-        members.force(reading.node);
-        self.misfits.push(index);
-        Ok(Cell::Null)
-    }
-
-    fn append(&mut self, record: &str, members: &Members, number: u64) {
-        let scratch = self.scratch.as_str();
-        let source = |spare: bool, start: usize, end: usize| {
-            let text = if spare { scratch } else { record };
-            text.get(start..end).unwrap_or_default()
-        };
-        for ((cell, builder), reading) in self
-            .cells
-            .iter()
-            .zip(&mut self.builders)
-            .zip(&self.readings)
-        {
-            match *cell {
-                Cell::Null => builder.null(),
-                Cell::Text { spare, start, end } => builder.text(source(spare, start, end)),
-                Cell::Integer(value) => builder.long(value),
-                Cell::Boolean(value) => builder.scalar(&Scalar::Boolean(value)),
-                Cell::Double(value) => builder.scalar(&Scalar::Double(value)),
-                Cell::Decimal(value) => builder.scalar(&Scalar::Decimal(value)),
-                Cell::Nested { spare, start, end } => {
-                    builder.json(&reading.column.kind, source(spare, start, end), self.times);
+            if reading.nested {
+                let fit = fits(kind, value, self.times, false);
+                if fit == Fit::Partly {
+                    members.force(reading.node);
                 }
+                if fit != Fit::No {
+                    builder.json(kind, value, self.times);
+                    continue;
+                }
+            } else if let Some(scalar) = scalar(kind, value, self.times) {
+                builder.scalar(&scalar);
+                continue;
             }
+            if self.on_type_error == OnTypeError::Reject || reading.column.required {
+                let detail = format!("`{name}` is no {kind}: {}", excerpt(value));
+                return Err((Reason::Type, detail));
+            }
+            members.force(reading.node);
+            self.misfits.push(index);
+            builder.null();
         }
-        if let Some(sha256) = &mut self.sha256 {
-            sha256.text(&hex::encode(Sha256::digest(record.as_bytes())));
-        }
-        self.raw_record
-            .long(i64::try_from(number).unwrap_or(i64::MAX));
-        self.extra_text.clear();
-        if members.extra(record, &mut self.extra_text) {
-            self.extra.text(&self.extra_text);
-        } else {
-            self.extra.null();
-        }
-        self.len += 1;
+        Ok(())
     }
 
     /// The rows since the last time.
@@ -356,13 +265,6 @@ impl Rows {
 #[inline]
 fn is_null(value: &str) -> bool {
     value.as_bytes().first() == Some(&b'n')
-}
-
-/// Keeps a text for the row; gives its place.
-fn spared(scratch: &mut String, text: &str) -> (usize, usize) {
-    let start = scratch.len();
-    scratch.push_str(text);
-    (start, scratch.len())
 }
 
 /// The start of a value, short enough for a line.

@@ -5,7 +5,8 @@
 //!                └──▶ fits()   (arrays, maps, structs)  ──▶ Builder::json
 //! ```
 //!
-//! A value is first read and only then appended, so no builder ever holds half a row.
+//! A value is first read and only then appended, so no builder ever holds half a value; the rows
+//! take back the values of a record that they refuse.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -22,6 +23,9 @@ use arrow::error::ArrowError;
 
 use super::json::{Items, Members, Skipper, unescape};
 use crate::event::{Column, ColumnType, Decimal, TimeUnit, Zone, read_date, read_epoch, read_time};
+
+/// Bytes that are copied at once.
+const COPY: usize = 32;
 
 /// How times are read.
 #[derive(Debug, Clone, Copy)]
@@ -346,6 +350,64 @@ impl Builder {
         }
     }
 
+    /// The part of the record from `start` to `end`.
+    #[inline(always)]
+    pub fn part(&mut self, record: &str, start: usize, end: usize) {
+        let Values::Text { bytes, offsets } = &mut self.values else {
+            return self.null();
+        };
+        let rest = record.as_bytes().get(start..).unwrap_or_default();
+        let length = end.saturating_sub(start);
+        match rest.first_chunk::<COPY>() {
+            // Copying so many and taking some back is faster than copying a few.
+            Some(chunk) if length <= COPY => {
+                let until = bytes.len() + length;
+                bytes.extend_from_slice(chunk);
+                bytes.truncate(until);
+            }
+            _ => bytes.extend_from_slice(rest.get(..length).unwrap_or_default()),
+        }
+        offsets.push(bytes.len() as i32);
+        self.nulls.append_non_null();
+    }
+
+    /// Takes back what was appended after the first `len` values.
+    pub fn truncate(&mut self, len: usize) {
+        if self.nulls.len() <= len {
+            return;
+        }
+        /// How many bytes or items the first `len` values have.
+        fn cut(offsets: &mut Vec<i32>, len: usize) -> usize {
+            offsets.truncate(len + 1);
+            offsets.last().map_or(0, |last| *last as usize)
+        }
+        self.nulls.truncate(len);
+        match &mut self.values {
+            Values::Text { bytes, offsets } => bytes.truncate(cut(offsets, len)),
+            Values::Boolean(values) => values.truncate(len),
+            Values::Int(values) => values.truncate(len),
+            Values::Long(values) => values.truncate(len),
+            Values::Double(values) => values.truncate(len),
+            Values::Decimal(values) => values.truncate(len),
+            Values::List { offsets, item, .. } => item.truncate(cut(offsets, len)),
+            Values::Map {
+                offsets,
+                keys,
+                values,
+                ..
+            } => {
+                let len = cut(offsets, len);
+                keys.truncate(len);
+                values.truncate(len);
+            }
+            Values::Struct { columns, .. } => {
+                for column in columns {
+                    column.truncate(len);
+                }
+            }
+        }
+    }
+
     #[inline]
     pub fn long(&mut self, value: i64) {
         match &mut self.values {
@@ -417,19 +479,24 @@ impl Builder {
 
     /// What was appended since the last time.
     pub fn finish(&mut self) -> Result<ArrayRef, ArrowError> {
+        /// Room for a little more than the last time.
+        fn likely(len: usize) -> usize {
+            len + len / 8
+        }
         fn offsets_of(offsets: &mut Vec<i32>) -> OffsetBuffer<i32> {
-            let next = Vec::with_capacity(offsets.len());
+            let next = Vec::with_capacity(likely(offsets.len()));
             let done = std::mem::replace(offsets, next);
             offsets.push(0);
             OffsetBuffer::new(ScalarBuffer::from(done))
         }
         /// Takes the values; as many are likely to come again.
         fn taken<T>(values: &mut Vec<T>) -> Vec<T> {
-            let next = Vec::with_capacity(values.len());
+            let next = Vec::with_capacity(likely(values.len()));
             std::mem::replace(values, next)
         }
         let rows = self.nulls.len();
-        let nulls = self.nulls.finish();
+        // Nulls that were taken back leave a bitmap of none.
+        let nulls = self.nulls.finish().filter(|nulls| nulls.null_count() > 0);
         Ok(match &mut self.values {
             Values::Text { bytes, offsets } => {
                 let offsets = offsets_of(offsets);
