@@ -338,13 +338,7 @@ impl Members {
     /// The member at `at` if it begins as the one that is likely there, and whether nothing is named
     /// beneath it.
     #[inline(always)]
-    fn foreseen(
-        &self,
-        text: &[u8],
-        node: usize,
-        at: usize,
-        guess: usize,
-    ) -> Option<(bool, Entry)> {
+    fn foreseen(&self, text: &[u8], node: usize, at: usize, guess: usize) -> Option<(bool, Entry)> {
         let ahead = words(text.get(at..)?.first_chunk::<AHEAD>()?);
         let known = self.nodes.get(node)?.names.known.get(guess)?;
         known.opening.begins(&ahead).then(|| {
@@ -395,10 +389,7 @@ impl Members {
         let found = self.nodes.get_mut(node).and_then(|node| {
             let names = &mut node.names;
             let index = if escaped {
-                names.find(
-                    unescape(std::str::from_utf8(name).ok()?).as_bytes(),
-                    *guess,
-                )
+                names.find(unescape(std::str::from_utf8(name).ok()?).as_bytes(), *guess)
             } else {
                 names.find(name, *guess)
             }?;
