@@ -188,9 +188,11 @@ impl Store {
         matches!(self.inner, Inner::Disk(_))
     }
 
-    /// Where a key lies on disk; `None` in a bucket and for keys that are no file name.
+    /// Where a key lies on disk, the root for `""`; `None` in a bucket and for keys that are no
+    /// file name.
     pub fn local_path(&self, key: &str) -> Option<PathBuf> {
         match &self.inner {
+            Inner::Disk(disk) if key.is_empty() => Some(disk.folder().to_owned()),
             Inner::Disk(disk) => disk.path("naming", key).ok(),
             Inner::Bucket(_) => None,
         }

@@ -90,6 +90,10 @@ impl Disk {
         )
     }
 
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     pub(super) fn path(&self, action: &'static str, key: &str) -> Result<PathBuf, StoreError> {
         if key.is_empty() || !representable(key) {
             return Err(StoreError::new(

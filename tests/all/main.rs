@@ -3,5 +3,9 @@
     clippy::panic,
     reason = "a test that cannot go on has failed"
 )]
+mod demo;
+mod github_archive;
+mod project;
 mod s3;
+mod s3_runs;
 mod store;

@@ -583,7 +583,6 @@ impl S3Server {
     }
 
     /// The environment with which a process reaches this server.
-    #[expect(dead_code, reason = "for the tests that spawn the binary")]
     pub fn env(&self) -> Vec<(String, String)> {
         [
             ("AWS_ACCESS_KEY_ID", ACCESS_KEY),

@@ -1,0 +1,221 @@
+//! The binary against an S3 server over HTTP: the demo is what it is on disk, and what S3 refuses
+//! ends in exit 6 with nothing half-published.
+
+use std::path::Path;
+
+use crate::demo::assert_recounted;
+use crate::project::{Lake, Project, Ran, rawmart};
+use crate::s3::{FaultKind, S3Server};
+
+/// The demo with raw and lake in buckets.
+struct Demo {
+    server: S3Server,
+    project: Project,
+}
+
+impl Demo {
+    fn new() -> Self {
+        let server = S3Server::start(&["raw", "lake"]);
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let raw = Lake::on_disk(&repository.join("fixtures/raw/app-events"));
+        for (key, bytes) in raw.0 {
+            server.put("raw", &format!("app/events/{key}"), bytes);
+        }
+        let toml = std::fs::read_to_string(repository.join("rawmart.toml")).unwrap();
+        let toml = toml
+            .replace("\"lake\"", "\"s3://lake/demo\"")
+            .replace("\"fixtures/raw/app-events/\"", "\"s3://raw/app/events\"")
+            .replace(
+                "\"fixtures/",
+                &format!("\"{}/fixtures/", repository.display()),
+            )
+            .replace("\"sql/", &format!("\"{}/sql/", repository.display()));
+        let project = Project::new();
+        project.write("rawmart.toml", toml);
+        Self { server, project }
+    }
+
+    fn rawmart(&self, args: &[&str]) -> Ran {
+        rawmart(&self.project.path(""), args, &self.server.env())
+    }
+
+    fn lake(&self) -> Lake {
+        Lake::in_bucket(self.server.objects("lake"), "demo/")
+    }
+
+    /// The run ends in exit 6 in these words.
+    fn fails(&self, parts: &[&str]) -> Ran {
+        let ran = self.rawmart(&["run"]);
+        ran.expect(6, parts);
+        assert!(!ran.err.contains(crate::s3::SECRET_KEY), "{ran:?}");
+        assert_eq!(ran.out, "");
+        ran
+    }
+
+    fn assert_nothing_published(&self) {
+        let lake = self.lake();
+        assert_eq!(lake.data_files().count(), 0, "half-published");
+        assert_eq!(lake.commits(), Vec::<&str>::new());
+    }
+}
+
+#[test]
+fn the_demo_on_s3_is_the_demo_on_disk() {
+    let demo = Demo::new();
+    demo.server.page(7);
+    demo.server.scramble_listings();
+    let plan = demo.rawmart(&["plan"]);
+    plan.expect(0, &["build, first run"]);
+    assert!(demo.server.objects("lake").is_empty(), "plan wrote");
+    demo.rawmart(&["run"]).expect(0, &["7,135 kept"]);
+    let lake = demo.lake();
+    assert_recounted(&lake);
+
+    // Every column of every row, in the same files.
+    let disk = tempfile::tempdir().unwrap();
+    let root = disk.path().join("lake");
+    let on_disk = ["--lake", root.to_str().unwrap(), "run"];
+    rawmart(Path::new(env!("CARGO_MANIFEST_DIR")), &on_disk, &[]).expect(0, &[]);
+    let on_disk = Lake::on_disk(&root);
+    assert!(lake.content() == on_disk.content());
+    let names =
+        |lake: &Lake| -> Vec<String> { lake.data_files().map(|(key, _)| key.to_owned()).collect() };
+    assert_eq!(names(&lake), names(&on_disk));
+
+    // Again, in another order of listing: nothing new, nothing written.
+    demo.server.page(1_000);
+    demo.server.clear_log();
+    demo.rawmart(&["run"]).expect(0, &["Nothing new"]);
+    assert!(demo.lake().0 == lake.0);
+    for (operation, key) in demo.server.log() {
+        let reads = ["ListObjectsV2", "GetObject", "HeadObject", "HeadBucket"];
+        assert!(reads.contains(&operation.as_str()), "{operation} {key}");
+        assert!(!key.starts_with("app/events/2"), "read again: {key}");
+    }
+    demo.rawmart(&["verify"]).expect(0, &["balances"]);
+}
+
+#[test]
+fn verify_names_what_is_not_as_published() {
+    let demo = Demo::new();
+    demo.rawmart(&["run", "--no-marts"]).expect(0, &[]);
+    let key = "events/dt=2019-04-01/part-00000.parquet";
+    let mut bytes = demo.lake().0[key].clone();
+    bytes[50] ^= 1;
+    demo.server.put("lake", &format!("demo/{key}"), bytes);
+    demo.rawmart(&["verify"])
+        .expect(7, &[&format!("{key} was replaced")]);
+    demo.server.remove("lake", &format!("demo/{key}"));
+    demo.rawmart(&["verify"])
+        .expect(7, &[&format!("{key} is missing")]);
+}
+
+#[test]
+fn wrong_credentials() {
+    let demo = Demo::new();
+    let env: Vec<(String, String)> = demo
+        .server
+        .env()
+        .into_iter()
+        .map(|(name, value)| match name.as_str() {
+            "AWS_SECRET_ACCESS_KEY" => (name, "hunter2hunter2".to_owned()),
+            _ => (name, value),
+        })
+        .collect();
+    for verb in ["run", "plan", "verify"] {
+        let ran = rawmart(&demo.project.path(""), &[verb], &env);
+        ran.expect(6, &["s3://lake/demo"]);
+        assert!(!format!("{ran:?}").contains("hunter2"), "{ran:?}");
+    }
+    demo.assert_nothing_published();
+}
+
+#[test]
+fn no_credentials() {
+    let demo = Demo::new();
+    let env: Vec<(String, String)> = demo
+        .server
+        .env()
+        .into_iter()
+        .filter(|(name, _)| !name.contains("ACCESS_KEY"))
+        .collect();
+    let ran = rawmart(&demo.project.path(""), &["run"], &env);
+    ran.expect(6, &["s3://lake/demo", "credentials"]);
+    demo.assert_nothing_published();
+}
+
+#[test]
+fn a_bucket_that_is_not_there() {
+    let demo = Demo::new();
+    let toml = std::fs::read_to_string(demo.project.path("rawmart.toml")).unwrap();
+    for (there, wrong) in [
+        ("s3://lake/demo", "s3://lakes/demo"),
+        ("s3://raw/", "s3://rwa/"),
+    ] {
+        demo.project
+            .write("rawmart.toml", toml.replace(there, wrong));
+        demo.fails(&[wrong]);
+        demo.assert_nothing_published();
+    }
+}
+
+#[test]
+fn slow_down_for_a_while() {
+    let demo = Demo::new();
+    demo.server
+        .fail_next("GetObject", "app/events/", 6, FaultKind::SlowDown503);
+    demo.server
+        .fail_next("ListObjectsV2", "", 2, FaultKind::SlowDown503);
+    demo.server
+        .fail_next("PutObject", "demo/", 4, FaultKind::SlowDown503);
+    demo.server
+        .fail_next("PutObject", "log/", 1, FaultKind::AppliedThen500);
+    demo.server
+        .fail_next("GetObject", "app/events/", 2, FaultKind::CloseConnection);
+    demo.rawmart(&["run"]).expect(0, &["7,135 kept"]);
+    assert_recounted(&demo.lake());
+    demo.rawmart(&["verify"]).expect(0, &["balances"]);
+}
+
+#[test]
+fn a_raw_object_that_cannot_be_read() {
+    let demo = Demo::new();
+    let key = "app/events/2019/04/02/10/";
+    demo.server
+        .fail_next("GetObject", key, usize::MAX, FaultKind::AccessDenied403);
+    demo.fails(&["s3://raw/app/events/2019/04/02/10/"]);
+    demo.assert_nothing_published();
+    demo.server.heal();
+    demo.rawmart(&["run"]).expect(0, &["7,135 kept"]);
+    assert_recounted(&demo.lake());
+}
+
+#[test]
+fn a_lake_that_may_not_be_written() {
+    let demo = Demo::new();
+    demo.server.fail_next(
+        "*",
+        "demo/_rawmart/staging/",
+        usize::MAX,
+        FaultKind::AccessDenied403,
+    );
+    demo.fails(&["s3://lake/demo/_rawmart/staging/"]);
+    demo.assert_nothing_published();
+}
+
+#[test]
+fn a_run_cut_off_while_it_publishes_is_finished_by_the_next() {
+    let demo = Demo::new();
+    demo.server
+        .fail_next("*", ".published", usize::MAX, FaultKind::AccessDenied403);
+    demo.fails(&["s3://lake/demo/_rawmart/log/"]);
+    assert_eq!(demo.lake().commits().len(), 1);
+    demo.server.heal();
+    demo.rawmart(&["verify"])
+        .expect(7, &["commit 1 is not published"]);
+    let ran = demo.rawmart(&["run", "--output", "json"]);
+    ran.expect(0, &[]);
+    assert_eq!(ran.json()["rolled_forward"], 1);
+    assert_recounted(&demo.lake());
+    demo.rawmart(&["verify"]).expect(0, &["balances"]);
+}
