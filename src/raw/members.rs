@@ -93,6 +93,9 @@ struct Known {
     next: Cell<u32>,
 }
 
+/// A member up to its value, and its name with the name's index if that is known.
+type Met<'a> = (Entry, Option<(usize, &'a Known)>);
+
 /// The names of the members beneath one node, and the node of each.
 #[derive(Debug, Default)]
 struct Names {
@@ -160,13 +163,8 @@ impl Names {
         })
     }
 
-    /// The member at `at` up to its value, and its name if that is known.
-    fn member(
-        &self,
-        text: &[u8],
-        at: usize,
-        guess: usize,
-    ) -> Result<(Entry, Option<(usize, &Known)>), Stop> {
+    /// The member at `at`, whatever it is.
+    fn member(&self, text: &[u8], at: usize, guess: usize) -> Result<Met<'_>, Stop> {
         if byte(text, at)? != b'"' {
             return Err(Stop::Bad {
                 at,
