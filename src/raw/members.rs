@@ -34,6 +34,9 @@ struct Node {
 /// Bytes that an [`Opening`] is compared with.
 const AHEAD: usize = 24;
 
+/// So many names are compared with each other before a table of them is made.
+const FEW: usize = 16;
+
 /// How a member begins when it is written without escapes and spaces, `"name":`; so most are, and
 /// one comparison finds their name and its end.
 #[derive(Debug, Clone, Copy)]
@@ -426,21 +429,33 @@ impl Members {
     /// For each sibling whether it is the last that is not named and has its name; `None` when all
     /// are.
     fn last_of_each_name(&self, record: &str, siblings: &[(usize, usize)]) -> Option<Vec<bool>> {
-        if siblings.len() < 2 {
+        let unnamed = |(at, _): &(usize, usize)| {
+            let entry = self.found.entries.get(*at)?;
+            (entry.node == UNNAMED).then_some(entry)
+        };
+        let name = |entry: &Entry| slice(record, entry.name + 1, entry.name_end - 1);
+        // Of a few names it is faster to compare all pairs.
+        let distinct = siblings.len() <= FEW
+            && siblings.iter().enumerate().all(|(i, sibling)| {
+                let rest = siblings.get(i + 1..).unwrap_or_default();
+                unnamed(sibling).is_none_or(|entry| {
+                    !entry.escaped
+                        && rest
+                            .iter()
+                            .filter_map(unnamed)
+                            .all(|other| name(other) != name(entry))
+                })
+            });
+        if distinct {
             return None;
         }
         let mut last = vec![true; siblings.len()];
         let mut seen: HashMap<Cow<'_, str>, usize> = HashMap::with_capacity(siblings.len());
-        for (i, (at, _)) in siblings.iter().enumerate() {
-            let Some(entry) = self
-                .found
-                .entries
-                .get(*at)
-                .filter(|entry| entry.node == UNNAMED)
-            else {
+        for (i, sibling) in siblings.iter().enumerate() {
+            let Some(entry) = unnamed(sibling) else {
                 continue;
             };
-            let name = slice(record, entry.name + 1, entry.name_end - 1);
+            let name = name(entry);
             let name = if entry.escaped {
                 unescape(name)
             } else {
