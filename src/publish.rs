@@ -31,10 +31,11 @@ mod collect;
 mod merge;
 mod ordered;
 mod parquet;
+mod runs;
 mod stage;
 
 pub use collect::{Collected, Collector, Keyed};
-pub use merge::{Finished, KEPT_OBJECT, KEPT_RECORD, Outputs, RULE, Tables, write};
+pub use merge::{Finished, KEPT_OBJECT, KEPT_RECORD, RULE, Tables, write};
 pub use ordered::{Ordered, OrderedError};
 pub use parquet::{FileSettings, ParquetFile};
 pub use stage::{PublishError, publish, stage, sweep};

@@ -410,7 +410,6 @@ fn source_files(source: &Source, commit: u64) -> FileSettings {
     FileSettings {
         compression: source.compression,
         bloom_filters: Vec::new(),
-        plain: Vec::new(),
         commit,
         memory: 1 << 20,
     }
@@ -554,7 +553,6 @@ pub(crate) fn mart_files(commit: u64, memory: usize) -> FileSettings {
     FileSettings {
         compression: Compression::default(),
         bloom_filters: Vec::new(),
-        plain: Vec::new(),
         commit,
         memory,
     }

@@ -13,9 +13,15 @@ use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 
 use super::WriteError;
+use super::runs::Runs;
 
 /// Bytes of one block of a spilled run: what the merge holds of each run.
-const BLOCK: usize = 512 << 10;
+pub(super) const BLOCK: usize = 512 << 10;
+/// Rows of one block.
+const BLOCK_ROWS: usize = 8192;
+/// Runs of one collector; more are merged into one, so that neither open files nor the blocks held by
+/// the merge grow with the input.
+const RUNS: usize = 24;
 
 /// Three integers by which rows are ordered: place, sortable time, id.
 pub type Key = [u64; 3];
@@ -76,34 +82,50 @@ impl Collector {
 
     fn spill(&mut self) -> Result<(), WriteError> {
         let held = std::mem::take(&mut self.held);
-        let bytes = std::mem::take(&mut self.bytes);
+        self.bytes = 0;
         let Some(first) = held.first() else {
             return Ok(());
         };
-        let at = |source| WriteError::Spill {
-            folder: self.folder.display().to_string(),
-            source,
-        };
-        let schema = keyed_schema(&first.batch.schema());
-        let file = tempfile::tempfile_in(&self.folder).map_err(at)?;
-        let mut writer = StreamWriter::try_new(BufWriter::with_capacity(BLOCK, file), &schema)
-            .map_err(|e| at(io::Error::other(e)))?;
-        for block in sorted_blocks(&held, bytes) {
-            writer
-                .write(&with_keys(&block?, &schema)?)
-                .map_err(|e| at(io::Error::other(e)))?;
+        let mut run = RunWriter::create(&self.folder, &first.batch.schema())?;
+        for block in sorted_blocks(&held) {
+            run.write(&block?)?;
         }
-        let file = writer.into_inner().map_err(|e| at(io::Error::other(e)))?;
-        let mut file = file.into_inner().map_err(|e| at(e.into_error()))?;
-        file.rewind().map_err(at)?;
-        self.runs.push(Run::Spilled(file));
+        let run = run.finish()?;
+        self.runs.push(run);
+        if self.runs.len() >= RUNS { self.compact(&first.batch.schema()) } else { Ok(()) }
+    }
+
+    /// Merges the runs into one.
+    fn compact(&mut self, schema: &Schema) -> Result<(), WriteError> {
+        let mut runs = Runs::new(std::mem::take(&mut self.runs).into_iter().map(Run::blocks).collect())?;
+        let mut merged = RunWriter::create(&self.folder, schema)?;
+        let (mut rows, mut keys, mut bytes) = (Vec::new(), Vec::new(), 0);
+        while let Some(stretch) = runs.stretch() {
+            for row in stretch.from..stretch.to {
+                rows.push((stretch.source, row));
+                keys.extend(runs.key(stretch, row));
+            }
+            bytes += (stretch.to - stretch.from) * runs.row_bytes(stretch.source);
+            runs.advance(stretch)?;
+            if rows.len() >= BLOCK_ROWS || bytes >= BLOCK || runs.is_crowded() {
+                let keys = std::mem::take(&mut keys);
+                merged.write(&Keyed { batch: runs.gather(&rows)?, keys })?;
+                rows.clear();
+                bytes = 0;
+                runs.release();
+            }
+        }
+        if !rows.is_empty() {
+            merged.write(&Keyed { batch: runs.gather(&rows)?, keys })?;
+        }
+        self.runs.push(merged.finish()?);
         Ok(())
     }
 
     /// # Errors
     /// Rows that cannot be sorted, which is a defect.
     pub fn finish(mut self) -> Result<Collected, WriteError> {
-        let blocks = sorted_blocks(&self.held, self.bytes).collect::<Result<_, _>>()?;
+        let blocks = sorted_blocks(&self.held).collect::<Result<_, _>>()?;
         self.runs.push(Run::Memory(blocks));
         Ok(Collected { runs: self.runs })
     }
@@ -116,13 +138,52 @@ impl Collected {
 
     /// The runs, each handing out its blocks in order.
     pub(super) fn into_blocks(self) -> Vec<Blocks> {
-        self.runs
-            .into_iter()
-            .map(|run| match run {
-                Run::Memory(blocks) => Blocks::Memory(blocks.into_iter()),
-                Run::Spilled(file) => Blocks::Spilled(Some(file), None),
-            })
-            .collect()
+        self.runs.into_iter().map(Run::blocks).collect()
+    }
+}
+
+impl Run {
+    fn blocks(self) -> Blocks {
+        match self {
+            Self::Memory(blocks) => Blocks::Memory(blocks.into_iter()),
+            Self::Spilled(file) => Blocks::Spilled(Some(file), None),
+        }
+    }
+}
+
+/// A run being spilled into an unnamed file.
+struct RunWriter {
+    folder: PathBuf,
+    schema: SchemaRef,
+    writer: StreamWriter<BufWriter<File>>,
+}
+
+impl RunWriter {
+    fn create(folder: &Path, schema: &Schema) -> Result<Self, WriteError> {
+        let at = |source| WriteError::Spill { folder: folder.display().to_string(), source };
+        let schema = keyed_schema(schema);
+        let file = BufWriter::with_capacity(BLOCK, tempfile::tempfile_in(folder).map_err(at)?);
+        let writer =
+            StreamWriter::try_new(file, &schema).map_err(|error| at(io::Error::other(error)))?;
+        Ok(Self { folder: folder.to_owned(), schema, writer })
+    }
+
+    fn at(&self, source: io::Error) -> WriteError {
+        WriteError::Spill { folder: self.folder.display().to_string(), source }
+    }
+
+    fn write(&mut self, block: &Keyed) -> Result<(), WriteError> {
+        let block = with_keys(block, &self.schema)?;
+        self.writer.write(&block).map_err(|error| self.at(io::Error::other(error)))
+    }
+
+    fn finish(self) -> Result<Run, WriteError> {
+        let folder = self.folder.display().to_string();
+        let at = |source| WriteError::Spill { folder: folder.clone(), source };
+        let file = self.writer.into_inner().map_err(|error| at(io::Error::other(error)))?;
+        let mut file = file.into_inner().map_err(|error| at(error.into_error()))?;
+        file.rewind().map_err(at)?;
+        Ok(Run::Spilled(file))
     }
 }
 
@@ -155,38 +216,40 @@ impl Blocks {
 }
 
 /// All rows in order, a block at a time, so that a second copy of all is never held.
-fn sorted_blocks(held: &[Keyed], bytes: usize) -> impl Iterator<Item = Result<Keyed, WriteError>> {
+fn sorted_blocks(held: &[Keyed]) -> impl Iterator<Item = Result<Keyed, WriteError>> {
     let rows: usize = held.iter().map(|keyed| keyed.keys.len()).sum();
     let mut order: Vec<(Key, u32, u32)> = Vec::with_capacity(rows);
     for (batch, keyed) in (0u32..).zip(held) {
-        order.extend(
-            (0u32..)
-                .zip(&keyed.keys)
-                .map(|(row, key)| (*key, batch, row)),
-        );
+        order.extend((0u32..).zip(&keyed.keys).map(|(row, key)| (*key, batch, row)));
     }
     order.sort_unstable();
-    let block_rows = (rows * BLOCK / bytes.max(1)).clamp(256, 8192);
     let batches: Vec<&RecordBatch> = held.iter().map(|keyed| &keyed.batch).collect();
-    let mut picks = Vec::with_capacity(block_rows);
+    // Wide rows lie together in the batches they were decoded into, so the mean of a batch tells.
+    let widths: Vec<usize> = batches
+        .iter()
+        .map(|batch| batch.get_array_memory_size() / batch.num_rows().max(1))
+        .collect();
+    let mut picks = Vec::new();
     let mut from = 0;
     std::iter::from_fn(move || {
-        let part = order
-            .get(from..order.len().min(from + block_rows))
-            .filter(|part| !part.is_empty())?;
-        from += part.len();
+        let mut bytes = 0;
+        let block = order.iter().skip(from).take(BLOCK_ROWS).take_while(|(_, batch, _)| {
+            let room = bytes < BLOCK;
+            bytes += widths.get(*batch as usize).copied().unwrap_or(0);
+            room
+        });
         picks.clear();
-        picks.extend(
-            part.iter()
-                .map(|(_, batch, row)| (*batch as usize, *row as usize)),
-        );
-        let keys = part.iter().map(|(key, ..)| *key).collect();
+        let mut keys = Vec::new();
+        for (key, batch, row) in block {
+            picks.push((*batch as usize, *row as usize));
+            keys.push(*key);
+        }
+        if keys.is_empty() {
+            return None;
+        }
+        from += keys.len();
         let batch = interleave_record_batch(&batches, &picks);
-        Some(
-            batch
-                .map(|batch| Keyed { batch, keys })
-                .map_err(WriteError::from),
-        )
+        Some(batch.map(|batch| Keyed { batch, keys }).map_err(WriteError::from))
     })
 }
 

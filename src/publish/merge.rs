@@ -1,26 +1,26 @@
 //! Runs in order and dropped rows in the same order become data files.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use arrow::array::{ArrayRef, DictionaryArray, Int64Array, RecordBatch, StringArray, UInt32Array};
-use arrow::compute::interleave_record_batch;
 use arrow::datatypes::{Field, Schema, SchemaRef, UInt32Type};
 
 use super::WriteError;
-use super::collect::{Blocks, Collected, Key};
+use super::collect::{Collected, Key};
 use super::parquet::{FileSettings, ParquetFile};
+use super::runs::{Runs, Stretch};
 use crate::dedup::{EventId, Sorted, from_sortable};
 use crate::event::{Place, RAW_OBJECT};
 use crate::layout::{self, Partition};
 
 /// Rows handed to a writer at once.
 const BATCH_ROWS: usize = 8192;
+/// Bytes handed to a writer at once, when rows are wide.
+const BATCH_BYTES: usize = 4 << 20;
 /// Batches that may wait for a writer.
-const WAITING: usize = 4;
+const WAITING: usize = 2;
 
 /// The columns of a duplicate that say what displaced it.
 pub const RULE: &str = "rule";
@@ -57,12 +57,6 @@ pub struct Finished {
     pub times: Option<(i64, i64)>,
 }
 
-/// The files of one merge.
-#[derive(Debug, Default)]
-pub struct Outputs {
-    pub files: Vec<Finished>,
-}
-
 /// Merges runs and writes one file a table and place.
 ///
 /// # Errors
@@ -72,7 +66,7 @@ pub fn write(
     dropped: Option<Sorted<5>>,
     tables: &Tables,
     folder: &Path,
-) -> Result<Outputs, WriteError> {
+) -> Result<Vec<Finished>, WriteError> {
     std::thread::scope(|scope| {
         let kept = Writer::start(scope, &tables.kept.0, tables, folder);
         let duplicates = tables
@@ -81,12 +75,12 @@ pub fn write(
             .map(|(table, _)| Writer::start(scope, table, tables, folder));
         let result =
             Merge::new(collected, dropped, tables, &kept, duplicates.as_ref()).and_then(Merge::run);
-        let mut outputs = Outputs::default();
+        let mut finished = Vec::new();
         let mut failure = None;
         for writer in std::iter::once(kept).chain(duplicates) {
             drop(writer.sender);
             match writer.thread.join() {
-                Ok(Ok(files)) => outputs.files.extend(files),
+                Ok(Ok(files)) => finished.extend(files),
                 Ok(Err(error)) => failure = Some(error),
                 Err(_) => failure = Some(defect("a writer died")),
             }
@@ -94,7 +88,7 @@ pub fn write(
         // A writer that failed is why the merge could not go on; its own error says more.
         match failure {
             Some(error) => Err(error),
-            None => result.map(|()| outputs),
+            None => result.map(|()| finished),
         }
     })
 }
@@ -190,24 +184,15 @@ fn encode(
 struct Picks {
     rows: Vec<(usize, usize)>,
     keys: Vec<Key>,
+    /// Estimated.
+    bytes: usize,
     /// Rank of the rule, and the event that displaced the row; of duplicates only.
     displaced: Vec<(u64, EventId)>,
 }
 
-struct Cursor {
-    blocks: Blocks,
-    keys: Vec<Key>,
-    at: usize,
-    /// Index of the block among `sources`.
-    source: usize,
-}
-
 struct Merge<'a> {
     tables: &'a Tables,
-    cursors: Vec<Cursor>,
-    heads: BinaryHeap<Reverse<(Key, usize)>>,
-    /// The blocks that picks refer to.
-    sources: Vec<RecordBatch>,
+    runs: Runs,
     dropped: Option<Sorted<5>>,
     kept: (&'a Writer<'a>, Picks),
     duplicates: Option<(&'a Writer<'a>, Picks)>,
@@ -221,59 +206,31 @@ impl<'a> Merge<'a> {
         kept: &'a Writer<'a>,
         duplicates: Option<&'a Writer<'a>>,
     ) -> Result<Self, WriteError> {
-        let mut merge = Self {
+        Ok(Self {
             tables,
-            cursors: Vec::new(),
-            heads: BinaryHeap::new(),
-            sources: Vec::new(),
+            runs: Runs::new(collected.into_blocks())?,
             dropped,
             kept: (kept, Picks::default()),
             duplicates: duplicates.map(|writer| (writer, Picks::default())),
-        };
-        for mut blocks in collected.into_blocks() {
-            if let Some(first) = blocks.next()? {
-                let run = merge.cursors.len();
-                if let Some(key) = first.keys.first() {
-                    merge.heads.push(Reverse((*key, run)));
-                }
-                let source = merge.sources.len();
-                merge.sources.push(first.batch);
-                merge.cursors.push(Cursor {
-                    blocks,
-                    keys: first.keys,
-                    at: 0,
-                    source,
-                });
-            }
-        }
-        Ok(merge)
+        })
     }
 
     fn run(mut self) -> Result<(), WriteError> {
         let mut place = None;
-        while let Some(Reverse((key, run))) = self.heads.pop() {
-            if place != Some(key[0]) {
+        while let Some(stretch) = self.runs.stretch() {
+            let at = self.runs.key(stretch, stretch.from).map(|key| key[0]);
+            if place != at {
                 self.flush()?;
-                place = Some(key[0]);
+                place = at;
             }
-            // Rows of this run that come before the head of every other, and share the place.
-            let bound = match self.heads.peek() {
-                Some(Reverse((other, _))) => *other,
-                None => [u64::MAX; 3],
-            };
-            let Some(cursor) = self.cursors.get_mut(run) else {
-                continue;
-            };
-            let from = cursor.at;
-            while let Some(next) = cursor.keys.get(cursor.at) {
-                if *next > bound || next[0] != key[0] {
-                    break;
-                }
-                cursor.at += 1;
+            for row in stretch.from..stretch.to {
+                self.deal(stretch, row)?;
             }
-            let (to, source) = (cursor.at, cursor.source);
-            self.pick(run, source, from, to)?;
-            self.advance(run)?;
+            self.runs.advance(stretch)?;
+            if self.runs.is_crowded() {
+                self.flush()?;
+                self.runs.release();
+            }
         }
         self.flush()?;
         match self.dropped.as_ref().and_then(Sorted::peek) {
@@ -282,111 +239,54 @@ impl<'a> Merge<'a> {
         }
     }
 
-    /// Deals rows `from..to` of a run's block to the tables.
-    fn pick(
-        &mut self,
-        run: usize,
-        source: usize,
-        from: usize,
-        to: usize,
-    ) -> Result<(), WriteError> {
-        for row in from..to {
-            let Some(key) = self
-                .cursors
-                .get(run)
-                .and_then(|cursor| cursor.keys.get(row))
-                .copied()
-            else {
-                break;
-            };
-            let dropped = match &mut self.dropped {
-                Some(rows) => match rows.peek() {
-                    Some([place, time, id, kept, rule]) if [*place, *time, *id] == key => {
-                        let displaced = (*rule, EventId(*kept));
-                        rows.pop().map_err(|source| WriteError::Spill {
-                            folder: "of the verdicts".to_owned(),
-                            source,
-                        })?;
-                        Some(displaced)
-                    }
-                    _ => None,
-                },
-                None => None,
-            };
-            let picks = match (dropped, &mut self.duplicates) {
-                (Some(displaced), Some((_, picks))) => {
-                    picks.displaced.push(displaced);
-                    picks
-                }
-                (Some(_), None) => continue,
-                (None, _) => &mut self.kept.1,
-            };
-            picks.rows.push((source, row));
-            picks.keys.push(key);
-            if picks.rows.len() >= BATCH_ROWS {
-                self.flush_picks()?;
+    /// Deals one row to its table.
+    fn deal(&mut self, stretch: Stretch, row: usize) -> Result<(), WriteError> {
+        let Some(key) = self.runs.key(stretch, row) else {
+            return Ok(());
+        };
+        let picks = match (self.displaced(key)?, &mut self.duplicates) {
+            (Some(displaced), Some((_, picks))) => {
+                picks.displaced.push(displaced);
+                picks
             }
-        }
-        Ok(())
-    }
-
-    /// Puts a run's next row among the heads, taking its next block when this one is used up.
-    fn advance(&mut self, run: usize) -> Result<(), WriteError> {
-        let Some(cursor) = self.cursors.get_mut(run) else {
-            return Ok(());
+            (Some(_), None) => return Err(defect("a row is dropped and has no table")),
+            (None, _) => &mut self.kept.1,
         };
-        if let Some(key) = cursor.keys.get(cursor.at) {
-            self.heads.push(Reverse((*key, run)));
-            return Ok(());
-        }
-        let Some(next) = cursor.blocks.next()? else {
-            cursor.keys = Vec::new();
-            return Ok(());
-        };
-        if let Some(key) = next.keys.first() {
-            self.heads.push(Reverse((*key, run)));
-        }
-        cursor.at = 0;
-        cursor.keys = next.keys;
-        cursor.source = self.sources.len();
-        self.sources.push(next.batch);
-        // Used-up blocks are held until the picks from them are handed over.
-        if self.sources.len() > 2 * self.cursors.len() + 8 {
+        picks.rows.push((stretch.source, row));
+        picks.keys.push(key);
+        picks.bytes += self.runs.row_bytes(stretch.source);
+        if picks.rows.len() >= BATCH_ROWS || picks.bytes >= BATCH_BYTES {
             self.flush()?;
         }
         Ok(())
     }
 
-    /// Hands all picks over and lets go of used-up blocks.
-    fn flush(&mut self) -> Result<(), WriteError> {
-        self.flush_picks()?;
-        let mut live = Vec::with_capacity(self.cursors.len());
-        for cursor in &mut self.cursors {
-            if cursor.keys.is_empty() {
-                continue;
+    /// The rule that took the row of this key out, and the event that displaced it.
+    fn displaced(&mut self, key: Key) -> Result<Option<(u64, EventId)>, WriteError> {
+        let Some(rows) = &mut self.dropped else {
+            return Ok(None);
+        };
+        match rows.peek() {
+            Some([place, time, id, kept, rule]) if [*place, *time, *id] == key => {
+                let displaced = (*rule, EventId(*kept));
+                rows.pop().map_err(|source| WriteError::Spill {
+                    folder: "of the verdicts".to_owned(),
+                    source,
+                })?;
+                Ok(Some(displaced))
             }
-            if let Some(block) = self.sources.get(cursor.source) {
-                cursor.source = live.len();
-                live.push(block.clone());
-            }
+            _ => Ok(None),
         }
-        self.sources = live;
-        Ok(())
     }
 
-    fn flush_picks(&mut self) -> Result<(), WriteError> {
+    /// Hands all picks over.
+    fn flush(&mut self) -> Result<(), WriteError> {
         let (writer, picks) = &mut self.kept;
-        send(
-            writer,
-            &self.tables.kept.1,
-            picks,
-            &self.sources,
-            self.tables,
-        )?;
+        send(writer, &self.tables.kept.1, picks, &self.runs, self.tables)?;
         if let (Some((writer, picks)), Some((_, schema))) =
             (&mut self.duplicates, &self.tables.duplicates)
         {
-            send(writer, schema, picks, &self.sources, self.tables)?;
+            send(writer, schema, picks, &self.runs, self.tables)?;
         }
         Ok(())
     }
@@ -397,7 +297,7 @@ fn send(
     writer: &Writer<'_>,
     schema: &SchemaRef,
     picks: &mut Picks,
-    sources: &[RecordBatch],
+    runs: &Runs,
     tables: &Tables,
 ) -> Result<(), WriteError> {
     let (Some(first), Some(last)) = (picks.keys.first(), picks.keys.last()) else {
@@ -405,7 +305,7 @@ fn send(
     };
     let place = first[0];
     let times = (from_sortable(first[1]), from_sortable(last[1]));
-    let rows = gather(sources, &picks.rows)?;
+    let rows = runs.gather(&picks.rows)?;
     let mut fields = Vec::with_capacity(schema.fields().len());
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
     for field in schema.fields() {
@@ -446,6 +346,7 @@ fn send(
     picks.rows.clear();
     picks.keys.clear();
     picks.displaced.clear();
+    picks.bytes = 0;
     let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
     // A writer that is gone has failed; its own error is the one to tell.
     writer
@@ -468,18 +369,4 @@ fn named(
     Ok(Arc::new(DictionaryArray::<UInt32Type>::try_new(
         ranks, names,
     )?))
-}
-
-/// The picked rows in order; a stretch of one block is not copied.
-fn gather(sources: &[RecordBatch], rows: &[(usize, usize)]) -> Result<RecordBatch, WriteError> {
-    if let (Some((source, from)), Some((last, to))) = (rows.first(), rows.last()) {
-        let stretch = source == last
-            && to.checked_sub(*from) == Some(rows.len() - 1)
-            && rows.iter().all(|(other, _)| other == source);
-        if stretch && let Some(block) = sources.get(*source) {
-            return Ok(block.slice(*from, rows.len()));
-        }
-    }
-    let sources: Vec<&RecordBatch> = sources.iter().collect();
-    Ok(interleave_record_batch(&sources, rows)?)
 }

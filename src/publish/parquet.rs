@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -28,8 +27,6 @@ pub struct FileSettings {
     pub compression: Compression,
     /// Columns with a bloom filter.
     pub bloom_filters: Vec<String>,
-    /// Columns whose values hardly repeat, for which a dictionary is wasted work.
-    pub plain: Vec<String>,
     /// The commit that the footer names, so that no two versions of a file are equal in bytes.
     pub commit: u64,
     /// Bytes that an unfinished row group may hold.
@@ -79,10 +76,6 @@ impl ParquetFile {
             properties =
                 properties.set_column_bloom_filter_enabled(ColumnPath::from(column.as_str()), true);
         }
-        for column in &settings.plain {
-            properties =
-                properties.set_column_dictionary_enabled(ColumnPath::from(column.as_str()), false);
-        }
         // The Arrow schema in the footer is of use to Arrow alone, and would carry its own types.
         let options = ArrowWriterOptions::new()
             .with_properties(properties.build())
@@ -131,9 +124,5 @@ impl ParquetFile {
             })?
             .len();
         Ok((self.path, self.rows, bytes))
-    }
-
-    pub fn schema_of(batch: &RecordBatch) -> SchemaRef {
-        Arc::clone(batch.schema_ref())
     }
 }

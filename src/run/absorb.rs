@@ -398,7 +398,6 @@ impl Scan {
         let settings = FileSettings {
             compression: self.source.compression,
             bloom_filters: self.source.bloom_filters.clone(),
-            plain: Vec::new(),
             commit: self.commit,
             memory: shares.row_group,
         };
@@ -411,12 +410,12 @@ impl Scan {
             settings,
         };
         let mut files =
-            crate::publish::write(events, Some(verdicts.dropped), &tables, &self.folder)?.files;
+            crate::publish::write(events, Some(verdicts.dropped), &tables, &self.folder)?;
         tables.kept = table(rejected);
         tables.duplicates = None;
         tables.timed = false;
         tables.settings.bloom_filters.clear();
-        files.extend(crate::publish::write(rejects, None, &tables, &self.folder)?.files);
+        files.extend(crate::publish::write(rejects, None, &tables, &self.folder)?);
         Ok((files, verdicts.by_rule))
     }
 
