@@ -3,6 +3,7 @@
     clippy::panic,
     reason = "a test that cannot go on has failed"
 )]
+mod bad_input;
 mod demo;
 mod github_archive;
 mod project;
