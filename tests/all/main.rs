@@ -6,6 +6,7 @@
 mod bad_input;
 mod demo;
 mod github_archive;
+mod oracle;
 mod project;
 mod s3;
 mod s3_runs;
