@@ -32,6 +32,8 @@ mod merge;
 mod ordered;
 mod parquet;
 mod stage;
+#[cfg(test)]
+mod tests;
 
 pub use collect::{Collected, Collector, Keyed};
 pub use merge::{Finished, KEPT_OBJECT, KEPT_RECORD, Outputs, RULE, Tables, write};
