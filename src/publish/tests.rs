@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
-use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -72,7 +72,7 @@ fn tables() -> Tables {
 }
 
 fn name(key: &Key) -> Option<String> {
-    (key[2] % 11 != 0).then(|| format!("row {} {}", key[1] % 1_000, key[2]))
+    (!key[2].is_multiple_of(11)).then(|| format!("row {} {}", key[1] % 1_000, key[2]))
 }
 
 fn batch(keys: &[Key]) -> Keyed {

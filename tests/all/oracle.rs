@@ -486,7 +486,7 @@ impl Case {
                 }
             }
         }
-        let mut found = self.placed(lake, "app", |row| row_known(row));
+        let mut found = self.placed(lake, "app", row_known);
         found.sort();
         kept.sort();
         assert!(found == kept, "seed {seed}: {}", apart(&found, &kept));
