@@ -209,13 +209,13 @@ pub async fn run(job: &Job, options: &Options, context: &Context) -> Result<RunS
     let spill = spill_folder()?;
     let looked = Looked::look(job, options, &state, spill.path()).await?;
     let plan = &looked.plan;
-    refuse(plan)?;
     if let Some(commit) = state.unpublished.clone() {
         finish(&lake, &commit, &mut state, context).await?;
         context.report.event(Event::RolledForward {
             commit: commit.number,
         });
     }
+    refuse(plan)?;
     let mut totals = Totals::default();
     let absorbed = absorb_sources(job, &looked, &state, context, spill.path(), &mut totals).await?;
     if let Some((delta, files)) = absorbed {

@@ -282,32 +282,149 @@ impl<'a> Inflow<'a> {
 /// Appends what `stored` inflates to; false, and nothing, unless it is certainly one gzip member and
 /// nothing else.
 ///
-/// The inflater does not say where the member ended, but it checks that the CRC and the length of
-/// what it made stand there. If the same CRC and length are the last eight bytes of `stored`, and
-/// those eight stand nowhere else in it, the member ended at its end.
+/// The inflater does not say where the member ended, but it checks that the length of what it made
+/// stands there, after the CRC. If that length is the last four bytes of `stored`, and those four
+/// stand nowhere else in it, the member ended at its end.
 fn inflate(stored: &[u8], out: &mut Vec<u8>) -> bool {
-    let (Some(flags), Some((rest, trailer))) = (stored.get(3), stored.split_last_chunk::<8>())
-    else {
+    let (Some(flags), Some((_, trailer))) = (stored.get(3), stored.split_last_chunk::<4>()) else {
         return false;
     };
-    let [c1, c2, c3, c4, l1, l2, l3, l4] = *trailer;
-    let crc = u32::from_le_bytes([c1, c2, c3, c4]);
-    let length = u32::from_le_bytes([l1, l2, l3, l4]) as usize;
+    let most = stored.len() - 1;
+    let length = u32::from_le_bytes(*trailer) as usize;
     // The second flag is a CRC of the header, which this inflater does not check; the last three
     // have no meaning.
     if flags & 0xE2 != 0
-        || length > INFLATED_AT_ONCE.min(rest.len().saturating_mul(EXPANSION))
-        || memmem::find(stored.split_last().map_or(rest, |(_, most)| most), trailer).is_some()
+        || length > INFLATED_AT_ONCE.min(most.saturating_mul(EXPANSION))
+        || memmem::find(stored.get(..most).unwrap_or_default(), trailer).is_some()
     {
         return false;
     }
     let start = out.len();
     out.resize(start + length, 0);
     let room = out.get_mut(start..).unwrap_or_default();
-    let whole = Decompressor::new().gzip_decompress(stored, room) == Ok(length)
-        && libdeflater::crc32(room) == crc;
+    let whole = Decompressor::new().gzip_decompress(stored, room) == Ok(length);
     if !whole {
         out.truncate(start);
     }
     whole
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::{Compression, GzBuilder, write::GzEncoder};
+    use rand::{Rng, RngCore, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+
+    struct Cut<'a>(std::slice::Chunks<'a, u8>);
+
+    impl Pieces for Cut<'_> {
+        fn next(&mut self) -> Result<Option<Bytes>, PieceError> {
+            Ok(self.0.next().map(Bytes::copy_from_slice))
+        }
+    }
+
+    /// What an object decompresses to and how that ends, its hash, and its length.
+    type Outcome = (Vec<u8>, Flow, [u8; 32], u64);
+
+    fn outcome(stored: &[u8], piece: usize, streaming: bool) -> Outcome {
+        let mut pieces = Cut(stored.chunks(piece));
+        let mut inflow = Inflow::new(&mut pieces);
+        if streaming {
+            inflow.codec = Some(Codec::GzipHead { members: 0 });
+        }
+        let mut out = Vec::new();
+        let flow = loop {
+            match inflow.fill(&mut out).unwrap() {
+                Flow::More => {}
+                flow => break flow,
+            }
+        };
+        let (sha256, bytes) = inflow.finish().unwrap();
+        (out, flow, sha256, bytes)
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn at_once_or_not_is_the_same() {
+        let mut rng = ChaCha8Rng::seed_from_u64(7);
+        let lines = |count: u64| -> Vec<u8> {
+            (0..count)
+                .flat_map(|i| {
+                    format!("{{\"id\":\"{:016x}\"}}\n", i.wrapping_mul(i << 40 | 77)).into_bytes()
+                })
+                .collect()
+        };
+        let (a, b) = (gzip(&lines(3_000)), gzip(&lines(5)));
+        let trailer = a.last_chunk::<8>().unwrap().as_slice();
+        let named = GzBuilder::new()
+            .filename("events.json")
+            .comment("c")
+            .extra(vec![1, 2, 3])
+            .write(Vec::new(), Compression::fast());
+        let named = {
+            let mut named = named;
+            named.write_all(&lines(3_000)).unwrap();
+            named.finish().unwrap()
+        };
+        // A CRC of the header that is wrong.
+        let mut checked = a.clone();
+        checked[3] = 2;
+        checked.splice(10..10, [9, 9]);
+        let mut noise = vec![0; STORED_AT_ONCE + 1];
+        rng.fill_bytes(&mut noise);
+        let noise = gzip(&noise);
+        let bomb = gzip(&vec![b' '; INFLATED_AT_ONCE + 1]);
+        let cut = &a[..a.len() - 9];
+        let mut lies = a.clone();
+        let end = lies.len();
+        lies[end - 2] = 0;
+        for (name, stored, at_once) in [
+            ("one", a.clone(), true),
+            ("named", named, true),
+            ("the same twice", [&a[..], &a].concat(), false),
+            ("two", [&a[..], &b].concat(), false),
+            ("zeros after it", [&a[..], &[0; 20]].concat(), false),
+            ("garbage after it", [&a[..], b"garbage"].concat(), false),
+            ("its trailer twice", [&a[..], trailer].concat(), false),
+            ("a wrong CRC of the header", checked, false),
+            ("cut off", cut.to_vec(), false),
+            ("another length", lies, false),
+            ("the magic number", GZIP.to_vec(), false),
+            ("larger than is held", noise, false),
+            ("more than is held", bomb, false),
+        ] {
+            assert_eq!(
+                inflate(&stored, &mut Vec::new()) && stored.len() <= STORED_AT_ONCE,
+                at_once,
+                "{name}"
+            );
+            let expected = outcome(&stored, usize::MAX, true);
+            for piece in [usize::MAX, 1 << 20, 65_537] {
+                assert!(outcome(&stored, piece, false) == expected, "{name}");
+            }
+        }
+        for _ in 0..300 {
+            let mut broken = if rng.random() { a.clone() } else { b.clone() };
+            for _ in 0..rng.random_range(1..4) {
+                let at = rng.random_range(2..broken.len());
+                match rng.random_range(0..4) {
+                    0 => broken.truncate(at.max(3)),
+                    1 => broken[at] = rng.random(),
+                    2 => broken.insert(at, rng.random()),
+                    _ => broken[at] ^= 1 << rng.random_range(0..8),
+                }
+            }
+            let piece = rng.random_range(1..5_000);
+            assert!(outcome(&broken, piece, false) == outcome(&broken, usize::MAX, true));
+        }
+    }
 }

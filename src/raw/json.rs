@@ -245,7 +245,7 @@ impl Skipper {
 }
 
 /// From a member's opening quote to its value.
-#[inline]
+#[inline(always)]
 fn key(text: &[u8], at: usize) -> Result<usize, Stop> {
     if byte(text, at)? != b'"' {
         return bad(at, "a name in quotes");

@@ -8,6 +8,7 @@
 //! ```
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::HashMap;
 
 use super::json::{Skipper, Stop, byte, colon, space, string, unescape};
@@ -32,6 +33,9 @@ struct Node {
 
 /// Bytes that an [`Opening`] is compared with.
 const AHEAD: usize = 24;
+
+/// So many names are compared with each other before a table of them is made.
+const FEW: usize = 16;
 
 /// How a member begins when it is written without escapes and spaces, `"name":`; so most are, and
 /// one comparison finds their name and its end.
@@ -82,13 +86,18 @@ fn words(bytes: &[u8; AHEAD]) -> [u64; AHEAD / 8] {
 }
 
 /// What is known of a name before it is met.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Known {
     opening: Opening,
     node: u32,
     /// Nothing is named beneath.
     leaf: bool,
+    /// The name that followed this one the last time; most records repeat one order.
+    next: Cell<u32>,
 }
+
+/// A member up to its value, and its name with the name's index if that is known.
+type Met<'a> = (Entry, Option<(usize, &'a Known)>);
 
 /// The names of the members beneath one node, and the node of each.
 #[derive(Debug, Default)]
@@ -98,9 +107,8 @@ struct Names {
     known: Vec<Known>,
     /// Open addressing over `names`; one more than the index, 0 is free. Its length is a power of 2.
     table: Vec<u32>,
-    /// The name that followed each name the last time, and at the end the one that was first; most
-    /// records repeat one order.
-    next: Vec<u32>,
+    /// The name that was first the last time.
+    first: Cell<u32>,
 }
 
 impl Names {
@@ -116,18 +124,16 @@ impl Names {
         self.known = self
             .names
             .iter()
-            .map(|(name, node)| Known {
+            .zip(1..)
+            .map(|((name, node), next)| Known {
                 opening: Opening::of(name),
                 node: *node,
                 leaf: leaves.get(*node as usize) == Some(&true),
+                next: Cell::new(next),
             })
             .collect();
         let size = (self.names.len() * 4).next_power_of_two();
         self.table = vec![0; size];
-        self.next = (0..self.names.len())
-            .map(|i| u32::try_from(i + 1).unwrap_or(0))
-            .chain([0])
-            .collect();
         for (i, (name, _)) in self.names.iter().enumerate() {
             let mut probe = Self::hash(name);
             while let Some(slot) = self.table.get_mut(probe & (size - 1)) {
@@ -138,6 +144,57 @@ impl Names {
                 probe += 1;
             }
         }
+    }
+
+    /// The member at `at` if it begins as the name `guess` does.
+    #[inline(always)]
+    fn foreseen(&self, text: &[u8], at: usize, guess: usize) -> Option<(&Known, Entry)> {
+        let ahead = words(text.get(at..)?.first_chunk::<AHEAD>()?);
+        let known = self.known.get(guess)?;
+        known.opening.begins(&ahead).then(|| {
+            let after = at + known.opening.length;
+            let entry = Entry {
+                name: at as u32,
+                name_end: after as u32 - 1,
+                start: space(text, after) as u32,
+                end: 0,
+                node: known.node,
+                open: false,
+                escaped: false,
+            };
+            (known, entry)
+        })
+    }
+
+    /// The member at `at`, whatever it is.
+    fn member(&self, text: &[u8], at: usize, guess: usize) -> Result<Met<'_>, Stop> {
+        if byte(text, at)? != b'"' {
+            return Err(Stop::Bad {
+                at,
+                wanted: "a name in quotes",
+            });
+        }
+        let (quote, escaped) = string(text, at + 1)?;
+        let name = text.get(at + 1..quote).unwrap_or_default();
+        let start = colon(text, quote + 1)?;
+        let index = if escaped {
+            std::str::from_utf8(name)
+                .ok()
+                .and_then(|name| self.find(unescape(name).as_bytes(), guess))
+        } else {
+            self.find(name, guess)
+        };
+        let known = index.and_then(|index| Some((index, self.known.get(index)?)));
+        let entry = Entry {
+            name: at as u32,
+            name_end: quote as u32 + 1,
+            start: start as u32,
+            end: 0,
+            node: known.map_or(UNNAMED, |(_, known)| known.node),
+            open: false,
+            escaped,
+        };
+        Ok((entry, known))
     }
 
     /// The index of `name`; `guess` is looked at first.
@@ -208,13 +265,19 @@ struct Entry {
 #[derive(Debug)]
 pub(super) struct Members {
     nodes: Vec<Node>,
+    found: Found,
+    /// Nodes whose value goes to `extra` whole.
+    forced: Vec<usize>,
+}
+
+/// What one record has.
+#[derive(Debug)]
+struct Found {
     slots: Vec<Slot>,
     /// In order of their names' positions, so an object is followed by what is in it.
     entries: Vec<Entry>,
     /// Entries that are not just open objects.
     unnamed: usize,
-    /// Nodes whose value goes to `extra` whole.
-    forced: Vec<usize>,
     skipper: Skipper,
 }
 
@@ -240,257 +303,40 @@ impl Members {
             node.names.build(&leaves);
         }
         let members = Self {
-            slots: vec![Slot::default(); nodes.len()],
+            found: Found {
+                slots: vec![Slot::default(); nodes.len()],
+                entries: Vec::new(),
+                unnamed: 0,
+                skipper: Skipper::new(max_depth),
+            },
             forced: Vec::new(),
             nodes,
-            entries: Vec::new(),
-            unnamed: 0,
-            skipper: Skipper::new(max_depth),
         };
         (members, places)
     }
 
     #[inline]
     pub fn slot(&self, node: usize) -> Slot {
-        self.slots.get(node).copied().unwrap_or_default()
+        self.found.slots.get(node).copied().unwrap_or_default()
     }
 
     /// Validates the object that opens at the start of `text` and notes where its members are.
     /// Gives its length.
     pub fn read(&mut self, text: &[u8]) -> Result<usize, Stop> {
-        self.slots.fill(Slot::default());
-        self.entries.clear();
-        self.forced.clear();
-        self.unnamed = 0;
-        self.skipper.enter(0, 0)?;
-        self.object(text, 0, 1, 1, true)
-    }
-
-    /// From the byte after an opening brace to the byte after the closing one.
-    fn object(
-        &mut self,
-        text: &[u8],
-        node: usize,
-        at: usize,
-        depth: usize,
-        keep: bool,
-    ) -> Result<usize, Stop> {
-        let mut at = space(text, at);
-        if byte(text, at)? == b'}' {
-            return Ok(at + 1);
+        let Self {
+            nodes,
+            found,
+            forced,
+        } = self;
+        found.slots.fill(Slot::default());
+        found.entries.clear();
+        found.unnamed = 0;
+        forced.clear();
+        found.skipper.enter(0, 0)?;
+        match nodes.first() {
+            Some(root) => found.object(text, nodes, root, 1, 1, true),
+            None => found.skipper.value(text, 0, 0),
         }
-        // Of the names beneath this node, the last that was met and the one that is likely next.
-        let names = self.nodes.get(node).map(|node| &node.names);
-        let mut last = names.map_or(0, |names| names.names.len());
-        let mut guess = self.follower(node, last);
-        loop {
-            at = match self.foreseen(text, node, at, guess) {
-                Some((leaf, entry)) => {
-                    last = guess;
-                    guess = self.follower(node, last);
-                    let start = entry.start as usize;
-                    if leaf && text.get(start) == Some(&b'"') {
-                        let (quote, escaped) = string(text, start + 1)?;
-                        if let Some(slot) = self.slots.get_mut(entry.node as usize) {
-                            *slot = Slot {
-                                name: entry.name,
-                                start: entry.start,
-                                end: quote as u32 + 1,
-                                name_end: entry.name_end,
-                                plain: !escaped,
-                            };
-                        }
-                        quote + 1
-                    } else {
-                        self.named(text, entry, depth, keep)?
-                    }
-                }
-                None => self.member(text, node, at, depth, keep, &mut last, &mut guess)?,
-            };
-            // Most members follow each other without spaces.
-            if let Some([b',', b'"']) = text.get(at..).and_then(<[u8]>::first_chunk::<2>) {
-                at += 1;
-                continue;
-            }
-            at = space(text, at);
-            match byte(text, at)? {
-                b',' => at = space(text, at + 1),
-                b'}' => return Ok(at + 1),
-                _ => {
-                    return Err(Stop::Bad {
-                        at,
-                        wanted: "`,` or `}`",
-                    });
-                }
-            }
-        }
-    }
-
-    /// The index of the name that followed the name `index` beneath `node` the last time.
-    #[inline(always)]
-    fn follower(&self, node: usize, index: usize) -> usize {
-        self.nodes
-            .get(node)
-            .and_then(|node| node.names.next.get(index))
-            .map_or(0, |next| *next as usize)
-    }
-
-    /// The member at `at` if it begins as the one that is likely there, and whether nothing is named
-    /// beneath it.
-    #[inline(always)]
-    fn foreseen(
-        &self,
-        text: &[u8],
-        node: usize,
-        at: usize,
-        guess: usize,
-    ) -> Option<(bool, Entry)> {
-        let ahead = words(text.get(at..)?.first_chunk::<AHEAD>()?);
-        let known = self.nodes.get(node)?.names.known.get(guess)?;
-        known.opening.begins(&ahead).then(|| {
-            let after = at + known.opening.length;
-            let entry = Entry {
-                name: at as u32,
-                name_end: after as u32 - 1,
-                start: space(text, after) as u32,
-                end: 0,
-                node: known.node,
-                open: false,
-                escaped: false,
-            };
-            (known.leaf, entry)
-        })
-    }
-
-    /// The member at `at`, whatever it is; gives its end.
-    #[expect(clippy::too_many_arguments)]
-    fn member(
-        &mut self,
-        text: &[u8],
-        node: usize,
-        at: usize,
-        depth: usize,
-        keep: bool,
-        last: &mut usize,
-        guess: &mut usize,
-    ) -> Result<usize, Stop> {
-        if byte(text, at)? != b'"' {
-            return Err(Stop::Bad {
-                at,
-                wanted: "a name in quotes",
-            });
-        }
-        let (quote, escaped) = string(text, at + 1)?;
-        let name = text.get(at + 1..quote).unwrap_or_default();
-        let start = colon(text, quote + 1)?;
-        let mut entry = Entry {
-            name: at as u32,
-            name_end: quote as u32 + 1,
-            start: start as u32,
-            end: 0,
-            node: UNNAMED,
-            open: false,
-            escaped,
-        };
-        let found = self.nodes.get_mut(node).and_then(|node| {
-            let names = &mut node.names;
-            let index = if escaped {
-                names.find(
-                    unescape(std::str::from_utf8(name).ok()?).as_bytes(),
-                    *guess,
-                )
-            } else {
-                names.find(name, *guess)
-            }?;
-            if index != *guess
-                && let Some(next) = names.next.get_mut(*last)
-            {
-                *next = u32::try_from(index).unwrap_or(0);
-            }
-            *guess = names.next.get(index).map_or(0, |next| *next as usize);
-            *last = index;
-            names.names.get(index).map(|(_, id)| *id)
-        });
-        match found {
-            None => {
-                let end = self.skipper.value(text, start, depth)?;
-                if keep {
-                    entry.end = end as u32;
-                    self.entries.push(entry);
-                    self.unnamed += 1;
-                }
-                Ok(end)
-            }
-            Some(id) => {
-                entry.node = id;
-                self.named(text, entry, depth, keep)
-            }
-        }
-    }
-
-    /// The value of a node; gives its end. What an earlier member of this name held is forgotten.
-    #[inline]
-    fn named(
-        &mut self,
-        text: &[u8],
-        mut entry: Entry,
-        depth: usize,
-        keep: bool,
-    ) -> Result<usize, Stop> {
-        let (start, id) = (entry.start as usize, entry.node as usize);
-        let Some(node) = self.nodes.get(id) else {
-            return self.skipper.value(text, start, depth);
-        };
-        let mut plain = false;
-        let end = if node.names.names.is_empty() {
-            if byte(text, start)? == b'"' {
-                let (quote, escaped) = string(text, start + 1)?;
-                plain = !escaped;
-                quote + 1
-            } else {
-                self.skipper.value(text, start, depth)?
-            }
-        } else {
-            if self.slots.get(id).is_some_and(|slot| slot.end != 0) {
-                for beneath in &node.beneath {
-                    if let Some(slot) = self.slots.get_mut(*beneath as usize) {
-                        *slot = Slot::default();
-                    }
-                }
-            }
-            let (named, keep) = (node.named, keep && !node.whole);
-            if byte(text, start)? == b'{' {
-                self.skipper.enter(start, depth)?;
-                let index = self.entries.len();
-                entry.open = true;
-                if keep {
-                    self.entries.push(entry);
-                }
-                let end = self.object(text, id, start + 1, depth + 1, keep)?;
-                if keep && let Some(entry) = self.entries.get_mut(index) {
-                    entry.end = end as u32;
-                }
-                end
-            } else {
-                let end = self.skipper.value(text, start, depth)?;
-                if keep && !named {
-                    entry.end = end as u32;
-                    self.entries.push(entry);
-                    self.unnamed += 1;
-                }
-                end
-            }
-        };
-        if let Some(slot) = self.slots.get_mut(id) {
-            *slot = Slot {
-                name: entry.name,
-                start: entry.start,
-                end: end as u32,
-                name_end: entry.name_end,
-                plain,
-            };
-        }
-        Ok(end)
     }
 
     /// The value of `node` goes to `extra` whole, under its path.
@@ -501,8 +347,12 @@ impl Members {
         if slot.end == 0 || self.nodes.get(node).is_none_or(|node| node.covered) {
             return;
         }
-        let at = self.entries.partition_point(|entry| entry.name < slot.name);
+        let at = self
+            .found
+            .entries
+            .partition_point(|entry| entry.name < slot.name);
         if self
+            .found
             .entries
             .get(at)
             .is_none_or(|entry| entry.name != slot.name)
@@ -516,19 +366,19 @@ impl Members {
                 open: false,
                 escaped: false,
             };
-            self.entries.insert(at, entry);
+            self.found.entries.insert(at, entry);
         }
         self.forced.push(node);
-        self.unnamed += 1;
+        self.found.unnamed += 1;
     }
 
     /// Writes `extra` of the record that was read last; false when there is none.
     #[inline]
     pub fn extra(&self, record: &str, out: &mut String) -> bool {
-        if self.unnamed == 0 {
+        if self.found.unnamed == 0 {
             return false;
         }
-        self.write(record, 0, self.entries.len(), out)
+        self.write(record, 0, self.found.entries.len(), out)
     }
 
     /// Writes the object of the entries `from..until`; nothing and false when all of it is named.
@@ -536,9 +386,9 @@ impl Members {
         let mut siblings: Vec<(usize, usize)> = Vec::new();
         let mut at = from;
         while at < until
-            && let Some(entry) = self.entries.get(at)
+            && let Some(entry) = self.found.entries.get(at)
         {
-            let inside = self.entries.get(at + 1..until).unwrap_or_default();
+            let inside = self.found.entries.get(at + 1..until).unwrap_or_default();
             let next = at + 1 + inside.partition_point(|inner| inner.name < entry.end);
             siblings.push((at, next));
             at = next;
@@ -546,11 +396,11 @@ impl Members {
         let last = self.last_of_each_name(record, &siblings);
         let opening = out.len();
         for (i, (at, next)) in siblings.iter().enumerate() {
-            let Some(entry) = self.entries.get(*at) else {
+            let Some(entry) = self.found.entries.get(*at) else {
                 continue;
             };
             let node = entry.node as usize;
-            let stays = match self.slots.get(node) {
+            let stays = match self.found.slots.get(node) {
                 Some(slot) => slot.end != 0 && slot.name == entry.name,
                 None => last.as_ref().is_none_or(|last| last.get(i) == Some(&true)),
             };
@@ -579,16 +429,33 @@ impl Members {
     /// For each sibling whether it is the last that is not named and has its name; `None` when all
     /// are.
     fn last_of_each_name(&self, record: &str, siblings: &[(usize, usize)]) -> Option<Vec<bool>> {
-        if siblings.len() < 2 {
+        let unnamed = |(at, _): &(usize, usize)| {
+            let entry = self.found.entries.get(*at)?;
+            (entry.node == UNNAMED).then_some(entry)
+        };
+        let name = |entry: &Entry| slice(record, entry.name + 1, entry.name_end - 1);
+        // Of a few names it is faster to compare all pairs.
+        let distinct = siblings.len() <= FEW
+            && siblings.iter().enumerate().all(|(i, sibling)| {
+                let rest = siblings.get(i + 1..).unwrap_or_default();
+                unnamed(sibling).is_none_or(|entry| {
+                    !entry.escaped
+                        && rest
+                            .iter()
+                            .filter_map(unnamed)
+                            .all(|other| name(other) != name(entry))
+                })
+            });
+        if distinct {
             return None;
         }
         let mut last = vec![true; siblings.len()];
         let mut seen: HashMap<Cow<'_, str>, usize> = HashMap::with_capacity(siblings.len());
-        for (i, (at, _)) in siblings.iter().enumerate() {
-            let Some(entry) = self.entries.get(*at).filter(|entry| entry.node == UNNAMED) else {
+        for (i, sibling) in siblings.iter().enumerate() {
+            let Some(entry) = unnamed(sibling) else {
                 continue;
             };
-            let name = slice(record, entry.name + 1, entry.name_end - 1);
+            let name = name(entry);
             let name = if entry.escaped {
                 unescape(name)
             } else {
@@ -601,6 +468,153 @@ impl Members {
             }
         }
         Some(last)
+    }
+}
+
+impl Found {
+    /// From the byte after an opening brace to the byte after the closing one.
+    fn object(
+        &mut self,
+        text: &[u8],
+        nodes: &[Node],
+        node: &Node,
+        at: usize,
+        depth: usize,
+        keep: bool,
+    ) -> Result<usize, Stop> {
+        let mut at = space(text, at);
+        if byte(text, at)? == b'}' {
+            return Ok(at + 1);
+        }
+        let names = &node.names;
+        // Says which name is likely next.
+        let mut likely = &names.first;
+        loop {
+            at = match names.foreseen(text, at, likely.get() as usize) {
+                Some((known, entry)) => {
+                    likely = &known.next;
+                    let start = entry.start as usize;
+                    if known.leaf && text.get(start) == Some(&b'"') {
+                        let (quote, escaped) = string(text, start + 1)?;
+                        if let Some(slot) = self.slots.get_mut(known.node as usize) {
+                            *slot = Slot {
+                                name: entry.name,
+                                start: entry.start,
+                                end: quote as u32 + 1,
+                                name_end: entry.name_end,
+                                plain: !escaped,
+                            };
+                        }
+                        quote + 1
+                    } else {
+                        self.named(text, nodes, entry, depth, keep)?
+                    }
+                }
+                None => {
+                    let (entry, known) = names.member(text, at, likely.get() as usize)?;
+                    match known {
+                        Some((index, known)) => {
+                            likely.set(index as u32);
+                            likely = &known.next;
+                            self.named(text, nodes, entry, depth, keep)?
+                        }
+                        None => {
+                            let end = self.skipper.value(text, entry.start as usize, depth)?;
+                            if keep {
+                                self.entries.push(Entry {
+                                    end: end as u32,
+                                    ..entry
+                                });
+                                self.unnamed += 1;
+                            }
+                            end
+                        }
+                    }
+                }
+            };
+            // Most members follow each other without spaces.
+            if let Some([b',', b'"']) = text.get(at..).and_then(<[u8]>::first_chunk::<2>) {
+                at += 1;
+                continue;
+            }
+            at = space(text, at);
+            match byte(text, at)? {
+                b',' => at = space(text, at + 1),
+                b'}' => return Ok(at + 1),
+                _ => {
+                    return Err(Stop::Bad {
+                        at,
+                        wanted: "`,` or `}`",
+                    });
+                }
+            }
+        }
+    }
+
+    /// The value of a node; gives its end. What an earlier member of this name held is forgotten.
+    #[inline]
+    fn named(
+        &mut self,
+        text: &[u8],
+        nodes: &[Node],
+        mut entry: Entry,
+        depth: usize,
+        keep: bool,
+    ) -> Result<usize, Stop> {
+        let (start, id) = (entry.start as usize, entry.node as usize);
+        let Some(node) = nodes.get(id) else {
+            return self.skipper.value(text, start, depth);
+        };
+        let mut plain = false;
+        let end = if node.names.names.is_empty() {
+            if byte(text, start)? == b'"' {
+                let (quote, escaped) = string(text, start + 1)?;
+                plain = !escaped;
+                quote + 1
+            } else {
+                self.skipper.value(text, start, depth)?
+            }
+        } else {
+            if self.slots.get(id).is_some_and(|slot| slot.end != 0) {
+                for beneath in &node.beneath {
+                    if let Some(slot) = self.slots.get_mut(*beneath as usize) {
+                        *slot = Slot::default();
+                    }
+                }
+            }
+            let (named, keep) = (node.named, keep && !node.whole);
+            if byte(text, start)? == b'{' {
+                self.skipper.enter(start, depth)?;
+                let index = self.entries.len();
+                entry.open = true;
+                if keep {
+                    self.entries.push(entry);
+                }
+                let end = self.object(text, nodes, node, start + 1, depth + 1, keep)?;
+                if keep && let Some(entry) = self.entries.get_mut(index) {
+                    entry.end = end as u32;
+                }
+                end
+            } else {
+                let end = self.skipper.value(text, start, depth)?;
+                if keep && !named {
+                    entry.end = end as u32;
+                    self.entries.push(entry);
+                    self.unnamed += 1;
+                }
+                end
+            }
+        };
+        if let Some(slot) = self.slots.get_mut(id) {
+            *slot = Slot {
+                name: entry.name,
+                start: entry.start,
+                end: end as u32,
+                name_end: entry.name_end,
+                plain,
+            };
+        }
+        Ok(end)
     }
 }
 

@@ -995,6 +995,120 @@ mod columns {
     }
 
     #[test]
+    fn a_reject_leaves_nothing_in_the_columns() {
+        let spec = spec(&[
+            "s string",
+            "b boolean",
+            "i int",
+            "l bigint",
+            "f double",
+            "d decimal(5,2)",
+            "a array<struct<x:int,y:array<string>>>",
+            "m map<string,boolean>",
+            "c struct<x:date,y:map<string,string>>",
+            "j json",
+            "last int",
+        ]);
+        let full = |i: u32, last: &str| {
+            format!(
+                "{{\"t\":{i},\"s\":\"s{i}\",\"b\":true,\"i\":{i},\"l\":{i},\"f\":{i}.5,\"d\":{i},\
+                 \"a\":[{{\"x\":{i}}},{{\"y\":[\"{i}\"]}}],\"m\":{{\"k{i}\":false}},\
+                 \"c\":{{\"x\":\"2019-04-02\",\"y\":{{\"k\":\"v{i}\"}}}},\"j\":[{i}],\"last\":{last}}}\n"
+            )
+        };
+        let bare = |i: u32, last: &str| format!("{{\"t\":{i},\"last\":{last}}}\n");
+        let (mut good, mut all) = (String::new(), String::new());
+        for i in 1..200 {
+            let (record, refused) = if i % 3 == 0 {
+                (bare(i, "1"), full(i, "\"x\""))
+            } else {
+                (full(i, "1"), bare(i, "\"x\""))
+            };
+            good += &record;
+            all += &(refused + &record);
+        }
+        let rows = |text: &str| -> Vec<Vec<String>> {
+            let found = decode(&spec, text.as_bytes());
+            found.events.into_iter().map(|(_, row)| row).collect()
+        };
+        assert_eq!(rows(&all).len(), 199);
+        assert_eq!(rows(&all), rows(&good));
+        // Nulls of rejects alone are no nulls of the column.
+        let mut nulls = Vec::new();
+        let text = bare(1, "\"x\"") + &full(1, "1");
+        Decoder::new(&spec)
+            .read(
+                ARRIVAL,
+                &mut Cut {
+                    bytes: text.as_bytes(),
+                    next: Box::new(|| usize::MAX),
+                },
+                &mut |decoded| {
+                    if let Decoded::Events(batch) = decoded {
+                        nulls.extend(batch.columns()[..11].iter().map(|c| c.nulls().is_some()));
+                    }
+                    Ok(())
+                },
+            )
+            .unwrap();
+        assert_eq!(nulls, [false; 11]);
+    }
+
+    #[test]
+    fn names_and_strings_of_any_length_however_they_are_written() {
+        let name = |i: usize| format!("{}{}", "n".repeat(i % 31), i);
+        let mut columns: Vec<String> = (0..45).map(|i| format!("{} string", name(i))).collect();
+        columns.push("o.n1 string".to_owned());
+        columns.push("q\"\\ string".to_owned());
+        let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+        let spec = spec(&columns);
+        let mut rng = ChaCha8Rng::seed_from_u64(11);
+        let (mut text, mut expected) = (String::new(), Vec::new());
+        let mut order: Vec<usize> = (0..45).collect();
+        for record in 0..400 {
+            if record % 4 == 3 {
+                let (a, b) = (rng.random_range(0..45), rng.random_range(0..45));
+                order.swap(a, b);
+            }
+            let mut row: Vec<String> = vec!["-".to_owned(); 48];
+            let mut members = vec!["\"t\":1".to_owned()];
+            for i in &order {
+                if rng.random_range(0..20) == 0 {
+                    continue;
+                }
+                let value = "v".repeat(rng.random_range(0..40));
+                let name = name(*i);
+                members.push(match rng.random_range(0..20) {
+                    0 => format!("\"{name}\" :\"{value}\""),
+                    1 => format!("\"{name}\": \"{value}\" "),
+                    2 => format!(
+                        "\"\\u{:04x}{}\":\"{value}\"",
+                        name.as_bytes()[0],
+                        &name[1..]
+                    ),
+                    3 => format!("\"{name}\":\"old\",\"{name}\":\"{value}\""),
+                    _ => format!("\"{name}\":\"{value}\""),
+                });
+                row[*i] = value;
+            }
+            members.push("\"o\":{\"n1\":\"in\"}".to_owned());
+            members.push("\"q\\\"\\\\\":\"quoted\"".to_owned());
+            row[45] = "in".to_owned();
+            row[46] = "quoted".to_owned();
+            text += &format!("{{{}}}", members.join(","));
+            expected.push(row);
+        }
+        for _ in 0..3 {
+            let found = decode_cut(&spec, text.as_bytes(), || rng.random_range(1..9_999));
+            assert_eq!(found.rejects, []);
+            assert_eq!(found.events.len(), expected.len());
+            for ((_, row), expected) in found.events.iter().zip(&expected) {
+                assert_eq!(row, expected);
+            }
+        }
+    }
+
+    #[test]
     fn defaults_and_required_columns() {
         let mut spec = spec(&["n int", "s string", "l array<int>", "r bigint"]);
         spec.columns[1].default = Some(7.into());

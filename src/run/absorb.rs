@@ -14,6 +14,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
@@ -109,6 +110,7 @@ pub async fn absorb(
         commit,
         report: report.clone(),
         fed: Mutex::new(receiver),
+        failed: AtomicBool::new(false),
     };
     let work = tokio::task::spawn_blocking(move || scan.run());
     let ((), result) = tokio::join!(feeding, work);
@@ -199,6 +201,8 @@ struct Scan {
     commit: u64,
     report: Report,
     fed: Mutex<mpsc::Receiver<Fed>>,
+    /// A worker failed: the others need not go on.
+    failed: AtomicBool,
 }
 
 /// What one worker has gathered.
@@ -218,7 +222,15 @@ impl Scan {
         let shares = Shares::new(&self.job, self.source.rules.len());
         let gathered: Vec<Result<Gathered, RunError>> = std::thread::scope(|scope| {
             let workers: Vec<_> = (0..threads)
-                .map(|_| scope.spawn(|| self.work(&shares, threads)))
+                .map(|_| {
+                    scope.spawn(|| {
+                        let gathered = self.work(&shares, threads);
+                        if gathered.is_err() {
+                            self.failed.store(true, Ordering::Relaxed);
+                        }
+                        gathered
+                    })
+                })
                 .collect();
             workers
                 .into_iter()
@@ -304,7 +316,7 @@ impl Scan {
             record_column: schema.index_of(RAW_RECORD).unwrap_or(0),
         };
         let mut counts = Vec::new();
-        loop {
+        while !self.failed.load(Ordering::Relaxed) {
             let fed = self
                 .fed
                 .lock()
