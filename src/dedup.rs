@@ -26,6 +26,8 @@
 mod decide;
 mod keys;
 mod sort;
+#[cfg(test)]
+mod tests;
 
 pub use decide::{Dropped, DroppedRow, Places, Verdicts};
 pub use keys::{KeyError, Keys};

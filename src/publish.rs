@@ -33,6 +33,8 @@ mod ordered;
 mod parquet;
 mod runs;
 mod stage;
+#[cfg(test)]
+mod tests;
 
 pub use collect::{Collected, Collector, Keyed};
 pub use merge::{Finished, KEPT_OBJECT, KEPT_RECORD, RULE, Tables, write};

@@ -1,0 +1,256 @@
+//! Verdicts against an oracle of a few lines, on random narrow rows.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::*;
+use crate::config::{Mode, Rule};
+use crate::event::{PartitionBy, Slicing, TimeUnit};
+
+const MODES: [Mode; 4] = [Mode::Throttle, Mode::Gap, Mode::GapLast, Mode::Tumbling];
+
+fn rule(mode: Mode, within_ms: i64) -> Rule {
+    Rule {
+        name: format!("{mode:?}"),
+        key: vec!["id".to_owned()],
+        when: None,
+        within_ms,
+        mode,
+        since: None,
+        until: None,
+    }
+}
+
+fn slicing() -> Slicing {
+    Slicing {
+        timezone: "Asia/Seoul".parse().unwrap(),
+        by: PartitionBy::Day,
+        slice_ms: 3_600_000,
+    }
+}
+
+/// An event: its time and id, and its key under every rule that applies to it.
+#[derive(Debug, Clone)]
+struct Narrow {
+    time: i64,
+    id: EventId,
+    keys: Vec<Option<u64>>,
+}
+
+/// Each dropped event with what displaced it and the rule's index, by the words of the design.
+fn oracle(
+    events: &[Narrow],
+    rules: &[Rule],
+    per_ms: i64,
+) -> BTreeMap<(i64, EventId), (EventId, u64)> {
+    let mut dropped = BTreeMap::new();
+    for (index, rule) in rules.iter().enumerate() {
+        let mut keys: BTreeMap<u64, BTreeSet<(i64, EventId)>> = BTreeMap::new();
+        for event in events {
+            let order = (event.time, event.id);
+            if let (Some(key), false) = (event.keys[index], dropped.contains_key(&order)) {
+                keys.entry(key).or_default().insert(order);
+            }
+        }
+        let within = rule.within_ms * per_ms;
+        for all in keys.into_values() {
+            let all: Vec<_> = all.into_iter().collect();
+            let mut kept: Vec<(i64, EventId)> = Vec::new();
+            for (i, &(time, id)) in all.iter().enumerate() {
+                let displaced_by = match rule.mode {
+                    Mode::Throttle => kept.iter().find(|k| time - k.0 <= within),
+                    Mode::Gap if i > 0 && time - all[i - 1].0 <= within => kept.last(),
+                    Mode::Gap => None,
+                    Mode::GapLast => all.get(i + 1).filter(|next| next.0 - time <= within),
+                    Mode::Tumbling => all[..i]
+                        .iter()
+                        .find(|first| first.0.div_euclid(within) == time.div_euclid(within)),
+                };
+                match displaced_by {
+                    Some(&(_, by)) => {
+                        dropped.insert((time, id), (by, index as u64));
+                    }
+                    None => kept.push((time, id)),
+                }
+            }
+        }
+    }
+    dropped
+}
+
+/// The verdicts on events that are dealt to `parts` parts and several sorters each.
+fn decide(
+    events: &[Narrow],
+    rules: &[Rule],
+    unit: TimeUnit,
+    parts: u64,
+    memory: usize,
+) -> (Vec<DroppedRow>, Vec<u64>) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut rows: Vec<Vec<Vec<Sorter<4>>>> = Vec::new();
+    for index in 0..rules.len() {
+        let sorter = || Sorter::new(folder.path(), memory);
+        let mut dealt: Vec<Vec<Sorter<4>>> = (0..parts).map(|_| vec![sorter(), sorter()]).collect();
+        for (i, event) in events.iter().enumerate() {
+            if let Some(key) = event.keys[index] {
+                let row = [key, key ^ 77, sortable(event.time), event.id.0];
+                dealt[(key % parts) as usize][i % 2].push(row).unwrap();
+            }
+        }
+        rows.push(dealt);
+    }
+    let mut records: Vec<u64> = Vec::new();
+    for event in events {
+        let object = event.id.object() as usize;
+        records.resize(records.len().max(object + 1), 0);
+        records[object] = records[object].max(event.id.record().into());
+    }
+    let earlier = Dropped::new(&records);
+    let mut verdicts = Verdicts::decide(
+        rules,
+        rows,
+        &earlier,
+        slicing(),
+        unit,
+        folder.path(),
+        memory,
+    )
+    .unwrap();
+    let mut dropped = Vec::new();
+    while let Some(row) = verdicts.dropped.pop().unwrap() {
+        dropped.push(row);
+    }
+    (dropped, verdicts.by_rule)
+}
+
+fn events(random: &mut ChaCha8Rng, count: usize, rules: usize, per_ms: i64) -> Vec<Narrow> {
+    let span = *[2_000, 100_000, 200_000_000]
+        .get(random.random_range(0..3))
+        .unwrap();
+    let keys = random.random_range(1..=1 + count as u64 / 10);
+    let mut records = [0; 5];
+    let mut events: Vec<Narrow> = (0..count)
+        .map(|_| {
+            let object = random.random_range(0..5);
+            records[object] += 1;
+            Narrow {
+                // Before and after 1970, and off the millisecond where the unit is finer.
+                time: random.random_range(-span..span) * per_ms + random.random_range(0..per_ms),
+                id: EventId::new(object as u32, records[object]),
+                keys: (0..rules)
+                    .map(|_| {
+                        let key = random.random_range(0..keys);
+                        (!random.random_bool(0.1)).then_some(key)
+                    })
+                    .collect(),
+            }
+        })
+        .collect();
+    // Ties in time and edges of windows.
+    for i in 1..count {
+        if random.random_bool(0.3) {
+            let step = [0, 1_000, 30_000][random.random_range(0..3)] * per_ms;
+            events[i].time = events[i - 1].time + step + random.random_range(-1..=1);
+            events[i].keys = events[i - 1].keys.clone();
+        }
+    }
+    events.shuffle(random);
+    events
+}
+
+#[test]
+fn verdicts_are_what_the_oracle_says() {
+    for seed in 0..60 {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let (unit, per_ms) = match random.random_bool(0.5) {
+            true => (TimeUnit::Ms, 1),
+            false => (TimeUnit::Us, 1_000),
+        };
+        let rules: Vec<Rule> = (0..random.random_range(1..=4))
+            .map(|_| {
+                let mode = MODES[random.random_range(0..4)];
+                let least = usize::from(mode == Mode::Tumbling);
+                let within = [0, 1, 1_000, 30_000, 90_000_000][random.random_range(least..5)];
+                rule(mode, within)
+            })
+            .collect();
+        // Sorters hold 1,024 rows at the least: the larger cases spill.
+        let count = if seed % 6 == 0 {
+            8_000
+        } else {
+            random.random_range(0..900)
+        };
+        let events = events(&mut random, count, rules.len(), per_ms);
+        let expected = oracle(&events, &rules, per_ms);
+
+        for (parts, memory) in [(1, usize::MAX), (3, 0)] {
+            let (dropped, by_rule) = decide(&events, &rules, unit, parts, memory);
+            assert!(
+                dropped.is_sorted(),
+                "seed {seed}: not in the order of events"
+            );
+            let mut places = Places::new(slicing(), unit);
+            let found: BTreeMap<_, _> = dropped
+                .iter()
+                .map(|[place, bits, id, kept, rule]| {
+                    let time = from_sortable(*bits);
+                    assert_eq!(*place, places.of(time), "seed {seed}");
+                    ((time, EventId(*id)), (EventId(*kept), *rule))
+                })
+                .collect();
+            assert_eq!(found.len(), dropped.len(), "seed {seed}: dropped twice");
+            assert_eq!(found, expected, "seed {seed}, {parts} parts");
+            let counted: Vec<u64> = (0..rules.len() as u64)
+                .map(|index| expected.values().filter(|(_, rule)| *rule == index).count() as u64)
+                .collect();
+            assert_eq!(by_rule, counted, "seed {seed}");
+        }
+    }
+}
+
+/// The time line of the module's own picture, in seconds.
+#[test]
+fn the_worked_example() {
+    for (mode, kept) in [
+        (Mode::Throttle, &[0, 45, 101][..]),
+        (Mode::Gap, &[0, 101]),
+        (Mode::GapLast, &[70, 101]),
+        (Mode::Tumbling, &[0, 45, 70, 101]),
+    ] {
+        let times = [0, 20, 45, 70, 101];
+        let events: Vec<Narrow> = (1..)
+            .zip(times)
+            .map(|(record, time)| Narrow {
+                time: time * 1_000,
+                id: EventId::new(0, record),
+                keys: vec![Some(1)],
+            })
+            .collect();
+        let (dropped, _) = decide(&events, &[rule(mode, 30_000)], TimeUnit::Ms, 1, 0);
+        let dropped: Vec<i64> = dropped
+            .iter()
+            .map(|row| from_sortable(row[1]) / 1_000)
+            .collect();
+        let left: Vec<i64> = times.into_iter().filter(|t| !dropped.contains(t)).collect();
+        assert_eq!(left, kept, "{mode:?}");
+    }
+}
+
+/// A difference that equals the window is within it, in every mode with a distance.
+#[test]
+fn windows_are_inclusive() {
+    for mode in [Mode::Throttle, Mode::Gap, Mode::GapLast] {
+        for (apart, duplicates) in [(0, 1), (30_000, 1), (30_001, 0)] {
+            let events = [1, 2].map(|record| Narrow {
+                time: i64::from(record - 1) * apart,
+                id: EventId::new(0, record),
+                keys: vec![Some(1)],
+            });
+            let (dropped, _) = decide(&events, &[rule(mode, 30_000)], TimeUnit::Ms, 1, 0);
+            assert_eq!(dropped.len(), duplicates, "{mode:?} {apart}");
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Collecting, spilling and merging keep every row once, in its table, its file and its order.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::*;
+use crate::config::Compression;
+use crate::dedup::{EventId, Sorted, Sorter, sortable};
+use crate::event::Place;
+
+const OBJECTS: [&str; 3] = ["a/0", "a/1", "b/2"];
+const RULES: [&str; 2] = ["redelivery", "double_click"];
+
+/// `[place, sortable time, id]`
+type Key = [u64; 3];
+/// Id of the event that displaced a row, and the rule's index.
+type Displaced = (u64, u64);
+
+fn own_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("raw_record", DataType::Int64, false),
+        Field::new("name", DataType::Utf8, true),
+    ]))
+}
+
+fn table(extra: &[(&str, DataType)]) -> SchemaRef {
+    let mut fields = vec![Field::new("raw_object", DataType::Utf8, false)];
+    fields.extend(own_schema().fields().iter().map(|f| f.as_ref().clone()));
+    for (name, kind) in extra {
+        fields.push(Field::new(*name, kind.clone(), false));
+    }
+    Arc::new(Schema::new(fields))
+}
+
+fn tables() -> Tables {
+    let displaced = [
+        (RULE, DataType::Utf8),
+        (KEPT_OBJECT, DataType::Utf8),
+        (KEPT_RECORD, DataType::Int64),
+    ];
+    Tables {
+        kept: ("events".to_owned(), table(&[])),
+        duplicates: Some(("events_duplicates".to_owned(), table(&displaced))),
+        objects: Arc::new(
+            OBJECTS
+                .iter()
+                .map(|name| Some(*name))
+                .collect::<StringArray>(),
+        ),
+        rules: Arc::new(
+            RULES
+                .iter()
+                .map(|name| Some(*name))
+                .collect::<StringArray>(),
+        ),
+        timed: true,
+        settings: FileSettings {
+            compression: Compression::Snappy,
+            bloom_filters: Vec::new(),
+            plain: Vec::new(),
+            commit: 7,
+            memory: 1 << 20,
+        },
+    }
+}
+
+fn name(key: &Key) -> Option<String> {
+    (!key[2].is_multiple_of(11)).then(|| format!("row {} {}", key[1] % 1_000, key[2]))
+}
+
+fn batch(keys: &[Key]) -> Keyed {
+    let records = keys.iter().map(|key| i64::from(EventId(key[2]).record()));
+    let records = Int64Array::from_iter_values(records);
+    let names: StringArray = keys.iter().map(name).collect();
+    Keyed {
+        batch: RecordBatch::try_new(own_schema(), vec![Arc::new(records), Arc::new(names)])
+            .unwrap(),
+        keys: keys.to_vec(),
+    }
+}
+
+/// The rows of a file as text, in order: object, record, name, and what displaced it.
+fn read(file: &Finished) -> Vec<Vec<String>> {
+    let opened = std::fs::File::open(&file.path).unwrap();
+    let reader = ParquetRecordBatchReaderBuilder::try_new(opened).unwrap();
+    let mut rows = Vec::new();
+    for batch in reader.build().unwrap() {
+        let batch = batch.unwrap();
+        for i in 0..batch.num_rows() {
+            let cell = |column: &Arc<dyn Array>| match column.data_type() {
+                DataType::Int64 => column.as_primitive::<Int64Type>().value(i).to_string(),
+                _ if column.is_null(i) => "NULL".to_owned(),
+                _ => column.as_string::<i32>().value(i).to_owned(),
+            };
+            rows.push(batch.columns().iter().map(cell).collect());
+        }
+    }
+    rows
+}
+
+fn row(key: &Key, displaced: Option<&Displaced>) -> Vec<String> {
+    let named = |id: EventId| {
+        let object = OBJECTS[id.object() as usize].to_owned();
+        (object, id.record().to_string())
+    };
+    let (object, record) = named(EventId(key[2]));
+    let mut row = vec![object, record, name(key).unwrap_or("NULL".to_owned())];
+    if let Some((by, rule)) = displaced {
+        let (object, record) = named(EventId(*by));
+        row.extend([RULES[*rule as usize].to_owned(), object, record]);
+    }
+    row
+}
+
+#[test]
+fn every_row_once_and_in_order() {
+    for seed in 0..12 {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let count = [0, 1, 300, 9_000, 30_000][random.random_range(0..5)];
+        let places: Vec<u64> = (1..=random.random_range(1..6))
+            .map(|day| {
+                Place {
+                    date: chrono::NaiveDate::from_ymd_opt(2019, 4, day).unwrap(),
+                    hour: None,
+                    slice: day % 2,
+                }
+                .sortable()
+            })
+            .collect();
+        let mut keys: Vec<Key> = (0..count)
+            .map(|i| {
+                let place = places[random.random_range(0..places.len())];
+                let time = random.random_range(-500..500);
+                [place, sortable(time), EventId::new(i % 3, i + 1).0]
+            })
+            .collect();
+        let spill = tempfile::tempdir().unwrap();
+        let mut verdicts = Sorter::<5>::new(spill.path(), 0);
+        let mut displaced: BTreeMap<Key, Displaced> = BTreeMap::new();
+        for key in &keys {
+            if random.random_bool(0.2) {
+                let by = keys[random.random_range(0..keys.len())][2];
+                let rule = random.random_range(0..2);
+                displaced.insert(*key, (by, rule));
+                verdicts.push([key[0], key[1], key[2], by, rule]).unwrap();
+            }
+        }
+
+        // Everything in memory, everything spilled, and some of both.
+        let mut collected = Collected::default();
+        let limits = [usize::MAX, 0, 200_000];
+        let mut collectors = limits.map(|limit| Collector::new(spill.path(), limit));
+        let mut rest = keys.as_slice();
+        while !rest.is_empty() {
+            let (part, after) = rest.split_at(random.random_range(1..=rest.len().min(2_000)));
+            let to = random.random_range(0..collectors.len());
+            collectors[to].push(batch(part)).unwrap();
+            rest = after;
+        }
+        collectors.shuffle(&mut random);
+        for collector in collectors {
+            collected.append(collector.finish().unwrap());
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let dropped = Sorted::merge(vec![verdicts]).unwrap();
+        let outputs = write(collected, Some(dropped), &tables(), folder.path()).unwrap();
+
+        keys.sort_unstable();
+        let mut expected: BTreeMap<(&str, u64), Vec<Key>> = BTreeMap::new();
+        for key in &keys {
+            let table = match displaced.contains_key(key) {
+                true => "events_duplicates",
+                false => "events",
+            };
+            expected.entry((table, key[0])).or_default().push(*key);
+        }
+        assert_eq!(outputs.files.len(), expected.len(), "seed {seed}");
+        for ((table, place), keys) in expected {
+            let place = Place::from_sortable(place);
+            let file = outputs.files.iter().find(|file| {
+                file.table == table
+                    && file.partition == place.partition()
+                    && file.name == crate::layout::file_name(place.slice)
+            });
+            let file = file.unwrap_or_else(|| panic!("seed {seed}: no file of {table} {place:?}"));
+            let rows: Vec<_> = keys
+                .iter()
+                .map(|key| row(key, displaced.get(key)))
+                .collect();
+            assert!(read(file) == rows, "seed {seed}: rows of {table} {place:?}");
+            assert_eq!(file.rows, rows.len() as u64, "seed {seed}");
+            let time = |key: Option<&Key>| crate::dedup::from_sortable(key.unwrap()[1]);
+            assert_eq!(file.times, Some((time(keys.first()), time(keys.last()))));
+            assert_eq!(file.bytes, std::fs::metadata(&file.path).unwrap().len());
+        }
+    }
+}
+
+#[test]
+fn a_verdict_without_its_row_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = Place {
+        date: chrono::NaiveDate::from_ymd_opt(2019, 4, 1).unwrap(),
+        hour: None,
+        slice: 0,
+    }
+    .sortable();
+    let mut collector = Collector::new(folder.path(), usize::MAX);
+    collector
+        .push(batch(&[[place, sortable(5), EventId::new(0, 1).0]]))
+        .unwrap();
+    let mut verdicts = Sorter::<5>::new(folder.path(), 0);
+    // Same place and id, another time.
+    let row = [place, sortable(6), EventId::new(0, 1).0, 2, 0];
+    verdicts.push(row).unwrap();
+    let dropped = Sorted::merge(vec![verdicts]).unwrap();
+    let collected = collector.finish().unwrap();
+    assert!(write(collected, Some(dropped), &tables(), folder.path()).is_err());
+}
