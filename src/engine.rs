@@ -13,7 +13,7 @@
 mod expressions;
 
 pub(crate) use expressions::nearest;
-pub use expressions::{Evaluated, ExpressionError, RuleExpressions};
+pub use expressions::{ExpressionError, RuleExpressions};
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};

@@ -96,9 +96,6 @@ pub fn plan(
     references: &BTreeMap<String, String>,
 ) -> RunPlan {
     let mut moved: BTreeSet<String> = BTreeSet::new();
-    if let Some(commit) = &state.unpublished {
-        moved.extend(commit.files.iter().map(|file| file.table.clone()));
-    }
     let sources: Vec<SourcePlan> = listed
         .iter()
         .map(|listed| {

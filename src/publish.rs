@@ -40,7 +40,7 @@ pub use collect::{Collected, Collector, Keyed};
 pub use merge::{Finished, KEPT_OBJECT, KEPT_RECORD, RULE, Tables, write};
 pub use ordered::{Ordered, OrderedError};
 pub use parquet::{FileSettings, ParquetFile};
-pub use stage::{PublishError, publish, stage, sweep};
+pub use stage::{PublishError, check, publish, stage, sweep};
 
 /// A data file that cannot be written.
 #[derive(Debug, thiserror::Error)]

@@ -271,13 +271,15 @@ impl Failure {
                 LedgerError::Damaged { .. } | LedgerError::Format { .. } | LedgerError::Gap { .. },
             )
             | RunError::Publish(PublishError::Foreign { .. }) => Exit::Damaged,
-            RunError::Discover(_)
-            | RunError::Key(_)
+            RunError::Publish(PublishError::TooLarge { .. })
+            | RunError::Discover(_)
+            | RunError::Key { .. }
             | RunError::Mart(_)
             | RunError::Config(_)
             | RunError::Reference(_)
             | RunError::NoReference { .. } => Exit::Usage,
-            RunError::TooManyRejects { .. }
+            RunError::Rule { .. }
+            | RunError::TooManyRejects { .. }
             | RunError::Changed { .. }
             | RunError::Vanished { .. } => Exit::Refused,
             RunError::Write(_)

@@ -1,9 +1,9 @@
 //! In which order things happen: the one place where the order of effects is written.
 //!
 //! ```text
-//! lock ─▶ open the log ─▶ roll forward what is committed ─▶ list raw ─▶ plan
-//!   ─▶ absorb every source into local files ─▶ P2 ─▶ stage ─▶ COMMIT n ─▶ publish ─▶ mark
-//!   ─▶ marts from the published tables      ─▶ stage ─▶ COMMIT n+1 ─▶ publish ─▶ mark ─▶ sweep
+//! lock ─▶ open the log ─▶ roll forward what is committed ─▶ check, list raw ─▶ plan
+//!   ─▶ absorb every source into local files ─▶ P2 ─▶ stage ─▶ check ─▶ COMMIT n ─▶ publish ─▶ mark
+//!   ─▶ marts from the published tables      ─▶ stage ─▶ check ─▶ COMMIT n+1 ─▶ publish ─▶ mark ─▶ sweep
 //! ```
 //!
 //! Everything before a COMMIT can be lost without a trace; everything after it is finished by this
@@ -16,7 +16,7 @@ mod verify;
 
 pub use verify::{Damage, Verified, verify};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -35,7 +35,7 @@ use crate::publish::{self, FileSettings, Finished, ParquetFile, PublishError, Wr
 use crate::raw::DiscoverError;
 use crate::report::{Event, Report};
 use crate::store::{Store, StoreError};
-use look::Looked;
+use look::{Checked, Looked};
 
 /// Below this many new records a share of rejects says nothing.
 const FEW_RECORDS: u64 = 1_000;
@@ -68,8 +68,17 @@ pub enum RunError {
     Publish(#[from] PublishError),
     #[error(transparent)]
     Discover(#[from] DiscoverError),
-    #[error(transparent)]
-    Key(#[from] KeyError),
+    #[error("sources.{name}.dedup: {error}")]
+    Key { name: String, error: Box<KeyError> },
+    #[error(
+        "sources.{name}.dedup: {error}, in raw object {object}; write the rule so that every event \
+         has a value, for example with `when` or `nullif`"
+    )]
+    Rule {
+        name: String,
+        object: String,
+        error: Box<KeyError>,
+    },
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
@@ -107,7 +116,7 @@ pub enum RunError {
     },
     #[error(
         "{name}: {count} raw objects that were absorbed are gone, first {first}; building the \
-         tables anew would lose their events: restore them"
+         tables anew would lose their events: restore them, or correct sources.{name}.raw"
     )]
     Vanished {
         name: String,
@@ -188,10 +197,11 @@ pub enum MartOutcome {
 /// # Errors
 /// What keeps a run from starting.
 pub async fn plan(job: &Job, options: &Options) -> Result<RunPlan, RunError> {
+    let checked = Checked::check(job, options)?;
     let lake = look::open_lake(job).await?;
     let state = State::open(&lake).await?;
     let spill = spill_folder()?;
-    Ok(Looked::look(job, options, &state, spill.path()).await?.plan)
+    Ok(Looked::look(job, checked, &state, spill.path()).await?.plan)
 }
 
 /// Absorbs what is new and builds the marts that it changes.
@@ -199,6 +209,7 @@ pub async fn plan(job: &Job, options: &Options) -> Result<RunPlan, RunError> {
 /// # Errors
 /// Every reason why nothing, or nothing more, was published.
 pub async fn run(job: &Job, options: &Options, context: &Context) -> Result<RunSummary, RunError> {
+    let checked = Checked::check(job, options)?;
     let lake = look::open_lake(job).await?;
     let Some(_lock) = lake.lock(layout::LOCK)? else {
         return Err(RunError::Locked {
@@ -206,23 +217,24 @@ pub async fn run(job: &Job, options: &Options, context: &Context) -> Result<RunS
         });
     };
     let mut state = State::open(&lake).await?;
-    let spill = spill_folder()?;
-    let looked = Looked::look(job, options, &state, spill.path()).await?;
-    let plan = &looked.plan;
-    if let Some(commit) = state.unpublished.clone() {
-        finish(&lake, &commit, &mut state, context).await?;
+    let rolled_forward = state.unpublished.clone();
+    if let Some(commit) = &rolled_forward {
+        finish(job, &lake, commit, &mut state, context).await?;
         context.report.event(Event::RolledForward {
             commit: commit.number,
         });
     }
-    refuse(plan)?;
+    let spill = spill_folder()?;
+    let mut looked = Looked::look(job, checked, &state, spill.path()).await?;
+    looked.plan.roll_forward = rolled_forward.map(|commit| commit.number);
+    refuse(&looked.plan)?;
     let mut totals = Totals::default();
     let absorbed = absorb_sources(job, &looked, &state, context, spill.path(), &mut totals).await?;
     if let Some((delta, files)) = absorbed {
         let mut commit = new_commit(&state, context);
         commit.sources = delta.sources;
         commit.columns = delta.columns;
-        commit_files(&lake, commit, files, &mut state, context, &mut totals).await?;
+        commit_files(job, &lake, commit, files, &mut state, context, &mut totals).await?;
     }
     let marts = marts::build(
         job,
@@ -277,7 +289,7 @@ fn summary(
 
 fn source_summary(plan: &SourcePlan, state: &State, totals: &Totals) -> SourceSummary {
     let known = state.sources.get(&plan.source).cloned().unwrap_or_default();
-    let partitions: std::collections::BTreeSet<String> = state
+    let partitions: BTreeSet<String> = state
         .table(&plan.source)
         .filter(|file| file.entry.rows > 0)
         .map(|file| layout::partition_folder(&file.entry.partition))
@@ -329,8 +341,10 @@ fn refuse(plan: &RunPlan) -> Result<(), RunError> {
                 first,
             });
         }
-        // Objects that are gone do no harm while nothing has to be read again.
-        if let (true, Some(first)) = (source.why.is_some(), first(&source.vanished)) {
+        // Objects that are gone do no harm while nothing has to be read again; a prefix that lists
+        // nothing any more is more likely a wrong one.
+        let refused = source.why.is_some() || source.objects == 0;
+        if let (true, Some(first)) = (refused, first(&source.vanished)) {
             return Err(RunError::Vanished {
                 name,
                 count: source.vanished.len(),
@@ -423,15 +437,19 @@ fn emptied(
     settings: &FileSettings,
     folder: &Path,
 ) -> Result<Vec<Finished>, WriteError> {
+    let written: BTreeSet<(&str, &layout::Partition, &str)> = written
+        .iter()
+        .map(|file| (file.table.as_str(), &file.partition, file.name.as_str()))
+        .collect();
     let mut files = Vec::new();
     for table in tables {
         for old in state.table(&table.name) {
-            let still = written.iter().any(|file| {
-                file.table == table.name
-                    && file.partition == old.entry.partition
-                    && file.name == old.entry.name
-            });
-            if still {
+            let slice = (
+                table.name.as_str(),
+                &old.entry.partition,
+                old.entry.name.as_str(),
+            );
+            if old.entry.rows == 0 || written.contains(&slice) {
                 continue;
             }
             let path = folder.join(format!("{}-emptied-{}.parquet", table.name, files.len()));
@@ -498,6 +516,7 @@ fn new_commit(state: &State, context: &Context) -> Commit {
 
 /// Stage → commit → publish → mark.
 async fn commit_files(
+    job: &Job,
     lake: &Store,
     mut commit: Commit,
     files: Vec<Finished>,
@@ -508,25 +527,39 @@ async fn commit_files(
     context.report.event(Event::Staging { files: files.len() });
     commit
         .files
-        .extend(publish::stage(lake, commit.number, &commit.run, files).await?);
+        .extend(publish::stage(lake, commit.number, &commit.run, files, in_flight(job)).await?);
     totals.files += commit.files.len() as u64;
     totals.bytes_written += commit.files.iter().map(|file| file.bytes).sum::<u64>();
+    publish::check(lake, &commit, state).await?;
     ledger::commit(lake, &commit).await?;
     context.report.event(Event::Committed {
         commit: commit.number,
     });
     state.apply(&commit);
-    finish(lake, &commit, state, context).await
+    finish(job, lake, &commit, state, context).await
 }
 
 /// Publishes a commit and marks it. `state` has the commit applied.
 async fn finish(
+    job: &Job,
     lake: &Store,
     commit: &Commit,
     state: &mut State,
     context: &Context,
 ) -> Result<(), RunError> {
-    let marker = publish::publish(lake, commit, state).await?;
+    let marker = match publish::publish(lake, commit, state, in_flight(job)).await {
+        Err(PublishError::Foreign { url }) => {
+            // Whoever found this commit unpublished may have finished it, and gone on from there.
+            let now = State::open(lake).await?;
+            let done = now.last > commit.number || now.unpublished.is_none();
+            return Err(match done {
+                true => PublishError::Overtaken { url },
+                false => PublishError::Foreign { url },
+            }
+            .into());
+        }
+        marker => marker?,
+    };
     ledger::mark_published(lake, &marker).await?;
     state.mark(&marker);
     let files = marker.files.len();
@@ -535,6 +568,11 @@ async fn finish(
         files,
     });
     Ok(())
+}
+
+/// Bytes of data files that may be on their way at once.
+pub(crate) fn in_flight(job: &Job) -> u64 {
+    job.memory / 2
 }
 
 /// A folder for spilled data, gone when the run ends.

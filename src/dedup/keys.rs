@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, RecordBatch};
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::Schema;
 use arrow::row::{RowConverter, Rows as KeyRows, SortField};
 use chrono::NaiveDate;
@@ -101,25 +102,29 @@ impl Keys {
         out: &mut [Vec<Vec<[u64; 4]>>],
     ) -> Result<(), KeyError> {
         for (rule, out) in self.rules.iter_mut().zip(out) {
-            let evaluated = rule.expressions.evaluate(batch)?;
             let at = |source| KeyError::Key {
                 rule: rule.name.clone(),
                 source,
             };
+            let admitted = rule.expressions.admitted(batch)?;
+            let picked = match &admitted {
+                Some(mask) => Some(filter_record_batch(batch, mask).map_err(at)?),
+                None => None,
+            };
+            let keys = rule.expressions.keys(picked.as_ref().unwrap_or(batch))?;
             rule.rows.clear();
-            rule.converter
-                .append(&mut rule.rows, &evaluated.keys)
-                .map_err(at)?;
+            rule.converter.append(&mut rule.rows, &keys).map_err(at)?;
             let bounded = rule.since != NaiveDate::MIN || rule.until != NaiveDate::MAX;
-            for (row, ((key, time), id)) in rule.rows.iter().zip(times).zip(ids).enumerate() {
-                let applies = evaluated
-                    .when
-                    .as_ref()
-                    .is_none_or(|when| when.is_valid(row) && when.value(row));
+            let rows = (0..batch.num_rows())
+                .filter(|row| admitted.as_ref().is_none_or(|mask| mask.value(*row)));
+            for (i, (key, row)) in rule.rows.iter().zip(rows).enumerate() {
                 // A null in any part says that the event has no such key.
-                if !applies || evaluated.keys.iter().any(|part| part.is_null(row)) {
+                if keys.iter().any(|part| part.is_null(i)) {
                     continue;
                 }
+                let (Some(time), Some(id)) = (times.get(row), ids.get(row)) else {
+                    continue;
+                };
                 if bounded {
                     let date = self.places.place(super::from_sortable(*time)).date;
                     if date < rule.since || date > rule.until {

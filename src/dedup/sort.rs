@@ -7,8 +7,11 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
-/// Bytes of the reading buffer of one spilled run.
-const READ_AHEAD: usize = 256 << 10;
+/// Bytes of the buffer of one spilled run.
+const BUFFER: usize = 128 << 10;
+/// Runs of one sorter; more are merged into one, so that neither open files nor buffers grow with
+/// the input.
+const RUNS: usize = 8;
 
 /// Rows of `N` integers, sorted by all of them in order.
 pub type Rows<const N: usize> = Vec<[u64; N]>;
@@ -20,8 +23,6 @@ pub struct Sorter<const N: usize> {
     limit: usize,
     buffer: Rows<N>,
     runs: Vec<File>,
-    /// Rows in `runs`.
-    spilled: u64,
 }
 
 impl<const N: usize> Sorter<N> {
@@ -32,7 +33,6 @@ impl<const N: usize> Sorter<N> {
             limit: (memory / (8 * N)).max(1024),
             buffer: Vec::new(),
             runs: Vec::new(),
-            spilled: 0,
         }
     }
 
@@ -58,32 +58,53 @@ impl<const N: usize> Sorter<N> {
         Ok(())
     }
 
-    /// Rows taken so far.
-    pub fn len(&self) -> u64 {
-        self.spilled + self.buffer.len() as u64
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     fn spill(&mut self) -> io::Result<()> {
         if self.buffer.is_empty() {
             return Ok(());
         }
         self.buffer.sort_unstable();
-        let mut file = BufWriter::with_capacity(READ_AHEAD, tempfile::tempfile_in(&self.folder)?);
+        let mut run = RunWriter::create(&self.folder)?;
         for row in &self.buffer {
-            for word in row {
-                file.write_all(&word.to_le_bytes())?;
-            }
+            run.write(row)?;
         }
-        let mut file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
-        file.rewind()?;
-        self.runs.push(file);
-        self.spilled += self.buffer.len() as u64;
+        self.runs.push(run.finish()?);
+        if self.runs.len() >= RUNS {
+            let runs = std::mem::take(&mut self.runs);
+            let mut merged = RunWriter::create(&self.folder)?;
+            let mut rows = Sorted::<N>::new(runs.into_iter().map(Run::spilled).collect())?;
+            while let Some(row) = rows.pop()? {
+                merged.write(&row)?;
+            }
+            self.runs.push(merged.finish()?);
+        }
         self.buffer.clear();
         Ok(())
+    }
+}
+
+/// A run being spilled into an unnamed file.
+struct RunWriter {
+    file: BufWriter<File>,
+}
+
+impl RunWriter {
+    fn create(folder: &Path) -> io::Result<Self> {
+        let file = BufWriter::with_capacity(BUFFER, tempfile::tempfile_in(folder)?);
+        Ok(Self { file })
+    }
+
+    fn write<const N: usize>(&mut self, row: &[u64; N]) -> io::Result<()> {
+        row.iter()
+            .try_for_each(|word| self.file.write_all(&word.to_le_bytes()))
+    }
+
+    fn finish(self) -> io::Result<File> {
+        let mut file = self
+            .file
+            .into_inner()
+            .map_err(io::IntoInnerError::into_error)?;
+        file.rewind()?;
+        Ok(file)
     }
 }
 
@@ -102,6 +123,10 @@ enum Run<const N: usize> {
 }
 
 impl<const N: usize> Run<N> {
+    fn spilled(file: File) -> Self {
+        Self::Spilled(BufReader::with_capacity(BUFFER, file))
+    }
+
     fn next(&mut self) -> io::Result<Option<[u64; N]>> {
         match self {
             Self::Memory(rows) => Ok(rows.next()),
@@ -133,13 +158,12 @@ impl<const N: usize> Sorted<N> {
         for mut sorter in sorters {
             sorter.buffer.sort_unstable();
             runs.push(Run::Memory(sorter.buffer.into_iter()));
-            runs.extend(
-                sorter
-                    .runs
-                    .into_iter()
-                    .map(|run| Run::Spilled(BufReader::with_capacity(READ_AHEAD, run))),
-            );
+            runs.extend(sorter.runs.into_iter().map(Run::spilled));
         }
+        Self::new(runs)
+    }
+
+    fn new(mut runs: Vec<Run<N>>) -> io::Result<Self> {
         let mut heads = BinaryHeap::with_capacity(runs.len());
         for (i, run) in runs.iter_mut().enumerate() {
             if let Some(row) = run.next()? {
@@ -198,7 +222,6 @@ mod tests {
                     a.push(*row).unwrap()
                 }
             }
-            assert_eq!(a.len() + b.len(), count);
             let mut sorted = Sorted::merge(vec![a, b]).unwrap();
             rows.sort_unstable();
             for row in rows {

@@ -30,15 +30,6 @@ struct Compiled {
     kind: DataType,
 }
 
-/// What the expressions of a rule yield over one batch; every array has the batch's rows.
-#[derive(Debug, Clone)]
-pub struct Evaluated {
-    /// One array per part of the key, nulls kept.
-    pub keys: Vec<ArrayRef>,
-    /// The rows that `when` admits, without nulls; `None` when the rule has no `when`.
-    pub when: Option<BooleanArray>,
-}
-
 /// An expression that cannot be used, by rule and text.
 #[derive(Debug, thiserror::Error)]
 #[error("rule `{rule}`: {part} `{text}`: {message}")]
@@ -119,43 +110,55 @@ impl RuleExpressions {
         self.key.iter().map(|part| part.kind.clone()).collect()
     }
 
-    /// Evaluates key and predicate over `batch`, which has the schema compiled against.
+    /// The rows of `batch`, which has the schema compiled against, that `when` admits; `None` when
+    /// the rule has no `when`. NULL counts as false.
     ///
     /// # Errors
     /// A value that the expression fails on, such as a cast of text that is no number.
-    pub fn evaluate(&self, batch: &RecordBatch) -> Result<Evaluated, ExpressionError> {
-        let rows = batch.num_rows();
-        let run = |part, compiled: &Compiled| {
-            compiled
-                .expression
-                .evaluate(batch)
-                .and_then(|value| value.into_array(rows))
-                .map_err(|error| ExpressionError {
-                    rule: self.rule.clone(),
-                    part,
-                    text: compiled.text.clone(),
-                    message: error.strip_backtrace(),
-                })
+    pub fn admitted(&self, batch: &RecordBatch) -> Result<Option<BooleanArray>, ExpressionError> {
+        let Some(when) = &self.when else {
+            return Ok(None);
         };
-        let keys = self
-            .key
+        let value = self.run("when", when, batch)?;
+        Ok(Some(match value.as_boolean_opt() {
+            Some(mask) if mask.null_count() > 0 => prep_null_mask_filter(mask),
+            Some(mask) => mask.clone(),
+            // The literal NULL.
+            None => BooleanArray::new(
+                arrow::buffer::BooleanBuffer::new_unset(batch.num_rows()),
+                None,
+            ),
+        }))
+    }
+
+    /// One array per part of the key, nulls kept. `batch` holds admitted rows only, so that `when`
+    /// may guard a key that fails on other rows.
+    ///
+    /// # Errors
+    /// See [`Self::admitted`].
+    pub fn keys(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>, ExpressionError> {
+        self.key
             .iter()
-            .map(|part| run("key", part))
-            .collect::<Result<Vec<_>, _>>()?;
-        let when = match &self.when {
-            None => None,
-            Some(part) => {
-                let value = run("when", part)?;
-                Some(match value.as_boolean_opt() {
-                    // NULL counts as false.
-                    Some(mask) if mask.null_count() > 0 => prep_null_mask_filter(mask),
-                    Some(mask) => mask.clone(),
-                    // The literal NULL.
-                    None => BooleanArray::new(arrow::buffer::BooleanBuffer::new_unset(rows), None),
-                })
-            }
-        };
-        Ok(Evaluated { keys, when })
+            .map(|part| self.run("key", part, batch))
+            .collect()
+    }
+
+    fn run(
+        &self,
+        part: &'static str,
+        compiled: &Compiled,
+        batch: &RecordBatch,
+    ) -> Result<ArrayRef, ExpressionError> {
+        compiled
+            .expression
+            .evaluate(batch)
+            .and_then(|value| value.into_array(batch.num_rows()))
+            .map_err(|error| ExpressionError {
+                rule: self.rule.clone(),
+                part,
+                text: compiled.text.clone(),
+                message: error.strip_backtrace(),
+            })
     }
 }
 
@@ -319,10 +322,10 @@ mod tests {
     fn a_key_keeps_its_nulls_and_a_predicate_does_not() {
         let rule = compile("coalesce(login, host)", Some("amount > 0")).unwrap();
         assert_eq!(rule.key_types(), [DataType::Utf8]);
-        let found = rule.evaluate(&batch()).unwrap();
-        let key: Vec<_> = found.keys[0].as_string::<i32>().iter().collect();
+        let keys = rule.keys(&batch()).unwrap();
+        let key: Vec<_> = keys[0].as_string::<i32>().iter().collect();
         assert_eq!(key, [Some("a"), Some("h2"), None]);
-        let when = found.when.unwrap();
+        let when = rule.admitted(&batch()).unwrap().unwrap();
         assert_eq!(when.null_count(), 0);
         assert_eq!(
             when.values().iter().collect::<Vec<_>>(),
@@ -330,15 +333,14 @@ mod tests {
         );
         let never = compile("login", Some("NULL"))
             .unwrap()
-            .evaluate(&batch())
+            .admitted(&batch())
             .unwrap();
-        assert_eq!(never.when.unwrap().true_count(), 0);
+        assert_eq!(never.unwrap().true_count(), 0);
         assert!(
             compile("login", None)
                 .unwrap()
-                .evaluate(&batch())
+                .admitted(&batch())
                 .unwrap()
-                .when
                 .is_none()
         );
     }
@@ -356,10 +358,10 @@ mod tests {
         ] {
             let found = compile("login", Some(when))
                 .unwrap()
-                .evaluate(&batch())
+                .admitted(&batch())
                 .unwrap();
             assert_eq!(
-                found.when.unwrap().values().iter().collect::<Vec<_>>(),
+                found.unwrap().values().iter().collect::<Vec<_>>(),
                 kept,
                 "{when}"
             );
@@ -405,7 +407,7 @@ mod tests {
     #[test]
     fn a_value_that_an_expression_fails_on_is_an_error_of_its_rule() {
         let rule = compile("CAST(host AS BIGINT)", None).unwrap();
-        let error = rule.evaluate(&batch()).unwrap_err().to_string();
+        let error = rule.keys(&batch()).unwrap_err().to_string();
         assert!(
             error.contains("double_click") && error.contains("h1"),
             "{error}"

@@ -8,7 +8,7 @@
 //! A slice is counted from the first instant of its partition, so a day of 25 hours has one slice
 //! of `1d` more hours long, not a second file of one hour.
 
-use chrono::{DateTime, Datelike, Duration, NaiveDate, NaiveDateTime, TimeZone, Timelike};
+use chrono::{DateTime, Datelike, Duration, NaiveDate, NaiveDateTime, Offset, TimeZone, Timelike};
 use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
@@ -121,10 +121,22 @@ impl Slicing {
         } else {
             (ms - start_ms).max(0).div_euclid(self.slice_ms)
         };
-        // Offsets change on quarter hours everywhere since 1972; a quarter is a safe span.
+        // Clocks change on quarter hours nearly everywhere; where they did not (at one minute past
+        // midnight in St. John's until 2011) the times of that quarter are placed one by one.
         let quarter = HOUR_MS / 4;
         let from = ms.div_euclid(quarter) * quarter;
-        let (mut low, mut high) = (from.max(start_ms), from + quarter);
+        let offset = |ms: i64| {
+            let utc = DateTime::from_timestamp_millis(ms)
+                .unwrap_or_default()
+                .naive_utc();
+            self.timezone.0.offset_from_utc_datetime(&utc).fix()
+        };
+        let steady = offset(from) == offset(from + quarter - 1);
+        let (mut low, mut high) = if steady {
+            (from.max(start_ms), from + quarter)
+        } else {
+            (ms, ms + 1)
+        };
         if self.slice_ms < span {
             low = low.max(start_ms + slice * self.slice_ms);
             high = high.min(start_ms + (slice + 1) * self.slice_ms);
@@ -202,6 +214,18 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_change_at_one_minute_past_midnight_places_each_time_by_its_date() {
+        let place = |text| {
+            slicing("America/St_Johns", PartitionBy::Day, DAY_MS)
+                .place(at(text), TimeUnit::Ms)
+                .0
+        };
+        // 00:00:30 on the 7th, then back to 23:10 on the 6th.
+        assert_eq!(place("2010-11-07T02:30:30Z").date, date("2010-11-07"));
+        assert_eq!(place("2010-11-07T02:40:00Z").date, date("2010-11-06"));
+    }
+
+    #[test]
     fn every_time_of_the_span_shares_the_place() {
         for zone in [
             "UTC",
@@ -209,6 +233,7 @@ mod tests {
             "Asia/Kathmandu",
             "America/New_York",
             "Australia/Lord_Howe",
+            "America/St_Johns",
         ] {
             for (by, slice_ms) in [
                 (PartitionBy::Day, DAY_MS),
@@ -216,19 +241,25 @@ mod tests {
                 (PartitionBy::Hour, 600_000),
             ] {
                 let slicing = slicing(zone, by, slice_ms);
-                let mut t = at("2019-10-05T00:00:00Z");
-                while t < at("2019-10-07T00:00:00Z") {
-                    let (place, low, high) = slicing.place(t, TimeUnit::Ms);
-                    assert!(low <= t && t < high, "{zone}");
-                    assert_eq!(Place::from_sortable(place.sortable()), place);
-                    for other in [low, high - 1, (low + high) / 2] {
-                        assert_eq!(
-                            slicing.place(other, TimeUnit::Ms).0,
-                            place,
-                            "{zone} {other}"
-                        );
+                let nights = [
+                    ("2019-10-05T00:00:00Z", "2019-10-07T00:00:00Z"),
+                    ("2010-11-06T12:00:00Z", "2010-11-07T12:00:00Z"),
+                ];
+                for (from, to) in nights {
+                    let mut t = at(from);
+                    while t < at(to) {
+                        let (place, low, high) = slicing.place(t, TimeUnit::Ms);
+                        assert!(low <= t && t < high, "{zone}");
+                        assert_eq!(Place::from_sortable(place.sortable()), place);
+                        for other in [low, high - 1, (low + high) / 2] {
+                            assert_eq!(
+                                slicing.place(other, TimeUnit::Ms).0,
+                                place,
+                                "{zone} {other}"
+                            );
+                        }
+                        t += 421_337;
                     }
-                    t += 421_337;
                 }
                 let us = slicing.place(at("2019-10-05T00:00:00Z") * 1_000 + 7, TimeUnit::Us);
                 assert_eq!(

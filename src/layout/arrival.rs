@@ -19,6 +19,12 @@ pub struct Layout {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Item {
     Literal(u8),
+    /// A number of so many digits, or of up to so many.
+    Field(Field, usize, Digits),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Field {
     Year,
     Month,
     Day,
@@ -28,13 +34,21 @@ enum Item {
     Second,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Digits {
+    All,
+    /// `%-H`: without leading zeros.
+    Some,
+}
+
 /// A pattern that cannot say when an object arrived.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{0}")]
 pub struct LayoutError(String);
 
 impl Layout {
-    /// Compiles a pattern of `%Y %m %d %j %H %M %S %%` and literals.
+    /// Compiles a pattern of `%Y %m %d %j %H %M %S %%` and literals; `%-H` and the like read numbers
+    /// without leading zeros.
     ///
     /// # Errors
     /// A specifier that is not known, or a pattern without a full date.
@@ -46,25 +60,40 @@ impl Layout {
                 items.push(Item::Literal(b));
                 continue;
             }
-            items.push(match bytes.next() {
-                Some(b'Y') => Item::Year,
-                Some(b'm') => Item::Month,
-                Some(b'd') => Item::Day,
-                Some(b'j') => Item::DayOfYear,
-                Some(b'H') => Item::Hour,
-                Some(b'M') => Item::Minute,
-                Some(b'S') => Item::Second,
-                Some(b'%') => Item::Literal(b'%'),
+            let mut specifier = bytes.next();
+            let mut digits = Digits::All;
+            if specifier == Some(b'-') {
+                digits = Digits::Some;
+                specifier = bytes.next();
+            }
+            let (field, width) = match specifier {
+                Some(b'Y') => (Field::Year, 4),
+                Some(b'm') => (Field::Month, 2),
+                Some(b'd') => (Field::Day, 2),
+                Some(b'j') => (Field::DayOfYear, 3),
+                Some(b'H') => (Field::Hour, 2),
+                Some(b'M') => (Field::Minute, 2),
+                Some(b'S') => (Field::Second, 2),
+                Some(b'%') => {
+                    items.push(Item::Literal(b'%'));
+                    continue;
+                }
                 other => {
                     let other = other.map_or_else(String::new, |b| char::from(b).to_string());
                     return Err(LayoutError(format!(
-                        "`%{other}` in `{pattern}` is not known: use %Y %m %d (or %j) %H %M %S"
+                        "`%{other}` in `{pattern}` is not known: use %Y %m %d (or %j) %H %M %S, \
+                         with `-` for numbers without leading zeros, such as %-H"
                     )));
                 }
-            });
+            };
+            items.push(Item::Field(field, width, digits));
         }
-        let has = |item: &Item| items.contains(item);
-        if !has(&Item::Year) || !(has(&Item::DayOfYear) || (has(&Item::Month) && has(&Item::Day))) {
+        let has = |wanted: Field| {
+            items
+                .iter()
+                .any(|item| matches!(item, Item::Field(field, ..) if *field == wanted))
+        };
+        if !has(Field::Year) || !(has(Field::DayOfYear) || (has(Field::Month) && has(Field::Day))) {
             return Err(LayoutError(format!(
                 "`{pattern}` holds no full date: it needs %Y, and %m with %d, or %j"
             )));
@@ -89,35 +118,47 @@ impl Layout {
         let (mut hour, mut minute, mut second) = (0, 0, 0);
         let mut span = Duration::days(1);
         for item in &self.items {
-            let mut digits = |n: usize| -> Option<u32> {
-                let (head, tail) = key.split_at_checked(n)?;
-                key = tail;
-                head.iter().try_fold(0, |value, b| {
-                    b.is_ascii_digit().then(|| value * 10 + u32::from(b - b'0'))
-                })
-            };
-            match item {
+            let (field, value) = match item {
                 Item::Literal(b) => {
                     let (first, tail) = key.split_first()?;
                     if first != b {
                         return None;
                     }
                     key = tail;
+                    continue;
                 }
-                Item::Year => year = i32::try_from(digits(4)?).ok()?,
-                Item::Month => month = digits(2)?,
-                Item::Day => day = digits(2)?,
-                Item::DayOfYear => ordinal = Some(digits(3)?),
-                Item::Hour => {
-                    hour = digits(2)?;
+                Item::Field(field, width, digits) => {
+                    let found = key
+                        .iter()
+                        .take(*width)
+                        .take_while(|b| b.is_ascii_digit())
+                        .count();
+                    if found == 0 || (found < *width && *digits == Digits::All) {
+                        return None;
+                    }
+                    let (number, tail) = key.split_at_checked(found)?;
+                    key = tail;
+                    let value = number
+                        .iter()
+                        .fold(0, |value, b| value * 10 + u32::from(b - b'0'));
+                    (field, value)
+                }
+            };
+            match field {
+                Field::Year => year = i32::try_from(value).ok()?,
+                Field::Month => month = value,
+                Field::Day => day = value,
+                Field::DayOfYear => ordinal = Some(value),
+                Field::Hour => {
+                    hour = value;
                     span = span.min(Duration::hours(1));
                 }
-                Item::Minute => {
-                    minute = digits(2)?;
+                Field::Minute => {
+                    minute = value;
                     span = span.min(Duration::minutes(1));
                 }
-                Item::Second => {
-                    second = digits(2)?;
+                Field::Second => {
+                    second = value;
                     span = Duration::seconds(1);
                 }
             }
@@ -196,6 +237,18 @@ mod tests {
                 "UTC",
                 "x/20190401-2359.gz",
                 Some("2019-04-02T00:00:00+00:00"),
+            ),
+            (
+                "%Y-%m-%d-%-H",
+                "UTC",
+                "2015-01-01-9.json.gz",
+                Some("2015-01-01T10:00:00+00:00"),
+            ),
+            (
+                "%Y-%m-%d-%-H",
+                "UTC",
+                "2015-01-01-15.json.gz",
+                Some("2015-01-01T16:00:00+00:00"),
             ),
             ("%Y/%m/%d/%H/", "UTC", "2019/13/01/23/a.gz", None),
             ("%Y/%m/%d/%H/", "UTC", "readme.txt", None),

@@ -123,6 +123,12 @@ impl Balance {
         for (reason, count) in &other.rejects {
             *self.rejects.entry(*reason).or_default() += count;
         }
+        self.forget_zeros();
+    }
+
+    fn forget_zeros(&mut self) {
+        self.duplicates.retain(|_, count| *count != 0);
+        self.rejects.retain(|_, count| *count != 0);
     }
 
     /// The change from `earlier` to this.
@@ -137,8 +143,7 @@ impl Balance {
         for (reason, count) in &earlier.rejects {
             *change.rejects.entry(*reason).or_default() -= count;
         }
-        change.duplicates.retain(|_, count| *count != 0);
-        change.rejects.retain(|_, count| *count != 0);
+        change.forget_zeros();
         change
     }
 

@@ -21,7 +21,7 @@ pub(super) const BLOCK: usize = 512 << 10;
 const BLOCK_ROWS: usize = 8192;
 /// Runs of one collector; more are merged into one, so that neither open files nor the blocks held by
 /// the merge grow with the input.
-const RUNS: usize = 24;
+const RUNS: usize = 16;
 
 /// Three integers by which rows are ordered: place, sortable time, id.
 pub type Key = [u64; 3];
@@ -92,12 +92,21 @@ impl Collector {
         }
         let run = run.finish()?;
         self.runs.push(run);
-        if self.runs.len() >= RUNS { self.compact(&first.batch.schema()) } else { Ok(()) }
+        if self.runs.len() >= RUNS {
+            self.compact(&first.batch.schema())
+        } else {
+            Ok(())
+        }
     }
 
     /// Merges the runs into one.
     fn compact(&mut self, schema: &Schema) -> Result<(), WriteError> {
-        let mut runs = Runs::new(std::mem::take(&mut self.runs).into_iter().map(Run::blocks).collect())?;
+        let mut runs = Runs::new(
+            std::mem::take(&mut self.runs)
+                .into_iter()
+                .map(Run::blocks)
+                .collect(),
+        )?;
         let mut merged = RunWriter::create(&self.folder, schema)?;
         let (mut rows, mut keys, mut bytes) = (Vec::new(), Vec::new(), 0);
         while let Some(stretch) = runs.stretch() {
@@ -109,14 +118,20 @@ impl Collector {
             runs.advance(stretch)?;
             if rows.len() >= BLOCK_ROWS || bytes >= BLOCK || runs.is_crowded() {
                 let keys = std::mem::take(&mut keys);
-                merged.write(&Keyed { batch: runs.gather(&rows)?, keys })?;
+                merged.write(&Keyed {
+                    batch: runs.gather(&rows)?,
+                    keys,
+                })?;
                 rows.clear();
                 bytes = 0;
                 runs.release();
             }
         }
         if !rows.is_empty() {
-            merged.write(&Keyed { batch: runs.gather(&rows)?, keys })?;
+            merged.write(&Keyed {
+                batch: runs.gather(&rows)?,
+                keys,
+            })?;
         }
         self.runs.push(merged.finish()?);
         Ok(())
@@ -160,27 +175,45 @@ struct RunWriter {
 
 impl RunWriter {
     fn create(folder: &Path, schema: &Schema) -> Result<Self, WriteError> {
-        let at = |source| WriteError::Spill { folder: folder.display().to_string(), source };
+        let at = |source| WriteError::Spill {
+            folder: folder.display().to_string(),
+            source,
+        };
         let schema = keyed_schema(schema);
         let file = BufWriter::with_capacity(BLOCK, tempfile::tempfile_in(folder).map_err(at)?);
         let writer =
             StreamWriter::try_new(file, &schema).map_err(|error| at(io::Error::other(error)))?;
-        Ok(Self { folder: folder.to_owned(), schema, writer })
+        Ok(Self {
+            folder: folder.to_owned(),
+            schema,
+            writer,
+        })
     }
 
     fn at(&self, source: io::Error) -> WriteError {
-        WriteError::Spill { folder: self.folder.display().to_string(), source }
+        WriteError::Spill {
+            folder: self.folder.display().to_string(),
+            source,
+        }
     }
 
     fn write(&mut self, block: &Keyed) -> Result<(), WriteError> {
         let block = with_keys(block, &self.schema)?;
-        self.writer.write(&block).map_err(|error| self.at(io::Error::other(error)))
+        self.writer
+            .write(&block)
+            .map_err(|error| self.at(io::Error::other(error)))
     }
 
     fn finish(self) -> Result<Run, WriteError> {
         let folder = self.folder.display().to_string();
-        let at = |source| WriteError::Spill { folder: folder.clone(), source };
-        let file = self.writer.into_inner().map_err(|error| at(io::Error::other(error)))?;
+        let at = |source| WriteError::Spill {
+            folder: folder.clone(),
+            source,
+        };
+        let file = self
+            .writer
+            .into_inner()
+            .map_err(|error| at(io::Error::other(error)))?;
         let mut file = file.into_inner().map_err(|error| at(error.into_error()))?;
         file.rewind().map_err(at)?;
         Ok(Run::Spilled(file))
@@ -220,7 +253,11 @@ fn sorted_blocks(held: &[Keyed]) -> impl Iterator<Item = Result<Keyed, WriteErro
     let rows: usize = held.iter().map(|keyed| keyed.keys.len()).sum();
     let mut order: Vec<(Key, u32, u32)> = Vec::with_capacity(rows);
     for (batch, keyed) in (0u32..).zip(held) {
-        order.extend((0u32..).zip(&keyed.keys).map(|(row, key)| (*key, batch, row)));
+        order.extend(
+            (0u32..)
+                .zip(&keyed.keys)
+                .map(|(row, key)| (*key, batch, row)),
+        );
     }
     order.sort_unstable();
     let batches: Vec<&RecordBatch> = held.iter().map(|keyed| &keyed.batch).collect();
@@ -233,11 +270,15 @@ fn sorted_blocks(held: &[Keyed]) -> impl Iterator<Item = Result<Keyed, WriteErro
     let mut from = 0;
     std::iter::from_fn(move || {
         let mut bytes = 0;
-        let block = order.iter().skip(from).take(BLOCK_ROWS).take_while(|(_, batch, _)| {
-            let room = bytes < BLOCK;
-            bytes += widths.get(*batch as usize).copied().unwrap_or(0);
-            room
-        });
+        let block = order
+            .iter()
+            .skip(from)
+            .take(BLOCK_ROWS)
+            .take_while(|(_, batch, _)| {
+                let room = bytes < BLOCK;
+                bytes += widths.get(*batch as usize).copied().unwrap_or(0);
+                room
+            });
         picks.clear();
         let mut keys = Vec::new();
         for (key, batch, row) in block {
@@ -249,7 +290,11 @@ fn sorted_blocks(held: &[Keyed]) -> impl Iterator<Item = Result<Keyed, WriteErro
         }
         from += keys.len();
         let batch = interleave_record_batch(&batches, &picks);
-        Some(batch.map(|batch| Keyed { batch, keys }).map_err(WriteError::from))
+        Some(
+            batch
+                .map(|batch| Keyed { batch, keys })
+                .map_err(WriteError::from),
+        )
     })
 }
 

@@ -28,6 +28,18 @@ pub enum OrderedError {
     Rows(DataFusionError),
     #[error(transparent)]
     Write(#[from] WriteError),
+    #[error("a partition column has a value too long for the name of a folder: {0}…")]
+    LongValue(String),
+}
+
+/// Bytes of a folder's name that every file system takes.
+const FOLDER_BYTES: usize = 255;
+
+/// The beginning of the first folder of a partition that has too long a name.
+fn too_long(partition: &Partition) -> Option<String> {
+    let folder = layout::partition_folder(partition);
+    let long = folder.split('/').find(|part| part.len() > FOLDER_BYTES)?;
+    Some(long.chars().take(60).collect())
 }
 
 impl Ordered<'_> {
@@ -52,6 +64,9 @@ impl Ordered<'_> {
                 if open.as_ref().is_none_or(|(known, _)| *known != partition) {
                     if let Some((known, file)) = open.take() {
                         finished.push(self.close(known, file)?);
+                    }
+                    if let Some(folder) = too_long(&partition) {
+                        return Err(OrderedError::LongValue(folder));
                     }
                     open = Some((partition, self.create(finished.len())?));
                 }

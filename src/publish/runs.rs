@@ -134,7 +134,9 @@ impl Runs {
 
     /// Mean bytes of a row of a block.
     pub fn row_bytes(&self, source: usize) -> usize {
-        self.sources.get(source).map_or(0, |source| source.row_bytes)
+        self.sources
+            .get(source)
+            .map_or(0, |source| source.row_bytes)
     }
 
     /// So much is held in used-up blocks that the picks from them should be handed over.
@@ -145,8 +147,10 @@ impl Runs {
 
     /// Lets go of used-up blocks. Rows picked before are no longer valid.
     pub fn release(&mut self) {
-        let mut old: Vec<Option<Source>> =
-            std::mem::take(&mut self.sources).into_iter().map(Some).collect();
+        let mut old: Vec<Option<Source>> = std::mem::take(&mut self.sources)
+            .into_iter()
+            .map(Some)
+            .collect();
         self.held = 0;
         for cursor in &mut self.cursors {
             if cursor.keys.is_empty() {

@@ -1,8 +1,10 @@
 //! Staged → committed → published → swept.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use futures::{StreamExt, TryStreamExt, stream};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::merge::Finished;
 use crate::layout;
@@ -11,6 +13,8 @@ use crate::store::{Publish, Store, StoreError};
 
 /// Files staged or published at once.
 const AT_ONCE: usize = 8;
+/// What one PUT of S3 takes; a conditional put takes the whole file.
+const LARGEST_PUT: u64 = 5 << 30;
 
 /// What keeps a commit from being published.
 #[derive(Debug, thiserror::Error)]
@@ -18,32 +22,47 @@ pub enum PublishError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(
-        "{url} is not what the log says was published there: something else writes into the lake; \
-             `rawmart verify` names the files"
+        "{url} is not what the log says was published there, so it was not replaced: something \
+         else writes into the lake, or the lake is a copy. `rawmart verify` names all such files; \
+         put them back, or let `--lake` name an empty place and run again: raw has everything"
     )]
     Foreign { url: String },
+    #[error(
+        "{key} has {bytes} bytes, and one PUT takes 5 GiB: set a smaller `slice` for its source, or \
+         partition the mart"
+    )]
+    TooLarge { key: String, bytes: u64 },
     #[error("{url} is gone: another run has published this commit meanwhile; run again")]
     Overtaken { url: String },
 }
 
 /// Brings local files under the staging folder of commit `n`, and removes them from local disk.
+/// `memory` in bytes bounds what is in flight.
 ///
 /// # Errors
-/// A store that does not answer or is full.
+/// A store that does not answer or is full; a file too large to be published later.
 pub async fn stage(
     store: &Store,
     n: u64,
     run: &str,
     files: Vec<Finished>,
-) -> Result<Vec<FileEntry>, StoreError> {
+    memory: u64,
+) -> Result<Vec<FileEntry>, PublishError> {
     let folder = layout::staging_folder(n, run);
+    let room = Room::new(memory);
     let uploads = files.into_iter().map(|file| {
         let partition = layout::partition_folder(&file.partition);
-        let staged = format!(
-            "{folder}{}",
-            layout::file_key(&file.table, &partition, &file.name)
-        );
+        let key = layout::file_key(&file.table, &partition, &file.name);
+        let staged = format!("{folder}{key}");
+        let room = &room;
         async move {
+            if !store.is_local() && file.bytes > LARGEST_PUT {
+                return Err(PublishError::TooLarge {
+                    key,
+                    bytes: file.bytes,
+                });
+            }
+            let _room = room.take(file.bytes).await;
             store.upload(&staged, &file.path).await?;
             forget(file.path);
             Ok(FileEntry {
@@ -65,13 +84,72 @@ pub async fn stage(
     Ok(entries)
 }
 
+/// Memory shared by files in flight; a file larger than all of it goes alone.
+struct Room {
+    mebibytes: Semaphore,
+    all: u32,
+}
+
+impl Room {
+    fn new(memory: u64) -> Self {
+        let all = u32::try_from((memory >> 20).max(1)).unwrap_or(u32::MAX >> 4);
+        Self {
+            mebibytes: Semaphore::new(all as usize),
+            all,
+        }
+    }
+
+    async fn take(&self, bytes: u64) -> Option<SemaphorePermit<'_>> {
+        let wanted = u32::try_from(bytes.div_ceil(1 << 20)).unwrap_or(u32::MAX);
+        // The semaphore is never closed.
+        self.mebibytes.acquire_many(wanted.min(self.all)).await.ok()
+    }
+}
+
+/// Checks that every file that a commit replaces is still what was published, and that every new
+/// name is free. Once committed, a file that cannot be put would keep the lake from going on.
+///
+/// # Errors
+/// The first file that somebody else has changed, removed or put.
+pub async fn check(store: &Store, commit: &Commit, state: &State) -> Result<(), PublishError> {
+    let tables: BTreeSet<&str> = commit
+        .files
+        .iter()
+        .map(|file| file.table.as_str())
+        .collect();
+    let mut there: BTreeMap<String, Option<String>> = BTreeMap::new();
+    for table in tables {
+        let listing = store.list(&format!("{table}/")).await?;
+        there.extend(
+            listing
+                .objects
+                .into_iter()
+                .map(|object| (object.key, object.etag)),
+        );
+    }
+    for key in commit.files.iter().map(FileEntry::key) {
+        let expected = state.files.get(&key).and_then(|file| file.etag.as_ref());
+        let untouched = match (expected, there.get(&key)) {
+            (None, found) => found.is_none(),
+            (Some(_), None) => false,
+            (Some(expected), Some(found)) => found.as_ref().is_none_or(|found| found == expected),
+        };
+        if !untouched {
+            return Err(PublishError::Foreign {
+                url: store.url_of(&key),
+            });
+        }
+    }
+    Ok(())
+}
+
 /// The whole spill folder goes when the run ends; a file that cannot go now goes then.
 fn forget(path: PathBuf) {
     let _ = std::fs::remove_file(path);
 }
 
 /// Brings every file of a commit to its final name. May be repeated after any interruption.
-/// `state` is the lake with this commit applied.
+/// `state` is the lake with this commit applied; `memory` in bytes bounds what is in flight.
 ///
 /// # Errors
 /// A file of the lake that somebody else has changed.
@@ -79,11 +157,15 @@ pub async fn publish(
     store: &Store,
     commit: &Commit,
     state: &State,
+    memory: u64,
 ) -> Result<Published, PublishError> {
+    let room = Room::new(memory);
     let puts = commit.files.iter().map(|entry| {
         let key = entry.key();
         let expected = state.files.get(&key).and_then(|file| file.etag.clone());
+        let room = &room;
         async move {
+            let _room = room.take(entry.bytes).await;
             match store
                 .publish(&entry.staged, &key, expected.as_deref())
                 .await?

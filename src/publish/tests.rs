@@ -64,7 +64,6 @@ fn tables() -> Tables {
         settings: FileSettings {
             compression: Compression::Snappy,
             bloom_filters: Vec::new(),
-            plain: Vec::new(),
             commit: 7,
             memory: 1 << 20,
         },
@@ -181,10 +180,10 @@ fn every_row_once_and_in_order() {
             };
             expected.entry((table, key[0])).or_default().push(*key);
         }
-        assert_eq!(outputs.files.len(), expected.len(), "seed {seed}");
+        assert_eq!(outputs.len(), expected.len(), "seed {seed}");
         for ((table, place), keys) in expected {
             let place = Place::from_sortable(place);
-            let file = outputs.files.iter().find(|file| {
+            let file = outputs.iter().find(|file| {
                 file.table == table
                     && file.partition == place.partition()
                     && file.name == crate::layout::file_name(place.slice)

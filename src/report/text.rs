@@ -123,7 +123,7 @@ pub fn run(out: &mut impl Write, summary: &RunSummary, seconds: f64) -> Result<(
             MartOutcome::Skipped { because } => {
                 writeln!(
                     out,
-                    "    skipped {}: it reads {because}, which failed",
+                    "    skipped {}: it reads {because}, which was not built",
                     mart.name
                 )?;
             }
@@ -136,6 +136,13 @@ pub fn run(out: &mut impl Write, summary: &RunSummary, seconds: f64) -> Result<(
             "Nothing new: {lake} is as commit {} left it ({seconds:.1} s).",
             summary.commit
         ),
+        RunOutcome::Done if summary.files == 0 && summary.rolled_forward.is_none() => {
+            writeln!(
+                out,
+                "Nothing was published: {lake} is as commit {} left it.",
+                summary.commit
+            )
+        }
         RunOutcome::Done => {
             writeln!(
                 out,
@@ -151,12 +158,11 @@ pub fn run(out: &mut impl Write, summary: &RunSummary, seconds: f64) -> Result<(
 }
 
 fn next_steps(out: &mut impl Write, summary: &RunSummary, lake: &str) -> Result<()> {
-    let Some(table) = summary
-        .marts
-        .first()
-        .map(|mart| &mart.name)
-        .or(summary.sources.keys().next())
-    else {
+    let there = |mart: &&crate::run::MartSummary| {
+        matches!(mart.outcome, MartOutcome::Built | MartOutcome::Fresh)
+    };
+    let mart = summary.marts.iter().find(there).map(|mart| &mart.name);
+    let Some(table) = mart.or(summary.sources.keys().next()) else {
         return Ok(());
     };
     let lake = lake.trim_end_matches('/').replace('\'', "''");

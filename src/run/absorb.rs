@@ -38,7 +38,7 @@ use crate::raw::{Decoded, Decoder, Found, ObjectCounts, PieceError, Pieces, Reje
 use crate::report::{Event, Report};
 use crate::store::StoreError;
 
-/// Objects up to this size are downloaded whole ahead of their worker.
+/// Objects up to this size are downloaded whole ahead of their worker, if the memory allows.
 const WHOLE: u64 = 4 << 20;
 
 /// What absorbing a source gave.
@@ -60,6 +60,8 @@ struct Shares {
     dropped: usize,
     /// Of one unfinished row group.
     row_group: usize,
+    /// Bytes up to which an object is downloaded whole; some three a worker wait at once.
+    whole: u64,
 }
 
 impl Shares {
@@ -71,6 +73,7 @@ impl Shares {
             sorter: memory / 5 / (rules.max(1) * threads),
             dropped: memory / 16,
             row_group: memory / 8,
+            whole: WHOLE.min(job.memory / 16 / (3 * threads as u64)),
         }
     }
 }
@@ -94,8 +97,10 @@ pub async fn absorb(
         by: source.partition_by,
         slice_ms: source.slice_ms,
     };
-    let (sender, receiver) = mpsc::channel::<Fed>(job.threads.max(1));
-    let feeding = feed(roots, objects, job.threads.max(1), sender);
+    let threads = job.threads.max(1);
+    let shares = Shares::new(job, source.rules.len());
+    let (sender, receiver) = mpsc::channel::<Fed>(1);
+    let feeding = feed(roots, objects, threads, shares.whole, sender);
     let scan = Scan {
         job: job.clone(),
         source: source.clone(),
@@ -110,6 +115,15 @@ pub async fn absorb(
         commit,
         report: report.clone(),
         fed: Mutex::new(receiver),
+        narrow: source
+            .rules
+            .iter()
+            .map(|_| {
+                let sorter = || Mutex::new(Sorter::new(folder, shares.sorter));
+                (0..threads).map(|_| sorter()).collect()
+            })
+            .collect(),
+        shares,
         failed: AtomicBool::new(false),
     };
     let work = tokio::task::spawn_blocking(move || scan.run());
@@ -127,7 +141,7 @@ struct Fed {
 enum Download {
     Whole(std::vec::IntoIter<Bytes>),
     Streamed(mpsc::Receiver<Result<Bytes, StoreError>>),
-    Failed(Option<StoreError>),
+    Failed(Option<PieceError>),
 }
 
 impl Pieces for Download {
@@ -136,7 +150,7 @@ impl Pieces for Download {
             Self::Whole(pieces) => Ok(pieces.next()),
             Self::Streamed(pieces) => Ok(pieces.blocking_recv().transpose()?),
             Self::Failed(error) => match error.take() {
-                Some(error) => Err(Box::new(error)),
+                Some(error) => Err(error),
                 None => Ok(None),
             },
         }
@@ -144,12 +158,12 @@ impl Pieces for Download {
 }
 
 /// Downloads objects in order, a few ahead of the workers.
-async fn feed(roots: &Roots, objects: &[Found], threads: usize, to: mpsc::Sender<Fed>) {
+async fn feed(roots: &Roots, objects: &[Found], threads: usize, whole: u64, to: mpsc::Sender<Fed>) {
     let mut downloads = futures::stream::iter((0u32..).zip(objects))
         .map(|(rank, found)| async move {
             Fed {
                 rank,
-                pieces: download(roots, found).await,
+                pieces: download(roots, found, whole).await,
             }
         })
         .buffered(2 * threads);
@@ -161,20 +175,21 @@ async fn feed(roots: &Roots, objects: &[Found], threads: usize, to: mpsc::Sender
     }
 }
 
-async fn download(roots: &Roots, found: &Found) -> Download {
+async fn download(roots: &Roots, found: &Found, whole: u64) -> Download {
+    // A found object was listed under one of the roots.
     let Some(store) = roots.stores.get(found.root) else {
-        return Download::Failed(None);
+        return Download::Failed(Some("its root is not known".into()));
     };
     let (_, mut stream) = match store.get(&found.key).await {
         Ok(opened) => opened,
-        Err(error) => return Download::Failed(Some(error)),
+        Err(error) => return Download::Failed(Some(error.into())),
     };
-    if found.size <= WHOLE {
+    if found.size <= whole {
         let mut pieces = Vec::new();
         while let Some(piece) = stream.next().await {
             match piece {
                 Ok(piece) => pieces.push(piece),
-                Err(error) => return Download::Failed(Some(error)),
+                Err(error) => return Download::Failed(Some(error.into())),
             }
         }
         return Download::Whole(pieces.into_iter());
@@ -201,6 +216,9 @@ struct Scan {
     commit: u64,
     report: Report,
     fed: Mutex<mpsc::Receiver<Fed>>,
+    shares: Shares,
+    /// Narrow rows by rule and part, of all workers.
+    narrow: Vec<Vec<Mutex<Sorter<4>>>>,
     /// A worker failed: the others need not go on.
     failed: AtomicBool,
 }
@@ -210,21 +228,18 @@ struct Gathered {
     counts: Vec<(u32, ObjectCounts)>,
     events: Collected,
     rejects: Collected,
-    /// By rule and part.
-    narrow: Vec<Vec<Sorter<4>>>,
     /// Events of each place.
     places: BTreeMap<u64, u64>,
 }
 
 impl Scan {
-    fn run(self) -> Result<Absorbed, RunError> {
+    fn run(mut self) -> Result<Absorbed, RunError> {
         let threads = self.job.threads.max(1);
-        let shares = Shares::new(&self.job, self.source.rules.len());
         let gathered: Vec<Result<Gathered, RunError>> = std::thread::scope(|scope| {
             let workers: Vec<_> = (0..threads)
                 .map(|_| {
                     scope.spawn(|| {
-                        let gathered = self.work(&shares, threads);
+                        let gathered = self.work(threads);
                         if gathered.is_err() {
                             self.failed.store(true, Ordering::Relaxed);
                         }
@@ -243,35 +258,24 @@ impl Scan {
         });
         let mut counts = Vec::new();
         let (mut events, mut rejects) = (Collected::default(), Collected::default());
-        // By rule and part, the sorters of all workers.
-        let mut narrow: Vec<Vec<Vec<Sorter<4>>>> = self
-            .source
-            .rules
-            .iter()
-            .map(|_| (0..threads).map(|_| Vec::new()).collect())
-            .collect();
         let mut places: BTreeMap<u64, u64> = BTreeMap::new();
         for one in gathered {
             let one = one?;
             counts.extend(one.counts);
             events.append(one.events);
             rejects.append(one.rejects);
-            for (all, parts) in narrow.iter_mut().zip(one.narrow) {
-                for (sorters, sorter) in all.iter_mut().zip(parts) {
-                    sorters.push(sorter);
-                }
-            }
             for (place, count) in one.places {
                 *places.entry(place).or_default() += count;
             }
         }
         counts.sort_by_key(|(rank, _)| *rank);
-        let files_and_rules = self.write(events, rejects, narrow, &counts, &shares)?;
+        let narrow = std::mem::take(&mut self.narrow);
+        let files_and_rules = self.write(events, rejects, narrow, &counts)?;
         self.balance(counts, files_and_rules, &places)
     }
 
     /// Decodes objects until there are none left.
-    fn work(&self, shares: &Shares, threads: usize) -> Result<Gathered, RunError> {
+    fn work(&self, threads: usize) -> Result<Gathered, RunError> {
         let mut decoder = Decoder::new(&self.source.decode);
         let schema = decoder.schema();
         let mut keys = Keys::compile(
@@ -280,22 +284,15 @@ impl Scan {
             self.slicing,
             self.source.decode.unit,
             threads,
-        )?;
+        )
+        .map_err(|error| RunError::Key {
+            name: self.source.name.clone(),
+            error: Box::new(error),
+        })?;
         let mut worker = Worker {
             scan: self,
-            events: Collector::new(&self.folder, shares.collector),
-            rejects: Collector::new(&self.folder, shares.collector / 4),
-            narrow: self
-                .source
-                .rules
-                .iter()
-                // Every worker has sorters of its own: the shares are of all workers together.
-                .map(|_| {
-                    (0..threads)
-                        .map(|_| Sorter::new(&self.folder, shares.sorter / threads))
-                        .collect()
-                })
-                .collect(),
+            events: Collector::new(&self.folder, self.shares.collector),
+            rejects: Collector::new(&self.folder, self.shares.collector / 4),
             buffers: self
                 .source
                 .rules
@@ -348,7 +345,6 @@ impl Scan {
             counts,
             events: worker.events.finish()?,
             rejects: worker.rejects.finish()?,
-            narrow: worker.narrow,
             places: worker.seen,
         })
     }
@@ -358,9 +354,8 @@ impl Scan {
         &self,
         events: Collected,
         rejects: Collected,
-        narrow: Vec<Vec<Vec<Sorter<4>>>>,
+        narrow: Vec<Vec<Mutex<Sorter<4>>>>,
         counts: &[(u32, ObjectCounts)],
-        shares: &Shares,
     ) -> Result<(Vec<Finished>, Vec<u64>), RunError> {
         self.report.event(Event::Deciding {
             source: self.source.name.clone(),
@@ -368,6 +363,15 @@ impl Scan {
         let records: Vec<u64> = counts.iter().map(|(_, counts)| counts.records).collect();
         let earlier = Dropped::new(&records);
         let unit = self.source.decode.unit;
+        let narrow = narrow
+            .into_iter()
+            .map(|parts| {
+                let sorters = parts.into_iter().map(Mutex::into_inner);
+                sorters
+                    .map(|sorter| vec![sorter.unwrap_or_else(PoisonError::into_inner)])
+                    .collect()
+            })
+            .collect();
         let verdicts = Verdicts::decide(
             &self.source.rules,
             narrow,
@@ -375,7 +379,7 @@ impl Scan {
             self.slicing,
             unit,
             &self.folder,
-            shares.dropped,
+            self.shares.dropped,
         )
         .map_err(|source| self.spill_error(source))?;
         drop(earlier);
@@ -399,7 +403,7 @@ impl Scan {
             compression: self.source.compression,
             bloom_filters: self.source.bloom_filters.clone(),
             commit: self.commit,
-            memory: shares.row_group,
+            memory: self.shares.row_group,
         };
         let mut tables = Tables {
             kept: table(kept),
@@ -524,7 +528,6 @@ struct Worker<'a> {
     scan: &'a Scan,
     events: Collector,
     rejects: Collector,
-    narrow: Vec<Vec<Sorter<4>>>,
     buffers: Vec<Vec<Vec<[u64; 4]>>>,
     places: Places,
     arrival_places: Places,
@@ -542,7 +545,7 @@ impl Worker<'_> {
         decoded: Decoded,
     ) -> Result<(), RunError> {
         match decoded {
-            Decoded::Events(batch) => self.take_events(rank, keys, batch),
+            Decoded::Events(batch) => self.take_events(rank, found, keys, batch),
             Decoded::Rejects(rejects) => self.take_rejects(rank, found, &rejects),
         }
     }
@@ -550,6 +553,7 @@ impl Worker<'_> {
     fn take_events(
         &mut self,
         rank: u32,
+        found: &Found,
         keys: &mut Keys,
         batch: RecordBatch,
     ) -> Result<(), RunError> {
@@ -574,10 +578,17 @@ impl Worker<'_> {
             .iter()
             .map(|record| EventId::new(rank, u32::try_from(*record).unwrap_or(u32::MAX)).0)
             .collect();
-        keys.rows(&batch, &times, &ids, &mut self.buffers)?;
-        for (sorters, buffers) in self.narrow.iter_mut().zip(&mut self.buffers) {
-            for (sorter, buffer) in sorters.iter_mut().zip(buffers) {
+        keys.rows(&batch, &times, &ids, &mut self.buffers)
+            .map_err(|error| RunError::Rule {
+                name: self.scan.source.name.clone(),
+                object: found.identity.clone(),
+                error: Box::new(error),
+            })?;
+        for (sorters, buffers) in self.scan.narrow.iter().zip(&mut self.buffers) {
+            for (sorter, buffer) in sorters.iter().zip(buffers) {
                 sorter
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
                     .extend(buffer)
                     .map_err(|source| self.scan.spill_error(source))?;
                 buffer.clear();

@@ -67,45 +67,59 @@ pub async fn open_lake(job: &Job) -> Result<Store, RunError> {
     Ok(Store::open(&job.lake, &StoreSettings::default()).await?)
 }
 
-impl<'a> Looked<'a> {
-    /// Checks rules and marts, then lists every source that is asked for.
-    pub async fn look(
-        job: &'a Job,
-        options: &Options,
-        state: &State,
-        spill: &Path,
-    ) -> Result<Looked<'a>, RunError> {
-        let selected = job.select(&options.sources)?;
+/// A configuration that agrees with itself.
+pub struct Checked<'a> {
+    sources: Vec<&'a Source>,
+    graph: Option<Graph>,
+}
+
+impl<'a> Checked<'a> {
+    /// Checks rules and marts as far as that goes without a store.
+    pub fn check(job: &'a Job, options: &Options) -> Result<Self, RunError> {
+        let sources = job.select(&options.sources)?;
         check_sources(job)?;
-        // One thread: a sum of doubles depends on the order of its terms, and the content of a mart
-        // must not depend on the number of cores.
-        let engine = Engine::new(job.memory / 4 * 3, 1, &spill.join("engine"))?;
-        let mut sources = Vec::new();
-        let tables = SourceTables::of(job, &state.columns);
-        let mut schemas: Vec<(String, SchemaRef)> = tables
-            .iter()
-            .flat_map(|tables| {
-                tables
-                    .all()
-                    .map(|table| (table.name.clone(), table.full_schema()))
-            })
-            .collect();
         let graph = match (&job.marts, options.marts) {
             (Some(folder), true) => {
-                let references = job.references.iter().map(|reference| &reference.name);
-                let names: Vec<String> = schemas
+                let tables = job.sources.iter().flat_map(Source::tables);
+                let references = job
+                    .references
                     .iter()
-                    .map(|(name, _)| name)
-                    .chain(references)
-                    .cloned()
-                    .collect();
-                Some(mart::load(folder, &names)?)
+                    .map(|reference| reference.name.clone());
+                Some(mart::load(
+                    folder,
+                    &tables.chain(references).collect::<Vec<_>>(),
+                )?)
             }
             _ => None,
         };
+        Ok(Self { sources, graph })
+    }
+}
+
+impl<'a> Looked<'a> {
+    /// Plans the marts' SQL, then lists every source that is asked for.
+    pub async fn look(
+        job: &'a Job,
+        checked: Checked<'a>,
+        state: &State,
+        spill: &Path,
+    ) -> Result<Looked<'a>, RunError> {
+        // One thread: a sum of doubles depends on the order of its terms, and the content of a mart
+        // must not depend on the number of cores.
+        let engine = Engine::new(job.memory / 4 * 3, 1, &spill.join("engine"))?;
+        let graph = checked.graph;
         let (mut references, mut mart_tables) = (BTreeMap::new(), Vec::new());
         if let Some(graph) = &graph {
             references = read_references(job, graph).await?;
+            let tables = SourceTables::of(job, &state.columns);
+            let mut schemas: Vec<(String, SchemaRef)> = tables
+                .iter()
+                .flat_map(|tables| {
+                    tables
+                        .all()
+                        .map(|table| (table.name.clone(), table.full_schema()))
+                })
+                .collect();
             schemas.extend(
                 references
                     .iter()
@@ -113,7 +127,8 @@ impl<'a> Looked<'a> {
             );
             mart_tables = graph.check(&engine, &schemas).await?;
         }
-        for source in selected {
+        let mut sources = Vec::new();
+        for source in checked.sources {
             sources.push(list(source, state).await?);
         }
         let listed: Vec<Listed<'_>> = sources
@@ -155,7 +170,12 @@ fn check_sources(job: &Job) -> Result<(), RunError> {
             by: source.partition_by,
             slice_ms: source.slice_ms,
         };
-        Keys::compile(&source.rules, &schema, slicing, source.decode.unit, 1)?;
+        Keys::compile(&source.rules, &schema, slicing, source.decode.unit, 1).map_err(|error| {
+            RunError::Key {
+                name: source.name.clone(),
+                error: Box::new(error),
+            }
+        })?;
     }
     Ok(())
 }
@@ -166,7 +186,23 @@ async fn list<'a>(source: &'a Source, state: &State) -> Result<ListedSource<'a>,
         stores.push(Store::open(&root.url, &StoreSettings::default()).await?);
     }
     let roots = Roots::new(source, stores)?;
-    let found = roots.discover(source).await?;
+    let mut found = roots.discover(source).await?;
+    if let (None, Some(known)) = (&source.layout, state.sources.get(&source.name)) {
+        // LastModified counts as noted when absorbed: a copy of the bucket has a new one.
+        for object in &mut found.objects {
+            if let Some(absorbed) = known.objects.get(&object.identity) {
+                object.arrival_ms = absorbed.arrival_ms;
+            }
+        }
+    }
+    if found.objects.is_empty() {
+        let urls: Vec<_> = source.raw.iter().map(|root| root.url.as_str()).collect();
+        tracing::warn!(
+            "source {} has no raw objects under {}: is the prefix right?",
+            source.name,
+            urls.join(", ")
+        );
+    }
     let changed = match state.sources.get(&source.name) {
         Some(known) => changed(&roots, &found, known).await?,
         None => Vec::new(),

@@ -47,6 +47,7 @@ pub async fn build(
         staged: BTreeMap::new(),
         commit: super::new_commit(state, context),
         row_group: usize::try_from(job.memory / 8).unwrap_or(usize::MAX),
+        in_flight: super::in_flight(job),
         spill,
     };
     let mut summaries = Vec::new();
@@ -94,7 +95,7 @@ pub async fn build(
     }
     let commit = build.commit;
     if !commit.marts.is_empty() {
-        super::commit_files(lake, commit, Vec::new(), state, context, totals).await?;
+        super::commit_files(job, lake, commit, Vec::new(), state, context, totals).await?;
     }
     Ok(summaries)
 }
@@ -111,6 +112,7 @@ struct Build<'a> {
     staged: BTreeMap<String, Vec<FileEntry>>,
     commit: crate::ledger::Commit,
     row_group: usize,
+    in_flight: u64,
     spill: &'a Path,
 }
 
@@ -131,6 +133,10 @@ impl Build<'_> {
         let mut files: Vec<Finished> = ordered.write(rows).await.map_err(|error| match error {
             publish::OrderedError::Rows(error) => RunError::Mart(MartError::running(mart, &error)),
             publish::OrderedError::Write(error) => RunError::Write(error),
+            long @ publish::OrderedError::LongValue(_) => {
+                let error = datafusion::error::DataFusionError::Execution(long.to_string());
+                RunError::Mart(MartError::running(mart, &error))
+            }
         })?;
         let count = files.iter().map(|file| file.rows).sum();
         files.extend(super::emptied(
@@ -140,8 +146,14 @@ impl Build<'_> {
             &settings,
             self.spill,
         )?);
-        let entries =
-            publish::stage(self.lake, self.commit.number, &self.commit.run, files).await?;
+        let entries = publish::stage(
+            self.lake,
+            self.commit.number,
+            &self.commit.run,
+            files,
+            self.in_flight,
+        )
+        .await?;
         let inputs = mart
             .inputs
             .iter()
@@ -189,13 +201,10 @@ impl Build<'_> {
                 .iter()
                 .map(|entry| self.file(entry, &entry.staged))
                 .collect(),
-            // Slices of an earlier partitioning are empty files in folders of other columns.
+            // Slices of an earlier partitioning are left as empty files in folders of other columns.
             None => state
                 .table(name)
-                .filter(|file| {
-                    let columns = file.entry.partition.iter().map(|(column, _)| column);
-                    columns.eq(&definition.partition_columns)
-                })
+                .filter(|file| file.entry.rows > 0)
                 .map(|file| self.file(&file.entry, &file.entry.key()))
                 .collect(),
         };

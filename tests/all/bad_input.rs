@@ -357,7 +357,7 @@ fn a_value_that_fails_a_rule() {
         "[[sources.app.dedup]]\nname = \"r\"\nkey = [\"10 / n\"]\nwithin = \"1s\"\n",
     );
     let ran = project.rawmart(&["run"]);
-    ran.expect(2, &["rule `r`", "10 / n"]);
+    ran.expect(4, &["sources.app.dedup: rule `r`", "10 / n", "raw object"]);
     assert_empty(&project.lake());
 }
 
