@@ -87,8 +87,8 @@ impl MartError {
         Self::new(file, line, one_line(&first.strip_backtrace()))
     }
 
-    /// An error of the SQL parser, whose line is in its text.
-    pub(super) fn syntax(file: &Path, error: &DataFusionError) -> Self {
+    /// An error of the SQL parser, whose line is in its text; without one it is the end of `sql`.
+    pub(super) fn syntax(file: &Path, sql: &str, error: &DataFusionError) -> Self {
         let text = match error.find_root() {
             DataFusionError::SQL(inner, _) => inner.to_string(),
             other => other.strip_backtrace(),
@@ -108,7 +108,7 @@ impl MartError {
             }
             None => Self::new(
                 file,
-                None,
+                Some(sql.trim_end().lines().count()),
                 format!("the SQL does not parse: {}", one_line(text)),
             ),
         }

@@ -120,7 +120,7 @@ pub(super) fn parse(file: &Path, text: &str) -> Result<Parsed, MartError> {
         .with_dialect(&GenericDialect {})
         .build()
         .and_then(|mut parser| parser.parse_statements())
-        .map_err(|error| MartError::syntax(file, &error))?;
+        .map_err(|error| MartError::syntax(file, text, &error))?;
     let mut statements = statements.into_iter();
     let statement = match (statements.next(), statements.next()) {
         (Some(statement), None) => statement,
