@@ -343,7 +343,12 @@ fn a_mart_that_fails_takes_only_its_readers_along() {
     // Text says the same, and corrected SQL is all that it takes.
     project.rawmart(&["run"]).expect(
         3,
-        &["FAILED fails", "fails.sql", "skipped reads", "which was not built"],
+        &[
+            "FAILED fails",
+            "fails.sql",
+            "skipped reads",
+            "which was not built",
+        ],
     );
     project.write("sql/fails.sql", "SELECT id, n AS boom FROM app\n");
     project.rawmart(&["run"]).expect(0, &["good (fresh)"]);
