@@ -10,7 +10,7 @@
 
 mod tables;
 
-pub use tables::{Columns, SourceTables, columns, reject_fields, schema};
+pub use tables::{Columns, SourceTables, columns, reject_fields};
 
 use std::sync::Arc;
 

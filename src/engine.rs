@@ -2,9 +2,8 @@
 //! it, and the SQL expressions of duplicate rules compiled to physical ones.
 //!
 //! ```text
-//! memory, threads, spill ──▶ Engine ──┬─ session() ──────▶ SessionContext, one per mart
-//!                                     └─ memory_pool() ──▶ whoever else must count its bytes
-//! key and `when` text, schema ──▶ RuleExpressions ──evaluate(batch)──▶ keys, mask
+//! memory, threads, spill ──▶ Engine ──session()──▶ SessionContext, one per mart
+//! key and `when` text, schema ──▶ RuleExpressions ──▶ admitted rows, keys
 //! ```
 //!
 //! The text of an expression is the setting that travels; it is compiled where it runs. This room
@@ -21,7 +20,7 @@ use std::sync::Arc;
 
 use datafusion::error::DataFusionError;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, TrackConsumersPool};
+use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use object_store::ObjectStore;
@@ -92,11 +91,6 @@ impl Engine {
         self.runtime.register_object_store(url, store);
     }
 
-    /// The pool that all operators share; custom operators register their consumers here.
-    pub fn memory_pool(&self) -> Arc<dyn MemoryPool> {
-        Arc::clone(&self.runtime.memory_pool)
-    }
-
     /// A session without tables over the shared runtime.
     pub fn session(&self) -> SessionContext {
         SessionContext::new_with_config_rt(self.config(), Arc::clone(&self.runtime))
@@ -138,7 +132,7 @@ mod tests {
             rows += batch.unwrap().num_rows();
         }
         assert_eq!(rows, 2_000_000);
-        assert_eq!(engine.memory_pool().reserved(), 0);
+        assert_eq!(engine.runtime.memory_pool.reserved(), 0);
     }
 
     #[test]
