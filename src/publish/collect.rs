@@ -264,7 +264,7 @@ fn sorted_blocks(held: &[Keyed]) -> impl Iterator<Item = Result<Keyed, WriteErro
     // Wide rows lie together in the batches they were decoded into, so the mean of a batch tells.
     let widths: Vec<usize> = batches
         .iter()
-        .map(|batch| batch.get_array_memory_size() / batch.num_rows().max(1))
+        .map(|batch| bytes_of(batch) / batch.num_rows().max(1))
         .collect();
     let mut picks = Vec::new();
     let mut from = 0;
@@ -296,6 +296,20 @@ fn sorted_blocks(held: &[Keyed]) -> impl Iterator<Item = Result<Keyed, WriteErro
                 .map_err(WriteError::from),
         )
     })
+}
+
+/// Bytes of the values of a batch. The columns of a block that was read back share one allocation,
+/// which [`RecordBatch::get_array_memory_size`] would count for each of them.
+pub(super) fn bytes_of(batch: &RecordBatch) -> usize {
+    batch
+        .columns()
+        .iter()
+        .map(|column| {
+            let data = column.to_data();
+            data.get_slice_memory_size()
+                .unwrap_or_else(|_| data.get_array_memory_size())
+        })
+        .sum()
 }
 
 /// The schema of a spilled block: the batch's own columns, then the three parts of the key.

@@ -7,7 +7,7 @@ use arrow::array::RecordBatch;
 use arrow::compute::interleave_record_batch;
 
 use super::WriteError;
-use super::collect::{BLOCK, Blocks, Key};
+use super::collect::{BLOCK, Blocks, Key, bytes_of};
 
 /// The next rows of one run that come before those of every other.
 #[derive(Debug, Clone, Copy)]
@@ -119,7 +119,7 @@ impl Runs {
                 continue;
             };
             self.heads.push(Reverse((*first, run)));
-            let bytes = block.batch.get_array_memory_size();
+            let bytes = bytes_of(&block.batch);
             self.held += bytes;
             cursor.source = self.sources.len();
             self.sources.push(Source {
@@ -157,7 +157,7 @@ impl Runs {
                 continue;
             }
             if let Some(source) = old.get_mut(cursor.source).and_then(Option::take) {
-                self.held += source.batch.get_array_memory_size();
+                self.held += bytes_of(&source.batch);
                 cursor.source = self.sources.len();
                 self.sources.push(source);
             }
