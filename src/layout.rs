@@ -4,6 +4,8 @@
 //! <lake>/<table>/<column>=<value>/part-<slice>.parquet             data file
 //! <lake>/_rawmart/log/<n>                                          commit, 20 digits
 //! <lake>/_rawmart/log/<n>.published                                its marker
+//! <lake>/_rawmart/checkpoint/<n>                                   the fold of commits 1 to n
+//! <lake>/_rawmart/probe                                            what the store was found to keep
 //! <lake>/_rawmart/staging/<n>-<run>/<table>/…/part-<slice>.parquet  staged data file
 //! <raw root>/2019/04/01/23/…                                       arrival, read by `Layout`
 //! ```
@@ -16,8 +18,12 @@ pub use arrival::{Layout, LayoutError};
 pub const CONTROL: &str = "_rawmart/";
 /// The folder of commits and their markers.
 pub const LOG: &str = "_rawmart/log/";
+/// The folder of checkpoints of the log.
+pub const CHECKPOINT: &str = "_rawmart/checkpoint/";
 /// The folder of staged files.
 pub const STAGING: &str = "_rawmart/staging/";
+/// What was found out about the store.
+pub const PROBE: &str = "_rawmart/probe";
 /// The file whose lock guards the writers of a lake on disk.
 pub const LOCK: &str = "_rawmart/lock";
 /// The partition value of NULL and of the empty string, as Hive spells it.
@@ -25,13 +31,6 @@ pub const NULL_VALUE: &str = "__HIVE_DEFAULT_PARTITION__";
 
 /// Columns and values of a partition, in the order of its folders; `None` is NULL.
 pub type Partition = Vec<(String, Option<String>)>;
-
-/// What a key below [`LOG`] is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogEntry {
-    Commit(u64),
-    Published(u64),
-}
 
 pub fn commit_key(n: u64) -> String {
     format!("{LOG}{n:020}")
@@ -41,22 +40,15 @@ pub fn published_key(n: u64) -> String {
     format!("{LOG}{n:020}.published")
 }
 
-/// Reads a key below the lake as a log entry; `None` for anything else.
-pub fn log_entry(key: &str) -> Option<LogEntry> {
-    let name = key.strip_prefix(LOG)?;
-    let (digits, published) = match name.strip_suffix(".published") {
-        Some(digits) => (digits, true),
-        None => (name, false),
-    };
-    if digits.len() != 20 || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    let n = digits.parse().ok()?;
-    Some(if published {
-        LogEntry::Published(n)
-    } else {
-        LogEntry::Commit(n)
-    })
+pub fn checkpoint_key(n: u64) -> String {
+    format!("{CHECKPOINT}{n:020}")
+}
+
+/// The commit that a key below the lake is a checkpoint of; `None` for anything else.
+pub fn checkpoint_of(key: &str) -> Option<u64> {
+    let digits = key.strip_prefix(CHECKPOINT)?;
+    let number = digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit());
+    number.then(|| digits.parse().ok())?
 }
 
 /// The folder of the files that a run stages for commit `n`; ends with `/`.
@@ -73,6 +65,12 @@ pub fn staged_for(key: &str) -> Option<u64> {
 /// The name of the data file of a slice.
 pub fn file_name(slice: u32) -> String {
     format!("part-{slice:05}.parquet")
+}
+
+/// The slice of a data file's name; `None` for a name that is not ours.
+pub fn slice_of(name: &str) -> Option<u32> {
+    let digits = name.strip_prefix("part-")?.strip_suffix(".parquet")?;
+    digits.parse().ok()
 }
 
 /// The folder of a partition below its table's root, without a trailing slash: `dt=2019-04-02` or
@@ -189,21 +187,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn log_keys_read_back() {
+    fn control_keys_read_back() {
         for n in [0, 1, 42, u64::MAX] {
-            assert_eq!(log_entry(&commit_key(n)), Some(LogEntry::Commit(n)));
-            assert_eq!(log_entry(&published_key(n)), Some(LogEntry::Published(n)));
+            assert_eq!(checkpoint_of(&checkpoint_key(n)), Some(n));
             assert_eq!(
                 staged_for(&format!("{}events/x", staging_folder(n, "r"))),
                 Some(n)
             );
         }
         for stray in [
-            "_rawmart/log/1",
-            "_rawmart/log/00000000000000000001.tmp",
+            "_rawmart/checkpoint/1",
+            "_rawmart/checkpoint/00000000000000000001.tmp",
+            "_rawmart/log/00000000000000000001",
             "events/x",
         ] {
-            assert_eq!(log_entry(stray), None);
+            assert_eq!(checkpoint_of(stray), None);
         }
     }
 

@@ -1,9 +1,9 @@
 //! The log of a lake: what was absorbed, which files are its content, and who may write.
 //!
 //! ```text
-//!  log/…1  log/…1.published  log/…2  log/…2.published  log/…3
-//!  └──────────── fold ──────────────┴─────────────────┴──▶ State: objects, files, balances, marts
-//!                                                        3 committed, not published: roll forward first
+//!  checkpoint/…1   log/…2  log/…2.published  log/…3  log/…3.published  log/…4   log/…5: none
+//!  └────────────────────── fold ─────────────────────────────────────┴──▶ State: objects, files, …
+//!                                                                       4 committed, not published: roll forward first
 //! ```
 //!
 //! # Contract
@@ -11,23 +11,39 @@
 //! *Committed* means that `log/<n>` exists: nothing takes it back, and whoever opens the lake next
 //! brings it to readers. Only the creator of `log/<n>` has committed n; a run that finds it taken has
 //! changed nothing. Commit n + 1 may be created only after `log/<n>.published` exists.
+//!
+//! A checkpoint decides nothing: without any, the log is folded from its beginning to the same state.
+//! The log is read key by key, never listed: opening costs what was committed since the checkpoint.
 
+mod checkpoint;
 mod format;
+mod objects;
+mod probe;
 
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod tests;
+
+pub use checkpoint::checkpoint;
 pub use format::{
-    Balance, Commit, FORMAT, FileEntry, MartEntry, ObjectEntry, Published, PublishedFile,
-    SourceDelta,
+    Balance, Commit, Dates, FORMAT, FileEntry, FoundFile, MartEntry, OLDEST, ObjectEntry,
+    Published, PublishedFile, Settings, Sha256, SourceDelta,
 };
+pub use objects::Objects;
+pub use probe::probe;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::stream::{self, FuturesOrdered};
+use futures::{Stream, StreamExt, TryStreamExt};
+use serde::{Deserialize, Serialize};
 
-use crate::layout::{self, LogEntry};
+use crate::layout;
 use crate::store::{Store, StoreError};
 
-/// Log entries read at once.
+/// Commits read at once, each with its marker; and how far beyond the end a gap is looked for.
 const READ_AHEAD: usize = 16;
 
 /// The log cannot be used.
@@ -38,7 +54,7 @@ pub enum LedgerError {
     #[error("{url} is damaged: {message}; restore the object from a backup of the bucket")]
     Damaged { url: String, message: String },
     #[error(
-        "{url} has format {found}, and this rawmart reads format {FORMAT}: use the version that wrote it"
+        "{url} has format {found}, and this rawmart reads formats {OLDEST} to {FORMAT}: use the version that wrote it"
     )]
     Format { url: String, found: u32 },
     #[error(
@@ -49,6 +65,21 @@ pub enum LedgerError {
         found: u64,
         missing: String,
     },
+    #[error("{url} is gone, and later commits are there: `rawmart verify --repair` makes it anew")]
+    Unmarked { url: String },
+    #[error(
+        "the store of {lake} accepts {ignored} and ignores it, so two runs at once could overwrite \
+         each other; nothing was written but {probe}. Use a store that keeps conditional writes and \
+         delete that object, or, where never more than one run at a time writes, set `single_writer \
+         = true` in rawmart.toml"
+    )]
+    Unconditional {
+        lake: String,
+        ignored: &'static str,
+        probe: String,
+    },
+    #[error("{url} cannot be written: {message}; this is a defect of rawmart")]
+    Unwritable { url: String, message: String },
     #[error(
         "commit {n} of {lake} was made by another run meanwhile; nothing was changed, run again"
     )]
@@ -68,15 +99,15 @@ pub struct File {
 /// What the log says of one source.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SourceState {
-    /// Fingerprint of the settings of the last commit.
-    pub settings: String,
+    /// What its tables follow from; `None` where only commits of format 1 are known.
+    pub settings: Option<Settings>,
     /// Raw objects absorbed, by identity.
-    pub objects: BTreeMap<String, ObjectEntry>,
+    pub objects: Objects,
     pub balance: Balance,
 }
 
 /// A mart as the log knows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MartState {
     /// The commit that last built it.
     pub commit: u64,
@@ -88,6 +119,8 @@ pub struct MartState {
 pub struct State {
     /// The last commit; 0 before the first.
     pub last: u64,
+    /// The run that made it.
+    pub run: String,
     /// The last commit if it is not published.
     pub unpublished: Option<Commit>,
     pub sources: BTreeMap<String, SourceState>,
@@ -99,72 +132,92 @@ pub struct State {
 }
 
 impl State {
-    /// Reads the log of a lake from its beginning.
+    /// Reads the log of a lake, from its newest checkpoint on.
     ///
     /// # Errors
     /// A store that does not answer; a log that is damaged or of another format.
     pub async fn open(store: &Store) -> Result<Self, LedgerError> {
-        let listing = store.list(layout::LOG).await?;
-        let mut commits = Vec::new();
-        let mut markers = std::collections::BTreeSet::new();
-        for object in &listing.objects {
-            match layout::log_entry(&object.key) {
-                Some(LogEntry::Commit(n)) => commits.push(n),
-                Some(LogEntry::Published(n)) => {
-                    markers.insert(n);
-                }
-                None => {}
-            }
-        }
-        commits.sort_unstable();
-        let mut state = Self::default();
-        let gap = |found, missing| LedgerError::Gap {
-            lake: store.root().to_owned(),
-            found,
-            missing,
-        };
-        for (expected, n) in (1..).zip(&commits) {
-            if expected != *n {
-                return Err(gap(*n, layout::commit_key(expected)));
-            }
-            if !markers.contains(n) && commits.last() != Some(n) {
-                return Err(gap(*n, layout::published_key(*n)));
-            }
-        }
-        let mut entries = stream::iter(commits)
-            .map(|n| {
-                let published = markers.contains(&n);
-                async move {
-                    let commit: Commit = read(store, &layout::commit_key(n)).await?;
-                    let marker: Option<Published> = match published {
-                        true => Some(read(store, &layout::published_key(n)).await?),
-                        false => None,
-                    };
-                    Ok::<_, LedgerError>((commit, marker))
-                }
-            })
-            .buffered(READ_AHEAD);
-        while let Some((commit, marker)) = entries.try_next().await? {
-            state.apply(&commit);
-            match marker {
-                Some(marker) => state.mark(&marker),
-                None => state.unpublished = Some(commit),
-            }
-        }
+        let mut state = checkpoint::newest(store).await?;
+        state.fold(store).await?;
         Ok(state)
+    }
+
+    /// Takes every commit after the last in.
+    async fn fold(&mut self, store: &Store) -> Result<(), LedgerError> {
+        loop {
+            let mut next = self.last + 1;
+            let mut ahead = FuturesOrdered::new();
+            let end = loop {
+                while ahead.len() < READ_AHEAD {
+                    ahead.push_back(entry(store, next));
+                    next += 1;
+                }
+                match ahead.try_next().await? {
+                    Some((Some(commit), Some(marker))) => self.take(&commit, &marker),
+                    Some((commit, marker)) => break (commit, marker),
+                    None => break (None, None),
+                }
+            };
+            let n = self.last + 1;
+            let beyond: Vec<_> = ahead.try_collect().await?;
+            let there = |(commit, marker): &Entry| commit.is_some() || marker.is_some();
+            let later = (n + 1..).zip(&beyond).find(|(_, found)| there(found));
+            let later = match &end {
+                (None, Some(_)) => Some(n),
+                _ => later.map(|(later, _)| later),
+            };
+            let Some(later) = later else {
+                if let (Some(commit), _) = end {
+                    self.apply(&commit);
+                    self.unpublished = Some(commit);
+                }
+                return Ok(());
+            };
+            // What is later was written after this one: either it is there by now, or it is lost.
+            match entry(store, n).await? {
+                (Some(commit), Some(marker)) => self.take(&commit, &marker),
+                (Some(_), None) => {
+                    return Err(LedgerError::Unmarked {
+                        url: store.url_of(&layout::published_key(n)),
+                    });
+                }
+                (None, _) => {
+                    return Err(LedgerError::Gap {
+                        lake: store.root().to_owned(),
+                        found: later,
+                        missing: layout::commit_key(n),
+                    });
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, commit: &Commit, marker: &Published) {
+        self.apply(commit);
+        self.mark(marker);
     }
 
     /// Takes a commit in.
     pub fn apply(&mut self, commit: &Commit) {
         self.last = commit.number;
+        self.run.clone_from(&commit.run);
         for (name, delta) in &commit.sources {
             let source = self.sources.entry(name.clone()).or_default();
-            source.settings.clone_from(&delta.settings);
+            if let Some(settings) = &delta.settings {
+                source.settings = Some(settings.clone());
+            }
             source.balance.add(&delta.balance);
+            if delta.anew {
+                source.objects = Objects::default();
+            }
+            for key in &delta.forgotten {
+                source.objects.remove(key);
+            }
             for object in &delta.objects {
-                source.objects.insert(object.key.clone(), object.clone());
+                source.objects.insert(object.clone());
             }
         }
+        self.find(&commit.found);
         for entry in &commit.files {
             let etag = self
                 .files
@@ -186,6 +239,15 @@ impl State {
                 entry: mart.clone(),
             };
             self.marts.insert(mart.name.clone(), state);
+        }
+    }
+
+    /// Goes on from what a repair found under published names.
+    pub fn find(&mut self, found: &[FoundFile]) {
+        for found in found {
+            if let Some(file) = self.files.get_mut(&found.key) {
+                file.etag.clone_from(&found.etag);
+            }
         }
     }
 
@@ -253,38 +315,113 @@ pub async fn mark_published(store: &Store, marker: &Published) -> Result<(), Led
     Ok(())
 }
 
-fn to_bytes<T: serde::Serialize>(
-    value: &T,
+/// Markers in the place of those that are gone although later commits are there. What was put is not
+/// known any more: their ETags are empty.
+///
+/// # Errors
+/// A store that does not answer, a commit that cannot be read.
+pub async fn mark_again(store: &Store) -> Result<Vec<u64>, LedgerError> {
+    let listing = store.list(layout::LOG).await?;
+    let keys: BTreeSet<&str> = listing
+        .objects
+        .iter()
+        .map(|object| object.key.as_str())
+        .collect();
+    let there = |key: String| keys.contains(key.as_str());
+    let unmarked: Vec<u64> = (1..)
+        .take_while(|n| there(layout::commit_key(n + 1)))
+        .filter(|n| !there(layout::published_key(*n)))
+        .collect();
+    for n in &unmarked {
+        let Some(commit) = read::<Commit>(store, &layout::commit_key(*n)).await? else {
+            continue;
+        };
+        let unknown = |entry: &FileEntry| PublishedFile {
+            key: entry.key(),
+            etag: String::new(),
+        };
+        let marker = Published {
+            format: FORMAT,
+            number: *n,
+            files: commit.files.iter().map(unknown).collect(),
+        };
+        mark_published(store, &marker).await?;
+    }
+    Ok(unmarked)
+}
+
+/// The commits from `last` back to the first.
+pub fn newest_first(
     store: &Store,
-    key: &str,
-) -> Result<Bytes, LedgerError> {
+    last: u64,
+) -> impl Stream<Item = Result<Commit, LedgerError>> + '_ {
+    stream::iter((1..=last).rev())
+        .map(move |n| async move {
+            let key = layout::commit_key(n);
+            let commit = read(store, &key).await?;
+            commit.ok_or_else(|| LedgerError::Gap {
+                lake: store.root().to_owned(),
+                found: last,
+                missing: key,
+            })
+        })
+        .buffered(READ_AHEAD)
+}
+
+fn to_bytes<T: Serialize>(value: &T, store: &Store, key: &str) -> Result<Bytes, LedgerError> {
     serde_json::to_vec(value)
         .map(Bytes::from)
-        .map_err(|e| LedgerError::Damaged {
+        .map_err(|e| LedgerError::Unwritable {
             url: store.url_of(key),
             message: e.to_string(),
         })
 }
 
-async fn read<T: serde::de::DeserializeOwned>(store: &Store, key: &str) -> Result<T, LedgerError> {
-    #[derive(serde::Deserialize)]
+/// A commit and its marker, where they are there.
+type Entry = (Option<Commit>, Option<Published>);
+
+async fn entry(store: &Store, n: u64) -> Result<Entry, LedgerError> {
+    let (commit_key, published_key) = (layout::commit_key(n), layout::published_key(n));
+    let (commit, marker) = futures::try_join!(
+        read::<Commit>(store, &commit_key),
+        read::<Published>(store, &published_key),
+    )?;
+    let numbers = [
+        (&commit_key, commit.as_ref().map(|commit| commit.number)),
+        (&published_key, marker.as_ref().map(|marker| marker.number)),
+    ];
+    for (key, found) in numbers {
+        if let Some(found) = found.filter(|found| *found != n) {
+            return Err(LedgerError::Damaged {
+                url: store.url_of(key),
+                message: format!("it is of commit {found}"),
+            });
+        }
+    }
+    Ok((commit, marker))
+}
+
+async fn read<T: serde::de::DeserializeOwned>(
+    store: &Store,
+    key: &str,
+) -> Result<Option<T>, LedgerError> {
+    #[derive(Deserialize)]
     struct Head {
         format: u32,
     }
-    let damaged = |message: String| LedgerError::Damaged {
-        url: store.url_of(key),
-        message,
+    let Some(bytes) = store.read(key).await? else {
+        return Ok(None);
     };
-    let bytes = store
-        .read(key)
-        .await?
-        .ok_or_else(|| damaged("it is gone".to_owned()))?;
-    let head: Head = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
-    if head.format != FORMAT {
+    let damaged = |e: serde_json::Error| LedgerError::Damaged {
+        url: store.url_of(key),
+        message: e.to_string(),
+    };
+    let head: Head = serde_json::from_slice(&bytes).map_err(damaged)?;
+    if !(OLDEST..=FORMAT).contains(&head.format) {
         return Err(LedgerError::Format {
             url: store.url_of(key),
             found: head.format,
         });
     }
-    serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))
+    serde_json::from_slice(&bytes).map_err(damaged)
 }

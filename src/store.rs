@@ -5,6 +5,7 @@
 //!   │  list · head · get · read          what is there
 //!   │  create · upload                   new content, staged or committed
 //!   │  publish · delete · lock           staged object ─▶ its final name
+//!   │  try_conditions                    whether all this can be relied on
 //!   ├── disk    std::fs: hard link and rename, fsync of file and folder
 //!   └── bucket  AmazonS3: If-None-Match, If-Match ── wire: permits, limits ──▶ HTTP
 //! ```
@@ -25,9 +26,11 @@ mod bucket;
 mod credentials;
 mod disk;
 mod error;
+mod gate;
 mod wire;
 
 pub use error::{StoreError, StoreErrorKind};
+pub use gate::{Access, Gate, Operation};
 
 use bucket::Bucket;
 use bytes::Bytes;
@@ -35,6 +38,7 @@ use disk::Disk;
 use futures::stream::BoxStream;
 use object_store::ObjectStore;
 use object_store::path::Path as ClientPath;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +58,8 @@ pub struct StoreSettings {
     /// AWS settings to use in place of what the standard chain finds (environment, profile, SSO,
     /// web identity, container, instance).
     pub aws: Option<aws_config::SdkConfig>,
+    /// Sees every operation; none in production.
+    pub gate: Option<Arc<dyn Gate>>,
 }
 
 impl Default for StoreSettings {
@@ -64,6 +70,7 @@ impl Default for StoreSettings {
             silence: Duration::from_secs(30),
             part_bytes: 16 * 1024 * 1024,
             aws: None,
+            gate: None,
         }
     }
 }
@@ -98,6 +105,15 @@ pub struct Put {
     pub etag: String,
 }
 
+/// Which conditions of writes hold: see [`Store::try_conditions`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Conditions {
+    /// A taken key is not created again.
+    pub create: bool,
+    /// An object with another ETag than the expected one is not replaced.
+    pub replace: bool,
+}
+
 /// What came of [`Store::publish`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Publish {
@@ -117,6 +133,7 @@ pub type ByteStream = BoxStream<'static, Result<Bytes, StoreError>>;
 pub struct Store {
     root: Arc<str>,
     inner: Inner,
+    gate: Option<Arc<dyn Gate>>,
 }
 
 #[derive(Debug, Clone)]
@@ -167,7 +184,30 @@ impl Store {
         Ok(Store {
             root: root.into(),
             inner,
+            gate: settings.gate.clone(),
         })
+    }
+
+    /// Lets an operation through the gate, if there is one.
+    async fn pass<T>(
+        &self,
+        operation: Operation,
+        key: &str,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let Some(gate) = &self.gate else {
+            return work.await;
+        };
+        let access = Access {
+            operation,
+            root: &self.root,
+            key,
+        };
+        let refused = |error| StoreError::io("passing the gate to", self.url_of(key), error);
+        gate.before(access).await.map_err(refused)?;
+        let done = work.await;
+        gate.after(access).await.map_err(refused)?;
+        done
     }
 
     /// The root URL, ending in `/`.
@@ -206,10 +246,13 @@ impl Store {
     pub async fn list(&self, prefix: &str) -> Result<Listing, StoreError> {
         // A store lists folders only; the rest of the prefix is looked at here.
         let folder = prefix.rfind('/').map_or("", |at| &prefix[..at]);
-        let mut listing = match &self.inner {
-            Inner::Disk(disk) => disk.list(folder).await,
-            Inner::Bucket(bucket) => bucket.list(folder).await,
-        }?;
+        let found = self.pass(Operation::List, prefix, async {
+            match &self.inner {
+                Inner::Disk(disk) => disk.list(folder).await,
+                Inner::Bucket(bucket) => bucket.list(folder).await,
+            }
+        });
+        let mut listing = found.await?;
         listing
             .objects
             .retain(|object| object.key.starts_with(prefix));
@@ -221,15 +264,37 @@ impl Store {
         Ok(listing)
     }
 
+    /// Everything whose key sorts after `from`, or all where that is empty.
+    ///
+    /// # Errors
+    /// See [`Self::list`].
+    pub async fn list_after(&self, from: &str) -> Result<Listing, StoreError> {
+        let mut listing = match &self.inner {
+            Inner::Bucket(bucket) if !from.is_empty() => {
+                let found = bucket.list_after(from);
+                self.pass(Operation::List, from, found).await?
+            }
+            _ => self.list("").await?,
+        };
+        listing.objects.retain(|object| object.key.as_str() > from);
+        listing.unrepresentable.retain(|key| key.as_str() > from);
+        listing.objects.sort_by(|a, b| a.key.cmp(&b.key));
+        listing.unrepresentable.sort();
+        Ok(listing)
+    }
+
     /// Size and ETag of one object; `None` if there is none.
     ///
     /// # Errors
     /// Unreachable or denied.
     pub async fn head(&self, key: &str) -> Result<Option<Object>, StoreError> {
-        match &self.inner {
-            Inner::Disk(disk) => disk.head(key).await,
-            Inner::Bucket(bucket) => bucket.head(key).await,
-        }
+        self.pass(Operation::Head, key, async {
+            match &self.inner {
+                Inner::Disk(disk) => disk.head(key).await,
+                Inner::Bucket(bucket) => bucket.head(key).await,
+            }
+        })
+        .await
     }
 
     /// Opens one object for reading; the object described is the one whose bytes follow.
@@ -237,10 +302,13 @@ impl Store {
     /// # Errors
     /// Not found, unreachable or denied, also in the middle of the stream.
     pub async fn get(&self, key: &str) -> Result<(Object, ByteStream), StoreError> {
-        match &self.inner {
-            Inner::Disk(disk) => disk.get(key).await,
-            Inner::Bucket(bucket) => bucket.get(key).await,
-        }
+        self.pass(Operation::Get, key, async {
+            match &self.inner {
+                Inner::Disk(disk) => disk.get(key).await,
+                Inner::Bucket(bucket) => bucket.get(key).await,
+            }
+        })
+        .await
     }
 
     /// The whole content of one object; `None` if there is none.
@@ -248,10 +316,27 @@ impl Store {
     /// # Errors
     /// Unreachable or denied.
     pub async fn read(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
-        match &self.inner {
-            Inner::Disk(disk) => disk.read(key).await,
-            Inner::Bucket(bucket) => Ok(bucket.read(key).await?.map(|(_, bytes)| bytes)),
-        }
+        self.pass(Operation::Read, key, async {
+            match &self.inner {
+                Inner::Disk(disk) => disk.read(key).await,
+                Inner::Bucket(bucket) => Ok(bucket.read(key).await?.map(|(_, bytes)| bytes)),
+            }
+        })
+        .await
+    }
+
+    /// Some bytes of one object; fewer where it ends.
+    ///
+    /// # Errors
+    /// Not found, unreachable or denied.
+    pub async fn range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+        self.pass(Operation::Read, key, async {
+            match &self.inner {
+                Inner::Disk(disk) => disk.range(key, range).await,
+                Inner::Bucket(bucket) => bucket.range(key, range).await,
+            }
+        })
+        .await
     }
 
     /// Writes a new object; `None` if the key already holds other content.
@@ -261,10 +346,13 @@ impl Store {
     /// # Errors
     /// Unreachable, denied or full.
     pub async fn create(&self, key: &str, bytes: Bytes) -> Result<Option<Put>, StoreError> {
-        match &self.inner {
-            Inner::Disk(disk) => disk.create(key, bytes).await,
-            Inner::Bucket(bucket) => bucket.create(key, bytes).await,
-        }
+        self.pass(Operation::Create, key, async {
+            match &self.inner {
+                Inner::Disk(disk) => disk.create(key, bytes).await,
+                Inner::Bucket(bucket) => bucket.create(key, bytes).await,
+            }
+        })
+        .await
     }
 
     /// Writes or replaces an object with the content of a local file, in bounded memory.
@@ -272,10 +360,13 @@ impl Store {
     /// # Errors
     /// Unreachable, denied or full; an unreadable local file.
     pub async fn upload(&self, key: &str, local_file: &Path) -> Result<Put, StoreError> {
-        match &self.inner {
-            Inner::Disk(disk) => disk.upload(key, local_file).await,
-            Inner::Bucket(bucket) => bucket.upload(key, local_file).await,
-        }
+        self.pass(Operation::Upload, key, async {
+            match &self.inner {
+                Inner::Disk(disk) => disk.upload(key, local_file).await,
+                Inner::Bucket(bucket) => bucket.upload(key, local_file).await,
+            }
+        })
+        .await
     }
 
     /// Puts the staged object under its final name. `expected` is the ETag the target must still
@@ -293,10 +384,13 @@ impl Store {
         target: &str,
         expected: Option<&str>,
     ) -> Result<Publish, StoreError> {
-        match &self.inner {
-            Inner::Disk(disk) => disk.publish(staged, target, expected).await,
-            Inner::Bucket(bucket) => bucket.publish(staged, target, expected).await,
-        }
+        self.pass(Operation::Publish, target, async {
+            match &self.inner {
+                Inner::Disk(disk) => disk.publish(staged, target, expected).await,
+                Inner::Bucket(bucket) => bucket.publish(staged, target, expected).await,
+            }
+        })
+        .await
     }
 
     /// Deletes objects; those that are gone already are no error. On disk, folders that this
@@ -306,9 +400,36 @@ impl Store {
     /// Unreachable or denied; some of the objects may be gone.
     pub async fn delete(&self, keys: Vec<String>) -> Result<(), StoreError> {
         match &self.inner {
-            Inner::Disk(disk) => disk.delete(keys).await,
-            Inner::Bucket(bucket) => bucket.delete(keys).await,
+            Inner::Disk(disk) => {
+                for key in keys {
+                    self.pass(Operation::Delete, &key, disk.delete(&key))
+                        .await?;
+                }
+                Ok(())
+            }
+            // A thousand keys are one request.
+            Inner::Bucket(bucket) => {
+                let all = self.gate.as_ref().map(|_| keys.join(","));
+                let key = all.unwrap_or_default();
+                self.pass(Operation::Delete, &key, bucket.delete(keys))
+                    .await
+            }
         }
+    }
+
+    /// Finds out, at a key that is nobody else's, whether writes whose condition does not hold are
+    /// refused; nothing stays at the key. On disk, replacing compares under [`Store::lock`], which
+    /// needs no trying.
+    ///
+    /// # Errors
+    /// Unreachable, denied or full.
+    pub async fn try_conditions(&self, key: &str) -> Result<Conditions, StoreError> {
+        let found = match &self.inner {
+            Inner::Disk(disk) => disk.try_conditions(key).await,
+            Inner::Bucket(bucket) => bucket.try_conditions(key).await,
+        }?;
+        self.delete(vec![key.to_owned()]).await?;
+        Ok(found)
     }
 
     /// Takes the writers' lock `key` of a root on disk, which the operating system drops with the
@@ -317,11 +438,16 @@ impl Store {
     ///
     /// # Errors
     /// A lock file that cannot be made, or a file system without locks.
-    pub fn lock(&self, key: &str) -> Result<Option<LockGuard>, StoreError> {
-        match &self.inner {
-            Inner::Disk(disk) => Ok(disk.lock(key)?.map(|file| LockGuard { _file: Some(file) })),
-            Inner::Bucket(_) => Ok(Some(LockGuard { _file: None })),
-        }
+    pub async fn lock(&self, key: &str) -> Result<Option<LockGuard>, StoreError> {
+        self.pass(Operation::Lock, key, async {
+            match &self.inner {
+                Inner::Disk(disk) => {
+                    Ok(disk.lock(key)?.map(|file| LockGuard { _file: Some(file) }))
+                }
+                Inner::Bucket(_) => Ok(Some(LockGuard { _file: None })),
+            }
+        })
+        .await
     }
 
     /// For an engine's session: the base URL to register under, the client, and the root's path

@@ -68,6 +68,23 @@ impl Place {
         }
     }
 
+    /// The place of a data file of events or rejects; `None` for a file of another kind of table.
+    pub fn of(partition: &[(String, Option<String>)], name: &str) -> Option<Self> {
+        let value = |column: &str| {
+            let (_, value) = partition.iter().find(|(known, _)| known == column)?;
+            value.as_deref()
+        };
+        let hour = match value("hour") {
+            Some(hour) => Some(hour.parse().ok()?),
+            None => None,
+        };
+        Some(Self {
+            date: value("dt")?.parse().ok()?,
+            hour,
+            slice: crate::layout::slice_of(name)?,
+        })
+    }
+
     /// The columns and values of the partition.
     pub fn partition(self) -> crate::layout::Partition {
         let mut columns = vec![("dt".to_owned(), Some(self.date.to_string()))];
@@ -143,6 +160,19 @@ impl Slicing {
         }
         let slice = u32::try_from(slice).unwrap_or(u32::MAX);
         (Place { date, hour, slice }, low * scale, high * scale)
+    }
+}
+
+impl Slicing {
+    /// First and last event time, in `unit`, that can have a date of `from..=to`. An hour more on
+    /// both sides: where a clock is turned back across midnight, dates are not in order of time.
+    pub fn times(&self, from: NaiveDate, to: NaiveDate, unit: TimeUnit) -> (i64, i64) {
+        let scale = unit.per_second() / 1_000;
+        let start =
+            |date: NaiveDate| first_instant(self.timezone.0, date.and_time(chrono::NaiveTime::MIN));
+        let first = start(from) - HOUR_MS;
+        let last = start(to.succ_opt().unwrap_or(to)) + HOUR_MS;
+        (first.saturating_mul(scale), last.saturating_mul(scale))
     }
 }
 
@@ -251,6 +281,8 @@ mod tests {
                         let (place, low, high) = slicing.place(t, TimeUnit::Ms);
                         assert!(low <= t && t < high, "{zone}");
                         assert_eq!(Place::from_sortable(place.sortable()), place);
+                        let name = crate::layout::file_name(place.slice);
+                        assert_eq!(Place::of(&place.partition(), &name), Some(place));
                         for other in [low, high - 1, (low + high) / 2] {
                             assert_eq!(
                                 slicing.place(other, TimeUnit::Ms).0,

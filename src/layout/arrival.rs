@@ -5,7 +5,7 @@
 //! topics/app/year=2019/month=04/day=01/…  with  year=%Y/month=%m/day=%d/
 //! ```
 
-use chrono::{Duration, NaiveDate, NaiveDateTime, TimeZone};
+use chrono::{DateTime, Datelike, Duration, NaiveDate, NaiveDateTime, TimeZone};
 
 use crate::event::Zone;
 
@@ -111,6 +111,45 @@ impl Layout {
             .filter_map(|start| key.as_bytes().get(start..))
             .find_map(|tail| self.span_end(tail))
             .map(|end| self.instant(end))
+    }
+
+    /// Where the pattern begins in a key that fits.
+    pub fn begins_at(&self, key: &str) -> Option<usize> {
+        let slashes = memchr::memchr_iter(b'/', key.as_bytes()).map(|i| i + 1);
+        std::iter::once(0).chain(slashes).find(|start| {
+            let tail = key.as_bytes().get(*start..);
+            tail.is_some_and(|tail| self.span_end(tail).is_some())
+        })
+    }
+
+    /// A text that sorts before what the pattern makes of every span that ends at `ms` or later, and
+    /// as near to them as the pattern allows; `None` where keys do not sort in order of time.
+    pub fn sorts_before(&self, ms: i64) -> Option<String> {
+        let local = DateTime::from_timestamp_millis(ms)?.with_timezone(&self.zone.0);
+        // A span ends after its name says; clocks are set back by an hour, rarely more.
+        let local = local.naive_local().checked_sub_signed(Duration::days(2))?;
+        let mut text = String::new();
+        let mut year = false;
+        for item in &self.items {
+            match item {
+                Item::Literal(b) => text.push(char::from(*b)),
+                Item::Field(Field::Year, ..) => {
+                    year = true;
+                    text.push_str(&format!("{:04}", local.year()));
+                }
+                Item::Field(Field::Month, _, Digits::All) if year => {
+                    text.push_str(&format!("{:02}", local.month()));
+                    // Days make little difference, and may not be next.
+                    return Some(text);
+                }
+                Item::Field(Field::DayOfYear, _, Digits::All) if year => {
+                    text.push_str(&format!("{:03}", local.ordinal()));
+                    return Some(text);
+                }
+                Item::Field(..) => return year.then_some(text),
+            }
+        }
+        None
     }
 
     fn span_end(&self, mut key: &[u8]) -> Option<NaiveDateTime> {
@@ -267,6 +306,27 @@ mod tests {
                 "{pattern} {key}"
             );
         }
+    }
+
+    #[test]
+    fn what_sorts_before_a_time() {
+        let ms = DateTime::parse_from_rfc3339("2019-04-15T05:00:00Z")
+            .unwrap()
+            .timestamp_millis();
+        for (pattern, expected) in [
+            ("%Y/%m/%d/%H/", Some("2019/04")),
+            ("year=%Y/month=%m/day=%d/", Some("year=2019/month=04")),
+            ("%Y/%j/", Some("2019/103")),
+            ("%Y-%-m-%d", Some("2019-")),
+            ("%d.%m.%Y", None),
+        ] {
+            let layout = Layout::new(pattern, "UTC".parse().unwrap()).unwrap();
+            assert_eq!(layout.sorts_before(ms).as_deref(), expected, "{pattern}");
+        }
+        let layout = Layout::new("%Y/%m/%d/", "UTC".parse().unwrap()).unwrap();
+        assert_eq!(layout.begins_at("topics/app/2019/04/01/x"), Some(11));
+        assert_eq!(layout.begins_at("2019/04/01/x"), Some(0));
+        assert_eq!(layout.begins_at("x"), None);
     }
 
     #[test]

@@ -1,19 +1,27 @@
-//! What is stored in the log. Format 1; a sample of every format is kept in the tests for ever.
+//! What is stored in the log. Format 2; a sample of every format is kept in the tests for ever.
 //!
 //! ```text
 //! log/<n>            Commit     JSON: objects absorbed, files, marts, the balance of this commit
 //! log/<n>.published  Published  JSON: the ETag of every file that was put
 //! ```
+//!
+//! Format 1 knew settings by a fingerprint only, and no event times of raw objects. It is read as
+//! settings that are not known: the next run asks for a `rebuild`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use chrono::NaiveDate;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::event::Reason;
+use crate::config::Rule;
+use crate::event::{DecodeSpec, Reason, Slicing, Zone};
 use crate::layout::Partition;
 
-/// The newest format this build writes, and the only one it reads.
-pub const FORMAT: u32 = 1;
+/// The newest format: what this build writes.
+pub const FORMAT: u32 = 2;
+/// The oldest format that this build reads.
+pub const OLDEST: u32 = 1;
 
 /// One numbered, create-only record: the moment of truth of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,6 +33,11 @@ pub struct Commit {
     /// When, RFC 3339 in UTC. For people; nothing is decided by it.
     pub at: String,
     pub sources: BTreeMap<String, SourceDelta>,
+    /// What lay under published names when a repair made this commit, in the place of what the
+    /// markers say. Of a name that `files` brings it is what gives way; of others the content was
+    /// proven to be what was published.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub found: Vec<FoundFile>,
     pub files: Vec<FileEntry>,
     /// Columns of every table whose files are in this commit, in their order.
     pub columns: BTreeMap<String, Vec<(String, String)>>,
@@ -34,11 +47,77 @@ pub struct Commit {
 /// What a commit adds to one source.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SourceDelta {
-    /// Fingerprint of the settings that decide the content of the source's tables.
-    pub settings: String,
+    /// What the source's tables follow from, where this commit changes it.
+    #[serde(
+        default,
+        deserialize_with = "known_settings",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub settings: Option<Settings>,
+    /// The tables were made of `objects` alone: what was known before is forgotten.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub anew: bool,
+    /// Raw objects that were absorbed or read anew; an entry takes the place of an older one of its
+    /// key.
     pub objects: Vec<ObjectEntry>,
+    /// Keys of raw objects whose events were taken out of the tables.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forgotten: Vec<String>,
     /// The change of the source's counts.
     pub balance: Balance,
+}
+
+/// Format 1 has a fingerprint where settings are now.
+fn known_settings<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Settings>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        Known(Box<Settings>),
+        #[expect(dead_code, reason = "what it holds says nothing any more")]
+        Fingerprint(String),
+    }
+    Ok(match Option::<Either>::deserialize(from)? {
+        Some(Either::Known(settings)) => Some(*settings),
+        Some(Either::Fingerprint(_)) | None => None,
+    })
+}
+
+/// Everything that decides the content of a source's tables but the raw objects.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    pub decode: DecodeSpec,
+    pub rules: Vec<Rule>,
+    pub slicing: Slicing,
+    pub layout: Option<String>,
+    pub layout_timezone: Zone,
+    /// Event dates that are still as other rules decided them: `rebuild` re-decides them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stale_rules: Vec<Dates>,
+    /// Event dates that are still as other columns decoded them: `rebuild` reads them from raw.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stale_columns: Vec<Dates>,
+}
+
+/// Event dates, both inclusive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Dates {
+    pub from: NaiveDate,
+    pub to: NaiveDate,
+}
+
+impl Dates {
+    pub fn holds(self, date: NaiveDate) -> bool {
+        (self.from..=self.to).contains(&date)
+    }
+}
+
+impl std::fmt::Display for Dates {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.from == self.to {
+            true => self.from.fmt(f),
+            false => write!(f, "{} … {}", self.from, self.to),
+        }
+    }
 }
 
 /// A raw object that was absorbed.
@@ -48,14 +127,51 @@ pub struct ObjectEntry {
     pub key: String,
     pub etag: Option<String>,
     pub size: u64,
-    /// Of the stored bytes, in hex.
-    pub sha256: String,
+    /// Of the stored bytes.
+    pub sha256: Sha256,
     /// Milliseconds since 1970 UTC.
     pub arrival_ms: i64,
     pub records: u64,
     pub events: u64,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub rejects: BTreeMap<Reason, u64>,
+    /// First and last event time in the table's unit; `None` where there are no events, or where
+    /// format 1 did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub times: Option<(i64, i64)>,
+}
+
+/// A SHA-256; as text 64 hex digits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Sha256(pub [u8; 32]);
+
+impl fmt::Display for Sha256 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for Sha256 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Sha256 {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Sha256 {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(&text, &mut bytes).map_err(|error| {
+            serde::de::Error::custom(format!("`{text}` is no SHA-256: {error}"))
+        })?;
+        Ok(Self(bytes))
+    }
 }
 
 /// The counts of P2; of a commit their changes, so signed.
@@ -83,6 +199,18 @@ pub struct FileEntry {
     pub times: Option<(i64, i64)>,
     /// Key of the staged file below the lake.
     pub staged: String,
+    /// Of its bytes; format 1 did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<Sha256>,
+}
+
+/// A published name as a repair found it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundFile {
+    /// Below the lake.
+    pub key: String,
+    /// `None` where nothing was found.
+    pub etag: Option<String>,
 }
 
 /// A mart as it was built.
@@ -108,20 +236,40 @@ pub struct Published {
 pub struct PublishedFile {
     /// Below the lake.
     pub key: String,
+    /// Empty where a repair made a lost marker anew: nobody knows what was put.
     pub etag: String,
 }
 
 impl Balance {
     /// Adds the changes of another balance.
     pub fn add(&mut self, other: &Self) {
-        self.records += other.records;
-        self.events += other.events;
-        self.kept += other.kept;
+        self.add_times(other, 1);
+    }
+
+    /// Takes another balance away.
+    pub fn subtract(&mut self, other: &Self) {
+        self.add_times(other, -1);
+    }
+
+    fn add_times(&mut self, other: &Self, times: i64) {
+        self.records += times * other.records;
+        self.events += times * other.events;
+        self.kept += times * other.kept;
         for (rule, count) in &other.duplicates {
-            *self.duplicates.entry(rule.clone()).or_default() += count;
+            *self.duplicates.entry(rule.clone()).or_default() += times * count;
         }
         for (reason, count) in &other.rejects {
-            *self.rejects.entry(*reason).or_default() += count;
+            *self.rejects.entry(*reason).or_default() += times * count;
+        }
+        self.forget_zeros();
+    }
+
+    /// Adds the counts of a raw object `times` times: 1 or -1.
+    pub fn count(&mut self, object: &ObjectEntry, times: i64) {
+        self.records += times * object.records.cast_signed();
+        self.events += times * object.events.cast_signed();
+        for (reason, count) in &object.rejects {
+            *self.rejects.entry(*reason).or_default() += times * count.cast_signed();
         }
         self.forget_zeros();
     }
@@ -129,22 +277,6 @@ impl Balance {
     fn forget_zeros(&mut self) {
         self.duplicates.retain(|_, count| *count != 0);
         self.rejects.retain(|_, count| *count != 0);
-    }
-
-    /// The change from `earlier` to this.
-    pub fn since(&self, earlier: &Self) -> Self {
-        let mut change = self.clone();
-        change.records -= earlier.records;
-        change.events -= earlier.events;
-        change.kept -= earlier.kept;
-        for (rule, count) in &earlier.duplicates {
-            *change.duplicates.entry(rule.clone()).or_default() -= count;
-        }
-        for (reason, count) in &earlier.rejects {
-            *change.rejects.entry(*reason).or_default() -= count;
-        }
-        change.forget_zeros();
-        change
     }
 
     /// The first equation of P2 that does not hold, in words.

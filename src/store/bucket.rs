@@ -15,22 +15,28 @@ use super::credentials::{self, ChainCredentials};
 use super::disk::open_source;
 use super::error::{Answer, timed_out};
 use super::wire::{WireConnector, representable, unspell};
-use super::{ByteStream, Listing, Object, Publish, Put, StoreError, StoreErrorKind, StoreSettings};
+use super::{
+    ByteStream, Conditions, Listing, Object, Publish, Put, StoreError, StoreErrorKind,
+    StoreSettings,
+};
 use bytes::Bytes;
-use futures::stream::FuturesUnordered;
+use futures::stream::{BoxStream, FuturesUnordered};
 use futures::{StreamExt, TryStreamExt};
 use object_store::aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut};
 use object_store::path::Path as ClientPath;
 use object_store::{
-    BackoffConfig, ClientOptions, Error as ClientError, GetOptions, ObjectMeta, ObjectStore,
-    ObjectStoreExt, PutMode, PutMultipartOptions, PutPayload, RetryConfig, UpdateVersion,
+    BackoffConfig, ClientOptions, Error as ClientError, GetOptions, GetRange, ObjectMeta,
+    ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutPayload, RetryConfig,
+    UpdateVersion,
 };
 use std::fs::File;
 use std::io::Read;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use url::Url;
 
 /// Parts of one upload that are on their way at once; with the part size this bounds memory.
@@ -53,6 +59,8 @@ pub(super) struct Bucket {
     /// Empty, or ending in `/`.
     prefix: Arc<str>,
     part_bytes: u64,
+    /// How long what is broken is tried again.
+    retry_for: Duration,
 }
 
 enum Conditional {
@@ -139,6 +147,7 @@ impl Bucket {
             root: root.into(),
             prefix: prefix.into(),
             part_bytes: settings.part_bytes.max(LEAST_PART_BYTES),
+            retry_for: settings.retry_for,
         })
     }
 
@@ -194,12 +203,27 @@ impl Bucket {
             }
             (folder, _) => (format!("{folder}/"), Some(self.path("listing", folder)?)),
         };
-        let mut found = self.client.list(path.as_ref());
+        let found = self.client.list(path.as_ref());
+        self.gather(&url_key, found).await
+    }
+
+    pub(super) async fn list_after(&self, from: &str) -> Result<Listing, StoreError> {
+        let root = ClientPath::parse(&*self.prefix).ok();
+        let offset = self.path("listing", from)?;
+        let found = self.client.list_with_offset(root.as_ref(), &offset);
+        self.gather("", found).await
+    }
+
+    async fn gather(
+        &self,
+        url_key: &str,
+        mut found: BoxStream<'static, Result<ObjectMeta, ClientError>>,
+    ) -> Result<Listing, StoreError> {
         let mut listing = Listing::default();
         while let Some(meta) = found
             .try_next()
             .await
-            .map_err(|error| self.failed("listing", &url_key, &error))?
+            .map_err(|error| self.failed("listing", url_key, &error))?
         {
             match unspell(meta.location.as_ref()) {
                 None => listing.objects.push(self.object(meta)),
@@ -231,31 +255,45 @@ impl Bucket {
             .await
             .map_err(|error| self.failed("reading", key, &error))?;
         let object = self.object(found.meta.clone());
-        let url = self.url_of(key);
-        let bytes = found
-            .into_stream()
-            .map_err(move |error| StoreError::client("reading", url.clone(), &error));
-        Ok((object, bytes.boxed()))
+        let download = Download {
+            bucket: self.clone(),
+            key: key.to_owned(),
+            path,
+            etag: object.etag.clone(),
+            size: object.size,
+            given: 0,
+            bytes: found.into_stream(),
+            broken: None,
+        };
+        let pieces = futures::stream::try_unfold(download, |mut download| async move {
+            let piece = download.next().await?;
+            Ok(piece.map(|piece| (piece, download)))
+        });
+        Ok((object, pieces.boxed()))
+    }
+
+    pub(super) async fn range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let path = self.path("reading", key)?;
+        self.client
+            .get_range(&path, range)
+            .await
+            .map_err(|error| self.failed("reading", key, &error))
     }
 
     pub(super) async fn read(&self, key: &str) -> Result<Option<(Object, Bytes)>, StoreError> {
-        let path = self.path("reading", key)?;
-        let found = match self.client.get_opts(&path, GetOptions::default()).await {
-            Ok(found) => found,
-            Err(error) => {
-                let failure = self.failed("reading", key, &error);
-                return match failure.kind() {
-                    StoreErrorKind::NotFound => Ok(None),
-                    _ => Err(failure),
-                };
+        let whole = async {
+            let (object, mut pieces) = self.get(key).await?;
+            let mut bytes = Vec::with_capacity(usize::try_from(object.size).unwrap_or(0));
+            while let Some(piece) = pieces.try_next().await? {
+                bytes.extend_from_slice(&piece);
             }
+            Ok::<_, StoreError>((object, Bytes::from(bytes)))
         };
-        let object = self.object(found.meta.clone());
-        let bytes = found
-            .bytes()
-            .await
-            .map_err(|error| self.failed("reading", key, &error))?;
-        Ok(Some((object, bytes)))
+        match whole.await {
+            Ok(read) => Ok(Some(read)),
+            Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     pub(super) async fn create(&self, key: &str, bytes: Bytes) -> Result<Option<Put>, StoreError> {
@@ -347,6 +385,40 @@ impl Bucket {
                 return Err(failure);
             }
             tokio::time::sleep(Duration::from_millis(50 << tries)).await;
+        }
+    }
+
+    pub(super) async fn try_conditions(&self, key: &str) -> Result<Conditions, StoreError> {
+        self.create(key, Bytes::from_static(b"first")).await?;
+        let other = UpdateVersion {
+            e_tag: Some("\"00000000000000000000000000000000\"".to_owned()),
+            version: None,
+        };
+        Ok(Conditions {
+            create: self.refuses(key, PutMode::Create).await?,
+            replace: self.refuses(key, PutMode::Update(other)).await?,
+        })
+    }
+
+    /// Whether a PUT is refused whose condition does not hold. The answer alone says so: the bytes
+    /// that `put_if` believes are unchanged as well by a PUT that was lost on its way.
+    async fn refuses(&self, key: &str, mode: PutMode) -> Result<bool, StoreError> {
+        let path = self.path("probing", key)?;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let payload = PutPayload::from_static(b"second");
+            let put = self.client.put_opts(&path, payload, mode.clone().into());
+            match put.await {
+                Ok(_) => return Ok(false),
+                Err(ClientError::AlreadyExists { .. } | ClientError::Precondition { .. }) => {
+                    return Ok(true);
+                }
+                Err(error) if tries < UNCLEAR_TRIES && timed_out(&error) => {
+                    tokio::time::sleep(Duration::from_millis(50 << tries)).await;
+                }
+                Err(error) => return Err(self.failed("probing", key, &error)),
+            }
         }
     }
 
@@ -451,6 +523,92 @@ impl Bucket {
             }
         }
         Ok(())
+    }
+}
+
+/// An object on its way, which goes on where its connection broke.
+///
+/// The client does so too, but counts the time it tries from the first request: whoever holds a
+/// download open for longer would lose it with the connection.
+struct Download {
+    bucket: Bucket,
+    key: String,
+    path: ClientPath,
+    etag: Option<String>,
+    size: u64,
+    /// Bytes that were given out.
+    given: u64,
+    bytes: BoxStream<'static, Result<Bytes, ClientError>>,
+    /// Since when nothing arrives, and how often it was asked for since.
+    broken: Option<(Instant, u32)>,
+}
+
+impl Download {
+    async fn next(&mut self) -> Result<Option<Bytes>, StoreError> {
+        loop {
+            let failure = match self.bytes.try_next().await {
+                Ok(Some(piece)) if piece.is_empty() => continue,
+                Ok(Some(piece)) => {
+                    self.given += piece.len() as u64;
+                    self.broken = None;
+                    if self.given > self.size {
+                        return Err(self.failed(StoreErrorKind::Other, "more bytes came"));
+                    }
+                    return Ok(Some(piece));
+                }
+                _ if self.given == self.size => return Ok(None),
+                Ok(None) => self.failed(StoreErrorKind::Unreachable, "fewer bytes came"),
+                Err(error) => self.bucket.failed("reading", &self.key, &error),
+            };
+            self.go_on(failure).await?;
+        }
+    }
+
+    /// Asks for the bytes that are missing, unless that is hopeless.
+    async fn go_on(&mut self, failure: StoreError) -> Result<(), StoreError> {
+        let Some(etag) = &self.etag else {
+            // Without one, the rest could be that of other content.
+            return Err(failure);
+        };
+        let (since, tries) = *self.broken.get_or_insert_with(|| (Instant::now(), 0));
+        if failure.kind() != StoreErrorKind::Unreachable
+            || (tries > 0 && since.elapsed() >= self.bucket.retry_for)
+        {
+            return Err(failure);
+        }
+        self.broken = Some((since, tries + 1));
+        if tries > 0 {
+            tokio::time::sleep(Duration::from_millis(50 << tries.min(7))).await;
+        }
+        let options = GetOptions {
+            range: Some(GetRange::Bounded(self.given..self.size)),
+            if_match: Some(etag.clone()),
+            ..GetOptions::default()
+        };
+        match self.bucket.client.get_opts(&self.path, options).await {
+            Ok(found) => {
+                self.bytes = found.into_stream();
+                Ok(())
+            }
+            Err(ClientError::Precondition { .. }) => Err(self
+                .failed(
+                    StoreErrorKind::Other,
+                    "the object changed while it was read",
+                )
+                .with_hint("run again when nobody writes it")),
+            Err(error) => Err(self.bucket.failed("reading", &self.key, &error)),
+        }
+    }
+
+    fn failed(&self, kind: StoreErrorKind, what: &str) -> StoreError {
+        let (given, size) = (self.given, self.size);
+        let url = self.bucket.url_of(&self.key);
+        StoreError::new(
+            kind,
+            "reading",
+            url,
+            format!("{what} ({given} of {size} bytes)"),
+        )
     }
 }
 

@@ -1,22 +1,28 @@
 //! A root on the local disk.
 //!
 //! ```text
-//! bytes ─▶ folder/.rawmart-tmp-* ─ fsync ─▶ hard link (new name) | rename (replace) ─▶ fsync folder
+//! bytes ─▶ <root>/.rawmart-tmp/* ─ fsync ─▶ hard link (new name) | rename (replace) ─▶ fsync folder
 //! ```
+//!
+//! What a killed process leaves in `.rawmart-tmp` goes when the next one takes the writers' lock.
 //!
 //! Everything is `std::fs` on the blocking pool; the client's `LocalFileSystem` syncs nothing, has
 //! no conditional replace and fails a listing on the first odd file name. It serves engines only,
 //! through [`Disk::object_store`].
 
 use super::wire::representable;
-use super::{ByteStream, Listing, Object, Publish, Put, StoreError, StoreErrorKind, StoreSettings};
+use super::{
+    ByteStream, Conditions, Listing, Object, Publish, Put, StoreError, StoreErrorKind,
+    StoreSettings,
+};
 use bytes::Bytes;
 use futures::StreamExt;
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ClientPath;
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,8 +31,8 @@ use std::time::UNIX_EPOCH;
 use tokio::sync::Semaphore;
 use url::Url;
 
-/// Files that are being written; no listing shows them, no reader of a lake looks at a dot file.
-const TEMPORARY: &str = ".rawmart-tmp-";
+/// The folder of files that are being written, outside of every table; no listing shows it.
+const TEMPORARY: &str = ".rawmart-tmp";
 
 const CHUNK: usize = 1024 * 1024;
 
@@ -199,16 +205,26 @@ impl Disk {
         .await
     }
 
+    pub(super) async fn range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let path = self.path("reading", key)?;
+        self.run("reading", key, move || {
+            let mut file = fs::File::open(&path)?;
+            file.seek(SeekFrom::Start(range.start))?;
+            let mut bytes = Vec::new();
+            file.take(range.end.saturating_sub(range.start))
+                .read_to_end(&mut bytes)?;
+            Ok(Bytes::from(bytes))
+        })
+        .await
+    }
+
     pub(super) async fn create(&self, key: &str, bytes: Bytes) -> Result<Option<Put>, StoreError> {
         let path = self.path("creating", key)?;
+        let root = Arc::clone(&self.folder);
         self.run("creating", key, move || {
-            let staged = Temporary::write(&path, |file| file.write_all(&bytes))?;
-            match fs::hard_link(&staged.path, &path) {
-                Ok(()) => {
-                    let found = fs::metadata(&path)?;
-                    staged.sync_folder()?;
-                    Ok(Some(put(&found)))
-                }
+            let staged = Temporary::write(&root, |file| file.write_all(&bytes))?;
+            match give_name(&path, || fs::hard_link(&staged.path, &path)) {
+                Ok(()) => Ok(Some(put(&fs::metadata(&path)?))),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                     let found = fs::metadata(&path)?;
                     let same = found.len() == bytes.len() as u64 && fs::read(&path)? == *bytes;
@@ -223,9 +239,10 @@ impl Disk {
     pub(super) async fn upload(&self, key: &str, local_file: &Path) -> Result<Put, StoreError> {
         let path = self.path("writing", key)?;
         let source = open_source(local_file)?;
+        let root = Arc::clone(&self.folder);
         self.run("writing", key, move || {
             let mut source = source;
-            let staged = Temporary::write(&path, |file| io::copy(&mut source, file).map(|_| ()))?;
+            let staged = Temporary::write(&root, |file| io::copy(&mut source, file).map(|_| ()))?;
             let found = fs::metadata(&staged.path)?;
             staged.rename(&path)?;
             Ok(put(&found))
@@ -242,33 +259,40 @@ impl Disk {
         let from = self.path("publishing", staged)?;
         let to = self.path("publishing", target)?;
         let expected = expected.map(str::to_owned);
+        let root = Arc::clone(&self.folder);
         self.run("publishing", target, move || {
-            publish(&from, &to, expected.as_deref())
+            publish(&root, &from, &to, expected.as_deref())
         })
         .await
     }
 
-    pub(super) async fn delete(&self, keys: Vec<String>) -> Result<(), StoreError> {
-        for key in keys {
-            let path = self.path("deleting", &key)?;
-            let root = Arc::clone(&self.folder);
-            self.run("deleting", &key, move || {
-                match fs::remove_file(&path) {
-                    Ok(()) => {}
-                    Err(error) => return absent::<()>(error).map(|_| ()),
+    pub(super) async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        let path = self.path("deleting", key)?;
+        let root = Arc::clone(&self.folder);
+        self.run("deleting", key, move || {
+            match fs::remove_file(&path) {
+                Ok(()) => {}
+                Err(error) => return absent::<()>(error).map(|_| ()),
+            }
+            let mut folder = path.parent();
+            while let Some(empty) = folder {
+                if empty == &*root || fs::remove_dir(empty).is_err() {
+                    break;
                 }
-                let mut folder = path.parent();
-                while let Some(empty) = folder {
-                    if empty == &*root || fs::remove_dir(empty).is_err() {
-                        break;
-                    }
-                    folder = empty.parent();
-                }
-                Ok(())
-            })
-            .await?;
-        }
-        Ok(())
+                folder = empty.parent();
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    pub(super) async fn try_conditions(&self, key: &str) -> Result<Conditions, StoreError> {
+        self.create(key, Bytes::from_static(b"first")).await?;
+        let second = self.create(key, Bytes::from_static(b"second")).await?;
+        Ok(Conditions {
+            create: second.is_none(),
+            replace: true,
+        })
     }
 
     pub(super) fn lock(&self, key: &str) -> Result<Option<File>, StoreError> {
@@ -283,7 +307,13 @@ impl Disk {
             .open(&path)
             .map_err(failed)?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(file)),
+            Ok(()) => {
+                // No other writer lives: whatever is being written there is not.
+                match fs::remove_dir_all(self.folder.join(TEMPORARY)) {
+                    Err(error) if error.kind() != ErrorKind::NotFound => Err(failed(error)),
+                    _ => Ok(Some(file)),
+                }
+            }
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(failed(error)),
         }
@@ -295,7 +325,7 @@ pub(super) fn open_source(local_file: &Path) -> Result<File, StoreError> {
         .map_err(|error| StoreError::io("reading", local_file.display().to_string(), error))
 }
 
-fn publish(from: &Path, to: &Path, expected: Option<&str>) -> io::Result<Publish> {
+fn publish(root: &Path, from: &Path, to: &Path, expected: Option<&str>) -> io::Result<Publish> {
     let staged = match fs::metadata(from) {
         Ok(found) => found,
         Err(error) => return absent::<()>(error).map(|_| Publish::StagedGone),
@@ -307,18 +337,19 @@ fn publish(from: &Path, to: &Path, expected: Option<&str>) -> io::Result<Publish
     if let Some(present) = &present {
         let linked = etag(present) == etag(&staged);
         if linked || (expected != Some(etag(present).as_str()) && same_content(from, to)?) {
+            // Who made it so may have died before it was durable.
+            sync(to.parent().unwrap_or(root))?;
             return Ok(Publish::Done(put(present)));
         }
     }
     if present.as_ref().map(etag).as_deref() != expected {
         return Ok(Publish::Conflict);
     }
-    let link = Temporary::link(from, to)?;
     if expected.is_some() {
-        link.rename(to)?;
+        Temporary::link(root, from)?.rename(to)?;
     } else {
-        match fs::hard_link(&link.path, to) {
-            Ok(()) => link.sync_folder()?,
+        match give_name(to, || fs::hard_link(from, to)) {
+            Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 return Ok(Publish::Conflict);
             }
@@ -352,18 +383,18 @@ fn same_content(a: &Path, b: &Path) -> io::Result<bool> {
     }
 }
 
-/// A file beside its target; gone when dropped, unless it was renamed.
+/// A file in the folder of temporaries; gone when dropped, unless it was renamed.
 struct Temporary {
     path: PathBuf,
 }
 
 impl Temporary {
-    /// Writes and syncs a file beside `target`.
+    /// Writes and syncs a file.
     fn write(
-        target: &Path,
+        root: &Path,
         content: impl FnOnce(&mut File) -> io::Result<()>,
     ) -> io::Result<Temporary> {
-        let (mut file, temporary) = Temporary::beside(target, |path| {
+        let (mut file, temporary) = Temporary::make(root, |path| {
             OpenOptions::new().write(true).create_new(true).open(path)
         })?;
         content(&mut file)?;
@@ -371,45 +402,32 @@ impl Temporary {
         Ok(temporary)
     }
 
-    /// A second name, beside `target`, of the file `from`.
-    fn link(from: &Path, target: &Path) -> io::Result<Temporary> {
-        let ((), temporary) = Temporary::beside(target, |path| fs::hard_link(from, path))?;
+    /// A second name of the file `from`.
+    fn link(root: &Path, from: &Path) -> io::Result<Temporary> {
+        let ((), temporary) = Temporary::make(root, |path| fs::hard_link(from, path))?;
         Ok(temporary)
     }
 
-    fn beside<T>(
-        target: &Path,
+    fn make<T>(
+        root: &Path,
         mut make: impl FnMut(&Path) -> io::Result<T>,
     ) -> io::Result<(T, Temporary)> {
-        let folder = target.parent().ok_or(ErrorKind::InvalidInput)?;
-        // Another process may remove the folder, being empty, right after we made it; or have left
-        // a file of the same name when it crashed.
-        let mut tries = 0;
+        let folder = root.join(TEMPORARY);
+        create_folder(&folder)?;
         loop {
-            tries += 1;
-            create_folder(folder)?;
             let number = NEXT_TEMPORARY.fetch_add(1, Ordering::Relaxed);
-            let path = folder.join(format!("{TEMPORARY}{}-{number}", std::process::id()));
+            let path = folder.join(format!("{}-{number}", std::process::id()));
             match make(&path) {
                 Ok(made) => return Ok((made, Temporary { path })),
-                Err(error)
-                    if tries < 100
-                        && matches!(
-                            error.kind(),
-                            ErrorKind::NotFound | ErrorKind::AlreadyExists
-                        ) => {}
+                // Left by a killed process of the same number.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }
         }
     }
 
     fn rename(self, target: &Path) -> io::Result<()> {
-        fs::rename(&self.path, target)?;
-        self.sync_folder()
-    }
-
-    fn sync_folder(&self) -> io::Result<()> {
-        self.path.parent().map_or(Ok(()), sync)
+        give_name(target, || fs::rename(&self.path, target))
     }
 }
 
@@ -417,6 +435,24 @@ impl Drop for Temporary {
     fn drop(&mut self) {
         // Gone already after a rename; a left-over does no harm.
         let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Gives content its final name, in a folder that is made if need be, durably.
+fn give_name(target: &Path, mut give: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    let folder = target.parent().ok_or(ErrorKind::InvalidInput)?;
+    // Another process may remove the folder, being empty, right after we made it.
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        create_folder(folder)?;
+        match give() {
+            Err(error) if tries < 100 && error.kind() == ErrorKind::NotFound => {}
+            given => {
+                given?;
+                return sync(folder);
+            }
+        }
     }
 }
 

@@ -1,0 +1,551 @@
+//! Checkpoints: what the log says up to one commit, as one Parquet file that is quick to read.
+//!
+//! ```text
+//! rows     raw objects by source and key, then data files by key
+//! footer   rawmart: JSON of settings, balances, columns, marts · rawmart.sha256: of rows and JSON
+//! ```
+//!
+//! A checkpoint is a pure function of the commits up to its own: whoever writes it writes the same
+//! bytes. It decides nothing. One that is damaged, or of another log, is left aside with a warning:
+//! the log has everything, and a run that is slow to open is better than none. People read
+//! it too: `duckdb -c "FROM read_parquet('lake/_rawmart/checkpoint/*')"`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, FixedSizeBinaryArray, FixedSizeBinaryBuilder, Int64Array,
+    Int64Builder, RecordBatch, StringArray, StringBuilder,
+};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use bytes::Bytes;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
+use serde::{Deserialize, Serialize};
+use sha2::Digest;
+
+use super::objects::Packer;
+use super::{
+    Balance, Commit, FORMAT, File, FileEntry, LedgerError, MartState, OLDEST, ObjectEntry,
+    Settings, Sha256, SourceState, State, read,
+};
+use crate::layout;
+use crate::store::Store;
+
+/// Commits between two checkpoints, at least: opening reads so many commits in a few round trips.
+const LEAST_INTERVAL: u64 = 64;
+/// Entries of the lake for which a checkpoint waits one commit more. A checkpoint costs what the
+/// whole lake costs: so a commit's share of it is never above this many entries, about half a
+/// megabyte, and a lake of ten million raw objects opens with a thousand commits to read.
+const ENTRIES_A_COMMIT: u64 = 8_192;
+/// Checkpoints that stay: a reader that has found one still finds it while the next is written.
+const KEPT: usize = 2;
+
+const ROWS_A_BATCH: usize = 8_192;
+const ROWS_A_GROUP: usize = 1 << 17;
+
+/// The footer's keys.
+const REST: &str = "rawmart";
+const DIGEST: &str = "rawmart.sha256";
+
+/// What is no row.
+#[derive(Serialize, Deserialize)]
+struct Rest {
+    format: u32,
+    /// The last commit in it, and the run that made it.
+    number: u64,
+    run: String,
+    sources: BTreeMap<String, RestOfSource>,
+    columns: BTreeMap<String, Vec<(String, String)>>,
+    marts: BTreeMap<String, MartState>,
+    files: u64,
+    /// Bytes of the file before the footer, which the digest is of.
+    bytes: usize,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RestOfSource {
+    settings: Option<Settings>,
+    balance: Balance,
+    objects: u64,
+}
+
+/// Writes a checkpoint when the last one is far enough behind, and removes those before it.
+///
+/// # Errors
+/// A store that does not answer.
+pub async fn checkpoint(store: &Store, state: &State) -> Result<(), LedgerError> {
+    let there = numbers(store).await?;
+    let newest = there.last().copied().unwrap_or(0);
+    let objects: usize = state.sources.values().map(|s| s.objects.len()).sum();
+    let interval = interval((objects + state.files.len()) as u64);
+    if state.unpublished.is_some() || state.last.saturating_sub(newest) < interval {
+        return Ok(());
+    }
+    let key = layout::checkpoint_key(state.last);
+    let bytes = encode(state).map_err(|message| LedgerError::Unwritable {
+        url: store.url_of(&key),
+        message,
+    })?;
+    // Taken: by another build, whose file says the same in other bytes.
+    store.create(&key, bytes.into()).await?;
+    let stay = there.len().saturating_sub(KEPT - 1);
+    let old = there.into_iter().take(stay).map(layout::checkpoint_key);
+    Ok(store.delete(old.collect()).await?)
+}
+
+pub(super) fn interval(entries: u64) -> u64 {
+    LEAST_INTERVAL.max(entries / ENTRIES_A_COMMIT)
+}
+
+/// The commits that there are checkpoints of, ascending.
+async fn numbers(store: &Store) -> Result<Vec<u64>, LedgerError> {
+    let listing = store.list(layout::CHECKPOINT).await?;
+    let keys = listing.objects.iter().map(|object| object.key.as_str());
+    Ok(keys.filter_map(layout::checkpoint_of).collect())
+}
+
+/// The state at the newest checkpoint that can be used, or before the first commit.
+pub(super) async fn newest(store: &Store) -> Result<State, LedgerError> {
+    for n in numbers(store).await?.into_iter().rev() {
+        let key = layout::checkpoint_key(n);
+        // Gone: a run has written two since the listing, and swept it.
+        let Some(bytes) = store.read(&key).await? else {
+            continue;
+        };
+        let commit: Option<Commit> = read(store, &layout::commit_key(n)).await?;
+        let found = decode(bytes).and_then(|state| match commit {
+            Some(commit) if (state.last, &state.run) == (n, &commit.run) => Ok(state),
+            Some(_) => Err("it is of another log".to_owned()),
+            None => Err(format!("the log has no commit {n}")),
+        });
+        match found {
+            Ok(state) => return Ok(state),
+            Err(message) => tracing::warn!(
+                "{} is left aside: {message}. Delete it: the log has everything, opening the lake \
+                 is slower until the next checkpoint",
+                store.url_of(&key)
+            ),
+        }
+    }
+    Ok(State::default())
+}
+
+fn schema() -> SchemaRef {
+    let text = |name| Field::new(name, DataType::Utf8, true);
+    let number = |name| Field::new(name, DataType::Int64, true);
+    Arc::new(Schema::new(vec![
+        // Of raw objects the source, of data files the table.
+        text("source"),
+        text("table"),
+        Field::new("key", DataType::Utf8, false),
+        text("etag"),
+        Field::new("bytes", DataType::Int64, false),
+        number("min_time"),
+        number("max_time"),
+        // Of raw objects only.
+        Field::new("sha256", DataType::FixedSizeBinary(32), true),
+        number("arrival_ms"),
+        number("records"),
+        number("events"),
+        text("rejects"),
+        // Of data files only.
+        number("rows"),
+        number("commit"),
+        text("partition"),
+        text("name"),
+        text("staged"),
+    ]))
+}
+
+struct Writer {
+    schema: SchemaRef,
+    file: ArrowWriter<Vec<u8>>,
+    rows: usize,
+    source: StringBuilder,
+    table: StringBuilder,
+    key: StringBuilder,
+    etag: StringBuilder,
+    bytes: Int64Builder,
+    min_time: Int64Builder,
+    max_time: Int64Builder,
+    sha256: FixedSizeBinaryBuilder,
+    arrival_ms: Int64Builder,
+    records: Int64Builder,
+    events: Int64Builder,
+    rejects: StringBuilder,
+    row_count: Int64Builder,
+    commit: Int64Builder,
+    partition: StringBuilder,
+    name: StringBuilder,
+    staged: StringBuilder,
+}
+
+impl Writer {
+    fn new() -> Result<Self, ParquetError> {
+        let mut properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
+            .set_statistics_enabled(EnabledStatistics::Chunk)
+            .set_max_row_group_row_count(Some(ROWS_A_GROUP))
+            .set_created_by(concat!("rawmart ", env!("CARGO_PKG_VERSION")).to_owned())
+            // Sorted keys share their beginnings; nothing of an object is worth a dictionary.
+            .set_column_encoding(ColumnPath::from("key"), Encoding::DELTA_BYTE_ARRAY);
+        for column in [
+            "key", "etag", "sha256", "bytes", "min_time", "max_time", "staged",
+        ] {
+            properties = properties.set_column_dictionary_enabled(ColumnPath::from(column), false);
+        }
+        let options = ArrowWriterOptions::new()
+            .with_properties(properties.build())
+            .with_skip_arrow_metadata(true);
+        let schema = schema();
+        Ok(Self {
+            file: ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&schema), options)?,
+            schema,
+            rows: 0,
+            source: StringBuilder::new(),
+            table: StringBuilder::new(),
+            key: StringBuilder::new(),
+            etag: StringBuilder::new(),
+            bytes: Int64Builder::new(),
+            min_time: Int64Builder::new(),
+            max_time: Int64Builder::new(),
+            sha256: FixedSizeBinaryBuilder::new(32),
+            arrival_ms: Int64Builder::new(),
+            records: Int64Builder::new(),
+            events: Int64Builder::new(),
+            rejects: StringBuilder::new(),
+            row_count: Int64Builder::new(),
+            commit: Int64Builder::new(),
+            partition: StringBuilder::new(),
+            name: StringBuilder::new(),
+            staged: StringBuilder::new(),
+        })
+    }
+
+    fn object(&mut self, source: &str, object: &ObjectEntry) -> Result<(), String> {
+        self.source.append_value(source);
+        self.table.append_null();
+        self.common(
+            &object.key,
+            object.etag.as_deref(),
+            object.size,
+            object.times,
+        );
+        self.sha256.append_value(object.sha256.0).map_err(words)?;
+        self.arrival_ms.append_value(object.arrival_ms);
+        self.records.append_value(object.records.cast_signed());
+        self.events.append_value(object.events.cast_signed());
+        match object.rejects.is_empty() {
+            true => self.rejects.append_null(),
+            false => self
+                .rejects
+                .append_value(serde_json::to_string(&object.rejects).map_err(words)?),
+        }
+        self.row_count.append_null();
+        self.commit.append_null();
+        self.partition.append_null();
+        self.name.append_null();
+        self.staged.append_null();
+        self.row()
+    }
+
+    fn file(&mut self, key: &str, file: &File) -> Result<(), String> {
+        let entry = &file.entry;
+        self.source.append_null();
+        self.table.append_value(&entry.table);
+        self.common(key, file.etag.as_deref(), entry.bytes, entry.times);
+        match entry.sha256 {
+            Some(sha256) => self.sha256.append_value(sha256.0).map_err(words)?,
+            None => self.sha256.append_null(),
+        }
+        self.arrival_ms.append_null();
+        self.records.append_null();
+        self.events.append_null();
+        self.rejects.append_null();
+        self.row_count.append_value(entry.rows.cast_signed());
+        self.commit.append_value(file.commit.cast_signed());
+        self.partition
+            .append_value(serde_json::to_string(&entry.partition).map_err(words)?);
+        self.name.append_value(&entry.name);
+        self.staged.append_value(&entry.staged);
+        self.row()
+    }
+
+    fn common(&mut self, key: &str, etag: Option<&str>, bytes: u64, times: Option<(i64, i64)>) {
+        self.key.append_value(key);
+        self.etag.append_option(etag);
+        self.bytes.append_value(bytes.cast_signed());
+        self.min_time.append_option(times.map(|(min, _)| min));
+        self.max_time.append_option(times.map(|(_, max)| max));
+    }
+
+    fn row(&mut self) -> Result<(), String> {
+        self.rows += 1;
+        match self.rows {
+            ROWS_A_BATCH => self.batch(),
+            _ => Ok(()),
+        }
+    }
+
+    fn batch(&mut self) -> Result<(), String> {
+        self.rows = 0;
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(self.source.finish()),
+            Arc::new(self.table.finish()),
+            Arc::new(self.key.finish()),
+            Arc::new(self.etag.finish()),
+            Arc::new(self.bytes.finish()),
+            Arc::new(self.min_time.finish()),
+            Arc::new(self.max_time.finish()),
+            Arc::new(self.sha256.finish()),
+            Arc::new(self.arrival_ms.finish()),
+            Arc::new(self.records.finish()),
+            Arc::new(self.events.finish()),
+            Arc::new(self.rejects.finish()),
+            Arc::new(self.row_count.finish()),
+            Arc::new(self.commit.finish()),
+            Arc::new(self.partition.finish()),
+            Arc::new(self.name.finish()),
+            Arc::new(self.staged.finish()),
+        ];
+        let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(words)?;
+        self.file.write(&batch).map_err(words)
+    }
+}
+
+pub(super) fn encode(state: &State) -> Result<Vec<u8>, String> {
+    let mut writer = Writer::new().map_err(words)?;
+    let mut sources = BTreeMap::new();
+    for (name, source) in &state.sources {
+        for object in source.objects.values() {
+            writer.object(name, &object)?;
+        }
+        let rest = RestOfSource {
+            settings: source.settings.clone(),
+            balance: source.balance.clone(),
+            objects: source.objects.len() as u64,
+        };
+        sources.insert(name.clone(), rest);
+    }
+    for (key, file) in &state.files {
+        writer.file(key, file)?;
+    }
+    writer.batch()?;
+    let mut file = writer.file;
+    file.flush().map_err(words)?;
+    file.sync().map_err(words)?;
+    let rest = Rest {
+        format: FORMAT,
+        number: state.last,
+        run: state.run.clone(),
+        sources,
+        columns: state.columns.clone(),
+        marts: state.marts.clone(),
+        files: state.files.len() as u64,
+        bytes: file.inner().len(),
+    };
+    let rest = serde_json::to_string(&rest).map_err(words)?;
+    let digest = digest(file.inner(), &rest);
+    file.append_key_value_metadata(KeyValue::new(REST.to_owned(), rest));
+    file.append_key_value_metadata(KeyValue::new(DIGEST.to_owned(), digest));
+    file.into_inner().map_err(words)
+}
+
+fn digest(rows: &[u8], rest: &str) -> String {
+    let hash = sha2::Sha256::new().chain_update(rows).chain_update(rest);
+    hex::encode(hash.finalize())
+}
+
+pub(super) fn decode(bytes: Bytes) -> Result<State, String> {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes.clone()).map_err(words)?;
+    let footer = reader.metadata().file_metadata().key_value_metadata();
+    let value = |key: &str| {
+        let entry = footer.and_then(|entries| entries.iter().find(|entry| entry.key == key));
+        let value = entry.and_then(|entry| entry.value.as_deref());
+        value.ok_or_else(|| format!("its footer has no `{key}`"))
+    };
+    #[derive(Deserialize)]
+    struct Head {
+        format: u32,
+    }
+    let json = value(REST)?;
+    let Head { format } = serde_json::from_str(json).map_err(words)?;
+    if !(OLDEST..=FORMAT).contains(&format) {
+        return Err(format!(
+            "it has format {format}, which this rawmart cannot read"
+        ));
+    }
+    let rest: Rest = serde_json::from_str(json).map_err(words)?;
+    let rows = bytes.get(..rest.bytes).unwrap_or(&bytes);
+    if digest(rows, json) != value(DIGEST)? || *reader.schema().fields() != *schema().fields() {
+        return Err("it is damaged".to_owned());
+    }
+    let mut objects: BTreeMap<String, Packer> = BTreeMap::new();
+    let mut files = BTreeMap::new();
+    for batch in reader
+        .with_batch_size(ROWS_A_BATCH)
+        .build()
+        .map_err(words)?
+    {
+        let batch = batch.map_err(words)?;
+        let columns = Columns::of(&batch).ok_or("its columns have other types")?;
+        for row in 0..batch.num_rows() {
+            match text(columns.source, row) {
+                Some(source) => {
+                    let object = columns.object(row)?;
+                    // A name of its own only for the first object of a source.
+                    let sorted = match objects.get_mut(source) {
+                        Some(packer) => packer.push_after(&object),
+                        None => objects
+                            .entry(source.to_owned())
+                            .or_default()
+                            .push_after(&object),
+                    };
+                    if !sorted {
+                        return Err(format!("{} is out of order", object.key));
+                    }
+                }
+                None => {
+                    let (key, file) = columns.file(row)?;
+                    files.insert(key, file);
+                }
+            }
+        }
+    }
+    if files.len() as u64 != rest.files {
+        return Err("it is cut off".to_owned());
+    }
+    let mut sources = BTreeMap::new();
+    for (name, of) in rest.sources {
+        let objects = objects.remove(&name).unwrap_or_default().finish();
+        if objects.len() as u64 != of.objects {
+            return Err("it is cut off".to_owned());
+        }
+        let source = SourceState {
+            settings: of.settings,
+            objects,
+            balance: of.balance,
+        };
+        sources.insert(name, source);
+    }
+    Ok(State {
+        last: rest.number,
+        run: rest.run,
+        unpublished: None,
+        sources,
+        files,
+        columns: rest.columns,
+        marts: rest.marts,
+    })
+}
+
+/// The columns of one batch.
+struct Columns<'a> {
+    source: &'a StringArray,
+    table: &'a StringArray,
+    key: &'a StringArray,
+    etag: &'a StringArray,
+    bytes: &'a Int64Array,
+    min_time: &'a Int64Array,
+    max_time: &'a Int64Array,
+    sha256: &'a FixedSizeBinaryArray,
+    arrival_ms: &'a Int64Array,
+    records: &'a Int64Array,
+    events: &'a Int64Array,
+    rejects: &'a StringArray,
+    rows: &'a Int64Array,
+    commit: &'a Int64Array,
+    partition: &'a StringArray,
+    name: &'a StringArray,
+    staged: &'a StringArray,
+}
+
+impl<'a> Columns<'a> {
+    fn of(batch: &'a RecordBatch) -> Option<Self> {
+        let text = |name| batch.column_by_name(name)?.as_string_opt();
+        let number = |name| batch.column_by_name(name)?.as_primitive_opt::<Int64Type>();
+        Some(Self {
+            source: text("source")?,
+            table: text("table")?,
+            key: text("key")?,
+            etag: text("etag")?,
+            bytes: number("bytes")?,
+            min_time: number("min_time")?,
+            max_time: number("max_time")?,
+            sha256: batch.column_by_name("sha256")?.as_fixed_size_binary_opt()?,
+            arrival_ms: number("arrival_ms")?,
+            records: number("records")?,
+            events: number("events")?,
+            rejects: text("rejects")?,
+            rows: number("rows")?,
+            commit: number("commit")?,
+            partition: text("partition")?,
+            name: text("name")?,
+            staged: text("staged")?,
+        })
+    }
+
+    fn object(&self, row: usize) -> Result<ObjectEntry, String> {
+        Ok(ObjectEntry {
+            key: self.key.value(row).to_owned(),
+            etag: text(self.etag, row).map(str::to_owned),
+            size: self.bytes.value(row).cast_unsigned(),
+            sha256: self.sha256(row)?.ok_or("a raw object has no sha256")?,
+            arrival_ms: self.arrival_ms.value(row),
+            records: self.records.value(row).cast_unsigned(),
+            events: self.events.value(row).cast_unsigned(),
+            rejects: match text(self.rejects, row) {
+                Some(rejects) => serde_json::from_str(rejects).map_err(words)?,
+                None => BTreeMap::new(),
+            },
+            times: self.times(row),
+        })
+    }
+
+    fn file(&self, row: usize) -> Result<(String, File), String> {
+        let file = File {
+            commit: self.commit.value(row).cast_unsigned(),
+            entry: FileEntry {
+                table: self.table.value(row).to_owned(),
+                partition: serde_json::from_str(self.partition.value(row)).map_err(words)?,
+                name: self.name.value(row).to_owned(),
+                rows: self.rows.value(row).cast_unsigned(),
+                bytes: self.bytes.value(row).cast_unsigned(),
+                times: self.times(row),
+                staged: self.staged.value(row).to_owned(),
+                sha256: self.sha256(row)?,
+            },
+            etag: text(self.etag, row).map(str::to_owned),
+        };
+        Ok((self.key.value(row).to_owned(), file))
+    }
+
+    fn sha256(&self, row: usize) -> Result<Option<Sha256>, String> {
+        match self.sha256.is_valid(row) {
+            true => Ok(Some(Sha256(
+                self.sha256.value(row).try_into().map_err(words)?,
+            ))),
+            false => Ok(None),
+        }
+    }
+
+    fn times(&self, row: usize) -> Option<(i64, i64)> {
+        let there = self.min_time.is_valid(row);
+        there.then(|| (self.min_time.value(row), self.max_time.value(row)))
+    }
+}
+
+fn text(column: &StringArray, row: usize) -> Option<&str> {
+    column.is_valid(row).then(|| column.value(row))
+}
+
+fn words(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}

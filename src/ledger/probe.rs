@@ -1,0 +1,70 @@
+//! Whether the store of a lake can keep two writers apart: tried once, remembered in the lake.
+//!
+//! ```text
+//! _rawmart/probe ─┬─ there ─▶ what was found then ─┐
+//!                 └─ none  ─▶ try, write it ───────┴─▶ conditions hold, or single_writer? ─ no ─▶ refuse
+//! ```
+//!
+//! Some stores accept `If-None-Match` and ignore it, and there a commit has no one creator. What is
+//! tried lies in the staging folder of the run, so two runs do not meet, and what a dying one leaves
+//! is swept. What is remembered names no run: two that probe at once write the same bytes.
+
+use serde::{Deserialize, Serialize};
+
+use super::{FORMAT, LedgerError, State, to_bytes};
+use crate::layout;
+use crate::store::{Conditions, Store};
+
+/// What was tried, and what came of it.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Probe {
+    format: u32,
+    /// A second object under a taken key was refused (`If-None-Match: *`).
+    refuses_second_create: bool,
+    /// A replacement of an object that has another ETag was refused (`If-Match`).
+    refuses_wrong_etag: bool,
+}
+
+/// Makes sure that the conditions of writes hold in the store of a lake, or that one writer vouches
+/// for being the only one.
+///
+/// # Errors
+/// [`LedgerError::Unconditional`] when the store ignores them; a store that does not answer.
+pub async fn probe(
+    store: &Store,
+    state: &State,
+    run: &str,
+    single_writer: bool,
+) -> Result<(), LedgerError> {
+    let remembered = store.read(layout::PROBE).await?;
+    // What nobody can read is no reason to stop: trying costs a few requests.
+    let found: Probe = match remembered.and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
+        Some(found) => found,
+        None => {
+            let key = format!("{}probe", layout::staging_folder(state.last + 1, run));
+            let Conditions { create, replace } = store.try_conditions(&key).await?;
+            let found = Probe {
+                format: FORMAT,
+                refuses_second_create: create,
+                refuses_wrong_etag: replace,
+            };
+            let bytes = to_bytes(&found, store, layout::PROBE)?;
+            store.create(layout::PROBE, bytes).await?;
+            found
+        }
+    };
+    let ignored = match (found.refuses_second_create, found.refuses_wrong_etag) {
+        (true, true) => return Ok(()),
+        (false, true) => "If-None-Match",
+        (true, false) => "If-Match",
+        (false, false) => "If-None-Match and If-Match",
+    };
+    if single_writer {
+        return Ok(());
+    }
+    Err(LedgerError::Unconditional {
+        lake: store.root().to_owned(),
+        ignored,
+        probe: store.url_of(layout::PROBE),
+    })
+}
