@@ -271,6 +271,48 @@ impl TableProvider for LakeTable {
     }
 }
 
+/// What a plan reads of data files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scan {
+    /// In the order of the table.
+    pub columns: Vec<String>,
+    pub files: Vec<object_store::path::Path>,
+    /// Of whole files.
+    pub bytes: u64,
+}
+
+/// The scans of data files in a plan.
+pub fn scans(plan: &Arc<dyn ExecutionPlan>) -> Vec<Scan> {
+    let mut found: Vec<Scan> = plan.children().into_iter().flat_map(scans).collect();
+    let own = plan.downcast_ref::<DataSourceExec>();
+    if let Some((scan, _)) = own.and_then(DataSourceExec::downcast_to_file_source::<ParquetSource>)
+    {
+        // A file may be read in ranges, by several threads.
+        let mut files: Vec<_> = scan
+            .file_groups
+            .iter()
+            .flat_map(FileGroup::files)
+            .map(|file| (file.object_meta.location.clone(), file.object_meta.size))
+            .collect();
+        files.sort_unstable();
+        files.dedup();
+        // What the scan yields may be made of columns; what it reads is told by their indexes.
+        let source = scan.file_source();
+        let schema = source.table_schema().table_schema();
+        let columns = match source.projection() {
+            Some(projection) => projection.column_indices(),
+            None => (0..schema.fields().len()).collect(),
+        };
+        let columns = columns.into_iter().filter_map(|i| schema.fields().get(i));
+        found.push(Scan {
+            columns: columns.map(|field| field.name().clone()).collect(),
+            bytes: files.iter().map(|(_, size)| size).sum(),
+            files: files.into_iter().map(|(location, _)| location).collect(),
+        });
+    }
+    found
+}
+
 fn partitioned(file: &TableFile) -> PartitionedFile {
     let mut entry = PartitionedFile::new(String::new(), file.size);
     // Not through `new`: it would parse the path and encode it once more.

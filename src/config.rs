@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 
-use crate::event::{DecodeSpec, PartitionBy, Zone};
+use crate::event::{DecodeSpec, PartitionBy, Slicing, Zone};
 
 /// A variable of the process's environment; absent where it is not UTF-8. Nothing else reads them.
 #[expect(
@@ -42,6 +42,7 @@ pub struct Overrides {
     /// As typed: `1GiB`, `512m`.
     pub memory: Option<String>,
     pub threads: Option<usize>,
+    pub spill_dir: Option<PathBuf>,
     /// As typed: `1%`.
     pub max_rejects: Option<String>,
 }
@@ -57,6 +58,10 @@ pub struct Job {
     /// Bytes.
     pub memory: u64,
     pub threads: usize,
+    /// Where work that the memory does not hold is put; the system's temporary folder without.
+    pub spill_dir: Option<PathBuf>,
+    /// Never more than one run at a time writes: the store's conditions may fail.
+    pub single_writer: bool,
     /// In order of their names.
     pub sources: Vec<Source>,
     pub references: Vec<Reference>,
@@ -92,6 +97,17 @@ impl Job {
     }
 }
 
+impl Job {
+    /// How the events of a source are dealt to files.
+    pub const fn slicing(&self, source: &Source) -> Slicing {
+        Slicing {
+            timezone: self.timezone,
+            by: source.partition_by,
+            slice_ms: source.slice_ms,
+        }
+    }
+}
+
 /// One kind of events: raw prefixes in, `<name>`, `<name>_duplicates` and `<name>_rejects` out.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Source {
@@ -110,6 +126,9 @@ pub struct Source {
     pub slice_ms: i64,
     /// Largest share of rejects among a commit's new records, 0 to 1.
     pub max_rejects: f64,
+    pub on_changed_object: OnChangedObject,
+    /// Prefixes that are so much older than the newest one, milliseconds, are not listed by every run.
+    pub settled_ms: Option<i64>,
     pub compression: Compression,
     /// Columns with a bloom filter.
     pub bloom_filters: Vec<String>,
@@ -125,6 +144,19 @@ impl Source {
             format!("{name}_rejects"),
         ]
     }
+}
+
+/// What is to be done with an absorbed raw object whose content is another now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnChangedObject {
+    /// Nothing is published.
+    #[default]
+    Fail,
+    /// Its events are taken out, and those of the new content added.
+    Replace,
+    /// Its events stay as they are.
+    Ignore,
 }
 
 /// One root under which raw objects lie.

@@ -53,7 +53,8 @@ pub enum EngineError {
 
 impl Engine {
     /// A runtime whose operators together hold at most `memory_bytes` and spill to files below
-    /// `spill`, which is created when missing. `threads` is the number of partitions of a plan.
+    /// `spill`, which is created when missing. `threads` is the number of partitions of a plan whose
+    /// rows may come in any order.
     ///
     /// # Errors
     /// `spill` cannot be created or written.
@@ -91,14 +92,20 @@ impl Engine {
         self.runtime.register_object_store(url, store);
     }
 
-    /// A session without tables over the shared runtime.
+    /// A session without tables over the shared runtime, whose plans are run by one thread: rows come
+    /// in the same order every time.
     pub fn session(&self) -> SessionContext {
-        SessionContext::new_with_config_rt(self.config(), Arc::clone(&self.runtime))
+        SessionContext::new_with_config_rt(Self::config(1), Arc::clone(&self.runtime))
     }
 
-    fn config(&self) -> SessionConfig {
+    /// The same with plans that are run by all threads: rows come in any order.
+    pub fn parallel_session(&self) -> SessionContext {
+        SessionContext::new_with_config_rt(Self::config(self.threads), Arc::clone(&self.runtime))
+    }
+
+    fn config(threads: usize) -> SessionConfig {
         let mut config = SessionConfig::new()
-            .with_target_partitions(self.threads)
+            .with_target_partitions(threads)
             .with_information_schema(false)
             .with_collect_statistics(false);
         let options = config.options_mut();

@@ -19,6 +19,7 @@ mod codec;
 mod frame;
 mod json;
 mod members;
+mod memory;
 mod rows;
 mod values;
 
@@ -38,6 +39,7 @@ use codec::Inflow;
 pub use discover::{DiscoverError, Discovered, Found, Roots};
 use frame::{Framer, Unit, readable};
 use members::Members;
+pub use memory::DecodeMemory;
 use rows::Rows;
 
 /// A batch is given out when it has so many rows, or rejects, …
@@ -95,6 +97,7 @@ pub struct ObjectCounts {
 /// Reads raw objects of one source, one after another.
 #[derive(Debug)]
 pub struct Decoder {
+    memory: DecodeMemory,
     framer: Framer,
     members: Members,
     rows: Rows,
@@ -102,10 +105,11 @@ pub struct Decoder {
 
 impl Decoder {
     /// `spec` is a checked one: the event time is a column of type `timestamp`, and defaults fit.
-    pub fn new(spec: &DecodeSpec) -> Self {
+    pub fn new(spec: &DecodeSpec, memory: &DecodeMemory) -> Self {
         let (members, places) = Members::new(&spec.columns, spec.limits.max_depth);
         Self {
-            framer: Framer::new(spec.limits),
+            memory: memory.clone(),
+            framer: Framer::new(spec.limits, memory.at_once),
             members,
             rows: Rows::new(spec, places),
         }
@@ -136,7 +140,7 @@ impl Decoder {
         let mut rejects = Vec::new();
         let (mut row_bytes, mut reject_bytes) = (0, 0);
         let rows = &mut self.rows;
-        let mut inflow = Inflow::new(pieces);
+        let mut inflow = Inflow::new(pieces, &self.memory);
         self.framer
             .run(&mut inflow, &mut self.members, &mut |unit, members| {
                 counts.records += 1;

@@ -17,12 +17,12 @@ use toml::de::{DeTable, DeValue};
 
 use super::table::{Entry, Table, nearest};
 use super::{
-    Compression, ConfigError, Job, Mode, Overrides, RawRoot, Reference, ReferenceFormat, Rule,
-    Source, columns, place, units,
+    Compression, ConfigError, Job, Mode, OnChangedObject, Overrides, RawRoot, Reference,
+    ReferenceFormat, Rule, Source, columns, place, units,
 };
 use crate::event::{
-    Accept, Column, ColumnType, DecodeSpec, EXTRA, Limits, OnTypeError, PartitionBy, RAW_OBJECT,
-    RAW_RECORD, RECORD_SHA256, TimeUnit, Zone,
+    Accept, Column, ColumnType, DecodeSpec, EXTRA, Limits, OnTypeError, PartitionBy, RAW_RECORD,
+    RECORD_SHA256, TimeUnit, Zone,
 };
 
 /// Looked for in the folder that the command runs in.
@@ -79,7 +79,9 @@ pub fn load(
         "lake",
         "timezone",
         "memory",
+        "spill_dir",
         "threads",
+        "single_writer",
         "sources",
         "references",
         "marts",
@@ -96,6 +98,8 @@ pub fn load(
             .or_else(|| environment(variable).map(|value| (variable.to_owned(), value)))
     };
 
+    let typed_spill = overrides.spill_dir.as_ref();
+    let typed_spill = typed_spill.map(|path| path.display().to_string());
     let lake = match stronger("--lake", overrides.lake.as_ref(), "RAWMART_LAKE") {
         Some((name, text)) => {
             place::folder_url(&text, folder).map_err(|message| given(&name, message))?
@@ -126,6 +130,19 @@ pub fn load(
                 None => std::thread::available_parallelism().map_or(1, usize::from),
             },
         },
+    };
+    let spill_dir = match stronger("--spill-dir", typed_spill.as_ref(), "RAWMART_SPILL_DIR") {
+        Some((name, text)) => {
+            Some(place::local_path(&text, folder).map_err(|message| given(&name, message))?)
+        }
+        None => match top.get("spill_dir") {
+            Some(entry) => Some(entry.read(|text| place::local_path(text, base))?),
+            None => None,
+        },
+    };
+    let single_writer = match top.get("single_writer") {
+        Some(entry) => entry.flag()?,
+        None => false,
     };
     let max_rejects = match &overrides.max_rejects {
         Some(text) => Some(units::share(text).map_err(|message| given("--max-rejects", message))?),
@@ -176,6 +193,8 @@ pub fn load(
         timezone,
         memory,
         threads,
+        spill_dir,
+        single_writer,
         sources,
         references,
         marts,
@@ -216,9 +235,15 @@ fn memory(text: &str) -> Result<u64, String> {
     }
 }
 
+/// Each thread has a share of the memory; beyond this the shares are too small to work in.
+const MOST_THREADS: usize = 1_024;
+
 fn some_threads(threads: usize) -> Result<usize, String> {
     match threads {
         0 => Err("there is no work without a thread: give 1 or more".to_owned()),
+        threads if threads > MOST_THREADS => Err(format!(
+            "{threads} threads are more than any machine has cores: give {MOST_THREADS} or less"
+        )),
         threads => Ok(threads),
     }
 }
@@ -256,6 +281,8 @@ fn source(
         "max_rejects",
         "max_record_bytes",
         "max_object_bytes",
+        "on_changed_object",
+        "settled",
         "compression",
         "bloom_filters",
         "columns",
@@ -302,6 +329,17 @@ fn source(
         slice_ms: slice(table, partition_by)?,
         partition_by,
         max_rejects: max_rejects(table)?,
+        on_changed_object: table.text_or("on_changed_object", OnChangedObject::Fail, |text| {
+            choice(
+                text,
+                &[
+                    ("fail", OnChangedObject::Fail),
+                    ("replace", OnChangedObject::Replace),
+                    ("ignore", OnChangedObject::Ignore),
+                ],
+            )
+        })?,
+        settled_ms: settled(table)?,
         compression: table.text_or("compression", Compression::Snappy, |text| {
             choice(
                 text,
@@ -312,6 +350,19 @@ fn source(
         rules,
         decode,
     })
+}
+
+fn settled(table: &Table<'_>) -> Result<Option<i64>, ConfigError> {
+    let Some(entry) = table.get("settled") else {
+        return Ok(None);
+    };
+    let ms = entry.read(units::duration)?;
+    match layout(table)? {
+        Some(_) => Ok(Some(ms)),
+        None => Err(entry.error(
+            "needs a `layout`: without one the keys do not say how old they are".to_owned(),
+        )),
+    }
 }
 
 fn raw(table: &Table<'_>, base: &Path) -> Result<Vec<RawRoot>, ConfigError> {
@@ -502,13 +553,16 @@ fn limits(table: &Table<'_>) -> Result<Limits, ConfigError> {
         }
         Ok(bytes)
     };
+    let max_object_bytes = size("max_object_bytes", default.max_object_bytes)?;
     let limits = Limits {
-        max_record_bytes: size("max_record_bytes", default.max_record_bytes)?,
-        max_object_bytes: size("max_object_bytes", default.max_object_bytes)?,
+        max_record_bytes: size(
+            "max_record_bytes",
+            default.max_record_bytes.min(max_object_bytes),
+        )?,
+        max_object_bytes,
         max_depth: default.max_depth,
     };
-    if limits.max_record_bytes > limits.max_object_bytes && table.get("max_record_bytes").is_some()
-    {
+    if limits.max_record_bytes > limits.max_object_bytes {
         return Err(table.error_at(
             "max_record_bytes",
             "is more than max_object_bytes: a record lies within its object".to_owned(),
@@ -686,7 +740,7 @@ fn rule(table: &Table<'_>, columns: &[Column]) -> Result<Rule, ConfigError> {
 }
 
 /// What a key may name besides declared columns.
-const KEY_SYSTEM: [&str; 4] = [RECORD_SHA256, RAW_OBJECT, RAW_RECORD, EXTRA];
+const KEY_SYSTEM: [&str; 3] = [RECORD_SHA256, RAW_RECORD, EXTRA];
 
 fn is_identifier(text: &str) -> bool {
     text.starts_with(|c: char| c.is_alphabetic() || c == '_')

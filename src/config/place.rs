@@ -7,25 +7,26 @@ use url::Url;
 /// The URL of a folder: absolute and with `/` at the end.
 pub(super) fn folder_url(text: &str, base: &Path) -> Result<String, String> {
     let mut url = locate(text, base)?;
-    if !url.path().ends_with('/') {
-        let path = format!("{}/", url.path());
-        url.set_path(&path);
+    if !url.ends_with('/') {
+        url.push('/');
     }
-    Ok(url.into())
+    Ok(url)
 }
 
 /// The URL of one file.
 pub(super) fn file_url(text: &str, base: &Path) -> Result<String, String> {
     let url = locate(text, base)?;
-    if url.path().is_empty() || url.path().ends_with('/') || text.ends_with('/') {
+    let names_file = Url::parse(&url).is_ok_and(|url| url.path().len() > 1);
+    if !names_file || url.ends_with('/') || text.ends_with('/') {
         return Err(format!("`{text}` is a folder: name one file"));
     }
-    Ok(url.into())
+    Ok(url)
 }
 
 /// The local path that is meant, absolute.
 pub(super) fn local_path(text: &str, base: &Path) -> Result<PathBuf, String> {
     let url = locate(text, base)?;
+    let url = Url::parse(&url).map_err(|error| format!("`{text}` is no URL: {error}"))?;
     if url.scheme() != "file" {
         return Err(format!(
             "`{text}` is no local folder: keep the SQL files beside the configuration"
@@ -40,12 +41,14 @@ pub(super) fn overlap(a: &str, b: &str) -> bool {
     a.starts_with(b) || b.starts_with(a)
 }
 
-fn locate(text: &str, base: &Path) -> Result<Url, String> {
+/// The URL that is meant. What follows `s3://bucket/` is a key and stays as it is typed: encoded, it
+/// would name another prefix.
+fn locate(text: &str, base: &Path) -> Result<String, String> {
     if text.trim().is_empty() {
         return Err("is empty: give an s3:// URL or a path".to_owned());
     }
     let Some((scheme, rest)) = text.split_once("://") else {
-        return local(text, base);
+        return local(text, base).map(String::from);
     };
     // Nothing of a URL with a user in it is repeated, for it may hold a secret; and secrets of AWS
     // may hold `/`, so the `@` may come after one.
@@ -88,7 +91,7 @@ fn locate(text: &str, base: &Path) -> Result<Url, String> {
     }
     if url.query().is_some() || url.fragment().is_some() {
         return Err(format!(
-            "`{text}` has a query or fragment: write `?` as %3F and `#` as %23"
+            "`{text}` has a `?` or `#`, which prefixes here may not hold: name the part before it"
         ));
     }
     if url.path().contains("//") {
@@ -96,7 +99,26 @@ fn locate(text: &str, base: &Path) -> Result<Url, String> {
             "`{text}` has an empty name between two `/`, which cannot be listed: take one out"
         ));
     }
-    Ok(url)
+    if scheme == "file" {
+        // One spelling for one folder, or overlaps would not show.
+        let path = url
+            .to_file_path()
+            .map_err(|()| format!("`{text}` is no path of this machine"))?;
+        let folder = if text.ends_with('/') { "/" } else { "" };
+        return local(&format!("{}{folder}", path.display()), base).map(String::from);
+    }
+    let key = rest.split_once('/').map_or("", |(_, key)| key);
+    if key.split('/').any(|name| name == "." || name == "..") {
+        return Err(format!(
+            "`{text}` has a `.` or `..` between two `/`: write the prefix without"
+        ));
+    }
+    if text.trim() != text || key.contains(char::is_control) {
+        return Err(format!(
+            "{text:?} ends in white space or holds a control character: take it out"
+        ));
+    }
+    Ok(text.to_owned())
 }
 
 fn local(text: &str, base: &Path) -> Result<Url, String> {
@@ -145,7 +167,13 @@ mod tests {
             ("/", "file:///"),
             ("s3://acme", "s3://acme/"),
             ("s3://acme/a/b", "s3://acme/a/b/"),
-            ("s3://Acme_1/단지/", "s3://Acme_1/%EB%8B%A8%EC%A7%80/"),
+            ("s3://Acme_1/단지 1/", "s3://Acme_1/단지 1/"),
+            ("s3://b/a%20b/c+d", "s3://b/a%20b/c+d/"),
+            (
+                "file:///data/단지 1",
+                "file:///data/%EB%8B%A8%EC%A7%80%201/",
+            ),
+            ("file:///data/%61%20b/", "file:///data/a%20b/"),
         ] {
             assert_eq!(folder_url(text, base).as_deref(), Ok(url), "{text}");
         }
@@ -154,7 +182,12 @@ mod tests {
             ("s3a://b/x", "write s3://b/x"),
             ("gs://b/x", "`gs://` is not supported"),
             ("s3:///x", "names no bucket"),
-            ("s3://b/x?y", "%3F"),
+            ("s3://b/x?y", "has a `?` or `#`"),
+            ("s3://b/x#y", "has a `?` or `#`"),
+            ("s3://b/x/../y", "`.` or `..`"),
+            ("s3://b/./", "`.` or `..`"),
+            ("s3://b/x ", "white space"),
+            ("s3://b/x\ty", "control character"),
             ("s3://b:9000/x", "AWS_ENDPOINT_URL"),
             ("s3://b/x//y", "empty name"),
             ("file://data/x", "file:///absolute/path"),
@@ -195,5 +228,15 @@ mod tests {
         assert!(overlap("s3://b/", "s3://b/a/"));
         assert!(!overlap("s3://b/a/", "s3://b/ab/"));
         assert!(!overlap("s3://b/", "s3://bb/"));
+        let base = Path::new("/etc");
+        for (a, b) in [
+            ("s3://b/단지 1", "s3://b/단지 1/x y"),
+            ("/data/단지 1/x", "file:///data/%EB%8B%A8%EC%A7%80%201"),
+            ("file:///data/%61 b", "/data/a b"),
+        ] {
+            let url = |text| folder_url(text, base).unwrap();
+            assert!(overlap(&url(a), &url(b)), "{a} {b}");
+        }
+        assert!(!overlap("s3://b/단지 1/", "s3://b/단지 12/"));
     }
 }

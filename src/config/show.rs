@@ -25,6 +25,10 @@ impl Job {
         line(out, "timezone", text(self.timezone))?;
         line(out, "memory", text(units::show_size(self.memory)))?;
         writeln!(out, "threads = {}", self.threads)?;
+        if let Some(folder) = &self.spill_dir {
+            line(out, "spill_dir", text(folder.display()))?;
+        }
+        line(out, "single_writer", Value::Boolean(self.single_writer))?;
         for source in &self.sources {
             source.write(out)?;
         }
@@ -95,6 +99,10 @@ impl Source {
             "max_object_bytes",
             text(units::show_size(limits.max_object_bytes)),
         )?;
+        line(out, "on_changed_object", name(&self.on_changed_object))?;
+        if let Some(settled) = self.settled_ms {
+            line(out, "settled", text(units::show_duration(settled)))?;
+        }
         line(out, "compression", name(&self.compression))?;
         line(out, "bloom_filters", texts(&self.bloom_filters))?;
 

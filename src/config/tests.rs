@@ -152,7 +152,9 @@ fn the_example_of_the_design() {
         lake: "s3://acme-lake/app/".into(),
         timezone: "Asia/Seoul".parse().unwrap(),
         memory: 1 << 30,
+        spill_dir: None,
         threads: 2,
+        single_writer: false,
         sources: vec![Source {
             name: "events".into(),
             raw: vec![RawRoot {
@@ -207,6 +209,8 @@ fn the_example_of_the_design() {
             partition_by: PartitionBy::Day,
             slice_ms: 86_400_000,
             max_rejects: 0.01,
+            on_changed_object: OnChangedObject::Fail,
+            settled_ms: None,
             compression: Compression::Snappy,
             bloom_filters: Vec::new(),
         }],
@@ -267,7 +271,7 @@ fn the_shape_of_github_archive() {
 
 #[test]
 fn odd_but_right() {
-    let text = "\u{feff}lake = 's3://acme/단지'\r\nthreads = 0x3\r\nmemory = '300MB'\r\n\
+    let text = "\u{feff}lake = 's3://acme/단지'\r\nthreads = 0x3\r\nsingle_writer = true\r\nmemory = '300MB'\r\n\
         [sources]\r\n\"b\" = { raw = '/로그', event_time = 't', exclude = [], layout = 'dt=%F/', \
         accept = { from = 2019-04-02T00:00:00+09:00, ahead = '1h30m' }, max_rejects = 0.005, \
         max_record_bytes = 1024, bloom_filters = ['k'], slice = '6h', columns.t = 'timestamp', \
@@ -276,8 +280,9 @@ fn odd_but_right() {
         [sources.a]\r\nraw = '/로그'\r\nevent_time = 't'\r\ncolumns = { t = 'timestamp' }\r\n\
         [references.r]\r\npath = 's3://acme/x.JSONL'\r\ncolumns = { z = 'int', a = 'string' }";
     let job = job(text);
-    assert_eq!(job.lake, "s3://acme/%EB%8B%A8%EC%A7%80/");
+    assert_eq!(job.lake, "s3://acme/단지/");
     assert_eq!((job.threads, job.memory), (3, 300_000_000));
+    assert!(job.single_writer);
     assert_eq!(job.sources[0].name, "a");
     let source = &job.sources[1];
     assert!(source.exclude.is_empty());
@@ -297,8 +302,29 @@ fn odd_but_right() {
 }
 
 #[test]
+fn a_record_is_no_larger_than_its_object() {
+    let limits = |lines: &str| {
+        let text = minimal(TOP, &format!("{SOURCE}\n{lines}"), "", "");
+        let limits = job(&text).sources[0].decode.limits;
+        (limits.max_record_bytes >> 10, limits.max_object_bytes >> 10)
+    };
+    assert_eq!(limits("max_object_bytes = '1MiB'"), (1_024, 1_024));
+    assert_eq!(
+        limits("max_object_bytes = '1MiB'\nmax_record_bytes = '1KiB'"),
+        (1, 1_024)
+    );
+    assert_eq!(limits("max_object_bytes = '1GiB'").0, 16 << 10);
+}
+
+#[test]
 fn what_is_shown_loads_to_the_same_job() {
-    for text in [DESIGN, GITHUB, &minimal(TOP, SOURCE, "", "")] {
+    let odd = minimal(
+        "lake = 's3://b/단지 1/%20+'",
+        "event_time = 't'\nraw = { kr = '/로 그', us = 's3://b/a b \"c\"/' }\nmax_object_bytes = '1MiB'",
+        "",
+        "[references.r]\npath = '표 1/단지 1.csv'\n[references.s]\npath = 's3://b/표 1/단지 1.csv'",
+    );
+    for text in [DESIGN, GITHUB, &minimal(TOP, SOURCE, "", ""), &odd] {
         let job = job(text);
         let shown = job.to_toml();
         assert_eq!(
@@ -312,7 +338,7 @@ fn what_is_shown_loads_to_the_same_job() {
 #[test]
 fn flags_win_over_variables_over_the_file_over_defaults() {
     let file = minimal(
-        "lake = '/file'\nmemory = '300MiB'\nthreads = 4",
+        "lake = '/file'\nmemory = '300MiB'\nthreads = 4\nspill_dir = '/spilled'",
         &format!("{SOURCE}\nmax_rejects = '2%'"),
         "",
         "",
@@ -322,12 +348,14 @@ fn flags_win_over_variables_over_the_file_over_defaults() {
         ("RAWMART_LAKE", "s3://variable"),
         ("RAWMART_MEMORY", "400MiB"),
         ("RAWMART_THREADS", "5"),
+        ("RAWMART_SPILL_DIR", "/variable"),
     ];
     let flags = Overrides {
         config: None,
         lake: Some("flag".into()),
         memory: Some("500m".into()),
         threads: Some(6),
+        spill_dir: Some("/flag".into()),
         max_rejects: Some("100%".into()),
     };
     let seen = |text: &str, flags: &Overrides, variables: &[(&str, &str)]| {
@@ -336,30 +364,49 @@ fn flags_win_over_variables_over_the_file_over_defaults() {
             job.lake,
             job.memory >> 20,
             job.threads,
+            job.spill_dir.map(|folder| folder.display().to_string()),
             job.sources[0].max_rejects,
         )
     };
     let none = Overrides::default();
     assert_eq!(
         seen(&plain, &none, &[]),
-        ("file:///lake/".into(), 1024, 2, 0.01)
+        ("file:///lake/".into(), 1024, 2, None, 0.01)
     );
     assert_eq!(
         seen(&file, &none, &[]),
-        ("file:///file/".into(), 300, 4, 0.02)
+        (
+            "file:///file/".into(),
+            300,
+            4,
+            Some("/spilled".into()),
+            0.02
+        )
     );
     assert_eq!(
         seen(&file, &none, &variables),
-        ("s3://variable/".into(), 400, 5, 0.02)
+        (
+            "s3://variable/".into(),
+            400,
+            5,
+            Some("/variable".into()),
+            0.02
+        )
     );
     assert_eq!(
         seen(&file, &flags, &variables),
-        ("file:///etc/flag/".into(), 500, 6, 1.0)
+        (
+            "file:///etc/flag/".into(),
+            500,
+            6,
+            Some("/flag".into()),
+            1.0
+        )
     );
     let empty = [("RAWMART_LAKE", ""), ("RAWMART_MEMORY", "")];
     assert_eq!(
         seen(&plain, &none, &empty),
-        ("file:///lake/".into(), 1024, 2, 0.01)
+        ("file:///lake/".into(), 1024, 2, None, 0.01)
     );
     // A lake that is given spares the one in the file.
     let lakeless = minimal("", SOURCE, "", "");
@@ -383,6 +430,19 @@ fn what_is_given_wrongly_is_named() {
             none.clone(),
             vec![("RAWMART_THREADS", "x")],
             ["RAWMART_THREADS: ", "give 1 or more"],
+        ),
+        (
+            none.clone(),
+            vec![("RAWMART_THREADS", "99999999")],
+            ["RAWMART_THREADS: ", "1024 or less"],
+        ),
+        (
+            Overrides {
+                threads: Some(usize::MAX),
+                ..none.clone()
+            },
+            vec![],
+            ["--threads: ", "1024 or less"],
         ),
         (
             none.clone(),
@@ -511,7 +571,15 @@ fn every_error_says_file_key_and_remedy() {
             with_top("memory = '1MiB'"),
             vec!["memory: ", "give 256MiB or more"],
         ),
+        (
+            with_top("single_writer = 'yes'"),
+            vec!["single_writer: is to be `true` or `false`"],
+        ),
         (with_top("threads = 0"), vec!["threads: ", "give 1 or more"]),
+        (
+            with_top("threads = 1025"),
+            vec!["threads: ", "give 1024 or less"],
+        ),
         (
             minimal("lake = 's3://k:secret@b'", SOURCE, "", ""),
             vec!["lake: ", "take that part out"],
@@ -523,6 +591,24 @@ fn every_error_says_file_key_and_remedy() {
         (
             minimal("lake = '/'", SOURCE, "", ""),
             vec!["lake: ", "overlap", "`a`"],
+        ),
+        (
+            minimal(
+                "lake = 's3://b/단지 1'",
+                "event_time = 't'\nraw = 's3://b/단지 1/앱 로그/'",
+                "",
+                "",
+            ),
+            vec!["lake: ", "overlap", "`a`"],
+        ),
+        (
+            minimal(
+                TOP,
+                "event_time = 't'\nraw = { eu = '/로 그', us = 'file:///%EB%A1%9C%20%EA%B7%B8/us' }",
+                "",
+                "",
+            ),
+            vec!["sources.a.raw.us: ", "overlaps the root `eu`"],
         ),
         (
             minimal(TOP, "event_time = 't'", "", ""),
@@ -626,6 +712,10 @@ fn every_error_says_file_key_and_remedy() {
             vec!["max_record_bytes: ", "`16MiB`"],
         ),
         (
+            with_source("max_record_bytes = '2MiB'\nmax_object_bytes = '1MiB'"),
+            vec!["max_record_bytes: ", "more than max_object_bytes"],
+        ),
+        (
             with_source("compression = 'gzip'"),
             vec!["compression: ", "`snappy` or `zstd`"],
         ),
@@ -724,6 +814,10 @@ fn every_error_says_file_key_and_remedy() {
         (
             with_rule("name = 'r'\nkey = ['user']\nwithin = '1s'"),
             vec!["sources.a.dedup[1].key: `user` is no declared column, is it `user_id`?"],
+        ),
+        (
+            with_rule("name = 'r'\nkey = ['raw_object', 'raw_record']\nwithin = '1s'"),
+            vec!["sources.a.dedup[1].key: `raw_object` is no declared column"],
         ),
         (
             with_rule(&format!("{ok_rule}\n{}", dedup(ok_rule))),

@@ -13,6 +13,7 @@ use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, Volatility};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::utils::collect_columns;
 use datafusion::prelude::{SessionConfig, SessionContext};
 
 /// The key and the predicate of one rule, compiled for one schema.
@@ -108,6 +109,15 @@ impl RuleExpressions {
     /// The Arrow types of the parts of the key, in order.
     pub fn key_types(&self) -> Vec<DataType> {
         self.key.iter().map(|part| part.kind.clone()).collect()
+    }
+
+    /// The columns that key and predicate read.
+    pub fn columns(&self) -> impl Iterator<Item = String> {
+        self.key
+            .iter()
+            .chain(&self.when)
+            .flat_map(|part| collect_columns(&part.expression))
+            .map(|column| column.name().to_owned())
     }
 
     /// The rows of `batch`, which has the schema compiled against, that `when` admits; `None` when

@@ -7,20 +7,21 @@
 //!
 //! What does not fit is an error with the line, never a NULL.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, StringArray};
+use arrow::array::{Array, ArrayRef, Decimal128Array, StringArray};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use bytes::Bytes;
 use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::shape::written;
 use crate::config::{Reference, ReferenceFormat};
 use crate::engine::nearest;
-use crate::event::{ColumnType, TimeUnit};
+use crate::event::{ColumnType, Decimal, TimeUnit};
 
 /// A reference that cannot be read: the file, the line where known, and why.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +82,7 @@ impl Reader<'_> {
         let mut rows = csv::ReaderBuilder::new().from_reader(text.as_bytes());
         let header = rows
             .headers()
-            .map_err(|error| self.wrong_row(&error))?
+            .map_err(|error| self.wrong_row(&text, &error))?
             .clone();
         let names = self.names(header.iter())?;
         if names.is_empty() {
@@ -99,7 +100,7 @@ impl Reader<'_> {
             .collect();
         let mut lines = Vec::new();
         for row in rows.records() {
-            let row = row.map_err(|error| self.wrong_row(&error))?;
+            let row = row.map_err(|error| self.wrong_row(&text, &error))?;
             lines.push(row.position().map_or(0, |at| line_at(&text, at)));
             for (cells, value) in cells.iter_mut().zip(&row) {
                 let null = self.reference.null.iter().any(|spelling| spelling == value);
@@ -109,17 +110,20 @@ impl Reader<'_> {
         self.typed(cells, &lines)
     }
 
-    fn wrong_row(&self, error: &csv::Error) -> ReferenceError {
+    fn wrong_row(&self, text: &str, error: &csv::Error) -> ReferenceError {
         match error.kind() {
             csv::ErrorKind::UnequalLengths {
                 pos,
                 expected_len,
                 len,
             } => self.fail(
-                pos.as_ref().map(csv::Position::line),
+                pos.as_ref().map(|at| line_at(text, at)),
                 format!("the row has {len} fields, the header {expected_len}"),
             ),
-            _ => self.fail(error.position().map(csv::Position::line), error.to_string()),
+            _ => self.fail(
+                error.position().map(|at| line_at(text, at)),
+                error.to_string(),
+            ),
         }
     }
 
@@ -264,6 +268,9 @@ impl Reader<'_> {
             }
             _ => {}
         }
+        if let ColumnType::Decimal(precision, scale) = kind {
+            return self.decimals(cells, kind, (*precision, *scale), lines);
+        }
         let text = text(true);
         // Safe: what does not fit becomes NULL, which tells the row.
         let options = CastOptions {
@@ -280,6 +287,30 @@ impl Reader<'_> {
             }
         }
         Ok(array)
+    }
+
+    /// A cast would round what has more digits than the column.
+    fn decimals(
+        &self,
+        cells: &Cells,
+        kind: &ColumnType,
+        (precision, scale): (u8, u8),
+        lines: &[u64],
+    ) -> Result<ArrayRef, ReferenceError> {
+        let mut values = Vec::with_capacity(cells.values.len());
+        for (value, line) in cells.values.iter().zip(lines) {
+            let exact = |text: &String| {
+                Decimal::parse(plain(text.trim()).as_bytes())
+                    .and_then(|number| number.exact(precision, scale))
+                    .ok_or_else(|| self.misfit(cells, text, kind, *line))
+            };
+            values.push(value.as_ref().map(exact).transpose()?);
+        }
+        // It has been checked with the configuration that there is a decimal of so many digits.
+        let array = Decimal128Array::from(values)
+            .with_precision_and_scale(precision, i8::try_from(scale).unwrap_or(0))
+            .map_err(|error| self.fail(None, format!("column `{}`: {error}", cells.name)))?;
+        Ok(Arc::new(array))
     }
 
     fn misfit(&self, cells: &Cells, value: &str, kind: &ColumnType, line: u64) -> ReferenceError {
@@ -312,13 +343,11 @@ impl Reader<'_> {
             .build_decoder()
             .map_err(wrong)?;
         for (value, line) in cells.values.iter().zip(lines) {
-            let parsed = match value {
-                None => Value::Null,
-                Some(text) => {
-                    serde_json::from_str(text).map_err(|_| self.misfit(cells, text, kind, *line))?
-                }
-            };
-            decoder.serialize(&[parsed]).map_err(wrong)?;
+            let text = value.as_deref().unwrap_or("null");
+            serde_json::from_str::<serde::de::IgnoredAny>(text)
+                .map_err(|_| self.misfit(cells, text, kind, *line))?;
+            // As it is written: a number of serde_json has lost digits already.
+            decoder.decode(text.as_bytes()).map_err(wrong)?;
         }
         let empty = || arrow::array::new_empty_array(&kind.arrow(TimeUnit::Ms));
         let batch = decoder.flush().map_err(wrong)?;
@@ -336,7 +365,8 @@ impl Reader<'_> {
             if row.trim().is_empty() {
                 continue;
             }
-            let members: serde_json::Map<String, Value> = serde_json::from_str(row)
+            // As they are written: a number of serde_json has lost digits already.
+            let members: BTreeMap<String, Box<RawValue>> = serde_json::from_str(row)
                 .map_err(|error| self.fail(Some(line), format!("not one JSON object: {error}")))?;
             let done = lines.len();
             lines.push(line);
@@ -362,11 +392,14 @@ impl Reader<'_> {
                         format!("there are two members `{name}`; names differ in more than case"),
                     ));
                 }
-                seen.note(&value);
-                cells.values.push(match value {
-                    Value::Null => None,
-                    Value::String(text) => Some(text),
-                    other => Some(other.to_string()),
+                let text = value.get();
+                seen.note(text);
+                cells.values.push(match text.as_bytes() {
+                    [b'n', ..] => None,
+                    [b'"', ..] => Some(serde_json::from_str(text).map_err(|error| {
+                        self.fail(Some(line), format!("the member `{name}`: {error}"))
+                    })?),
+                    _ => Some(text.to_owned()),
                 });
             }
             for cells in &mut cells {
@@ -473,6 +506,22 @@ fn line_at(text: &str, position: &csv::Position) -> u64 {
         .fold(position.line(), |line, _| line + 1)
 }
 
+/// A number as JSON spells it: databases export `.50`, `+1` and `007` as well.
+fn plain(number: &str) -> String {
+    let (sign, digits) = match number.strip_prefix('-') {
+        Some(digits) => ("-", digits),
+        None => ("", number.strip_prefix('+').unwrap_or(number)),
+    };
+    let bare = digits.trim_start_matches('0');
+    let had_zero = bare.len() < digits.len() && !bare.starts_with(|c: char| c.is_ascii_digit());
+    let zero = if had_zero || bare.starts_with('.') {
+        "0"
+    } else {
+        ""
+    };
+    format!("{sign}{zero}{bare}")
+}
+
 /// The type that all cells of a CSV column have.
 fn inferred(values: &[Option<String>]) -> ColumnType {
     let all = |test: fn(&str) -> bool| {
@@ -499,7 +548,7 @@ fn is_integer(value: &str) -> bool {
             && digits.bytes().all(|b| b.is_ascii_digit()))
 }
 
-/// An integer that a double holds exactly, or digits with a point or an exponent.
+/// An integer that a double holds exactly, or digits with a point or an exponent that it keeps.
 fn is_number(value: &str) -> bool {
     if is_integer(value) {
         return value
@@ -509,7 +558,20 @@ fn is_number(value: &str) -> bool {
     let whole = value.split(['.', 'e', 'E']).next().unwrap_or_default();
     is_integer(whole)
         && value.ends_with(|c: char| c.is_ascii_digit())
-        && value.parse::<f64>().is_ok_and(f64::is_finite)
+        && value
+            .parse::<f64>()
+            .is_ok_and(|double| double.is_finite() && keeps_digits(double, value))
+}
+
+/// Whether `double`, written with as many digits as `value`, has the same digits.
+fn keeps_digits(double: f64, value: &str) -> bool {
+    let digits = |number: &str| -> String {
+        let mantissa = number.split(['e', 'E']).next().unwrap_or_default();
+        let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
+        digits.trim_start_matches('0').to_owned()
+    };
+    let wanted = digits(value);
+    digits(&format!("{double:.*e}", wanted.len().saturating_sub(1))) == wanted
 }
 
 /// The kinds of JSON value that a member had.
@@ -520,17 +582,27 @@ struct Seen {
     double: bool,
     boolean: bool,
     nested: bool,
+    /// An integer that a double does not hold.
+    wide: bool,
 }
 
 impl Seen {
-    fn note(&mut self, value: &Value) {
-        match value {
-            Value::Null => {}
-            Value::Bool(_) => self.boolean = true,
-            Value::Number(number) if number.is_i64() => self.integer = true,
-            Value::Number(_) => self.double = true,
-            Value::String(_) => self.string = true,
-            Value::Array(_) | Value::Object(_) => self.nested = true,
+    /// `value` is one JSON value as it is written.
+    fn note(&mut self, value: &str) {
+        match value.as_bytes() {
+            [b'n', ..] => {}
+            [b't' | b'f', ..] => self.boolean = true,
+            [b'"', ..] => self.string = true,
+            [b'{' | b'[', ..] => self.nested = true,
+            _ if is_integer(value) => match value.parse::<i64>() {
+                Ok(_) => {
+                    self.integer = true;
+                    self.wide |= !is_number(value);
+                }
+                Err(_) => self.string = true,
+            },
+            _ if is_number(value) => self.double = true,
+            _ => self.string = true,
         }
     }
 
@@ -543,7 +615,7 @@ impl Seen {
             self.integer,
         ) {
             (false, false, false, true) => ColumnType::BigInt,
-            (false, false, true, _) => ColumnType::Double,
+            (false, false, true, _) if !self.wide => ColumnType::Double,
             (false, true, false, false) => ColumnType::Boolean,
             _ => ColumnType::String,
         }
@@ -634,6 +706,12 @@ mod tests {
             (vec!["00.5"], "string"),
             (vec!["9223372036854775808"], "string"),
             (vec!["9007199254740993", "0.5"], "string"),
+            (vec!["0.30000000000000004", "0.10000000000000001"], "double"),
+            (vec!["1e3", "0.0", "-1.250", "4.9e-324"], "double"),
+            (vec!["0.1234567890123456789"], "string"),
+            (vec!["9007199254740993.5"], "string"),
+            (vec!["1e400"], "string"),
+            (vec!["1e-400"], "string"),
             (vec!["1."], "string"),
             (vec!["NaN"], "string"),
             (vec![" 1"], "string"),
@@ -699,6 +777,17 @@ mod tests {
                 "`3000000000` in column `a` is no int",
             ),
             ("a\n{\n", "json", Some(2), "is no json"),
+            ("a\n1.25\n1.255\n", "decimal(5,2)", Some(3), "`1.255` in"),
+            ("a\n1234\n", "decimal(5,2)", Some(2), "is no decimal(5,2)"),
+            ("a\n1,5\n", "decimal(5,2)", Some(2), "2 fields"),
+            ("a\n+\n", "decimal(5,2)", Some(2), "`+` in"),
+            ("a\n-.\n", "decimal(5,2)", Some(2), "`-.` in"),
+            (
+                "a\n\n\n\"x\"\n1,2\n",
+                "string",
+                Some(5),
+                "2 fields, the header 1",
+            ),
             ("b\n1\n", "int", None, "no column `a`"),
             ("a,A\n1,2\n", "int", Some(1), "two columns `a`"),
             (
@@ -713,6 +802,72 @@ mod tests {
             assert_eq!(error.line, line, "{error}");
             assert!(error.to_string().contains(part), "{text:?}: {error}");
         }
+    }
+
+    #[test]
+    fn decimals_are_exact_however_they_are_spelt() {
+        let text = "a\n.50\n+1\n007.5\n-.25\n1e2\n0\n-000\n 12.30 \n999.99\n";
+        let reference = Reference {
+            columns: Some(vec![("a".into(), "decimal(5,2)".parse().unwrap())]),
+            ..reference(ReferenceFormat::Csv)
+        };
+        let (_, batches) = read(&reference, &Bytes::from(text)).unwrap();
+        let values = batches[0]
+            .column(0)
+            .as_primitive::<arrow::datatypes::Decimal128Type>();
+        let expected = [50, 100, 750, -25, 10_000, 0, 0, 1_230, 99_999];
+        assert_eq!(values.values(), &expected);
+    }
+
+    #[test]
+    fn numbers_of_ndjson_keep_their_digits() {
+        let inferred = |values: &str| {
+            let text: String = values
+                .split(' ')
+                .map(|value| format!("{{\"a\": {value} }}\n"))
+                .collect();
+            let (schema, batches) =
+                read(&reference(ReferenceFormat::Ndjson), &Bytes::from(text)).unwrap();
+            (types(&schema).remove(0), batches[0].column(0).clone())
+        };
+        for (values, kind) in [
+            ("1 -9223372036854775808", "a Int64"),
+            ("1 18446744073709551615", "a Utf8"),
+            ("123456789012345678901234567890", "a Utf8"),
+            ("0.5 9007199254740992", "a Float64"),
+            ("0.5 9007199254740993", "a Utf8"),
+            ("0.1 1e3 -0.0 null", "a Float64"),
+            ("0.1234567890123456789", "a Utf8"),
+            ("1e400", "a Utf8"),
+            ("true null", "a Boolean"),
+            ("1 true", "a Utf8"),
+        ] {
+            let (found, column) = inferred(values);
+            assert_eq!(found, kind, "{values}");
+            if kind == "a Utf8" {
+                let texts: Vec<_> = column.as_string::<i32>().iter().flatten().collect();
+                assert_eq!(texts.join(" "), values);
+            }
+        }
+        let text = "{\"d\":1234567890123456789.0123456789,\"l\":[18446744073709551615]}\n";
+        let reference = Reference {
+            columns: Some(vec![
+                ("d".into(), "decimal(38,10)".parse().unwrap()),
+                ("l".into(), "array<decimal(20,0)>".parse().unwrap()),
+            ]),
+            ..reference(ReferenceFormat::Ndjson)
+        };
+        let (_, batches) = read(&reference, &Bytes::from(text)).unwrap();
+        assert_batches_eq!(
+            [
+                "+--------------------------------+------------------------+",
+                "| d                              | l                      |",
+                "+--------------------------------+------------------------+",
+                "| 1234567890123456789.0123456789 | [18446744073709551615] |",
+                "+--------------------------------+------------------------+",
+            ],
+            &batches
+        );
     }
 
     #[test]

@@ -1,19 +1,15 @@
 //! The text of a mart: its header, and the one SELECT that it must be.
 
-use std::ops::ControlFlow;
 use std::path::Path;
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::resolve::resolve_table_references;
-use datafusion::sql::sqlparser::ast::{
-    ObjectName, Query, Select, SelectItem, SetExpr, Spanned, Statement as Sql, TableFactor, Visit,
-    Visitor,
-};
+use datafusion::sql::sqlparser::ast::{Select, SelectItem, SetExpr, Spanned, Statement as Sql};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 
-use super::MartError;
+use super::{MartError, gate};
 
 /// Header keys of the design that this version cannot keep; to ignore them would break a promise.
 const LATER: [&str; 4] = ["reads", "unique", "not_null", "check"];
@@ -26,12 +22,35 @@ pub(super) struct Parsed {
     pub tables: Vec<(String, Option<usize>)>,
     /// Line of each output column up to the first wildcard.
     columns: Vec<usize>,
+    /// Function calls with a clause that only aggregates and windows have.
+    calls: Vec<gate::Call>,
 }
 
 impl Parsed {
     /// The line where output column `index` is written, from 1.
     pub fn column_line(&self, index: usize) -> Option<usize> {
         self.columns.get(index).copied().filter(|line| *line > 0)
+    }
+
+    /// Refuses clauses of aggregates and windows behind functions of one row, where the planner
+    /// passes over them; `of_one_row` knows those functions by name.
+    pub fn refuse_idle(
+        &self,
+        file: &Path,
+        of_one_row: impl Fn(&str) -> bool,
+    ) -> Result<(), MartError> {
+        match self.calls.iter().find(|call| of_one_row(&call.function)) {
+            None => Ok(()),
+            Some(call) => Err(MartError::new(
+                file,
+                call.line,
+                format!(
+                    "{} is not possible with `{}()`, which is no aggregate",
+                    call.clause, call.function
+                ),
+            )
+            .hint("take it out")),
+        }
     }
 }
 
@@ -144,14 +163,7 @@ pub(super) fn parse(file: &Path, text: &str) -> Result<Parsed, MartError> {
             &sql.to_string(),
         ));
     };
-    let mut walk = Walk {
-        file,
-        text,
-        relations: Vec::new(),
-    };
-    if let ControlFlow::Break(error) = query.visit(&mut walk) {
-        return Err(*error);
-    }
+    let seen = gate::pass(file, text, query)?;
     let Some(select) = leftmost(&query.body) else {
         return Err(only_select(
             file,
@@ -176,7 +188,7 @@ pub(super) fn parse(file: &Path, text: &str) -> Result<Parsed, MartError> {
         .iter()
         .map(|reference| {
             let name = reference.table().to_owned();
-            let line = walk
+            let line = seen
                 .relations
                 .iter()
                 .find(|(relation, _)| *relation == name)
@@ -188,10 +200,11 @@ pub(super) fn parse(file: &Path, text: &str) -> Result<Parsed, MartError> {
         statement,
         tables,
         columns,
+        calls: seen.calls,
     })
 }
 
-fn only_select(file: &Path, line: Option<usize>, text: &str) -> MartError {
+pub(super) fn only_select(file: &Path, line: Option<usize>, text: &str) -> MartError {
     let verb = text
         .split_whitespace()
         .next()
@@ -208,7 +221,7 @@ fn first_line(text: &str) -> Option<usize> {
         .map(|i| i + 1)
 }
 
-fn line_of(node: &dyn Spanned) -> Option<usize> {
+pub(super) fn line_of(node: &dyn Spanned) -> Option<usize> {
     usize::try_from(node.span().start.line)
         .ok()
         .filter(|line| *line > 0)
@@ -224,146 +237,23 @@ fn leftmost(body: &SetExpr) -> Option<&Select> {
     }
 }
 
-/// Refuses what a plain SELECT over named tables does not hold, and notes the tables.
-struct Walk<'a> {
-    file: &'a Path,
-    text: &'a str,
-    relations: Vec<(String, Option<usize>)>,
-}
-
-impl Walk<'_> {
-    fn fail(&self, line: Option<usize>, message: &str, hint: &str) -> ControlFlow<Box<MartError>> {
-        ControlFlow::Break(Box::new(
-            MartError::new(self.file, line, message).hint(hint),
-        ))
-    }
-
-    fn body(&self, body: &SetExpr) -> ControlFlow<Box<MartError>> {
-        match body {
-            SetExpr::Select(_) | SetExpr::Query(_) | SetExpr::Values(_) => {
-                ControlFlow::Continue(())
-            }
-            SetExpr::SetOperation { left, right, .. } => {
-                self.body(left)?;
-                self.body(right)
-            }
-            other => ControlFlow::Break(Box::new(only_select(
-                self.file,
-                line_of(other),
-                &other.to_string(),
-            ))),
-        }
-    }
-}
-
-impl Visitor for Walk<'_> {
-    type Break = Box<MartError>;
-
-    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Self::Break> {
-        if !query.locks.is_empty() {
-            return self.fail(
-                line_of(query),
-                "FOR UPDATE and FOR SHARE lock nothing here",
-                "take it out",
-            );
-        }
-        self.body(&query.body)
-    }
-
-    fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<Self::Break> {
-        if select.into.is_some() {
-            return self.fail(
-                line_of(select),
-                "SELECT INTO is not possible in a mart",
-                "the file's name is the table that is made",
-            );
-        }
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<Self::Break> {
-        // A quoted name has no place of its own in the parser.
-        let written = relation.to_string();
-        let line = line_of(relation).or_else(|| {
-            self.text
-                .lines()
-                .position(|line| line.contains(&written))
-                .map(|i| i + 1)
-        });
-        let [part] = relation.0.as_slice() else {
-            return self.fail(
-                line,
-                &format!("`{relation}` is not the name of a table"),
-                "tables of the lake, references and marts have plain names, without a schema and without a path",
-            );
-        };
-        let Some(name) = part.as_ident() else {
-            return self.fail(
-                line,
-                &format!("`{relation}` is a function, not a table"),
-                "a mart reads tables of the lake, references and other marts only",
-            );
-        };
-        if name.quote_style == Some('\'') {
-            return self.fail(
-                line,
-                &format!("{name} is a file, not a table"),
-                "declare it in the configuration under `[references]` and use its name",
-            );
-        }
-        let folded = match name.quote_style {
-            Some(_) => name.value.clone(),
-            None => name.value.to_lowercase(),
-        };
-        self.relations.push((folded, line));
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<Self::Break> {
-        let hint = "a mart reads tables of the lake, references and other marts only";
-        match factor {
-            TableFactor::Table {
-                name,
-                args: Some(_),
-                ..
-            } => self.fail(
-                line_of(name),
-                &format!("`{name}(…)` is a table function"),
-                hint,
-            ),
-            TableFactor::Function { name, .. } => self.fail(
-                line_of(name),
-                &format!("`{name}(…)` is a table function"),
-                hint,
-            ),
-            TableFactor::TableFunction { .. } => self.fail(
-                line_of(factor),
-                "a table function is not possible in a mart",
-                hint,
-            ),
-            TableFactor::Table { .. }
-            | TableFactor::Derived { .. }
-            | TableFactor::UNNEST { .. }
-            | TableFactor::NestedJoin { .. } => ControlFlow::Continue(()),
-            other => self.fail(
-                line_of(other),
-                &format!("`{other}` is not possible in a mart"),
-                "write it as a plain SELECT",
-            ),
-        }
-    }
-}
-
 /// Refuses functions of the clock and of chance: a table depends on its inputs alone.
 pub(super) fn refuse_unstable(file: &Path, plan: &LogicalPlan) -> Result<(), MartError> {
     let mut found = None;
     let walked = plan.apply_with_subqueries(|node| {
         node.apply_expressions(|expression| {
             expression.apply(|part| {
+                if matches!(part, Expr::Placeholder(_) | Expr::ScalarVariable(..)) {
+                    found = Some(format!("`{part}` has no value here"));
+                    return Ok(TreeNodeRecursion::Stop);
+                }
                 if let Expr::ScalarFunction(call) = part
                     && call.func.signature().volatility != Volatility::Immutable
                 {
-                    found = Some(call.func.name().to_owned());
+                    found = Some(format!(
+                        "`{}()` gives another value in every run",
+                        call.func.name()
+                    ));
                     return Ok(TreeNodeRecursion::Stop);
                 }
                 Ok(TreeNodeRecursion::Continue)
@@ -371,12 +261,8 @@ pub(super) fn refuse_unstable(file: &Path, plan: &LogicalPlan) -> Result<(), Mar
         })
     });
     match (found, walked) {
-        (Some(name), _) => Err(MartError::new(
-            file,
-            None,
-            format!("`{name}()` gives another value in every run"),
-        )
-        .hint("a mart must be the same whenever it is built: use the times of the events")),
+        (Some(message), _) => Err(MartError::new(file, None, message)
+            .hint("a mart must be the same whenever it is built: use the times of the events")),
         (None, Err(error)) => Err(MartError::planning(file, &error)),
         (None, Ok(_)) => Ok(()),
     }
@@ -442,7 +328,7 @@ mod tests {
             ("SHOW TABLES", 1, "SHOW"),
             ("VALUES (1)", 1, "VALUES is not possible"),
             ("SELECT 1 AS a;\nSELECT 2 AS b", 2, "second statement"),
-            ("SELECT a\nINTO b\nFROM t", 1, "SELECT INTO"),
+            ("SELECT a\nINTO b\nFROM t", 2, "SELECT INTO"),
             ("SELECT *\nFROM 'x.parquet'", 2, "is a file, not a table"),
             ("SELECT *\nFROM\n  read_parquet('x')", 3, "table function"),
             (

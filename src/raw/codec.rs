@@ -10,8 +10,11 @@
 //! not.
 //!
 //! Most raw objects are one gzip member of a few megabytes. Those are inflated at once, which is
-//! about three times as fast; whatever is not certainly such a member goes the way above, from its
-//! first byte. Which way that is depends on the stored bytes alone.
+//! about three times as fast; whatever is not certainly such a member, or larger than the memory
+//! allows, goes the way above, from its first byte. Both ways yield the same.
+//!
+//! A zstd frame says how large its window is. Before the decoder makes one of that size, it is taken
+//! from what all decoders may hold.
 
 use bytes::{Buf, Bytes};
 use flate2::{Decompress, FlushDecompress, Status};
@@ -20,6 +23,7 @@ use memchr::memmem;
 use sha2::{Digest, Sha256};
 use zstd::stream::raw::{Decoder as Zstd, InBuffer, Operation, OutBuffer};
 
+use super::memory::{DecodeMemory, Window, Windows};
 use super::{PieceError, Pieces};
 
 /// Stored bytes that a codec is fed with at once.
@@ -27,9 +31,9 @@ const BLOCK: usize = 64 << 10;
 /// Decompressed bytes that are asked for at once.
 const WINDOW: usize = 128 << 10;
 
-/// Stored and decompressed bytes of a gzip member that is inflated at once.
-const STORED_AT_ONCE: usize = 8 << 20;
-const INFLATED_AT_ONCE: usize = 64 << 20;
+/// A gzip member that is inflated at once is held with its stored bytes, which are to be so many
+/// times fewer: JSON is packed to about a tenth.
+const PACKED: usize = 8;
 /// Deflate makes no more bytes of one.
 const EXPANSION: usize = 1_032;
 
@@ -57,16 +61,80 @@ enum Codec {
         inflate: Decompress,
         members: u64,
     },
-    /// `open` is true inside a frame.
-    Zstd {
-        decoder: Zstd<'static>,
-        open: bool,
-    },
+    Zstd(Frames),
+}
+
+/// Decompresses zstd frames, one after another.
+struct Frames {
+    decoder: Zstd<'static>,
+    /// Whether the last byte was inside a frame.
+    open: bool,
+    /// The first bytes of a frame while they do not say how large its window is.
+    head: Vec<u8>,
+    /// Whether the window of this frame is held.
+    admitted: bool,
+    /// What the decoder's window was taken from.
+    window: Option<Window>,
+}
+
+impl Frames {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            decoder: Zstd::new()?,
+            open: false,
+            head: Vec::new(),
+            admitted: false,
+            window: None,
+        })
+    }
+
+    /// Waits until there is memory for the frame that `input` begins or goes on with.
+    fn admit(&mut self, input: &[u8], windows: &Windows) -> std::io::Result<()> {
+        if self.admitted || input.is_empty() {
+            return Ok(());
+        }
+        let begins = self.head.is_empty();
+        let mut head = self.head.clone();
+        head.extend(input.iter().take(LONGEST_HEAD));
+        let wanted = window(&head);
+        let held = |window: &Window| wanted.is_some_and(|wanted| window.holds(wanted));
+        if begins && !self.window.as_ref().is_some_and(held) {
+            // The decoder keeps its window from frame to frame, and nobody waits with one in hand.
+            self.decoder = Zstd::new()?;
+            self.window = None;
+        }
+        if let Some(wanted) = wanted {
+            self.admitted = true;
+            if self.window.is_none() {
+                self.window = Some(windows.take(wanted));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes some of `input` and gives some bytes into `out`: how many of each.
+    fn run(&mut self, input: &[u8], out: &mut [u8]) -> std::io::Result<(usize, usize)> {
+        let mut source = InBuffer::around(input);
+        let mut target = OutBuffer::around(out);
+        let hint = self.decoder.run(&mut source, &mut target)?;
+        let (read, written) = (source.pos(), target.pos());
+        if read > 0 || written > 0 {
+            self.open = hint != 0;
+        }
+        if !self.open {
+            self.admitted = false;
+            self.head.clear();
+        } else if !self.admitted {
+            self.head.extend(input.iter().take(read));
+        }
+        Ok((read, written))
+    }
 }
 
 /// The decompressed bytes of one raw object.
 pub(super) struct Inflow<'a> {
     pieces: &'a mut dyn Pieces,
+    memory: &'a DecodeMemory,
     sha256: Sha256,
     stored: u64,
     /// What is left of the last piece.
@@ -80,9 +148,10 @@ pub(super) struct Inflow<'a> {
 }
 
 impl<'a> Inflow<'a> {
-    pub fn new(pieces: &'a mut dyn Pieces) -> Self {
+    pub fn new(pieces: &'a mut dyn Pieces, memory: &'a DecodeMemory) -> Self {
         Self {
             pieces,
+            memory,
             sha256: Sha256::new(),
             stored: 0,
             piece: Bytes::new(),
@@ -163,10 +232,7 @@ impl<'a> Inflow<'a> {
         if block.starts_with(&GZIP) || block == [0x1F] {
             Ok(Codec::GzipHead { members: 0 })
         } else if block.starts_with(&ZSTD) || (block.len() > 1 && ZSTD.starts_with(block)) {
-            Ok(Codec::Zstd {
-                decoder: Zstd::new()?,
-                open: false,
-            })
+            Ok(Codec::Zstd(Frames::new()?))
         } else {
             Ok(Codec::None)
         }
@@ -179,11 +245,11 @@ impl<'a> Inflow<'a> {
         loop {
             stored.extend_from_slice(&self.piece);
             self.piece.clear();
-            if stored.len() > STORED_AT_ONCE || !self.next_piece()? {
+            if stored.len() > self.memory.at_once / PACKED || !self.next_piece()? {
                 break;
             }
         }
-        let done = self.ended && inflate(&stored, out);
+        let done = self.ended && inflate(&stored, self.memory.at_once, out);
         if !done {
             self.piece = stored.into();
             self.refill()?;
@@ -252,26 +318,22 @@ impl<'a> Inflow<'a> {
                     Err(error) => Ok(Flow::Broken(format!("gzip member {members}: {error}"))),
                 }
             }
-            Codec::Zstd { decoder, open } => {
+            Codec::Zstd(frames) => {
                 // Without input there may still be output inside the decoder.
                 self.window.resize(WINDOW, 0);
-                let mut source = InBuffer::around(input);
-                let mut target = OutBuffer::around(self.window.as_mut_slice());
-                let result = decoder.run(&mut source, &mut target);
-                let (read, written) = (source.pos(), target.pos());
-                self.taken += read;
-                out.extend_from_slice(self.window.get(..written).unwrap_or_default());
-                match result {
+                let ran = frames
+                    .admit(input, &self.memory.windows)
+                    .and_then(|()| frames.run(input, &mut self.window));
+                match ran {
                     Err(error) => Ok(Flow::Broken(format!("zstd: {error}"))),
-                    Ok(hint) => {
-                        if read > 0 || written > 0 {
-                            *open = hint != 0;
-                            Ok(Flow::More)
-                        } else if *open {
-                            Ok(Flow::Broken("the zstd frame is cut off".to_owned()))
-                        } else {
-                            Ok(Flow::End)
-                        }
+                    Ok((0, 0)) if frames.open => {
+                        Ok(Flow::Broken("the zstd frame is cut off".to_owned()))
+                    }
+                    Ok((0, 0)) => Ok(Flow::End),
+                    Ok((read, written)) => {
+                        self.taken += read;
+                        out.extend_from_slice(self.window.get(..written).unwrap_or_default());
+                        Ok(Flow::More)
                     }
                 }
             }
@@ -279,13 +341,45 @@ impl<'a> Inflow<'a> {
     }
 }
 
+/// The most bytes that say how large a frame's window is.
+const LONGEST_HEAD: usize = 18;
+
+/// The window of the zstd frame that begins with `head`; `None` while that is too short to tell.
+fn window(head: &[u8]) -> Option<u64> {
+    let (magic, rest) = head.split_first_chunk::<4>()?;
+    if *magic != ZSTD {
+        // To be skipped, or no frame at all.
+        return Some(0);
+    }
+    let (flags, mut rest) = rest.split_first()?;
+    let single = flags & 0x20 != 0;
+    let mut window = u64::MAX;
+    if !single {
+        let (size, after) = rest.split_first()?;
+        let base = 1u64 << (10 + (size >> 3));
+        window = base + base / 8 * u64::from(size & 7);
+        rest = after;
+    }
+    let dictionary = [0, 1, 2, 4].get(usize::from(flags & 3))?;
+    let rest = rest.get(*dictionary..)?;
+    // A frame that is shorter than its window needs no larger one.
+    let content = match flags >> 6 {
+        0 if single => u64::from(*rest.first()?),
+        0 => u64::MAX,
+        1 => u64::from(u16::from_le_bytes(*rest.first_chunk()?)) + 256,
+        2 => u64::from(u32::from_le_bytes(*rest.first_chunk()?)),
+        _ => u64::from_le_bytes(*rest.first_chunk()?),
+    };
+    Some(window.min(content))
+}
+
 /// Appends what `stored` inflates to; false, and nothing, unless it is certainly one gzip member and
-/// nothing else.
+/// nothing else, of no more than `at_once` bytes.
 ///
 /// The inflater does not say where the member ended, but it checks that the length of what it made
 /// stands there, after the CRC. If that length is the last four bytes of `stored`, and those four
 /// stand nowhere else in it, the member ended at its end.
-fn inflate(stored: &[u8], out: &mut Vec<u8>) -> bool {
+fn inflate(stored: &[u8], at_once: usize, out: &mut Vec<u8>) -> bool {
     let (Some(flags), Some((_, trailer))) = (stored.get(3), stored.split_last_chunk::<4>()) else {
         return false;
     };
@@ -294,7 +388,7 @@ fn inflate(stored: &[u8], out: &mut Vec<u8>) -> bool {
     // The second flag is a CRC of the header, which this inflater does not check; the last three
     // have no meaning.
     if flags & 0xE2 != 0
-        || length > INFLATED_AT_ONCE.min(most.saturating_mul(EXPANSION))
+        || length > at_once.min(most.saturating_mul(EXPANSION))
         || memmem::find(stored.get(..most).unwrap_or_default(), trailer).is_some()
     {
         return false;
@@ -319,6 +413,8 @@ mod tests {
 
     use super::*;
 
+    const AT_ONCE: usize = 64 << 20;
+
     struct Cut<'a>(std::slice::Chunks<'a, u8>);
 
     impl Pieces for Cut<'_> {
@@ -331,8 +427,17 @@ mod tests {
     type Outcome = (Vec<u8>, Flow, [u8; 32], u64);
 
     fn outcome(stored: &[u8], piece: usize, streaming: bool) -> Outcome {
+        outcome_within(&DecodeMemory::new(2 * AT_ONCE, 1), stored, piece, streaming)
+    }
+
+    fn outcome_within(
+        memory: &DecodeMemory,
+        stored: &[u8],
+        piece: usize,
+        streaming: bool,
+    ) -> Outcome {
         let mut pieces = Cut(stored.chunks(piece));
-        let mut inflow = Inflow::new(&mut pieces);
+        let mut inflow = Inflow::new(&mut pieces, memory);
         if streaming {
             inflow.codec = Some(Codec::GzipHead { members: 0 });
         }
@@ -379,10 +484,10 @@ mod tests {
         let mut checked = a.clone();
         checked[3] = 2;
         checked.splice(10..10, [9, 9]);
-        let mut noise = vec![0; STORED_AT_ONCE + 1];
+        let mut noise = vec![0; AT_ONCE / PACKED + 1];
         rng.fill_bytes(&mut noise);
         let noise = gzip(&noise);
-        let bomb = gzip(&vec![b' '; INFLATED_AT_ONCE + 1]);
+        let bomb = gzip(&vec![b' '; AT_ONCE + 1]);
         let cut = &a[..a.len() - 9];
         let mut lies = a.clone();
         let end = lies.len();
@@ -403,13 +508,18 @@ mod tests {
             ("more than is held", bomb, false),
         ] {
             assert_eq!(
-                inflate(&stored, &mut Vec::new()) && stored.len() <= STORED_AT_ONCE,
+                inflate(&stored, AT_ONCE, &mut Vec::new()) && stored.len() <= AT_ONCE / PACKED,
                 at_once,
                 "{name}"
             );
             let expected = outcome(&stored, usize::MAX, true);
             for piece in [usize::MAX, 1 << 20, 65_537] {
                 assert!(outcome(&stored, piece, false) == expected, "{name}");
+            }
+            for memory in [0, 1_000, 100_000] {
+                let memory = DecodeMemory::new(memory, 2);
+                let found = outcome_within(&memory, &stored, 1 << 20, false);
+                assert!(found == expected, "{name} within {memory:?}");
             }
         }
         for _ in 0..300 {
@@ -425,6 +535,93 @@ mod tests {
             }
             let piece = rng.random_range(1..5_000);
             assert!(outcome(&broken, piece, false) == outcome(&broken, usize::MAX, true));
+        }
+    }
+
+    /// A frame whose header asks for a window of `2^log` bytes.
+    fn frame(bytes: &[u8], log: u32) -> Vec<u8> {
+        let mut encoder = zstd::stream::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.window_log(log).unwrap();
+        // In two writes, so that its length is not known to the header.
+        encoder.write_all(&bytes[..1]).unwrap();
+        encoder.flush().unwrap();
+        encoder.write_all(&bytes[1..]).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn windows_are_read_from_heads() {
+        let bytes = vec![b'x'; 300_000];
+        for log in [10, 19, 27] {
+            let frame = frame(&bytes, log);
+            assert_eq!(window(&frame), Some(1 << log));
+            assert_eq!(window(&frame[..5]), None);
+            assert_eq!(window(&frame[..6]), Some(1 << log));
+        }
+        for length in [0, 1, 255, 256, 300, 65_791, 65_792, 300_000] {
+            let mut frame = zstd::bulk::compress(&bytes[..length], 1).unwrap();
+            assert_eq!(window(&frame), Some(length as u64), "{length}");
+            for short in 0..5 {
+                assert_eq!(window(&frame[..short]), None);
+            }
+            frame[0] ^= 1;
+            assert_eq!(window(&frame), Some(0));
+        }
+        // 1.75 * 2^20, then a dictionary, then a length of four and of eight bytes.
+        let head = |flags: u8, rest: &[u8]| [&ZSTD[..], &[flags], rest].concat();
+        assert_eq!(window(&head(0x00, &[0x56])), Some(7 << 18));
+        assert_eq!(
+            window(&head(0x83, &[0x56, 1, 2, 3, 4, 9, 0, 0, 0])),
+            Some(9)
+        );
+        assert_eq!(window(&head(0x83, &[0x56, 1, 2, 3, 4, 9, 0, 0])), None);
+        let long = [0xFF; 8];
+        assert_eq!(
+            window(&head(0xC0, &[&[0x50][..], &long].concat())),
+            Some(1 << 20)
+        );
+        assert_eq!(window(&head(0xE0, &long)), Some(u64::MAX));
+    }
+
+    #[test]
+    fn frames_are_the_same_however_many_wait() {
+        let text = |seed: u64, length: usize| -> Vec<u8> {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            (0..length).map(|_| b'a' + rng.random_range(0..6)).collect()
+        };
+        let skipped = [&[0x50, 0x2A, 0x4D, 0x18, 3, 0, 0, 0][..], b"abc"].concat();
+        let objects: Vec<(Vec<u8>, Vec<u8>)> = (0..12)
+            .map(|i| {
+                let (a, b, c) = (text(i, 90_000), text(i + 50, 9), text(i + 99, 200_000));
+                let mut stored = frame(&a, 17 + i as u32 % 5);
+                stored.extend(frame(&b, 20));
+                stored.extend(&skipped);
+                // The next head lies across two blocks.
+                let pad = 2 * BLOCK - 8 - (stored.len() + 3 + i as usize) % BLOCK;
+                stored.extend([0x51, 0x2A, 0x4D, 0x18]);
+                stored.extend((pad as u32).to_le_bytes());
+                stored.extend(vec![7; pad]);
+                assert_eq!((stored.len() + 3 + i as usize) % BLOCK, 0);
+                stored.extend(frame(&c, 21 - i as u32 % 5));
+                (stored, [a, b, c].concat())
+            })
+            .collect();
+        for share in [0, 1 << 18, 1 << 21, 1 << 24] {
+            let memory = DecodeMemory::new(2 * share, 4);
+            std::thread::scope(|scope| {
+                for (i, (stored, plain)) in objects.iter().enumerate() {
+                    let memory = &memory;
+                    scope.spawn(move || {
+                        let (out, flow, ..) = outcome_within(memory, stored, 7_777 + i, false);
+                        assert_eq!(flow, Flow::End, "{i} within {share}");
+                        assert!(out == *plain, "{i} within {share}");
+                        let cut = &stored[..stored.len() - 40];
+                        let (out, flow, ..) = outcome_within(memory, cut, 100_000, false);
+                        assert_eq!(flow, Flow::Broken("the zstd frame is cut off".into()));
+                        assert!(plain.starts_with(&out));
+                    });
+                }
+            });
         }
     }
 }

@@ -97,12 +97,40 @@ impl Roots {
         })
     }
 
-    /// Lists all roots.
+    /// Where the listing of one root may begin so that nothing that arrived at `since` or later is
+    /// left out; empty where all of it must be listed. `keys` are absorbed ones, below the root.
+    pub fn settled_before<'a>(&self, since: i64, keys: impl Iterator<Item = &'a str>) -> String {
+        let Some(layout) = &self.layout else {
+            return String::new();
+        };
+        // What stands before the date must be the same in all keys, or they do not sort by time.
+        let mut head: Option<&str> = None;
+        for key in keys {
+            let own = layout.begins_at(key).and_then(|at| key.get(..at));
+            match (head, own) {
+                (_, None) => return String::new(),
+                (None, Some(own)) => head = Some(own),
+                (Some(head), Some(own)) if head != own => return String::new(),
+                _ => {}
+            }
+        }
+        match (head, layout.sorts_before(since)) {
+            (Some(head), Some(date)) => format!("{head}{date}"),
+            _ => String::new(),
+        }
+    }
+
+    /// Lists all roots, each from the key in `from` on.
     ///
     /// # Errors
     /// A store that does not answer; a key that the layout does not place in time.
-    pub async fn discover(&self, source: &Source) -> Result<Discovered, DiscoverError> {
-        let listings = self.stores.iter().map(|store| store.list(""));
+    pub async fn discover(
+        &self,
+        source: &Source,
+        from: &[String],
+    ) -> Result<Discovered, DiscoverError> {
+        let roots = self.stores.iter().zip(from);
+        let listings = roots.map(|(store, from)| store.list_after(from));
         let listings = futures::future::try_join_all(listings).await?;
         let mut found = Discovered::default();
         let mut unplaced: Option<(String, usize)> = None;

@@ -11,8 +11,8 @@
 //! object parses, or with the bytes.
 //!
 //! The buffer holds no more than an unfinished record, which doubles before it is read again, so
-//! that a record is validated about twice however its bytes arrive. A stretch is let go as it is
-//! read, but for its first 64 KiB.
+//! that a record is validated about twice however its bytes arrive; or an object that was inflated at
+//! once. A stretch is let go as it is read, but for its first 64 KiB.
 
 use super::PieceError;
 use super::codec::{Flow, Inflow};
@@ -77,6 +77,8 @@ pub(super) struct Framer {
     longest: usize,
     skipper: Skipper,
     buffer: Vec<u8>,
+    /// Room that the buffer keeps for the next object.
+    keep: usize,
     /// Offset of the buffer's first byte in the object.
     base: u64,
     ended: Ended,
@@ -84,7 +86,7 @@ pub(super) struct Framer {
 }
 
 impl Framer {
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: Limits, keep: usize) -> Self {
         Self {
             limits,
             longest: usize::try_from(limits.max_record_bytes)
@@ -92,6 +94,7 @@ impl Framer {
                 .clamp(1, LONGEST_RECORD),
             skipper: Skipper::new(limits.max_depth),
             buffer: Vec::new(),
+            keep: keep.max(FILL),
             base: 0,
             ended: Ended::NotYet,
             head: Vec::new(),
@@ -106,6 +109,7 @@ impl Framer {
         take: &mut Take<'_>,
     ) -> Result<(), PieceError> {
         self.buffer.clear();
+        self.buffer.shrink_to(self.keep);
         self.base = 0;
         self.ended = Ended::NotYet;
         let mut at = 0;

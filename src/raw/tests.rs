@@ -70,8 +70,12 @@ struct Found {
     counts: ObjectCounts,
 }
 
+fn decoder(spec: &DecodeSpec) -> Decoder {
+    Decoder::new(spec, &DecodeMemory::new(1 << 30, 1))
+}
+
 fn decode_cut(spec: &DecodeSpec, bytes: &[u8], next: impl FnMut() -> usize) -> Found {
-    let mut decoder = Decoder::new(spec);
+    let mut decoder = decoder(spec);
     decode_with(&mut decoder, bytes, next)
 }
 
@@ -1036,7 +1040,7 @@ mod columns {
         // Nulls of rejects alone are no nulls of the column.
         let mut nulls = Vec::new();
         let text = bare(1, "\"x\"") + &full(1, "1");
-        Decoder::new(&spec)
+        decoder(&spec)
             .read(
                 ARRIVAL,
                 &mut Cut {
@@ -1167,7 +1171,7 @@ mod columns {
     fn system_columns_and_times_have_their_types() {
         let mut spec = spec(&[]);
         spec.record_sha256 = true;
-        let mut decoder = Decoder::new(&spec);
+        let mut decoder = decoder(&spec);
         let names: Vec<String> = decoder
             .schema()
             .fields()
@@ -1210,7 +1214,7 @@ mod columns {
     #[test]
     fn batches_are_bounded_and_a_decoder_is_used_again() {
         let spec = spec(&["s string"]);
-        let mut decoder = Decoder::new(&spec);
+        let mut decoder = decoder(&spec);
         let text: String = (0..20_000)
             .map(|i| format!("{{\"t\":1,\"s\":\"{i}\"}}x\n"))
             .collect();
