@@ -20,17 +20,22 @@
 //! tumbling   ●········╳···│·····●·····│···●········│····●      first of each [0,30) [30,60) …
 //! ```
 //!
+//! Where a lake has events already, `chains` finds those that new ones concern; all others keep the
+//! verdict that is stored with them.
+//!
 //! Wide rows never come here: sorting or windowing them by key is what makes stock window plans
 //! several times slower than the whole of this job.
 
+mod chains;
 mod decide;
 mod keys;
 mod sort;
 #[cfg(test)]
 mod tests;
 
-pub use decide::{Dropped, DroppedRow, Places, Verdicts};
-pub use keys::{KeyError, Keys};
+pub use chains::{Grown, KeyFilter, Link, Standing, grow};
+pub use decide::{Dropped, DroppedRow, Places, Window, decide};
+pub use keys::{Fingerprint, KeyError, Keys, part_of};
 pub use sort::{Rows, Sorted, Sorter};
 
 /// The place of an event in the total order after its time: the raw object's rank among all object

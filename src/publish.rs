@@ -33,14 +33,16 @@ mod ordered;
 mod parquet;
 mod runs;
 mod stage;
+mod stored;
 #[cfg(test)]
 mod tests;
 
-pub use collect::{Collected, Collector, Keyed};
-pub use merge::{Finished, KEPT_OBJECT, KEPT_RECORD, RULE, Tables, write};
+pub use collect::{Collected, Collector, Displaced, Keyed, StoredRows};
+pub use merge::{Finished, KEPT, KEPT_OBJECT, KEPT_RECORD, RULE, Tables, write};
 pub use ordered::{Ordered, OrderedError};
 pub use parquet::{FileSettings, ParquetFile};
 pub use stage::{PublishError, check, publish, stage, sweep};
+pub use stored::{Content, StoredError, StoredFile};
 
 /// A data file that cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -57,4 +59,6 @@ pub enum WriteError {
     },
     #[error("merging sorted events: {0}")]
     Arrow(#[from] arrow::error::ArrowError),
+    #[error(transparent)]
+    Stored(#[from] StoredError),
 }

@@ -21,15 +21,19 @@ pub struct Dropped {
 }
 
 impl Dropped {
-    /// `records` is the number of records of each raw object, in the order of their ranks.
-    pub fn new(records: &[u64]) -> Self {
-        let mut starts = Vec::with_capacity(records.len());
+    /// `records` is the number of records of each raw object, in the order of their ranks; `None` of
+    /// an object that has no event to be decided.
+    pub fn new(records: impl Iterator<Item = Option<u64>>) -> Self {
         let mut total = 0;
-        for count in records {
-            starts.push(total);
-            // Records are numbered from 1.
-            total += count + 1;
-        }
+        let starts = records
+            .map(|count| {
+                let Some(count) = count else { return u64::MAX };
+                let start = total;
+                // Records are numbered from 1.
+                total += count + 1;
+                start
+            })
+            .collect();
         let words = usize::try_from(total / 64 + 1).unwrap_or(usize::MAX);
         Self {
             starts,
@@ -39,7 +43,7 @@ impl Dropped {
 
     fn bit(&self, id: EventId) -> Option<(&AtomicU64, u64)> {
         let start = self.starts.get(id.object() as usize)?;
-        let bit = start + u64::from(id.record());
+        let bit = start.checked_add(u64::from(id.record()))?;
         Some((self.bits.get((bit / 64) as usize)?, 1 << (bit % 64)))
     }
 
@@ -55,75 +59,54 @@ impl Dropped {
     }
 }
 
-/// The verdicts of all rules on one set of events.
-#[derive(Debug)]
-pub struct Verdicts {
-    /// Dropped events, in the order of the sorted events.
-    pub dropped: Sorted<5>,
-    /// Number of events that each rule took out.
-    pub by_rule: Vec<u64>,
-}
-
-impl Verdicts {
-    /// Applies the rules in order, each to the survivors of those before.
-    ///
-    /// `rows` holds the narrow rows of every rule, cut by key into as many parts as may be worked
-    /// on at once, in any number of sorters each. `memory` bounds the dropped rows held, in bytes.
-    ///
-    /// # Errors
-    /// The spill folder is full or cannot be read.
-    pub fn decide(
-        rules: &[Rule],
-        rows: Vec<Vec<Vec<Sorter<4>>>>,
-        earlier: &Dropped,
-        slicing: Slicing,
-        unit: TimeUnit,
-        spill: &Path,
-        memory: usize,
-    ) -> io::Result<Self> {
-        let parts = rows.iter().map(Vec::len).max().unwrap_or(0).max(1);
-        let share = memory / parts;
-        let mut sinks: Vec<Sorter<5>> = (0..parts).map(|_| Sorter::new(spill, share)).collect();
-        let mut by_rule = Vec::with_capacity(rules.len());
-        for (index, (rule, parts)) in rules.iter().zip(rows).enumerate() {
-            let window = Window::new(rule, unit);
-            let results: Vec<io::Result<u64>> = std::thread::scope(|scope| {
-                let workers: Vec<_> = parts
-                    .into_iter()
-                    .zip(&mut sinks)
-                    .map(|(part, sink)| {
-                        scope.spawn(move || {
-                            let mut places = Places::new(slicing, unit);
-                            let mut count = 0;
-                            window.decide(Sorted::merge(part)?, earlier, |time, id, kept| {
-                                count += 1;
-                                let place = places.of(from_sortable(time));
-                                sink.push([place, time, id.0, kept.0, index as u64])
-                            })?;
-                            Ok(count)
+/// Applies the rules in order, each to the survivors of those before: the events dropped, in the
+/// order of the sorted events.
+///
+/// `rows` holds the narrow rows of every rule, cut by key into as many parts as may be worked on at
+/// once, in any number of sorters each. `memory` bounds the dropped rows held, in bytes.
+///
+/// # Errors
+/// The spill folder is full or cannot be read.
+pub fn decide(
+    rules: &[Rule],
+    rows: Vec<Vec<Vec<Sorter<4>>>>,
+    earlier: &Dropped,
+    slicing: Slicing,
+    unit: TimeUnit,
+    spill: &Path,
+    memory: usize,
+) -> io::Result<Sorted<5>> {
+    let parts = rows.iter().map(Vec::len).max().unwrap_or(0).max(1);
+    let share = memory / parts;
+    let mut sinks: Vec<Sorter<5>> = (0..parts).map(|_| Sorter::new(spill, share)).collect();
+    for (index, (rule, parts)) in rules.iter().zip(rows).enumerate() {
+        let window = Window::new(rule, unit);
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = parts
+                .into_iter()
+                .zip(&mut sinks)
+                .map(|(part, sink)| {
+                    scope.spawn(move || {
+                        let mut places = Places::new(slicing, unit);
+                        window.decide(Sorted::merge(part)?, earlier, |time, id, kept| {
+                            let place = places.of(from_sortable(time));
+                            sink.push([place, time, id.0, kept.0, index as u64])
                         })
                     })
-                    .collect();
-                workers
-                    .into_iter()
-                    .map(|worker| {
-                        worker
-                            .join()
-                            .unwrap_or_else(|_| Err(io::Error::other("a verdict thread died")))
-                    })
-                    .collect()
-            });
-            let mut count = 0;
-            for result in results {
-                count += result?;
-            }
-            by_rule.push(count);
-        }
-        Ok(Self {
-            dropped: Sorted::merge(sinks)?,
-            by_rule,
-        })
+                })
+                .collect();
+            workers
+                .into_iter()
+                .map(|worker| {
+                    worker
+                        .join()
+                        .unwrap_or_else(|_| Err(io::Error::other("a verdict thread died")))
+                })
+                // All of them, so that none is left behind.
+                .fold(Ok(()), Result::and)
+        })?;
     }
+    Sorted::merge(sinks)
 }
 
 /// Gives the places of many times, remembering the span of the last one.
@@ -162,13 +145,13 @@ impl Places {
 
 /// A rule's mode and window in the table's unit.
 #[derive(Debug, Clone, Copy)]
-struct Window {
+pub struct Window {
     mode: Mode,
-    within: i64,
+    pub within: i64,
 }
 
 impl Window {
-    fn new(rule: &Rule, unit: TimeUnit) -> Self {
+    pub fn new(rule: &Rule, unit: TimeUnit) -> Self {
         Self {
             mode: rule.mode,
             within: rule.within_ms.saturating_mul(unit.per_second() / 1_000),

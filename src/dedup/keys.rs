@@ -1,5 +1,6 @@
 //! From events to the narrow rows of each rule.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{Array, RecordBatch};
@@ -31,8 +32,6 @@ pub enum KeyError {
 pub struct Keys {
     rules: Vec<RuleKey>,
     places: Places,
-    /// How many parts the rows of a rule are dealt to.
-    parts: u64,
 }
 
 #[derive(Debug)]
@@ -46,7 +45,7 @@ struct RuleKey {
 }
 
 impl Keys {
-    /// `schema` is that of the decoded events; `parts` is how many threads decide at once.
+    /// `schema` is that of the events' batches; it may lack columns that no rule reads.
     ///
     /// # Errors
     /// An expression that does not fit the columns.
@@ -55,7 +54,6 @@ impl Keys {
         schema: &Arc<Schema>,
         slicing: Slicing,
         unit: TimeUnit,
-        parts: usize,
     ) -> Result<Self, KeyError> {
         let rules = rules
             .iter()
@@ -86,22 +84,29 @@ impl Keys {
         Ok(Self {
             rules,
             places: Places::new(slicing, unit),
-            parts: parts.max(1) as u64,
         })
     }
 
-    /// Adds the rows of a batch to `out[rule][part]`. `times` are sortable, `ids` those of events.
+    /// The columns that the rules read.
+    pub fn columns(&self) -> BTreeSet<String> {
+        self.rules
+            .iter()
+            .flat_map(|rule| rule.expressions.columns())
+            .collect()
+    }
+
+    /// Hands out the fingerprint of every event that a rule concerns: index of the rule, row, key.
+    /// `times` are sortable.
     ///
     /// # Errors
     /// An expression that fails on a value, such as a division by zero.
-    pub fn rows(
+    pub fn each(
         &mut self,
         batch: &RecordBatch,
         times: &[u64],
-        ids: &[u64],
-        out: &mut [Vec<Vec<[u64; 4]>>],
+        mut out: impl FnMut(usize, usize, Fingerprint),
     ) -> Result<(), KeyError> {
-        for (rule, out) in self.rules.iter_mut().zip(out) {
+        for (index, rule) in self.rules.iter_mut().enumerate() {
             let at = |source| KeyError::Key {
                 rule: rule.name.clone(),
                 source,
@@ -122,30 +127,31 @@ impl Keys {
                 if keys.iter().any(|part| part.is_null(i)) {
                     continue;
                 }
-                let (Some(time), Some(id)) = (times.get(row), ids.get(row)) else {
-                    continue;
-                };
                 if bounded {
-                    let date = self.places.place(super::from_sortable(*time)).date;
+                    let time = times.get(row).copied().unwrap_or_default();
+                    let date = self.places.place(super::from_sortable(time)).date;
                     if date < rule.since || date > rule.until {
                         continue;
                     }
                 }
-                let [high, low] = fingerprint(key.as_ref());
-                // The low half deals, the high half sorts: parts stay even.
-                let part = usize::try_from(low % self.parts).unwrap_or(0);
-                if let Some(rows) = out.get_mut(part) {
-                    rows.push([high, low, *time, *id]);
-                }
+                out(index, row, fingerprint(key.as_ref()));
             }
         }
         Ok(())
     }
 }
 
-/// 128 bits that stand for a key. Keys come from outside, so the hash must be one that nobody can
+/// 128 bits that stand for a key.
+pub type Fingerprint = [u64; 2];
+
+/// Which of `parts` a key belongs to. The low half deals, the high half sorts: parts stay even.
+pub fn part_of([_, low]: Fingerprint, parts: usize) -> usize {
+    usize::try_from(low % parts.max(1) as u64).unwrap_or(0)
+}
+
+/// Keys come from outside, so the hash must be one that nobody can
 /// make collide: a forged collision would drop another user's events.
-fn fingerprint(key: &[u8]) -> [u64; 2] {
+fn fingerprint(key: &[u8]) -> Fingerprint {
     let digest = Sha256::digest(key);
     let word = |from: usize| {
         let mut word = [0; 8];

@@ -36,6 +36,10 @@ impl<const N: usize> Sorter<N> {
         }
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.buffer.is_empty() && self.runs.is_empty()
+    }
+
     /// # Errors
     /// The spill folder is full or cannot be written.
     pub fn push(&mut self, row: [u64; N]) -> io::Result<()> {

@@ -14,14 +14,16 @@ use arrow::ipc::writer::StreamWriter;
 
 use super::WriteError;
 use super::runs::Runs;
+use crate::dedup::EventId;
 
 /// Bytes of one block of a spilled run: what the merge holds of each run.
 pub(super) const BLOCK: usize = 512 << 10;
 /// Rows of one block.
 const BLOCK_ROWS: usize = 8192;
-/// Runs of one collector; more are merged into one, so that neither open files nor the blocks held by
-/// the merge grow with the input.
-const RUNS: usize = 16;
+/// Fewest and most runs of one collector; more are merged into one, so that neither open files nor the
+/// blocks held by the merge grow with the input. Within these bounds as many as half the memory has
+/// blocks: merging runs writes everything once more.
+const RUNS: (usize, usize) = (16, 128);
 
 /// Three integers by which rows are ordered: place, sortable time, id.
 pub type Key = [u64; 3];
@@ -31,10 +33,17 @@ pub type Key = [u64; 3];
 pub struct Keyed {
     pub batch: RecordBatch,
     pub keys: Vec<Key>,
+    /// Of stored duplicates: what took each row out.
+    pub displaced: Option<Vec<Displaced>>,
 }
 
+/// Index of the rule that dropped an event, and the event that displaced it.
+pub type Displaced = (u64, EventId);
+
+/// Rows of data files, in order.
+pub type StoredRows = Box<dyn Iterator<Item = Result<Keyed, WriteError>> + Send>;
+
 /// Gathers the batches of one worker and sorts and spills them run by run.
-#[derive(Debug)]
 pub struct Collector {
     folder: PathBuf,
     limit: usize,
@@ -44,16 +53,27 @@ pub struct Collector {
 }
 
 /// One sorted run.
-#[derive(Debug)]
 enum Run {
     Memory(Vec<Keyed>),
     Spilled(File),
+    Stored(StoredRows),
 }
 
 /// Everything collected, as runs in order.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Collected {
     runs: Vec<Run>,
+}
+
+impl Keyed {
+    /// Rows of events that come with this commit.
+    pub const fn new(batch: RecordBatch, keys: Vec<Key>) -> Self {
+        Self {
+            batch,
+            keys,
+            displaced: None,
+        }
+    }
 }
 
 impl Collector {
@@ -92,7 +112,7 @@ impl Collector {
         }
         let run = run.finish()?;
         self.runs.push(run);
-        if self.runs.len() >= RUNS {
+        if self.runs.len() >= (self.limit / BLOCK / 2).clamp(RUNS.0, RUNS.1) {
             self.compact(&first.batch.schema())
         } else {
             Ok(())
@@ -118,20 +138,14 @@ impl Collector {
             runs.advance(stretch)?;
             if rows.len() >= BLOCK_ROWS || bytes >= BLOCK || runs.is_crowded() {
                 let keys = std::mem::take(&mut keys);
-                merged.write(&Keyed {
-                    batch: runs.gather(&rows)?,
-                    keys,
-                })?;
+                merged.write(&Keyed::new(runs.gather(&rows)?, keys))?;
                 rows.clear();
                 bytes = 0;
                 runs.release();
             }
         }
         if !rows.is_empty() {
-            merged.write(&Keyed {
-                batch: runs.gather(&rows)?,
-                keys,
-            })?;
+            merged.write(&Keyed::new(runs.gather(&rows)?, keys))?;
         }
         self.runs.push(merged.finish()?);
         Ok(())
@@ -151,6 +165,11 @@ impl Collected {
         self.runs.extend(other.runs);
     }
 
+    /// Adds what data files hold already.
+    pub fn append_stored(&mut self, rows: StoredRows) {
+        self.runs.push(Run::Stored(rows));
+    }
+
     /// The runs, each handing out its blocks in order.
     pub(super) fn into_blocks(self) -> Vec<Blocks> {
         self.runs.into_iter().map(Run::blocks).collect()
@@ -162,6 +181,7 @@ impl Run {
         match self {
             Self::Memory(blocks) => Blocks::Memory(blocks.into_iter()),
             Self::Spilled(file) => Blocks::Spilled(Some(file), None),
+            Self::Stored(rows) => Blocks::Stored(rows),
         }
     }
 }
@@ -225,12 +245,14 @@ pub(super) enum Blocks {
     Memory(std::vec::IntoIter<Keyed>),
     /// The reader is made when it is first asked, from the file.
     Spilled(Option<File>, Option<Box<StreamReader<BufReader<File>>>>),
+    Stored(StoredRows),
 }
 
 impl Blocks {
     pub(super) fn next(&mut self) -> Result<Option<Keyed>, WriteError> {
         match self {
             Self::Memory(blocks) => Ok(blocks.next()),
+            Self::Stored(rows) => rows.next().transpose(),
             Self::Spilled(file, reader) => {
                 if let Some(file) = file.take() {
                     let file = BufReader::with_capacity(64 << 10, file);
@@ -292,7 +314,7 @@ fn sorted_blocks(held: &[Keyed]) -> impl Iterator<Item = Result<Keyed, WriteErro
         let batch = interleave_record_batch(&batches, &picks);
         Some(
             batch
-                .map(|batch| Keyed { batch, keys })
+                .map(|batch| Keyed::new(batch, keys))
                 .map_err(WriteError::from),
         )
     })
@@ -340,8 +362,5 @@ fn without_keys(block: &RecordBatch) -> Result<Keyed, WriteError> {
         .map(|((p, t), i)| [*p, *t, *i])
         .collect();
     let own: Vec<usize> = (0..own).collect();
-    Ok(Keyed {
-        batch: block.project(&own)?,
-        keys,
-    })
+    Ok(Keyed::new(block.project(&own)?, keys))
 }

@@ -8,7 +8,7 @@ use arrow::array::{ArrayRef, DictionaryArray, Int64Array, RecordBatch, StringArr
 use arrow::datatypes::{Field, Schema, SchemaRef, UInt32Type};
 
 use super::WriteError;
-use super::collect::{Collected, Key};
+use super::collect::{Collected, Displaced, Key};
 use super::parquet::{FileSettings, ParquetFile};
 use super::runs::{Runs, Stretch};
 use crate::dedup::{EventId, Sorted, from_sortable};
@@ -57,13 +57,18 @@ pub struct Finished {
     pub times: Option<(i64, i64)>,
 }
 
-/// Merges runs and writes one file a table and place.
+/// The rule of a verdict that keeps an event that was stored as a duplicate.
+pub const KEPT: u64 = u64::MAX;
+
+/// Merges runs and writes one file a table and place. `verdicts` holds the events that are dropped
+/// or no longer are, as [`crate::dedup::DroppedRow`] in their order; of others a stored verdict stands,
+/// and new ones are kept.
 ///
 /// # Errors
-/// A full disk; a dropped row without its event, which is a defect.
+/// A full disk; a stored file that cannot be read; a verdict without its event, which is a defect.
 pub fn write(
     collected: Collected,
-    dropped: Option<Sorted<5>>,
+    verdicts: Option<Sorted<5>>,
     tables: &Tables,
     folder: &Path,
 ) -> Result<Vec<Finished>, WriteError> {
@@ -73,8 +78,8 @@ pub fn write(
             .duplicates
             .as_ref()
             .map(|(table, _)| Writer::start(scope, table, tables, folder));
-        let result =
-            Merge::new(collected, dropped, tables, &kept, duplicates.as_ref()).and_then(Merge::run);
+        let result = Merge::new(collected, verdicts, tables, &kept, duplicates.as_ref())
+            .and_then(Merge::run);
         let mut finished = Vec::new();
         let mut failure = None;
         for writer in std::iter::once(kept).chain(duplicates) {
@@ -187,13 +192,13 @@ struct Picks {
     /// Estimated.
     bytes: usize,
     /// Rank of the rule, and the event that displaced the row; of duplicates only.
-    displaced: Vec<(u64, EventId)>,
+    displaced: Vec<Displaced>,
 }
 
 struct Merge<'a> {
     tables: &'a Tables,
     runs: Runs,
-    dropped: Option<Sorted<5>>,
+    verdicts: Option<Sorted<5>>,
     kept: (&'a Writer<'a>, Picks),
     duplicates: Option<(&'a Writer<'a>, Picks)>,
 }
@@ -201,7 +206,7 @@ struct Merge<'a> {
 impl<'a> Merge<'a> {
     fn new(
         collected: Collected,
-        dropped: Option<Sorted<5>>,
+        verdicts: Option<Sorted<5>>,
         tables: &'a Tables,
         kept: &'a Writer<'a>,
         duplicates: Option<&'a Writer<'a>>,
@@ -209,7 +214,7 @@ impl<'a> Merge<'a> {
         Ok(Self {
             tables,
             runs: Runs::new(collected.into_blocks())?,
-            dropped,
+            verdicts,
             kept: (kept, Picks::default()),
             duplicates: duplicates.map(|writer| (writer, Picks::default())),
         })
@@ -233,8 +238,8 @@ impl<'a> Merge<'a> {
             }
         }
         self.flush()?;
-        match self.dropped.as_ref().and_then(Sorted::peek) {
-            Some(_) => Err(defect("a dropped row has no event")),
+        match self.verdicts.as_ref().and_then(Sorted::peek) {
+            Some(_) => Err(defect("a verdict has no event")),
             None => Ok(()),
         }
     }
@@ -244,7 +249,12 @@ impl<'a> Merge<'a> {
         let Some(key) = self.runs.key(stretch, row) else {
             return Ok(());
         };
-        let picks = match (self.displaced(key)?, &mut self.duplicates) {
+        let displaced = match self.verdict(key)? {
+            Some((KEPT, _)) => None,
+            Some(displaced) => Some(displaced),
+            None => self.runs.displaced(stretch, row),
+        };
+        let picks = match (displaced, &mut self.duplicates) {
             (Some(displaced), Some((_, picks))) => {
                 picks.displaced.push(displaced);
                 picks
@@ -261,9 +271,9 @@ impl<'a> Merge<'a> {
         Ok(())
     }
 
-    /// The rule that took the row of this key out, and the event that displaced it.
-    fn displaced(&mut self, key: Key) -> Result<Option<(u64, EventId)>, WriteError> {
-        let Some(rows) = &mut self.dropped else {
+    /// The new verdict on the row of this key.
+    fn verdict(&mut self, key: Key) -> Result<Option<Displaced>, WriteError> {
+        let Some(rows) = &mut self.verdicts else {
             return Ok(None);
         };
         match rows.peek() {

@@ -3,11 +3,12 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayData, ArrayRef, MutableArrayData, RecordBatch, make_array};
 use arrow::compute::interleave_record_batch;
+use arrow::error::ArrowError;
 
 use super::WriteError;
-use super::collect::{BLOCK, Blocks, Key, bytes_of};
+use super::collect::{BLOCK, Blocks, Displaced, Key, bytes_of};
 
 /// The next rows of one run that come before those of every other.
 #[derive(Debug, Clone, Copy)]
@@ -22,6 +23,7 @@ pub(super) struct Stretch {
 struct Cursor {
     blocks: Blocks,
     keys: Vec<Key>,
+    displaced: Option<Vec<Displaced>>,
     at: usize,
     /// Index of the block among `sources`.
     source: usize,
@@ -56,6 +58,7 @@ impl Runs {
             merge.cursors.push(Cursor {
                 blocks,
                 keys: Vec::new(),
+                displaced: None,
                 at: 0,
                 source: 0,
             });
@@ -90,6 +93,13 @@ impl Runs {
     /// The key of one row of a stretch that is not advanced yet.
     pub fn key(&self, stretch: Stretch, row: usize) -> Option<Key> {
         self.cursors.get(stretch.run)?.keys.get(row).copied()
+    }
+
+    /// What had displaced one row of such a stretch; `None` of events that were not stored as
+    /// duplicates.
+    pub fn displaced(&self, stretch: Stretch, row: usize) -> Option<Displaced> {
+        let stored = self.cursors.get(stretch.run)?.displaced.as_ref()?;
+        stored.get(row).copied()
     }
 
     /// Goes on behind a stretch.
@@ -127,6 +137,7 @@ impl Runs {
                 batch: block.batch,
             });
             cursor.keys = block.keys;
+            cursor.displaced = block.displaced;
             break;
         }
         Ok(())
@@ -166,15 +177,66 @@ impl Runs {
 
     /// The rows `(block, row)` in order; a stretch of one block is not copied.
     pub fn gather(&self, rows: &[(usize, usize)]) -> Result<RecordBatch, WriteError> {
-        if let (Some((source, from)), Some((last, to))) = (rows.first(), rows.last()) {
-            let stretch = source == last
-                && to.checked_sub(*from) == Some(rows.len() - 1)
-                && rows.iter().all(|(other, _)| other == source);
-            if stretch && let Some(block) = self.sources.get(*source) {
-                return Ok(block.batch.slice(*from, rows.len()));
-            }
+        let stretches = stretches(rows);
+        if let [(source, from, to)] = stretches.as_slice()
+            && let Some(block) = self.sources.get(*source)
+        {
+            return Ok(block.batch.slice(*from, to - from));
+        }
+        if stretches.len() * LONG <= rows.len() {
+            return self.copy(rows.len(), &stretches);
         }
         let blocks: Vec<&RecordBatch> = self.sources.iter().map(|source| &source.batch).collect();
         Ok(interleave_record_batch(&blocks, rows)?)
     }
+
+    /// The rows of stretches, each copied at once.
+    fn copy(
+        &self,
+        rows: usize,
+        stretches: &[(usize, usize, usize)],
+    ) -> Result<RecordBatch, WriteError> {
+        // Most blocks that are held have no part in it.
+        let mut used: Vec<usize> = stretches.iter().map(|(source, ..)| *source).collect();
+        used.sort_unstable();
+        used.dedup();
+        let blocks: Vec<&RecordBatch> = used
+            .iter()
+            .filter_map(|source| Some(&self.sources.get(*source)?.batch))
+            .collect();
+        let Some(first) = blocks.first() else {
+            return Err(WriteError::Arrow(ArrowError::ComputeError(
+                "rows of no block".to_owned(),
+            )));
+        };
+        let column = |column: usize| -> Result<ArrayRef, ArrowError> {
+            let parts: Vec<ArrayData> = blocks
+                .iter()
+                .map(|block| block.column(column).to_data())
+                .collect();
+            let mut copied = MutableArrayData::new(parts.iter().collect(), false, rows);
+            for (source, from, to) in stretches {
+                copied.try_extend(used.binary_search(source).unwrap_or(0), *from, *to)?;
+            }
+            Ok(make_array(copied.freeze()))
+        };
+        let columns = (0..first.num_columns()).map(column);
+        let columns = columns.collect::<Result<_, _>>()?;
+        Ok(RecordBatch::try_new(first.schema(), columns)?)
+    }
+}
+
+/// Rows of a stretch from which on it is faster to copy it at once than row by row.
+const LONG: usize = 4;
+
+/// Rows that follow each other in one block, as block, first row and the one behind the last.
+fn stretches(rows: &[(usize, usize)]) -> Vec<(usize, usize, usize)> {
+    let mut stretches: Vec<(usize, usize, usize)> = Vec::new();
+    for (source, row) in rows {
+        match stretches.last_mut() {
+            Some((known, _, to)) if known == source && to == row => *to += 1,
+            _ => stretches.push((*source, *row, row + 1)),
+        }
+    }
+    stretches
 }

@@ -1,18 +1,20 @@
 //! Staged → committed → published → swept.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use futures::{StreamExt, TryStreamExt, stream};
+use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::merge::Finished;
 use crate::layout;
-use crate::ledger::{Commit, FileEntry, Published, PublishedFile, State};
+use crate::ledger::{self, Commit, FileEntry, Published, PublishedFile, State};
 use crate::store::{Publish, Store, StoreError};
 
 /// Files staged or published at once.
 const AT_ONCE: usize = 8;
+/// Files whose ETags are asked for at once.
+const LOOKED_AT_ONCE: usize = 32;
 /// What one PUT of S3 takes; a conditional put takes the whole file.
 const LARGEST_PUT: u64 = 5 << 30;
 
@@ -23,8 +25,8 @@ pub enum PublishError {
     Store(#[from] StoreError),
     #[error(
         "{url} is not what the log says was published there, so it was not replaced: something \
-         else writes into the lake, or the lake is a copy. `rawmart verify` names all such files; \
-         put them back, or let `--lake` name an empty place and run again: raw has everything"
+         else writes into the lake, or the lake is a copy. `rawmart verify` names all such files, \
+         `rawmart verify --repair` brings back what was published"
     )]
     Foreign { url: String },
     #[error(
@@ -32,7 +34,12 @@ pub enum PublishError {
          partition the mart"
     )]
     TooLarge { key: String, bytes: u64 },
-    #[error("{url} is gone: another run has published this commit meanwhile; run again")]
+    #[error("reading {file}: {source}")]
+    Local {
+        file: String,
+        source: std::io::Error,
+    },
+    #[error("{url} was changed by another run meanwhile; nothing is lost, run again")]
     Overtaken { url: String },
 }
 
@@ -63,6 +70,7 @@ pub async fn stage(
                 });
             }
             let _room = room.take(file.bytes).await;
+            let sha256 = hash(&file.path).await?;
             store.upload(&staged, &file.path).await?;
             forget(file.path);
             Ok(FileEntry {
@@ -73,6 +81,7 @@ pub async fn stage(
                 bytes: file.bytes,
                 times: file.times,
                 staged,
+                sha256: Some(sha256),
             })
         }
     });
@@ -82,6 +91,23 @@ pub async fn stage(
         .await?;
     entries.sort_by_key(FileEntry::key);
     Ok(entries)
+}
+
+/// SHA-256 of a local file, in hex.
+async fn hash(path: &Path) -> Result<ledger::Sha256, PublishError> {
+    let file = path.to_owned();
+    let hashed = tokio::task::spawn_blocking(move || {
+        let mut hash = Sha256::new();
+        std::io::copy(&mut std::fs::File::open(file)?, &mut hash)?;
+        Ok(ledger::Sha256(hash.finalize().into()))
+    });
+    let hashed = hashed
+        .await
+        .unwrap_or_else(|join| Err(std::io::Error::other(join)));
+    hashed.map_err(|source| PublishError::Local {
+        file: path.display().to_string(),
+        source,
+    })
 }
 
 /// Memory shared by files in flight; a file larger than all of it goes alone.
@@ -110,37 +136,37 @@ impl Room {
 /// name is free. Once committed, a file that cannot be put would keep the lake from going on.
 ///
 /// # Errors
-/// The first file that somebody else has changed, removed or put.
+/// The first file that another run, or somebody else, has changed, removed or put.
 pub async fn check(store: &Store, commit: &Commit, state: &State) -> Result<(), PublishError> {
-    let tables: BTreeSet<&str> = commit
-        .files
-        .iter()
-        .map(|file| file.table.as_str())
-        .collect();
-    let mut there: BTreeMap<String, Option<String>> = BTreeMap::new();
-    for table in tables {
-        let listing = store.list(&format!("{table}/")).await?;
-        there.extend(
-            listing
-                .objects
-                .into_iter()
-                .map(|object| (object.key, object.etag)),
-        );
-    }
-    for key in commit.files.iter().map(FileEntry::key) {
+    let looks = commit.files.iter().map(|entry| async move {
+        let key = entry.key();
         let expected = state.files.get(&key).and_then(|file| file.etag.as_ref());
-        let untouched = match (expected, there.get(&key)) {
+        let found = store.head(&key).await?;
+        let untouched = match (expected, found) {
             (None, found) => found.is_none(),
             (Some(_), None) => false,
-            (Some(expected), Some(found)) => found.as_ref().is_none_or(|found| found == expected),
+            (Some(expected), Some(found)) => found.etag.is_none_or(|etag| etag == *expected),
         };
-        if !untouched {
-            return Err(PublishError::Foreign {
-                url: store.url_of(&key),
-            });
+        match untouched {
+            true => Ok(()),
+            false => Err(changed(store, commit, &key).await?),
         }
-    }
-    Ok(())
+    });
+    // Asked for one by one, and not listed: that would cost what the whole table has.
+    stream::iter(looks)
+        .buffer_unordered(LOOKED_AT_ONCE)
+        .try_collect()
+        .await
+}
+
+/// Who may have changed a file that a commit replaces.
+async fn changed(store: &Store, commit: &Commit, key: &str) -> Result<PublishError, StoreError> {
+    let url = store.url_of(key);
+    let next = store.head(&layout::commit_key(commit.number)).await?;
+    Ok(match next {
+        Some(_) => PublishError::Overtaken { url },
+        None => PublishError::Foreign { url },
+    })
 }
 
 /// The whole spill folder goes when the run ends; a file that cannot go now goes then.

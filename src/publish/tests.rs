@@ -66,6 +66,7 @@ fn tables() -> Tables {
             bloom_filters: Vec::new(),
             commit: 7,
             memory: 1 << 20,
+            threads: 3,
         },
     }
 }
@@ -78,11 +79,11 @@ fn batch(keys: &[Key]) -> Keyed {
     let records = keys.iter().map(|key| i64::from(EventId(key[2]).record()));
     let records = Int64Array::from_iter_values(records);
     let names: StringArray = keys.iter().map(name).collect();
-    Keyed {
-        batch: RecordBatch::try_new(own_schema(), vec![Arc::new(records), Arc::new(names)])
-            .unwrap(),
-        keys: keys.to_vec(),
-    }
+    let columns: Vec<Arc<dyn Array>> = vec![Arc::new(records), Arc::new(names)];
+    Keyed::new(
+        RecordBatch::try_new(own_schema(), columns).unwrap(),
+        keys.to_vec(),
+    )
 }
 
 /// The rows of a file as text, in order: object, record, name, and what displaced it.

@@ -1,0 +1,310 @@
+//! Which stored events a change can concern: chain by chain of one rule.
+//!
+//! ```text
+//! key K   stored ●──●        ●──●──●           ●       within w
+//! change              ◆ new          ▲
+//! links   ●──●───────◆──────●──●──●  ·         ●       pauses ≤ w join a chain
+//!         └──── one chain with a changed event ┘
+//!               all of it is decided again             the last ● is another chain: left alone
+//! ```
+//!
+//! A chain whose end lies so near to events that were not looked at that one of them might belong to
+//! it is *open*: its key is tried again when they have been.
+
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{Sorted, Sorter, from_sortable};
+
+/// Links of one key held in memory; the key of a robot has more, and they are spilled.
+const HELD: usize = 1 << 16;
+
+/// What an event is to the change, as one integer that sorts the certain before the stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Standing(u64);
+
+impl Standing {
+    /// Comes with this commit.
+    pub const NEW: Self = Self(0);
+    /// Is taken out by this commit.
+    pub const LEAVING: Self = Self(1);
+    /// Stored, and known to be concerned.
+    pub const CONCERNED: Self = Self(2);
+    /// Stored among the kept events.
+    pub const KEPT: Self = Self(3);
+
+    /// Stored as a duplicate of the rule of this index.
+    pub const fn dropped(rule: u32) -> Self {
+        Self(4 + rule as u64)
+    }
+
+    /// The rule that had dropped a stored event.
+    pub fn rule(self) -> Option<u32> {
+        self.0.checked_sub(4).and_then(|rule| rule.try_into().ok())
+    }
+
+    /// The changed events of a chain make it concerned; other stored events do not.
+    const fn changed(self) -> bool {
+        self.0 <= Self::CONCERNED.0
+    }
+
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+}
+
+/// An event under one rule: `[key, key, sortable time, id, standing, id of what displaced it]`.
+pub type Link = [u64; 6];
+
+/// Which keys changed events have. May say yes for others, never no for one of them.
+#[derive(Debug)]
+pub struct KeyFilter {
+    words: Vec<AtomicU64>,
+}
+
+impl KeyFilter {
+    /// Takes at most `memory` bytes.
+    pub fn new(memory: usize) -> Self {
+        let words = (memory / 8).max(1 << 10);
+        // The largest power of two that fits.
+        let words = 1 << words.ilog2();
+        Self {
+            words: (0..words).map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+
+    fn word(&self, key: u64) -> Option<(&AtomicU64, u64)> {
+        // A fingerprint is a hash already: any of its bits will do.
+        let word = usize::try_from(key >> 6).unwrap_or(usize::MAX) & (self.words.len() - 1);
+        Some((self.words.get(word)?, 1 << (key & 63)))
+    }
+
+    pub fn insert(&self, [key, _]: [u64; 2]) {
+        if let Some((word, mask)) = self.word(key) {
+            word.fetch_or(mask, Ordering::Relaxed);
+        }
+    }
+
+    pub fn contains(&self, [key, _]: [u64; 2]) -> bool {
+        self.word(key)
+            .is_some_and(|(word, mask)| word.load(Ordering::Relaxed) & mask != 0)
+    }
+}
+
+/// What one pass over the links of a rule gave.
+#[derive(Debug)]
+pub struct Grown {
+    /// Rows `[key, key, sortable time, id]` of the concerned chains, without the events that leave.
+    pub rows: Sorter<4>,
+    /// Stored events that have become concerned: `[sortable time, id, standing, displaced by]`.
+    pub joined: Sorter<4>,
+    /// All links of the keys that have an open chain.
+    pub open: Sorter<6>,
+    /// First and last time of each open chain.
+    pub beyond: Vec<(i64, i64)>,
+}
+
+/// Walks the links of a rule. `new` are rows of events that come with this commit, `stored` the links
+/// of all others that were looked at. `covered` says whether all stored events of a span of times
+/// have been looked at; around changed events they have.
+///
+/// # Errors
+/// The spill folder is full or cannot be read.
+pub fn grow(
+    mut new: Sorted<4>,
+    mut stored: Sorted<6>,
+    within: i64,
+    covered: &dyn Fn(i64, i64) -> bool,
+    spill: &Path,
+    memory: usize,
+) -> io::Result<Grown> {
+    let mut grown = Grown {
+        rows: Sorter::new(spill, memory),
+        joined: Sorter::new(spill, memory / 4),
+        open: Sorter::new(spill, memory),
+        beyond: Vec::new(),
+    };
+    loop {
+        let key = match (new.peek(), stored.peek()) {
+            (None, None) => return Ok(grown),
+            (Some([a, b, ..]), None) | (None, Some([a, b, ..])) => [*a, *b],
+            (Some([a, b, ..]), Some([c, d, ..])) => [*a, *b].min([*c, *d]),
+        };
+        if stored.peek().is_none_or(|[a, b, ..]| [*a, *b] != key) {
+            // A key that nothing stored has.
+            while let Some(row) = new.peek().copied().filter(|[a, b, ..]| [*a, *b] == key) {
+                grown.rows.push(row)?;
+                new.pop()?;
+            }
+            continue;
+        }
+        let mut walk = Walk::new(within, spill);
+        while let Some(link) = next_of(key, &mut new, &mut stored)? {
+            walk.push(link, covered)?;
+        }
+        walk.finish(covered, &mut grown)?;
+    }
+}
+
+/// The next link of a key from either side.
+fn next_of(key: [u64; 2], new: &mut Sorted<4>, stored: &mut Sorted<6>) -> io::Result<Option<Link>> {
+    let ours = |a: u64, b: u64| [a, b] == key;
+    let new_row = new.peek().copied().filter(|[a, b, ..]| ours(*a, *b));
+    let old_row = stored.peek().copied().filter(|[a, b, ..]| ours(*a, *b));
+    let from_new = match (new_row, old_row) {
+        (Some([.., time, id]), Some([_, _, other, other_id, ..])) => {
+            (time, id) <= (other, other_id)
+        }
+        (new_row, _) => new_row.is_some(),
+    };
+    if from_new {
+        let row = new.pop()?;
+        return Ok(row.map(|[a, b, time, id]| [a, b, time, id, Standing::NEW.bits(), 0]));
+    }
+    match old_row {
+        Some(_) => stored.pop(),
+        None => Ok(None),
+    }
+}
+
+/// The links of one key.
+struct Walk<'a> {
+    within: i64,
+    spill: &'a Path,
+    held: Vec<Link>,
+    /// Links that `held` has no room for.
+    over: Option<Sorter<6>>,
+    count: u64,
+    chain: Option<Chain>,
+    /// Numbers of the links of concerned chains.
+    concerned: Vec<std::ops::Range<u64>>,
+    beyond: Vec<(i64, i64)>,
+    last: Option<Link>,
+}
+
+/// A chain that may still grow.
+struct Chain {
+    from: u64,
+    first: (i64, Standing),
+    last: (i64, Standing),
+    changed: bool,
+}
+
+impl<'a> Walk<'a> {
+    fn new(within: i64, spill: &'a Path) -> Self {
+        Self {
+            within,
+            spill,
+            held: Vec::new(),
+            over: None,
+            count: 0,
+            chain: None,
+            concerned: Vec::new(),
+            beyond: Vec::new(),
+            last: None,
+        }
+    }
+
+    fn push(&mut self, link: Link, covered: &dyn Fn(i64, i64) -> bool) -> io::Result<()> {
+        let [_, _, bits, id, standing, _] = link;
+        let standing = Standing::from_bits(standing);
+        if let Some([_, _, last_bits, last_id, last_standing, _]) = self.last
+            && !standing.changed()
+            && [last_bits, last_id] == [bits, id]
+            && Standing::from_bits(last_standing) == Standing::CONCERNED
+        {
+            // The same event, looked at again.
+            return Ok(());
+        }
+        self.last = Some(link);
+        let time = from_sortable(bits);
+        match &mut self.chain {
+            Some(chain) if time.saturating_sub(chain.last.0) <= self.within => {
+                chain.last = (time, standing);
+                chain.changed |= standing.changed();
+            }
+            _ => {
+                self.close(covered);
+                self.chain = Some(Chain {
+                    from: self.count,
+                    first: (time, standing),
+                    last: (time, standing),
+                    changed: standing.changed(),
+                });
+            }
+        }
+        self.count += 1;
+        match &mut self.over {
+            Some(over) => over.push(link),
+            None if self.held.len() >= HELD => {
+                let mut over = Sorter::new(self.spill, HELD * size_of::<Link>());
+                over.push(link)?;
+                self.over = Some(over);
+                Ok(())
+            }
+            None => {
+                self.held.push(link);
+                Ok(())
+            }
+        }
+    }
+
+    fn close(&mut self, covered: &dyn Fn(i64, i64) -> bool) {
+        let Some(chain) = self.chain.take().filter(|chain| chain.changed) else {
+            return;
+        };
+        self.concerned.push(chain.from..self.count);
+        let (first, last) = (chain.first, chain.last);
+        let open = !first.1.changed() && !covered(first.0.saturating_sub(self.within), first.0)
+            || !last.1.changed() && !covered(last.0, last.0.saturating_add(self.within));
+        if open {
+            self.beyond.push((first.0, last.0));
+        }
+    }
+
+    fn finish(mut self, covered: &dyn Fn(i64, i64) -> bool, grown: &mut Grown) -> io::Result<()> {
+        self.close(covered);
+        let open = !self.beyond.is_empty();
+        grown.beyond.append(&mut self.beyond);
+        let mut over = match self.over.take() {
+            Some(over) => Some(Sorted::merge(vec![over])?),
+            None => None,
+        };
+        let mut held = std::mem::take(&mut self.held).into_iter();
+        let mut concerned = self.concerned.into_iter().peekable();
+        let mut number = 0;
+        loop {
+            let link = match (held.next(), &mut over) {
+                (Some(link), _) => Some(link),
+                (None, Some(over)) => over.pop()?,
+                (None, None) => None,
+            };
+            let Some(link) = link else { return Ok(()) };
+            if open {
+                grown.open.push(link)?;
+                continue;
+            }
+            while concerned.next_if(|range| range.end <= number).is_some() {}
+            let inside = concerned
+                .peek()
+                .is_some_and(|range| range.contains(&number));
+            number += 1;
+            if !inside {
+                continue;
+            }
+            let [a, b, time, id, standing, kept] = link;
+            let status = Standing::from_bits(standing);
+            if status != Standing::LEAVING {
+                grown.rows.push([a, b, time, id])?;
+            }
+            if !status.changed() {
+                grown.joined.push([time, id, standing, kept])?;
+            }
+        }
+    }
+}

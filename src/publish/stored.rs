@@ -1,0 +1,326 @@
+//! Data files of the lake, read back: the columns that are asked for, rows of one span of time.
+//!
+//! ```text
+//! data file ──Content──▶ footer: is it the version that the log names?
+//!   ranges, read ahead         │ row groups, pages that the span can lie in
+//!                              └──▶ batches of the columns asked for, in the order of the file
+//! ```
+
+use std::io::{Cursor, Read};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, Scalar, TimestampMicrosecondArray};
+use arrow::array::{TimestampMillisecondArray, new_null_array};
+use arrow::compute::kernels::cmp::{gt_eq, lt_eq};
+use arrow::compute::{and, cast};
+use arrow::datatypes::SchemaRef;
+use bytes::{Buf, Bytes};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
+use parquet::arrow::arrow_reader::{
+    ArrowPredicateFn, ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
+    ParquetRecordBatchReaderBuilder, RowFilter,
+};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::PageIndexPolicy;
+use parquet::file::reader::{ChunkReader, Length};
+
+use crate::event::TimeUnit;
+use crate::store::StoreError;
+
+/// Most rows of a batch, and the bytes that it should stay near to.
+const BATCH_ROWS: usize = 8192;
+const BATCH_BYTES: usize = 512 << 10;
+
+/// A data file cannot be read back.
+#[derive(Debug, thiserror::Error)]
+pub enum StoredError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("reading {url}: {source}; `rawmart verify` names all files that are damaged")]
+    Parquet { url: String, source: ParquetError },
+    #[error(
+        "{url} is not what the log says was published there: {what}; `rawmart verify` names all such files"
+    )]
+    Foreign { url: String, what: String },
+}
+
+impl StoredError {
+    fn parquet(url: &str, source: ParquetError) -> Self {
+        let other = |source| Self::Parquet {
+            url: url.to_owned(),
+            source,
+        };
+        match source {
+            ParquetError::External(error) => match error.downcast::<StoreError>() {
+                Ok(error) => Self::Store(*error),
+                Err(error) => other(ParquetError::External(error)),
+            },
+            source => other(source),
+        }
+    }
+}
+
+/// Reads a range of an object; blocks.
+pub type Fetch = Arc<dyn Fn(Range<u64>) -> Result<Bytes, ParquetError> + Send + Sync>;
+
+/// The bytes of a data file, fetched as they are needed.
+#[derive(Clone)]
+pub struct Content {
+    fetch: Fetch,
+    size: u64,
+    /// Bytes fetched at once.
+    ahead: u64,
+    /// Ranges fetched last, the newest at the end.
+    cache: Arc<Mutex<Vec<(u64, Bytes)>>>,
+}
+
+/// Bytes of the end of a file that are read at once: most small files are in them whole.
+const TAIL: u64 = 64 << 10;
+/// Ranges kept: the columns of a file are read side by side.
+const CACHED: usize = 8;
+
+impl Content {
+    pub fn new(fetch: Fetch, size: u64, ahead: u64) -> Self {
+        Self {
+            fetch,
+            size,
+            ahead,
+            cache: Arc::default(),
+        }
+    }
+}
+
+impl Length for Content {
+    fn len(&self) -> u64 {
+        self.size
+    }
+}
+
+impl ChunkReader for Content {
+    type T = Ahead;
+
+    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
+        Ok(Ahead {
+            content: self.clone(),
+            at: start,
+            buffer: Cursor::new(Bytes::new()),
+        })
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        let end = start + length as u64;
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = cache
+            .iter()
+            .find(|(from, bytes)| *from <= start && end <= *from + bytes.len() as u64);
+        if let Some((from, bytes)) = held {
+            let from = usize::try_from(start - from)?;
+            return Ok(bytes.slice(from..from + length));
+        }
+        let from = match end == self.size {
+            // A footer is read from its end; before it lie the indexes of pages.
+            true => start.min(self.size.saturating_sub(TAIL)),
+            false => start,
+        };
+        let bytes = (self.fetch)(from..end.max(start + self.ahead).min(self.size))?;
+        let before = usize::try_from(start - from)?;
+        if bytes.len() < before + length {
+            return Err(ParquetError::EOF(format!(
+                "{} bytes at {from} instead of {}",
+                bytes.len(),
+                before + length
+            )));
+        }
+        if cache.len() >= CACHED {
+            cache.remove(0);
+        }
+        cache.push((from, bytes.clone()));
+        Ok(bytes.slice(before..before + length))
+    }
+}
+
+/// A data file read on from some place.
+pub struct Ahead {
+    content: Content,
+    at: u64,
+    buffer: Cursor<Bytes>,
+}
+
+impl Read for Ahead {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        if !self.buffer.has_remaining() {
+            let rest = self.content.len().saturating_sub(self.at);
+            // A page's header is a few hundred bytes; its body is asked for by itself.
+            let length = usize::try_from(rest.min(4096)).unwrap_or(0);
+            if length == 0 {
+                return Ok(0);
+            }
+            let bytes = self
+                .content
+                .get_bytes(self.at, length)
+                .map_err(std::io::Error::other)?;
+            self.at += bytes.len() as u64;
+            self.buffer = Cursor::new(bytes);
+        }
+        self.buffer.read(out)
+    }
+}
+
+/// A data file, its footer read.
+pub struct StoredFile {
+    url: String,
+    content: Content,
+    metadata: ArrowReaderMetadata,
+}
+
+impl StoredFile {
+    /// Opens the version of a file that `commit` wrote, of so many `rows`.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or is another.
+    pub fn open(
+        url: String,
+        content: Content,
+        commit: u64,
+        rows: u64,
+    ) -> Result<Self, StoredError> {
+        let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
+        let metadata = ArrowReaderMetadata::load(&content, options)
+            .map_err(|source| StoredError::parquet(&url, source))?;
+        let footer = metadata.metadata().file_metadata();
+        let written = footer.key_value_metadata().and_then(|pairs| {
+            let pair = pairs
+                .iter()
+                .find(|pair| pair.key == super::parquet::COMMIT)?;
+            pair.value.clone()
+        });
+        let what = if written.as_deref() != Some(commit.to_string().as_str()) {
+            let written = written.unwrap_or_else(|| "none".to_owned());
+            Some(format!("its commit is {written}, not {commit}"))
+        } else if footer.num_rows().unsigned_abs() != rows {
+            Some(format!("it has {} rows, not {rows}", footer.num_rows()))
+        } else {
+            None
+        };
+        match what {
+            Some(what) => Err(StoredError::Foreign { url, what }),
+            None => Ok(Self {
+                url,
+                content,
+                metadata,
+            }),
+        }
+    }
+
+    /// The rows, in the order of the file, with the columns of `schema`; a column that the file
+    /// lacks is null. `span` names the column of times and the first and last time wanted, in the
+    /// unit of the table.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn read(
+        self,
+        schema: SchemaRef,
+        span: Option<(&str, TimeUnit, i64, i64)>,
+    ) -> Result<impl Iterator<Item = Result<RecordBatch, StoredError>> + Send + use<>, StoredError>
+    {
+        let url = self.url.clone();
+        let at = |source| StoredError::parquet(&url, source);
+        let file = self.metadata.metadata();
+        let names: Vec<&str> = schema
+            .fields()
+            .iter()
+            .map(|field| field.name().as_str())
+            .collect();
+        let parquet = file.file_metadata().schema_descr();
+        let mask = ProjectionMask::columns(parquet, names.iter().copied());
+        let bytes: i64 = file.row_groups().iter().map(|g| g.total_byte_size()).sum();
+        let rows = file.file_metadata().num_rows().max(1);
+        let width = usize::try_from(bytes / rows).unwrap_or(0).max(1);
+        let mut builder =
+            ParquetRecordBatchReaderBuilder::new_with_metadata(self.content, self.metadata.clone())
+                .with_batch_size((BATCH_BYTES / width).clamp(64, BATCH_ROWS))
+                .with_projection(mask);
+        if let Some((column, unit, from, to)) = span {
+            let groups = groups(&self.metadata, column, from, to, unit).map_err(at)?;
+            let mask = ProjectionMask::columns(parquet, [column]);
+            let wanted = ArrowPredicateFn::new(mask, move |batch: RecordBatch| {
+                within(batch.column(0), unit, from, to)
+            });
+            builder = builder
+                .with_row_groups(groups)
+                .with_row_filter(RowFilter::new(vec![Box::new(wanted)]));
+        }
+        let reader: ParquetRecordBatchReader = builder.build().map_err(at)?;
+        Ok(reader.map(move |batch| {
+            let at = |source| StoredError::parquet(&url, source);
+            let batch = batch.map_err(|error| at(error.into()))?;
+            fit(&batch, &schema).map_err(|error| at(error.into()))
+        }))
+    }
+}
+
+/// The row groups that can hold times of the span.
+fn groups(
+    metadata: &ArrowReaderMetadata,
+    column: &str,
+    from: i64,
+    to: i64,
+    unit: TimeUnit,
+) -> Result<Vec<usize>, ParquetError> {
+    let file = metadata.metadata();
+    let converter = StatisticsConverter::try_new(
+        column,
+        metadata.schema(),
+        file.file_metadata().schema_descr(),
+    )?;
+    let least = converter.row_group_mins(file.row_groups())?;
+    let most = converter.row_group_maxes(file.row_groups())?;
+    let [from, to] = times(unit, from, to);
+    let possible = and(&lt_eq(&least, &to)?, &gt_eq(&most, &from)?)?;
+    // A group without statistics is looked at.
+    Ok((0..file.num_row_groups())
+        .filter(|group| possible.is_null(*group) || possible.value(*group))
+        .collect())
+}
+
+/// Which of the times of a column lie in `from..=to`.
+fn within(
+    column: &ArrayRef,
+    unit: TimeUnit,
+    from: i64,
+    to: i64,
+) -> Result<BooleanArray, arrow::error::ArrowError> {
+    let [from, to] = times(unit, from, to);
+    and(&gt_eq(column, &from)?, &lt_eq(column, &to)?)
+}
+
+fn times(unit: TimeUnit, from: i64, to: i64) -> [Scalar<ArrayRef>; 2] {
+    [from, to].map(|time| {
+        let array: ArrayRef = match unit {
+            TimeUnit::Ms => {
+                Arc::new(TimestampMillisecondArray::from(vec![time]).with_timezone("UTC"))
+            }
+            TimeUnit::Us => {
+                Arc::new(TimestampMicrosecondArray::from(vec![time]).with_timezone("UTC"))
+            }
+        };
+        Scalar::new(array)
+    })
+}
+
+/// The columns of `schema`, from what the file has.
+fn fit(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, arrow::error::ArrowError> {
+    let columns = schema
+        .fields()
+        .iter()
+        .map(|field| match batch.column_by_name(field.name()) {
+            Some(column) if column.data_type() == field.data_type() => Ok(Arc::clone(column)),
+            Some(column) => cast(column, field.data_type()),
+            None => Ok(new_null_array(field.data_type(), batch.num_rows())),
+        })
+        .collect::<Result<_, _>>()?;
+    RecordBatch::try_new(Arc::clone(schema), columns)
+}
