@@ -4,7 +4,9 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use chrono::NaiveDate;
+use clap::error::ErrorKind;
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::config::Overrides;
 
@@ -21,15 +23,36 @@ pub struct Request {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verb {
-    Run {
-        /// Names as typed; empty means every source.
-        sources: Vec<String>,
-        /// False after `--no-marts`.
-        marts: bool,
+    Run(Asked),
+    Plan(Asked),
+    Rebuild {
+        asked: Asked,
+        from: Option<NaiveDate>,
+        to: Option<NaiveDate>,
+        raw: bool,
+        forget_missing: bool,
     },
-    Plan,
-    Verify,
+    History {
+        /// A run's name or a commit's number; one run whole.
+        which: Option<String>,
+        /// Commits listed at most.
+        limit: usize,
+    },
+    Verify {
+        repair: bool,
+    },
     Config,
+}
+
+/// What of a job is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// Names as typed; empty means every source.
+    pub sources: Vec<String>,
+    /// False after `--no-marts`.
+    pub marts: bool,
+    pub replace_changed: bool,
+    pub relist: bool,
 }
 
 /// The form of the result on stdout.
@@ -58,18 +81,39 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Request, clap::Erro
         lake: global.lake,
         memory: global.memory,
         threads: global.threads,
+        spill_dir: global.spill_dir,
         max_rejects: None,
     };
     let verb = match typed.verb {
         TypedVerb::Run(run) => {
             overrides.max_rejects = run.max_rejects;
-            Verb::Run {
-                sources: run.source,
-                marts: !run.no_marts,
+            Verb::Run(run.asked.into())
+        }
+        TypedVerb::Plan(asked) => Verb::Plan(asked.into()),
+        TypedVerb::Rebuild(rebuild) => {
+            if rebuild.from > rebuild.to {
+                let message = "--from is later than --to\n";
+                return Err(Typed::command().error(ErrorKind::ValueValidation, message));
+            }
+            overrides.max_rejects = rebuild.max_rejects;
+            Verb::Rebuild {
+                asked: Asked {
+                    sources: rebuild.source,
+                    marts: !rebuild.no_marts,
+                    replace_changed: false,
+                    relist: true,
+                },
+                from: rebuild.from,
+                to: rebuild.to,
+                raw: rebuild.raw,
+                forget_missing: rebuild.forget_missing,
             }
         }
-        TypedVerb::Plan => Verb::Plan,
-        TypedVerb::Verify => Verb::Verify,
+        TypedVerb::History(history) => Verb::History {
+            which: history.which,
+            limit: history.limit,
+        },
+        TypedVerb::Verify(Verify { repair }) => Verb::Verify { repair },
         TypedVerb::Config => Verb::Config,
     };
     let times = |count: u8| i8::try_from(count).unwrap_or(i8::MAX);
@@ -88,16 +132,17 @@ Exit codes:
     1  internal error
     2  bad usage, configuration or SQL: nothing was read
     3  events published; a mart failed
-    4  refused: too many rejects, or a changed raw object
+    4  refused: too many rejects, a changed raw object, settings changed without rebuild
     5  another run holds or changed the lake: try again
     6  store unreachable or denied after retries: try again
-    7  verify found damage
+    7  verify found damage, or could not repair it
   130, 143  interrupted between steps, nothing lost: try again";
 
 const EXAMPLES: &str = "\
 Examples:
   rawmart run                          absorb what is new, then build the marts
   rawmart plan                         what run would do; writes nothing
+  rawmart history                      what past runs changed
   rawmart --config jobs/app.toml run   another configuration
   rawmart run --output json | jq .     the result as one JSON document";
 
@@ -137,6 +182,9 @@ struct Global {
     /// Threads to work with [also RAWMART_THREADS; default: all cores]
     #[arg(long, global = true, value_name = "N")]
     threads: Option<usize>,
+    /// Where work that the memory does not hold is put [also RAWMART_SPILL_DIR; default: the system's temporary folder]
+    #[arg(long, global = true, value_name = "FOLDER")]
+    spill_dir: Option<PathBuf>,
     /// Form of the result on stdout
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORM")]
     output: Output,
@@ -162,15 +210,31 @@ enum TypedVerb {
     Run(Run),
     /// What run would do: objects, bytes, partitions, marts, reasons
     ///
-    /// Reads, never writes.
+    /// Reads, never writes. Takes the flags of run.
     #[command(after_long_help = EXITS)]
-    Plan,
+    Plan(TypedAsked),
+    /// Make published tables anew, after rules or columns have changed
+    ///
+    /// Decides the events of some dates again, from the stored tables where only rules changed, from
+    /// raw where columns changed; then builds the marts that this changes. What is there is
+    /// replaced, never doubled. Absorbs nothing new.
+    #[command(after_long_help = EXITS)]
+    Rebuild(Rebuild),
+    /// Past runs and commits, newest first; one run whole
+    ///
+    /// Reads, never writes. Without a name, the last commits: what each changed in every source, the
+    /// marts and files that it brought, and whether it is published. With the name of a run or the
+    /// number of one of its commits, everything of that run: each raw object and each file.
+    #[command(after_long_help = EXITS)]
+    History(History),
     /// Prove that the counts balance, and that what is published is what the log says
     ///
     /// Checks records = events + rejects for each raw object and events = kept + duplicates for
     /// each partition, and every published file against the log. Exit 7 where one does not hold.
+    /// Absorbed raw objects that are gone or changed since, and files that the log does not name, are
+    /// said and are no damage.
     #[command(after_long_help = EXITS)]
-    Verify,
+    Verify(Verify),
     /// The resolved configuration
     ///
     /// Prints every setting with its default filled in, after file, environment and flags. The
@@ -181,21 +245,84 @@ enum TypedVerb {
 
 #[derive(Debug, Args)]
 struct Run {
+    #[command(flatten)]
+    asked: TypedAsked,
+    /// Largest share of rejects for this run, such as 5%; 100% lets all pass
+    #[arg(long, value_name = "SHARE")]
+    max_rejects: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct TypedAsked {
     /// Only this source; may be given several times [default: all]
     #[arg(long, value_name = "NAME")]
     source: Vec<String>,
     /// Publish events only, build no marts
     #[arg(long)]
     no_marts: bool,
-    /// Largest share of rejects for this run, such as 5%; 100% lets all pass
+    /// Take the events of changed raw objects out, and those of the new content in
+    #[arg(long)]
+    replace_changed: bool,
+    /// List settled prefixes, too
+    #[arg(long)]
+    relist: bool,
+}
+
+impl From<TypedAsked> for Asked {
+    fn from(typed: TypedAsked) -> Self {
+        Self {
+            sources: typed.source,
+            marts: !typed.no_marts,
+            replace_changed: typed.replace_changed,
+            relist: typed.relist,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+struct Rebuild {
+    /// Only this source; may be given several times [default: all]
+    #[arg(long, value_name = "NAME")]
+    source: Vec<String>,
+    /// First event date, in the lake's zone [default: all dates]
+    #[arg(long, value_name = "DATE", requires = "to")]
+    from: Option<NaiveDate>,
+    /// Last event date, itself included
+    #[arg(long, value_name = "DATE", requires = "from")]
+    to: Option<NaiveDate>,
+    /// Read from raw, even where only rules changed
+    #[arg(long)]
+    raw: bool,
+    /// Give up the events of raw objects that are gone, and take those that changed as they are
+    #[arg(long)]
+    forget_missing: bool,
+    /// Build no marts
+    #[arg(long)]
+    no_marts: bool,
+    /// Largest share of rejects, such as 5%; 100% lets all pass
     #[arg(long, value_name = "SHARE")]
     max_rejects: Option<String>,
 }
 
+#[derive(Debug, Args)]
+struct History {
+    /// A run or a commit, as `rawmart history` names them
+    #[arg(value_name = "RUN|COMMIT")]
+    which: Option<String>,
+    /// Commits to list at most
+    #[arg(long, value_name = "N", default_value_t = 20, conflicts_with = "which")]
+    limit: usize,
+}
+
+#[derive(Debug, Args)]
+struct Verify {
+    /// Bring back what is damaged: from staged copies, from raw, marts from their SQL
+    #[arg(long)]
+    repair: bool,
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn typed(line: &str) -> Result<Request, clap::Error> {
@@ -216,10 +343,12 @@ mod tests {
         .unwrap();
         assert_eq!(
             request.verb,
-            Verb::Run {
+            Verb::Run(Asked {
                 sources: vec!["b".into(), "a".into()],
-                marts: false
-            }
+                marts: false,
+                replace_changed: false,
+                relist: false,
+            })
         );
         let overrides = request.overrides;
         assert_eq!(overrides.config, Some("a.toml".into()));
@@ -235,18 +364,25 @@ mod tests {
     #[test]
     fn a_bare_verb() {
         let request = typed("rawmart run").unwrap();
-        assert_eq!(
-            request.verb,
-            Verb::Run {
-                sources: Vec::new(),
-                marts: true
-            }
-        );
+        let asked = Asked {
+            sources: Vec::new(),
+            marts: true,
+            replace_changed: false,
+            relist: false,
+        };
+        assert_eq!(request.verb, Verb::Run(asked.clone()));
         assert_eq!(request.output, Output::Text);
         assert_eq!(request.verbosity, 0);
         assert!(request.overrides.lake.is_none() && request.overrides.max_rejects.is_none());
-        assert_eq!(typed("rawmart plan").unwrap().verb, Verb::Plan);
-        assert_eq!(typed("rawmart verify").unwrap().verb, Verb::Verify);
+        assert_eq!(typed("rawmart plan").unwrap().verb, Verb::Plan(asked));
+        let rebuild = typed("rawmart rebuild --from 2019-04-01 --to 2019-04-02 --raw").unwrap();
+        assert!(matches!(
+            rebuild.verb,
+            Verb::Rebuild { from: Some(from), to: Some(to), raw: true, .. } if from < to
+        ));
+        for (line, repair) in [("rawmart verify", false), ("rawmart verify --repair", true)] {
+            assert_eq!(typed(line).unwrap().verb, Verb::Verify { repair });
+        }
         assert_eq!(typed("rawmart -qq config").unwrap().verbosity, -2);
     }
 
@@ -260,6 +396,9 @@ mod tests {
             "rawmart run --threads many",
             "rawmart --output xml run",
             "rawmart run extra",
+            "rawmart rebuild --from 2019-04-01",
+            "rawmart rebuild --from april --to may",
+            "rawmart rebuild --from 2019-04-02 --to 2019-04-01",
         ] {
             assert_eq!(typed(line).unwrap_err().exit_code(), 2, "{line}");
         }

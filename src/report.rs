@@ -19,9 +19,9 @@ use crate::cli::Output;
 use crate::config::{ConfigError, Job};
 use crate::ledger::LedgerError;
 use crate::plan::RunPlan;
-use crate::publish::PublishError;
+use crate::publish::{PublishError, StoredError, WriteError};
 use crate::raw::DiscoverError;
-use crate::run::{MartOutcome, RunError, RunSummary, Verified};
+use crate::run::{History, MartOutcome, PastRun, RunError, RunSummary, Verified};
 
 /// What happens during a run, as it happens.
 #[derive(Debug, Clone)]
@@ -138,6 +138,8 @@ pub enum Outcome {
     Run(RunSummary),
     Plan(RunPlan),
     Verified(Verified),
+    History(History),
+    PastRun(PastRun),
     Config(Box<Job>),
 }
 
@@ -215,7 +217,11 @@ impl Outcome {
                 }
             }
             Self::Verified(verified) if !verified.damage.is_empty() => Exit::Damaged,
-            Self::Plan(_) | Self::Verified(_) | Self::Config(_) => Exit::Done,
+            Self::Plan(_)
+            | Self::Verified(_)
+            | Self::History(_)
+            | Self::PastRun(_)
+            | Self::Config(_) => Exit::Done,
         }
     }
 
@@ -237,10 +243,14 @@ impl Outcome {
             }
             (Self::Plan(plan), Output::Json) => json(&mut out, plan),
             (Self::Verified(verified), Output::Json) => json(&mut out, verified),
+            (Self::History(history), Output::Json) => json(&mut out, history),
+            (Self::PastRun(run), Output::Json) => json(&mut out, run),
             (Self::Config(job), Output::Json) => json(&mut out, job.as_ref()),
             (Self::Run(summary), Output::Text) => text::run(&mut out, summary, seconds),
             (Self::Plan(plan), Output::Text) => text::plan(&mut out, plan),
             (Self::Verified(verified), Output::Text) => text::verified(&mut out, verified),
+            (Self::History(history), Output::Text) => text::history(&mut out, history),
+            (Self::PastRun(run), Output::Text) => text::past_run(&mut out, run),
             (Self::Config(job), Output::Text) => text::config(&mut out, job),
         }
     }
@@ -261,6 +271,7 @@ impl Failure {
         };
         match error {
             RunError::Store(_)
+            | RunError::Gone { .. }
             | RunError::Ledger(LedgerError::Store(_))
             | RunError::Publish(PublishError::Store(_))
             | RunError::Discover(DiscoverError::Store(_)) => Exit::Store,
@@ -268,21 +279,34 @@ impl Failure {
             | RunError::Locked { .. }
             | RunError::Publish(PublishError::Overtaken { .. }) => Exit::Busy,
             RunError::Ledger(
-                LedgerError::Damaged { .. } | LedgerError::Format { .. } | LedgerError::Gap { .. },
+                LedgerError::Damaged { .. }
+                | LedgerError::Format { .. }
+                | LedgerError::Gap { .. }
+                | LedgerError::Unmarked { .. },
             )
-            | RunError::Publish(PublishError::Foreign { .. }) => Exit::Damaged,
-            RunError::Publish(PublishError::TooLarge { .. })
+            | RunError::Publish(PublishError::Foreign { .. })
+            | RunError::Irreparable { .. } => Exit::Damaged,
+            // A store that is not fit stays so: trying again is of no use.
+            RunError::Ledger(LedgerError::Unconditional { .. })
+            | RunError::Publish(PublishError::TooLarge { .. })
             | RunError::Discover(_)
             | RunError::Key { .. }
             | RunError::Mart(_)
             | RunError::Config(_)
             | RunError::Reference(_)
+            | RunError::NoSuchRun { .. }
             | RunError::NoReference { .. } => Exit::Usage,
             RunError::Rule { .. }
             | RunError::TooManyRejects { .. }
             | RunError::Changed { .. }
+            | RunError::NeedsRebuild { .. }
+            | RunError::OnlyWhole { .. }
             | RunError::Vanished { .. } => Exit::Refused,
-            RunError::Write(_)
+            RunError::Write(WriteError::Stored(StoredError::Store(_))) => Exit::Store,
+            RunError::Write(WriteError::Stored(_)) => Exit::Damaged,
+            RunError::Ledger(LedgerError::Unwritable { .. })
+            | RunError::Write(_)
+            | RunError::Publish(PublishError::Local { .. })
             | RunError::Unbalanced(_)
             | RunError::Defect(_)
             | RunError::Engine(_) => Exit::Internal,

@@ -10,16 +10,24 @@
 //! run or the next.
 
 mod absorb;
+mod affected;
+mod history;
 mod look;
 mod marts;
+mod repair;
+mod stored;
 mod verify;
 
-pub use verify::{Damage, Verified, verify};
+pub use absorb::WhySlice;
+pub use history::{Change, History, PastCommit, PastRun, history, past_run};
+pub use repair::repair;
+pub use verify::{Damage, Note, Repaired, Verified, verify};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use futures::future::LocalBoxFuture;
 use serde::Serialize;
 
 use crate::catalog::{SourceTables, TableDefinition};
@@ -30,11 +38,12 @@ use crate::event::Reason;
 use crate::layout;
 use crate::ledger::{self, Commit, LedgerError, SourceDelta, State};
 use crate::mart::{MartError, ReferenceError};
-use crate::plan::{RunPlan, SourcePlan, Why};
+use crate::plan::{CommitLimits, Rebuild, Refusal, RunPlan, SourcePlan, Why};
 use crate::publish::{self, FileSettings, Finished, ParquetFile, PublishError, WriteError};
 use crate::raw::DiscoverError;
 use crate::report::{Event, Report};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, StoreSettings};
+use absorb::Work;
 use look::{Checked, Looked};
 
 /// Below this many new records a share of rejects says nothing.
@@ -47,7 +56,13 @@ pub struct Context {
     /// Names this invocation among all.
     pub run: String,
     pub report: Report,
+    /// Limits of the stores that are opened.
+    pub store: StoreSettings,
 }
+
+/// What a verb does. Boxed, so that all of it is compiled with this crate, and not once more with
+/// each that polls it.
+pub type Doing<'a, T> = LocalBoxFuture<'a, Result<T, RunError>>;
 
 /// What of a job is asked for.
 #[derive(Debug, Clone, Default)]
@@ -55,6 +70,21 @@ pub struct Options {
     /// Names of sources; empty means all.
     pub sources: Vec<String>,
     pub marts: bool,
+    /// Takes the new content of changed raw objects, whatever the configuration says.
+    pub replace_changed: bool,
+    /// Lists prefixes that are settled, too.
+    pub relist: bool,
+    /// Makes published tables anew in the place of absorbing what is new.
+    pub rebuild: Option<Rebuild>,
+    /// Of each commit; what the memory allows where nothing is said.
+    pub limits: Option<CommitLimits>,
+}
+
+impl Options {
+    fn limits(&self, job: &Job) -> CommitLimits {
+        let usual = CommitLimits::new(job.memory);
+        self.limits.unwrap_or(usual)
+    }
 }
 
 /// Why a run stopped.
@@ -94,8 +124,8 @@ pub enum RunError {
     #[error("{url} does not exist: references.{name}.path names the file of the reference")]
     NoReference { name: String, url: String },
     #[error(
-        "{name}: {rejects} of {records} new records are rejects, more than max_rejects = {allowed}%; nothing was \
-         published. Most frequent: {reasons}. Correct the columns, or accept them once with \
+        "{name}: {rejects} of {records} new records are rejects, more than max_rejects = {allowed}%; nothing \
+         more was published. Most frequent: {reasons}. Correct the columns, or accept them once with \
          `run --max-rejects 100%`"
     )]
     TooManyRejects {
@@ -106,8 +136,10 @@ pub enum RunError {
         reasons: String,
     },
     #[error(
-        "{name}: {count} raw objects that were absorbed have other content now, first {first}; raw \
-         objects never change: restore the earlier content, or write the new one under a new key"
+        "{name}: {count} raw objects that were absorbed have other content now, first {first}; \
+         nothing was published. If they were corrected on purpose, `rawmart run --replace-changed` \
+         takes their earlier events out and the new ones in; else restore them, or set \
+         sources.{name}.on_changed_object"
     )]
     Changed {
         name: String,
@@ -115,8 +147,13 @@ pub enum RunError {
         first: String,
     },
     #[error(
-        "{name}: {count} raw objects that were absorbed are gone, first {first}; building the \
-         tables anew would lose their events: restore them, or correct sources.{name}.raw"
+        "{name}: raw object {object} was listed and is gone by now; nothing more was published, run \
+         again"
+    )]
+    Gone { name: String, object: String },
+    #[error(
+        "{name}: {count} raw objects that were absorbed are gone, first {first}; restore them, or \
+         correct sources.{name}.raw, or give their events up with `rawmart rebuild --forget-missing`"
     )]
     Vanished {
         name: String,
@@ -124,9 +161,42 @@ pub enum RunError {
         first: String,
     },
     #[error(
+        "{name}: {reasons}. {partitions} published dates are as the earlier settings made them: \
+         `rawmart rebuild {rebuild}` makes them anew and reads {}{}",
+        indicatif::HumanBytes(*bytes),
+        match from_raw {
+            true => " of raw objects",
+            false => " of data files, no raw object; or give the rule a `since` after them",
+        }
+    )]
+    NeedsRebuild {
+        name: String,
+        reasons: String,
+        rebuild: String,
+        partitions: usize,
+        bytes: u64,
+        from_raw: bool,
+    },
+    #[error(
+        "{name}: {reasons}; that changes every file of its tables, so a rebuild of some dates will \
+         not do: leave --from and --to out"
+    )]
+    OnlyWhole { name: String, reasons: String },
+    #[error("{url} is damaged and cannot be made again: {why}; nothing was changed")]
+    Irreparable { url: String, why: String },
+    #[error(
         "the counts do not balance: {0}; nothing was published, and this is a defect of rawmart"
     )]
     Unbalanced(String),
+    #[error(
+        "{lake} has no run or commit `{which}`, its last commit is {last}: `rawmart history` names \
+         them"
+    )]
+    NoSuchRun {
+        lake: String,
+        which: String,
+        last: u64,
+    },
     #[error("{0}; this is a defect of rawmart")]
     Defect(String),
 }
@@ -170,6 +240,8 @@ pub struct SourceSummary {
     pub skipped: BTreeMap<&'static str, u64>,
     /// Values made null by this run, by column.
     pub nulled: BTreeMap<String, u64>,
+    /// Slices that this run has changed, by why.
+    pub slices: BTreeMap<WhySlice, u64>,
     /// Partitions of kept events.
     pub partitions: Vec<String>,
 }
@@ -196,58 +268,77 @@ pub enum MartOutcome {
 ///
 /// # Errors
 /// What keeps a run from starting.
-pub async fn plan(job: &Job, options: &Options) -> Result<RunPlan, RunError> {
-    let checked = Checked::check(job, options)?;
-    let lake = look::open_lake(job).await?;
-    let state = State::open(&lake).await?;
-    let spill = spill_folder()?;
-    Ok(Looked::look(job, checked, &state, spill.path()).await?.plan)
+pub fn plan<'a>(job: &'a Job, options: &'a Options) -> Doing<'a, RunPlan> {
+    Box::pin(async move {
+        let checked = Checked::check(job, options)?;
+        let settings = StoreSettings::default();
+        let lake = Store::open(&job.lake, &settings).await?;
+        let state = State::open(&lake).await?;
+        let spill = spill_folder(job)?;
+        let mut looked = Looked::look(job, checked, &state, spill.path(), &settings).await?;
+        let reads = marts::reads(job, &looked, &lake, &state).await?;
+        for (mart, reads) in looked.plan.marts.iter_mut().zip(reads) {
+            mart.reads = reads;
+        }
+        Ok(looked.plan)
+    })
 }
 
 /// Absorbs what is new and builds the marts that it changes.
 ///
 /// # Errors
 /// Every reason why nothing, or nothing more, was published.
-pub async fn run(job: &Job, options: &Options, context: &Context) -> Result<RunSummary, RunError> {
-    let checked = Checked::check(job, options)?;
-    let lake = look::open_lake(job).await?;
-    let Some(_lock) = lake.lock(layout::LOCK)? else {
-        return Err(RunError::Locked {
-            lake: lake.root().to_owned(),
-        });
-    };
-    let mut state = State::open(&lake).await?;
-    let rolled_forward = state.unpublished.clone();
-    if let Some(commit) = &rolled_forward {
-        finish(job, &lake, commit, &mut state, context).await?;
-        context.report.event(Event::RolledForward {
-            commit: commit.number,
-        });
-    }
-    let spill = spill_folder()?;
-    let mut looked = Looked::look(job, checked, &state, spill.path()).await?;
-    looked.plan.roll_forward = rolled_forward.map(|commit| commit.number);
-    refuse(&looked.plan)?;
-    let mut totals = Totals::default();
-    let absorbed = absorb_sources(job, &looked, &state, context, spill.path(), &mut totals).await?;
-    if let Some((delta, files)) = absorbed {
-        let mut commit = new_commit(&state, context);
-        commit.sources = delta.sources;
-        commit.columns = delta.columns;
-        commit_files(job, &lake, commit, files, &mut state, context, &mut totals).await?;
-    }
-    let marts = marts::build(
-        job,
-        &looked,
-        &lake,
-        &mut state,
-        context,
-        spill.path(),
-        &mut totals,
-    )
-    .await?;
-    publish::sweep(&lake, &state).await?;
-    Ok(summary(&lake, &looked, &state, marts, totals))
+pub fn run<'a>(job: &'a Job, options: &'a Options, context: &'a Context) -> Doing<'a, RunSummary> {
+    Box::pin(async move {
+        let checked = Checked::check(job, options)?;
+        let lake = Store::open(&job.lake, &context.store).await?;
+        let Some(_lock) = lake.lock(layout::LOCK).await? else {
+            return Err(RunError::Locked {
+                lake: lake.root().to_owned(),
+            });
+        };
+        let mut state = State::open(&lake).await?;
+        ledger::probe(&lake, &state, &context.run, job.single_writer).await?;
+        let rolled_forward = state.unpublished.clone();
+        if let Some(commit) = &rolled_forward {
+            finish(job, &lake, commit, &mut state, context).await?;
+            context.report.event(Event::RolledForward {
+                commit: commit.number,
+            });
+        }
+        let spill = spill_folder(job)?;
+        let mut looked = Looked::look(job, checked, &state, spill.path(), &context.store).await?;
+        looked.plan.roll_forward = rolled_forward.map(|commit| commit.number);
+        refuse(&looked.plan)?;
+        let mut totals = Totals::default();
+        let rounds = looked.plan.sources.iter().map(|source| source.steps.len());
+        for round in 0..rounds.max().unwrap_or(0) {
+            Round {
+                job,
+                limits: options.limits(job),
+                looked: &looked,
+                lake: &lake,
+                context,
+                spill: spill.path(),
+            }
+            .commit(round, &mut state, &mut totals)
+            .await?;
+        }
+        looked.plan_marts(&state);
+        let marts = marts::build(
+            job,
+            &looked,
+            &lake,
+            &mut state,
+            context,
+            spill.path(),
+            &mut totals,
+        )
+        .await?;
+        publish::sweep(&lake, &state).await?;
+        ledger::checkpoint(&lake, &state).await?;
+        Ok(summary(&lake, &looked, &state, marts, totals))
+    })
 }
 
 fn summary(
@@ -309,6 +400,7 @@ fn source_summary(plan: &SourcePlan, state: &State, totals: &Totals) -> SourceSu
             .map(|(why, keys)| (*why, keys.len() as u64))
             .collect(),
         nulled: totals.nulled.get(&plan.source).cloned().unwrap_or_default(),
+        slices: totals.slices.get(&plan.source).cloned().unwrap_or_default(),
         partitions: partitions.into_iter().collect(),
     }
 }
@@ -320,157 +412,202 @@ pub(crate) struct Totals {
     bytes_read: u64,
     bytes_written: u64,
     nulled: BTreeMap<String, BTreeMap<String, u64>>,
-}
-
-/// The part of a commit that absorbing fills.
-#[derive(Default)]
-struct Delta {
-    sources: BTreeMap<String, SourceDelta>,
-    columns: BTreeMap<String, Vec<(String, String)>>,
+    slices: BTreeMap<String, BTreeMap<WhySlice, u64>>,
 }
 
 fn refuse(plan: &RunPlan) -> Result<(), RunError> {
     for source in &plan.sources {
-        let (name, first) = (source.source.clone(), |keys: &[String]| {
-            keys.first().cloned()
-        });
-        if let Some(first) = first(&source.changed) {
-            return Err(RunError::Changed {
-                name,
-                count: source.changed.len(),
-                first,
-            });
-        }
-        // Objects that are gone do no harm while nothing has to be read again; a prefix that lists
-        // nothing any more is more likely a wrong one.
-        let refused = source.why.is_some() || source.objects == 0;
-        if let (true, Some(first)) = (refused, first(&source.vanished)) {
-            return Err(RunError::Vanished {
-                name,
-                count: source.vanished.len(),
-                first,
-            });
+        if let Some(refusal) = source.refused.clone() {
+            return Err(RunError::refused(source.source.clone(), refusal));
         }
     }
     Ok(())
 }
 
-async fn absorb_sources(
-    job: &Job,
-    looked: &Looked<'_>,
-    state: &State,
-    context: &Context,
-    spill: &Path,
-    totals: &mut Totals,
-) -> Result<Option<(Delta, Vec<Finished>)>, RunError> {
-    let mut delta = Delta::default();
-    let mut files = Vec::new();
-    for (planned, listed) in looked.plan.sources.iter().zip(&looked.sources) {
-        let Some(why) = &planned.why else { continue };
-        let source = listed.source;
-        let tables = SourceTables::new(source, &state.columns);
-        context.report.event(Event::Reading {
-            source: source.name.clone(),
-            objects: planned.objects,
-            bytes: planned.bytes,
-        });
-        let absorbed =
-            absorb::absorb(job, listed, &tables, state.last + 1, spill, &context.report).await?;
-        let known = state.sources.get(&source.name).cloned().unwrap_or_default();
-        let new: Vec<_> = absorbed
-            .objects
-            .iter()
-            .filter(|object| known.objects.get(&object.key) != Some(object))
-            .cloned()
-            .collect();
-        let judged: Vec<_> = match why {
-            Why::First | Why::SettingsChanged => absorbed.objects.iter().collect(),
-            Why::NewObjects => new.iter().collect(),
-        };
-        check_rejects(source, &judged)?;
-        totals.bytes_read += absorbed
-            .objects
-            .iter()
-            .map(|object| object.size)
-            .sum::<u64>();
-        totals.nulled.insert(source.name.clone(), absorbed.nulled);
-        let settings = source_files(source, state.last + 1);
-        files.extend(emptied(
-            &tables.all(),
-            &absorbed.files,
-            state,
-            &settings,
-            spill,
-        )?);
-        files.extend(absorbed.files);
-        for table in tables.all() {
-            delta
-                .columns
-                .insert(table.name.clone(), crate::catalog::columns(&table.schema));
-        }
-        delta.sources.insert(
-            source.name.clone(),
-            SourceDelta {
-                settings: crate::plan::settings(job, source),
-                objects: new,
-                balance: absorbed.balance.since(&known.balance),
+impl RunError {
+    /// Why a source cannot be changed.
+    pub fn refused(name: String, refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Changed { count, first } => Self::Changed { name, count, first },
+            Refusal::Vanished { count, first } => Self::Vanished { name, count, first },
+            Refusal::OnlyWhole { reasons } => Self::OnlyWhole { name, reasons },
+            Refusal::Settings {
+                reasons,
+                rebuild,
+                partitions,
+                bytes,
+                from_raw,
+            } => Self::NeedsRebuild {
+                name,
+                reasons,
+                rebuild,
+                partitions,
+                bytes,
+                from_raw,
             },
-        );
-    }
-    Ok((!delta.sources.is_empty()).then_some((delta, files)))
-}
-
-fn source_files(source: &Source, commit: u64) -> FileSettings {
-    FileSettings {
-        compression: source.compression,
-        bloom_filters: Vec::new(),
-        commit,
-        memory: 1 << 20,
+        }
     }
 }
 
-/// Zero-row files for the slices that had rows and have none now: publishing never deletes.
-fn emptied(
-    tables: &[&TableDefinition],
-    written: &[Finished],
-    state: &State,
+/// One commit: the steps of this round of all sources that have one.
+struct Round<'a> {
+    job: &'a Job,
+    limits: CommitLimits,
+    looked: &'a Looked<'a>,
+    lake: &'a Store,
+    context: &'a Context,
+    spill: &'a Path,
+}
+
+impl Round<'_> {
+    async fn commit(
+        &self,
+        round: usize,
+        state: &mut State,
+        totals: &mut Totals,
+    ) -> Result<(), RunError> {
+        let mut commit = new_commit(state, self.context);
+        let mut files = Vec::new();
+        for (planned, listed) in self.looked.plan.sources.iter().zip(&self.looked.sources) {
+            let Some(step) = planned.steps.get(round) else {
+                continue;
+            };
+            let source = listed.source;
+            let tables = SourceTables::new(source, &state.columns);
+            self.context.report.event(Event::Reading {
+                source: source.name.clone(),
+                objects: step.objects,
+                bytes: step.bytes,
+            });
+            let objects = &listed.found.objects;
+            let read = step.read.iter().filter_map(|i| objects.get(*i).cloned());
+            let (lost, readable) = match step.anew {
+                true => (Vec::new(), None),
+                false => self.without_lost(source, state),
+            };
+            let work = Work {
+                source,
+                roots: &listed.roots,
+                tables: &tables,
+                read: read.collect(),
+                leaving: step.leaving.clone(),
+                again: step.again,
+                anew: step.anew,
+                lost,
+            };
+            let absorbed = absorb::absorb(
+                self.job,
+                self.lake,
+                work,
+                readable.as_ref().unwrap_or(state),
+                self.spill,
+                &self.context.report,
+            )
+            .await;
+            let absorbed = match absorbed {
+                // Another run may have replaced what was being read: that is no damage.
+                Err(error @ (RunError::Write(WriteError::Stored(_)) | RunError::Unbalanced(_))) => {
+                    overtaken(self.lake, commit.number).await?;
+                    return Err(error);
+                }
+                absorbed => absorbed?,
+            };
+            check_rejects(source, &absorbed.objects)?;
+            totals.bytes_read += absorbed.stored_bytes;
+            totals.bytes_read += absorbed
+                .objects
+                .iter()
+                .map(|object| object.size)
+                .sum::<u64>();
+            let nulled = totals.nulled.entry(source.name.clone()).or_default();
+            for (column, count) in absorbed.nulled {
+                *nulled.entry(column).or_default() += count;
+            }
+            let slices = totals.slices.entry(source.name.clone()).or_default();
+            for (why, count) in absorbed.slices {
+                *slices.entry(why).or_default() += count;
+            }
+            files.extend(absorbed.files);
+            for table in tables.all() {
+                commit.found.extend(self.looked.found(&table.name));
+                let columns = crate::catalog::columns(&table.schema);
+                commit.columns.insert(table.name.clone(), columns);
+            }
+            let read: BTreeSet<String> = absorbed.objects.iter().map(|o| o.key.clone()).collect();
+            let forgotten = step.leaving.iter().filter(|key| !read.contains(*key));
+            let first = !state.sources.contains_key(&source.name);
+            let last = round + 1 == planned.steps.len();
+            let mut entries = absorbed.objects;
+            if planned.why != Some(Why::Rebuild)
+                && let Some(renewed) = listed.renewed.chunks(self.limits.objects).nth(round)
+            {
+                entries.extend_from_slice(renewed);
+            }
+            commit.sources.insert(
+                source.name.clone(),
+                SourceDelta {
+                    settings: match first || last {
+                        true => planned.settings.clone(),
+                        false => planned.meanwhile.clone(),
+                    },
+                    anew: step.anew,
+                    forgotten: forgotten.cloned().collect(),
+                    objects: entries,
+                    balance: absorbed.balance,
+                },
+            );
+        }
+        commit_files(
+            self.job,
+            self.lake,
+            commit,
+            files,
+            state,
+            self.context,
+            totals,
+        )
+        .await
+    }
+}
+
+impl Round<'_> {
+    /// The lost files of a source, and the state without them where there are any.
+    fn without_lost(&self, source: &Source, state: &State) -> (Vec<ledger::File>, Option<State>) {
+        let tables = source.tables();
+        let found = tables.iter().flat_map(|table| self.looked.found(table));
+        let keys: Vec<String> = found.map(|found| found.key).collect();
+        if keys.is_empty() {
+            return (Vec::new(), None);
+        }
+        let mut readable = state.clone();
+        let lost = keys.iter().filter_map(|key| readable.files.remove(key));
+        (lost.collect(), Some(readable))
+    }
+}
+
+/// A zero-row file in the place of one that had rows.
+fn empty_file(
+    table: &TableDefinition,
+    old: &ledger::FileEntry,
+    number: usize,
     settings: &FileSettings,
     folder: &Path,
-) -> Result<Vec<Finished>, WriteError> {
-    let written: BTreeSet<(&str, &layout::Partition, &str)> = written
-        .iter()
-        .map(|file| (file.table.as_str(), &file.partition, file.name.as_str()))
-        .collect();
-    let mut files = Vec::new();
-    for table in tables {
-        for old in state.table(&table.name) {
-            let slice = (
-                table.name.as_str(),
-                &old.entry.partition,
-                old.entry.name.as_str(),
-            );
-            if old.entry.rows == 0 || written.contains(&slice) {
-                continue;
-            }
-            let path = folder.join(format!("{}-emptied-{}.parquet", table.name, files.len()));
-            let (path, rows, bytes) =
-                ParquetFile::create(path, std::sync::Arc::clone(&table.schema), settings)?
-                    .finish()?;
-            files.push(Finished {
-                path,
-                table: table.name.clone(),
-                partition: old.entry.partition.clone(),
-                name: old.entry.name.clone(),
-                rows,
-                bytes,
-                times: None,
-            });
-        }
-    }
-    Ok(files)
+) -> Result<Finished, WriteError> {
+    let path = folder.join(format!("{}-emptied-{number}.parquet", table.name));
+    let schema = std::sync::Arc::clone(&table.schema);
+    let (path, rows, bytes) = ParquetFile::create(path, schema, settings)?.finish()?;
+    Ok(Finished {
+        path,
+        table: table.name.clone(),
+        partition: old.partition.clone(),
+        name: old.name.clone(),
+        rows,
+        bytes,
+        times: None,
+    })
 }
 
-fn check_rejects(source: &Source, objects: &[&ledger::ObjectEntry]) -> Result<(), RunError> {
+fn check_rejects(source: &Source, objects: &[ledger::ObjectEntry]) -> Result<(), RunError> {
     let records: u64 = objects.iter().map(|object| object.records).sum();
     let mut by_reason: BTreeMap<Reason, u64> = BTreeMap::new();
     for object in objects {
@@ -501,6 +638,21 @@ fn check_rejects(source: &Source, objects: &[&ledger::ObjectEntry]) -> Result<()
     })
 }
 
+/// Whether another run has made commit `n` meanwhile, and replaced what this one reads.
+///
+/// # Errors
+/// [`LedgerError::Lost`] if so.
+async fn overtaken(lake: &Store, n: u64) -> Result<(), RunError> {
+    match lake.head(&layout::commit_key(n)).await? {
+        Some(_) => Err(LedgerError::Lost {
+            lake: lake.root().to_owned(),
+            n,
+        }
+        .into()),
+        None => Ok(()),
+    }
+}
+
 fn new_commit(state: &State, context: &Context) -> Commit {
     Commit {
         format: ledger::FORMAT,
@@ -508,6 +660,7 @@ fn new_commit(state: &State, context: &Context) -> Commit {
         run: context.run.clone(),
         at: context.now.to_rfc3339_opts(SecondsFormat::Secs, true),
         sources: BTreeMap::new(),
+        found: Vec::new(),
         files: Vec::new(),
         columns: BTreeMap::new(),
         marts: Vec::new(),
@@ -530,6 +683,7 @@ async fn commit_files(
         .extend(publish::stage(lake, commit.number, &commit.run, files, in_flight(job)).await?);
     totals.files += commit.files.len() as u64;
     totals.bytes_written += commit.files.iter().map(|file| file.bytes).sum::<u64>();
+    state.find(&commit.found);
     publish::check(lake, &commit, state).await?;
     ledger::commit(lake, &commit).await?;
     context.report.event(Event::Committed {
@@ -576,14 +730,20 @@ pub(crate) fn in_flight(job: &Job) -> u64 {
 }
 
 /// A folder for spilled data, gone when the run ends.
-fn spill_folder() -> Result<tempfile::TempDir, WriteError> {
-    tempfile::Builder::new()
-        .prefix("rawmart-")
-        .tempdir()
-        .map_err(|source| WriteError::Spill {
-            folder: "the system's folder for temporary files".to_owned(),
-            source,
-        })
+fn spill_folder(job: &Job) -> Result<tempfile::TempDir, WriteError> {
+    let mut folder = tempfile::Builder::new();
+    folder.prefix("rawmart-");
+    match &job.spill_dir {
+        Some(above) => folder.tempdir_in(above),
+        None => folder.tempdir(),
+    }
+    .map_err(|source| WriteError::Spill {
+        folder: match &job.spill_dir {
+            Some(above) => above.display().to_string(),
+            None => "the system's folder for temporary files".to_owned(),
+        },
+        source,
+    })
 }
 
 /// How the data files of marts are written.
@@ -593,5 +753,6 @@ pub(crate) fn mart_files(commit: u64, memory: usize) -> FileSettings {
         bloom_filters: Vec::new(),
         commit,
         memory,
+        threads: 1,
     }
 }

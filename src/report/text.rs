@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 use url::Url;
 
 use crate::config::Job;
-use crate::plan::{RunPlan, Why, WhyMart};
-use crate::run::{MartOutcome, RunOutcome, RunSummary, Verified};
+use crate::plan::{Estimate, PartitionPlan, Requests, RunPlan, Why, WhyMart, WhyPartition};
+use crate::run::{
+    Change, History, MartOutcome, Note, PastCommit, PastRun, Repaired, RunError, RunOutcome,
+    RunSummary, Verified, WhySlice,
+};
 
 /// `1234567` as `1,234,567`.
 fn count(n: impl TryInto<u64>) -> String {
@@ -105,6 +108,15 @@ pub fn run(out: &mut impl Write, summary: &RunSummary, seconds: f64) -> Result<(
         for (column, n) in &source.nulled {
             line(out, *n, "made null", column)?;
         }
+        for (why, n) in &source.slices {
+            let why = match why {
+                WhySlice::NewEvents => "new",
+                WhySlice::MoreEvents => "written anew, more events",
+                WhySlice::EventsLeft => "written anew, events left",
+                WhySlice::Verdicts => "written anew, other verdicts",
+            };
+            line(out, *n, "slices", why)?;
+        }
         let span = match source.partitions.as_slice() {
             [] => String::new(),
             [only] => only.clone(),
@@ -188,9 +200,11 @@ pub fn plan(out: &mut impl Write, plan: &RunPlan) -> Result<()> {
     for source in &plan.sources {
         let why = match source.why {
             None => "nothing to do",
-            Some(Why::First) => "build, first run",
-            Some(Why::NewObjects) => "build, new raw objects",
-            Some(Why::SettingsChanged) => "build, its settings changed",
+            Some(Why::First) => "absorb, first run",
+            Some(Why::NewObjects) => "absorb new raw objects",
+            Some(Why::ChangedObjects) => "absorb, changed raw objects too",
+            Some(Why::NewEtags) => "note the new ETags of raw objects with the same content",
+            Some(Why::Rebuild) => "rebuild",
         };
         writeln!(out, "{}: {why}", source.source)?;
         let (all, new) = (bytes(source.bytes), bytes(source.new_bytes));
@@ -205,7 +219,7 @@ pub fn plan(out: &mut impl Write, plan: &RunPlan) -> Result<()> {
             )?;
         }
         if !source.changed.is_empty() {
-            let keys = format!("the run will refuse: {}", some(&source.changed));
+            let keys = some(&source.changed);
             line(out, source.changed.len() as u64, "changed", &keys)?;
         }
         if !source.vanished.is_empty() {
@@ -215,6 +229,17 @@ pub fn plan(out: &mut impl Write, plan: &RunPlan) -> Result<()> {
                 "gone",
                 &some(&source.vanished),
             )?;
+        }
+        if let Some(refusal) = source.refused.clone() {
+            let refused = RunError::refused(source.source.clone(), refusal);
+            writeln!(out, "  the run will refuse: {refused}")?;
+        }
+        if source.steps.len() > 1 {
+            line(out, source.steps.len() as u64, "commits", "")?;
+        }
+        plan_partitions(out, &source.partitions)?;
+        if let Some(estimate) = &source.estimate {
+            plan_estimate(out, estimate)?;
         }
     }
     for mart in &plan.marts {
@@ -227,6 +252,22 @@ pub fn plan(out: &mut impl Write, plan: &RunPlan) -> Result<()> {
             }
         };
         writeln!(out, "mart {}: {why}", mart.mart)?;
+        for alike in mart.reads.chunk_by(|a, b| a == b) {
+            let Some(reads) = alike.first() else { continue };
+            let times = match alike.len() {
+                1 => String::new(),
+                n => format!(", {n} times"),
+            };
+            writeln!(
+                out,
+                "    reads {} of {} files of {} ({}): {}{times}",
+                count(reads.files),
+                count(reads.of_files),
+                reads.table,
+                bytes(reads.bytes),
+                reads.columns.join(", ")
+            )?;
+        }
     }
     if plan.is_empty() {
         writeln!(out, "Nothing to do.")?;
@@ -234,7 +275,82 @@ pub fn plan(out: &mut impl Write, plan: &RunPlan) -> Result<()> {
     Ok(())
 }
 
+fn plan_estimate(out: &mut impl Write, estimate: &Estimate) -> Result<()> {
+    let read = format!("({} with raw)", bytes(estimate.bytes_read));
+    line(out, estimate.rows_read, "rows read", &read)?;
+    if let (Some(rows), Some(size)) = (estimate.rows_written, estimate.bytes_written) {
+        line(
+            out,
+            rows,
+            "rows written",
+            &format!("({}), about", bytes(size)),
+        )?;
+    }
+    let Requests { list, get, put } = estimate.requests;
+    let kinds = [(list, "LIST"), (get, "GET"), (put, "PUT")];
+    let kinds = kinds
+        .map(|(n, kind)| format!("{} {kind}", count(n)))
+        .join(", ");
+    line(
+        out,
+        list + get + put,
+        "requests",
+        &format!("{kinds}, about"),
+    )
+}
+
+/// Partitions shown one by one; of more, the first and the last.
+const SHOWN: usize = 12;
+
+fn plan_partitions(out: &mut impl Write, partitions: &[PartitionPlan]) -> Result<()> {
+    for (i, plan) in partitions.iter().enumerate() {
+        if partitions.len() > SHOWN && i >= SHOWN / 2 && i < partitions.len() - SHOWN / 2 {
+            if i == SHOWN / 2 {
+                writeln!(out, "    … {} more …", partitions.len() - SHOWN)?;
+            }
+            continue;
+        }
+        let why = match plan.why {
+            WhyPartition::NewEvents => "new events",
+            WhyPartition::MoreEvents => "more events",
+            WhyPartition::ReplacedObjects => "replaced raw objects",
+            WhyPartition::Rebuild => "decided again",
+        };
+        write!(out, "    {}: {why}", plan.partition)?;
+        if plan.objects > 0 {
+            let (objects, size) = (count(plan.objects), bytes(plan.bytes));
+            write!(out, ", {objects} raw objects ({size})")?;
+        }
+        if plan.stored_rows > 0 {
+            let (rows, size) = (count(plan.stored_rows), bytes(plan.stored_bytes));
+            write!(out, ", {rows} rows ({size}) there")?;
+        }
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
 pub fn verified(out: &mut impl Write, verified: &Verified) -> Result<()> {
+    for repaired in &verified.repaired {
+        match repaired {
+            Repaired::Marked { commit } => {
+                writeln!(out, "repaired commit {commit}: its marker was made anew")?;
+            }
+            Repaired::RolledForward { commit } => {
+                writeln!(out, "repaired commit {commit}: it is published")?;
+            }
+            Repaired::Noted { key } => {
+                writeln!(
+                    out,
+                    "repaired {key}: it is what was published, its ETag is noted"
+                )?;
+            }
+            Repaired::PutBack { key } => {
+                writeln!(out, "repaired {key}: published from its staged copy")?;
+            }
+            Repaired::MadeAgain { key } => writeln!(out, "repaired {key}: made again")?,
+        }
+    }
     for damage in &verified.damage {
         writeln!(out, "DAMAGE {damage}")?;
     }
@@ -244,9 +360,33 @@ pub fn verified(out: &mut impl Write, verified: &Verified) -> Result<()> {
             "stray {stray}: not in the log, and readers may read it"
         )?;
     }
-    let verdict = match verified.damage.len() {
-        0 => "every file is as the log says, every count balances".to_owned(),
-        n => format!("{} faults", count(n as u64)),
+    for note in &verified.notes {
+        match note {
+            Note::Gone { source, keys } => writeln!(
+                out,
+                "note {source}: {} absorbed raw objects are gone: {}; their events stay",
+                count(keys.len() as u64),
+                some(keys)
+            )?,
+            Note::Changed { source, keys } => writeln!(
+                out,
+                "note {source}: {} absorbed raw objects have other content now: {}",
+                count(keys.len() as u64),
+                some(keys)
+            )?,
+            Note::Unlisted { source, why } => {
+                writeln!(out, "note {source}: raw was not looked at: {why}")?;
+            }
+            Note::NotBuilt { mart, why } => writeln!(out, "note {mart}: not built: {why}")?,
+        }
+    }
+    let verdict = match (verified.damage.len(), verified.repaired.is_empty()) {
+        (0, _) => "every file is as the log says, every count balances".to_owned(),
+        (n, true) => format!(
+            "{} faults; `rawmart verify --repair` repairs",
+            count(n as u64)
+        ),
+        (n, false) => format!("{} faults are left", count(n as u64)),
     };
     writeln!(
         out,
@@ -256,6 +396,133 @@ pub fn verified(out: &mut impl Write, verified: &Verified) -> Result<()> {
         count(verified.objects),
         count(verified.commits),
     )
+}
+
+pub fn history(out: &mut impl Write, history: &History) -> Result<()> {
+    let lake = place_from_here(&history.lake);
+    for commit in &history.commits {
+        past_commit(out, commit)?;
+    }
+    let (listed, all) = (history.commits.len() as u64, history.last_commit);
+    if all == 0 {
+        writeln!(out, "{lake}: no run has committed yet.")
+    } else if listed == all {
+        writeln!(out, "{lake}: {} commits.", count(all))
+    } else {
+        let (listed, all) = (count(listed), count(all));
+        writeln!(out, "{lake}: the last {listed} of {all} commits (--limit).")
+    }
+}
+
+pub fn past_run(out: &mut impl Write, run: &PastRun) -> Result<()> {
+    for whole in &run.commits {
+        past_commit(out, &whole.commit)?;
+        for (source, objects) in &whole.raw_objects {
+            for object in objects {
+                let rejects: u64 = object.rejects.values().sum();
+                let sum = format!(
+                    "= {} events + {} rejects",
+                    count(object.events),
+                    count(rejects)
+                );
+                line(
+                    out,
+                    object.records,
+                    "records",
+                    &format!("{sum}  {source}: {}", object.key),
+                )?;
+            }
+        }
+        for (source, keys) in &whole.forgotten {
+            for key in keys {
+                line(out, 1_u64, "taken out", &format!("{source}: {key}"))?;
+            }
+        }
+        for file in &whole.data_files {
+            line(
+                out,
+                file.rows,
+                "rows",
+                &format!("{} ({})", file.key, bytes(file.bytes)),
+            )?;
+        }
+    }
+    writeln!(
+        out,
+        "{}: {} commits of run {}.",
+        place_from_here(&run.lake),
+        count(run.commits.len() as u64),
+        run.run
+    )
+}
+
+fn past_commit(out: &mut impl Write, commit: &PastCommit) -> Result<()> {
+    let state = match commit.published {
+        true => "",
+        false => ", NOT PUBLISHED: the next run finishes it",
+    };
+    let (number, at, run) = (commit.commit, &commit.at, &commit.run);
+    writeln!(out, "commit {number}, {at}, run {run}{state}")?;
+    for (name, change) in &commit.sources {
+        past_change(out, name, change)?;
+    }
+    for mart in &commit.marts {
+        line(out, mart.rows, "rows", &mart.name)?;
+    }
+    line(
+        out,
+        commit.files,
+        "files",
+        &format!("({})", bytes(commit.bytes)),
+    )
+}
+
+fn past_change(out: &mut impl Write, source: &str, change: &Change) -> Result<()> {
+    line(
+        out,
+        change.objects,
+        "raw objects",
+        &format!("read for {source}"),
+    )?;
+    if change.forgotten > 0 {
+        line(
+            out,
+            change.forgotten,
+            "raw objects",
+            &format!("taken out of {source}"),
+        )?;
+    }
+    let mut rows = |n: i64, what: &str, which: &str| match n {
+        0 => Ok(()),
+        n => writeln!(out, "  {:>9} {what:<12} {which}", signed(n)),
+    };
+    let rejects: i64 = change.rejects.values().sum();
+    let duplicates: i64 = change.duplicates.values().sum();
+    let sum = format!(
+        "= {} events, {} rejects",
+        signed(change.events),
+        signed(rejects)
+    );
+    rows(change.records, "records", &sum)?;
+    let sum = format!(
+        "= {} kept, {} duplicates",
+        signed(change.kept),
+        signed(duplicates)
+    );
+    rows(change.events, "events", &sum)?;
+    for (rule, n) in &change.duplicates {
+        rows(*n, "duplicates", rule)?;
+    }
+    for (reason, n) in &change.rejects {
+        rows(*n, "rejects", reason.name())?;
+    }
+    Ok(())
+}
+
+/// A change of a count: `+1,234`.
+fn signed(n: i64) -> String {
+    let sign = if n < 0 { '-' } else { '+' };
+    format!("{sign}{}", count(n.unsigned_abs()))
 }
 
 pub fn config(out: &mut impl Write, job: &Job) -> Result<()> {

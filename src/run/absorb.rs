@@ -1,53 +1,104 @@
-//! Raw objects of one source → data files on local disk.
+//! One commit's worth of one source: what changes → data files on local disk.
 //!
 //! ```text
-//! found objects, ranked by name ──▶ feed: a few downloads ahead
+//! raw objects to read, ranked by name ──▶ feed: a few downloads ahead
 //!                                     │ one object at a time to each worker
-//!                     worker: decode ─┼─▶ wide batches ──▶ Collector ──┐
-//!                                     ├─▶ narrow rows ───▶ Sorters ──▶ Verdicts
-//!                                     └─▶ rejects ───────▶ Collector   │
-//!                                                              publish::write ──▶ files
+//!                     worker: decode ─┼─▶ wide batches ──▶ Collector ───────────────────┐
+//!                                     ├─▶ narrow rows ──▶ affected: the stored events   │
+//!                                     │        of D ──▶ verdicts ──▶ what changed       │
+//!                                     │                    stored rows of the changed   │
+//!                                     │                    slices, whole ───────────────┤
+//!                                     └─▶ rejects ───────▶ Collector                    ▼
+//!                                                              publish::write ──▶ files of
+//!                                                              the slices that changed
 //! ```
 //!
 //! Decoded events are spilled once, sorted by time, and read back once for writing: cheaper than
 //! decoding twice, and no raw object is downloaded twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, StringBuilder};
 use arrow::datatypes::{
     Int64Type, Schema, SchemaRef, TimestampMicrosecondType, TimestampMillisecondType,
 };
 use bytes::Bytes;
 use futures::StreamExt;
+use serde::Serialize;
 use tokio::sync::mpsc;
 
 use super::RunError;
-use super::look::ListedSource;
+use super::affected::{Finder, LEAVES, Search};
+use super::stored::{Reach, Slices, Span, Stored, place};
 use crate::catalog::{SourceTables, TableDefinition};
 use crate::config::{Job, Source};
-use crate::dedup::{Dropped, EventId, Keys, Places, Sorter, Verdicts, sortable};
-use crate::event::{RAW_RECORD, Slicing, TimeUnit};
-use crate::layout::Partition;
-use crate::ledger::{Balance, ObjectEntry};
-use crate::publish::{Collected, Collector, FileSettings, Finished, Keyed, Tables};
-use crate::raw::{Decoded, Decoder, Found, ObjectCounts, PieceError, Pieces, Reject, Roots};
+use crate::dedup::{
+    Dropped, EventId, Fingerprint, Keys, Places, Sorted, Sorter, Standing, Window, decide, part_of,
+    sortable,
+};
+use crate::event::{PartitionBy, RAW_OBJECT, RAW_RECORD, Slicing, TimeUnit};
+use crate::ledger::{Balance, Dates, File, ObjectEntry, Sha256, SourceState, State};
+use crate::publish::{
+    Collected, Collector, FileSettings, Finished, KEPT, Keyed, Tables, WriteError,
+};
+use crate::raw::{
+    DecodeMemory, Decoded, Decoder, Found, ObjectCounts, PieceError, Pieces, Reject, Roots,
+};
 use crate::report::{Event, Report};
-use crate::store::StoreError;
+use crate::store::{Store, StoreError, StoreErrorKind};
 
 /// Objects up to this size are downloaded whole ahead of their worker, if the memory allows.
 const WHOLE: u64 = 4 << 20;
+/// Bytes of a stored file that are read at once, if the memory allows.
+const AHEAD: u64 = 1 << 20;
 
-/// What absorbing a source gave.
+/// One commit's worth of one source.
+pub struct Work<'a> {
+    pub source: &'a Source,
+    pub roots: &'a Roots,
+    pub tables: &'a SourceTables,
+    /// Raw objects to read, in order of their identities.
+    pub read: Vec<Found>,
+    /// Absorbed raw objects whose events are taken out.
+    pub leaving: BTreeSet<String>,
+    /// Event dates that are decided again.
+    pub again: Option<Dates>,
+    /// The tables are made of `read` alone, whatever is stored.
+    pub anew: bool,
+    /// Data files that cannot be read and that the state does not name. All of their rows are of raw
+    /// objects that leave and are read.
+    pub lost: Vec<File>,
+}
+
+/// What absorbing gave.
 pub struct Absorbed {
     pub objects: Vec<ObjectEntry>,
     pub files: Vec<Finished>,
+    /// The change of the counts.
     pub balance: Balance,
     /// Values that became null under `on_type_error = "null"`, by column.
     pub nulled: BTreeMap<String, u64>,
+    /// Bytes of data files that were read.
+    pub stored_bytes: u64,
+    /// Slices that changed, by why.
+    pub slices: BTreeMap<WhySlice, u64>,
+}
+
+/// Why a slice changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhySlice {
+    /// Events came, and none were there.
+    NewEvents,
+    /// Events came to those that are there.
+    MoreEvents,
+    /// Events of raw objects that are taken out or replaced left, and none came.
+    EventsLeft,
+    /// A chain of duplicates reaches into it, or its events were decided again.
+    Verdicts,
 }
 
 /// How `--memory` is shared while a source is absorbed. The shares add up to less than the whole:
@@ -60,59 +111,93 @@ struct Shares {
     dropped: usize,
     /// Of one unfinished row group.
     row_group: usize,
+    /// Of the filters of all rules.
+    filters: usize,
     /// Bytes up to which an object is downloaded whole; some three a worker wait at once.
     whole: u64,
+    ahead: u64,
+    decoding: DecodeMemory,
 }
 
 impl Shares {
-    fn new(job: &Job, rules: usize) -> Self {
+    fn new(job: &Job, rules: usize, stored: bool) -> Self {
         let memory = usize::try_from(job.memory).unwrap_or(usize::MAX);
         let threads = job.threads.max(1);
+        // Beside stored events, rows of three kinds are sorted at once.
+        let narrow = if stored { memory / 15 } else { memory / 5 };
         Self {
             collector: memory / 6 / threads,
-            sorter: memory / 5 / (rules.max(1) * threads),
+            sorter: narrow / (rules.max(1) * threads),
             dropped: memory / 16,
             row_group: memory / 8,
+            filters: memory / 32,
             whole: WHOLE.min(job.memory / 16 / (3 * threads as u64)),
+            ahead: AHEAD.min(job.memory / 64 / threads as u64),
+            decoding: DecodeMemory::new(memory / 4, threads),
         }
     }
 }
 
-/// Reads all objects, decides, and writes the source's files into `folder`.
+/// Reads the raw objects, decides, and writes the files of the slices that change into `folder`.
 ///
 /// # Errors
 /// An object that cannot be read, a rule that fails on a value, a full disk, counts that do not
 /// balance. Nothing is staged by then.
 pub async fn absorb(
     job: &Job,
-    listed: &ListedSource<'_>,
-    tables: &SourceTables,
-    commit: u64,
+    lake: &Store,
+    work: Work<'_>,
+    state: &State,
     folder: &Path,
     report: &Report,
 ) -> Result<Absorbed, RunError> {
-    let (source, roots, objects) = (listed.source, &listed.roots, &listed.found.objects);
-    let slicing = Slicing {
-        timezone: job.timezone,
-        by: source.partition_by,
-        slice_ms: source.slice_ms,
-    };
+    let Work { source, roots, .. } = work;
     let threads = job.threads.max(1);
-    let shares = Shares::new(job, source.rules.len());
+    let known = state.sources.get(&source.name).cloned().unwrap_or_default();
+    let slices = match work.anew {
+        true => Slices::default(),
+        false => Slices::new(source, state),
+    };
+    let shares = Shares::new(job, source.rules.len(), !slices.is_empty());
+    let objects = names(&work, &known);
+    let rules: Vec<String> = {
+        let configured = source.rules.iter().map(|rule| rule.name.clone());
+        let earlier = known.balance.duplicates.keys();
+        let earlier = earlier.filter(|name| source.rules.iter().all(|rule| rule.name != **name));
+        configured.chain(earlier.cloned()).collect()
+    };
+    let mut stored = Stored {
+        lake: lake.clone(),
+        runtime: tokio::runtime::Handle::current(),
+        ahead: shares.ahead,
+        event_time: source.decode.event_time.clone(),
+        unit: source.decode.unit,
+        objects: Arc::new(objects),
+        rules: Arc::new(rules),
+        leaving: Arc::default(),
+        read: Arc::default(),
+    };
+    let leaving = work.leaving.iter().filter_map(|name| stored.rank(name));
+    stored.leaving = Arc::new(leaving.collect());
     let (sender, receiver) = mpsc::channel::<Fed>(1);
-    let feeding = feed(roots, objects, threads, shares.whole, sender);
     let scan = Scan {
         job: job.clone(),
         source: source.clone(),
-        objects: objects.clone(),
-        slicing,
+        schema: Decoder::new(&source.decode, &shares.decoding).schema(),
+        ranks: work
+            .read
+            .iter()
+            .map(|found| stored.rank(&found.identity).unwrap_or(u32::MAX))
+            .collect(),
+        objects: work.read.clone(),
+        slicing: job.slicing(source),
         folder: folder.to_owned(),
         tables: [
-            tables.events.clone(),
-            tables.duplicates.clone(),
-            tables.rejects.clone(),
+            work.tables.events.clone(),
+            work.tables.duplicates.clone(),
+            work.tables.rejects.clone(),
         ],
-        commit,
+        commit: state.last + 1,
         report: report.clone(),
         fed: Mutex::new(receiver),
         narrow: source
@@ -123,18 +208,66 @@ pub async fn absorb(
                 (0..threads).map(|_| sorter()).collect()
             })
             .collect(),
+        search: Search::new(source, slices, shares.filters),
+        stored,
+        old: match work.anew {
+            true => BTreeMap::new(),
+            false => old_files(work.tables, state),
+        },
+        replaced: match work.anew {
+            true => old_files(work.tables, state),
+            false => BTreeMap::new(),
+        },
+        leaving: work.leaving,
+        again: work.again,
+        lost: work.lost,
+        known,
+        anew: work.anew,
         shares,
         failed: AtomicBool::new(false),
     };
-    let work = tokio::task::spawn_blocking(move || scan.run());
-    let ((), result) = tokio::join!(feeding, work);
+    let feeding = feed(roots, &work.read, threads, scan.shares.whole, sender);
+    let computing = tokio::task::spawn_blocking(move || scan.run());
+    let ((), result) = tokio::join!(feeding, computing);
     result.map_err(|_| RunError::Defect("a worker died".to_owned()))?
+}
+
+/// The names of all raw objects whose events may meet, sorted as bytes: their index is their rank.
+fn names(work: &Work<'_>, known: &SourceState) -> StringArray {
+    let read = work.read.iter().map(|found| found.identity.as_str());
+    if work.anew {
+        return StringArray::from_iter_values(read);
+    }
+    // Both are in the order of their bytes.
+    let mut read = read.peekable();
+    let mut names = StringBuilder::new();
+    for name in known.objects.keys() {
+        while let Some(new) = read.next_if(|new| *new < name) {
+            names.append_value(new);
+        }
+        read.next_if_eq(&name);
+        names.append_value(name);
+    }
+    read.for_each(|new| names.append_value(new));
+    names.finish()
+}
+
+/// The data files that have rows, by table and place.
+fn old_files(tables: &SourceTables, state: &State) -> BTreeMap<(String, u64), File> {
+    let tables = tables.all();
+    let files = tables.iter().flat_map(|table| state.table(&table.name));
+    files
+        .filter(|file| file.entry.rows > 0)
+        .filter_map(|file| Some(((file.entry.table.clone(), place(file)?), file.clone())))
+        .collect()
 }
 
 /// An object handed to a worker.
 struct Fed {
-    rank: u32,
+    index: u32,
     pieces: Download,
+    /// Of the content that is read: another than the listing said if the object was replaced since.
+    etag: Option<String>,
 }
 
 /// The stored bytes of an object.
@@ -160,10 +293,12 @@ impl Pieces for Download {
 /// Downloads objects in order, a few ahead of the workers.
 async fn feed(roots: &Roots, objects: &[Found], threads: usize, whole: u64, to: mpsc::Sender<Fed>) {
     let mut downloads = futures::stream::iter((0u32..).zip(objects))
-        .map(|(rank, found)| async move {
+        .map(|(index, found)| async move {
+            let (pieces, etag) = download(roots, found, whole).await;
             Fed {
-                rank,
-                pieces: download(roots, found, whole).await,
+                index,
+                pieces,
+                etag,
             }
         })
         .buffered(2 * threads);
@@ -175,24 +310,26 @@ async fn feed(roots: &Roots, objects: &[Found], threads: usize, whole: u64, to: 
     }
 }
 
-async fn download(roots: &Roots, found: &Found, whole: u64) -> Download {
+async fn download(roots: &Roots, found: &Found, whole: u64) -> (Download, Option<String>) {
+    let failed = |error: PieceError| (Download::Failed(Some(error)), None);
     // A found object was listed under one of the roots.
     let Some(store) = roots.stores.get(found.root) else {
-        return Download::Failed(Some("its root is not known".into()));
+        return failed("its root is not known".into());
     };
-    let (_, mut stream) = match store.get(&found.key).await {
+    let (object, mut stream) = match store.get(&found.key).await {
         Ok(opened) => opened,
-        Err(error) => return Download::Failed(Some(error.into())),
+        Err(error) => return failed(error.into()),
     };
+    let etag = object.etag;
     if found.size <= whole {
         let mut pieces = Vec::new();
         while let Some(piece) = stream.next().await {
             match piece {
                 Ok(piece) => pieces.push(piece),
-                Err(error) => return Download::Failed(Some(error.into())),
+                Err(error) => return failed(error.into()),
             }
         }
-        return Download::Whole(pieces.into_iter());
+        return (Download::Whole(pieces.into_iter()), etag);
     }
     let (sender, receiver) = mpsc::channel(4);
     tokio::spawn(async move {
@@ -202,14 +339,18 @@ async fn download(roots: &Roots, found: &Found, whole: u64) -> Download {
             }
         }
     });
-    Download::Streamed(receiver)
+    (Download::Streamed(receiver), etag)
 }
 
 /// The blocking half of absorbing: everything that computes.
 struct Scan {
     job: Job,
     source: Source,
+    /// Of decoded events.
+    schema: SchemaRef,
     objects: Vec<Found>,
+    /// Of `objects` among all names.
+    ranks: Vec<u32>,
     slicing: Slicing,
     folder: std::path::PathBuf,
     tables: [TableDefinition; 3],
@@ -219,21 +360,44 @@ struct Scan {
     shares: Shares,
     /// Narrow rows by rule and part, of all workers.
     narrow: Vec<Vec<Mutex<Sorter<4>>>>,
+    search: Search,
+    stored: Stored,
+    /// Stored files with rows that may change, by table and place.
+    old: BTreeMap<(String, u64), File>,
+    /// Stored files that all give way.
+    replaced: BTreeMap<(String, u64), File>,
+    leaving: BTreeSet<String>,
+    again: Option<Dates>,
+    lost: Vec<File>,
+    known: SourceState,
+    anew: bool,
     /// A worker failed: the others need not go on.
     failed: AtomicBool,
 }
 
+/// What was found in one raw object.
+struct Read {
+    /// Among the objects to read.
+    index: u32,
+    counts: ObjectCounts,
+    etag: Option<String>,
+    /// First and last event time.
+    times: Option<(i64, i64)>,
+}
+
 /// What one worker has gathered.
+#[derive(Default)]
 struct Gathered {
-    counts: Vec<(u32, ObjectCounts)>,
+    counts: Vec<Read>,
     events: Collected,
     rejects: Collected,
-    /// Events of each place.
-    places: BTreeMap<u64, u64>,
+    /// Events and rejects of each place.
+    places: BTreeMap<u64, i64>,
+    reject_places: BTreeMap<u64, i64>,
 }
 
 impl Scan {
-    fn run(mut self) -> Result<Absorbed, RunError> {
+    fn run(self) -> Result<Absorbed, RunError> {
         let threads = self.job.threads.max(1);
         let gathered: Vec<Result<Gathered, RunError>> = std::thread::scope(|scope| {
             let workers: Vec<_> = (0..threads)
@@ -256,34 +420,32 @@ impl Scan {
                 })
                 .collect()
         });
-        let mut counts = Vec::new();
-        let (mut events, mut rejects) = (Collected::default(), Collected::default());
-        let mut places: BTreeMap<u64, u64> = BTreeMap::new();
+        let mut all = Gathered::default();
         for one in gathered {
             let one = one?;
-            counts.extend(one.counts);
-            events.append(one.events);
-            rejects.append(one.rejects);
+            all.counts.extend(one.counts);
+            all.events.append(one.events);
+            all.rejects.append(one.rejects);
             for (place, count) in one.places {
-                *places.entry(place).or_default() += count;
+                *all.places.entry(place).or_default() += count;
+            }
+            for (place, count) in one.reject_places {
+                *all.reject_places.entry(place).or_default() += count;
             }
         }
-        counts.sort_by_key(|(rank, _)| *rank);
-        let narrow = std::mem::take(&mut self.narrow);
-        let files_and_rules = self.write(events, rejects, narrow, &counts)?;
-        self.balance(counts, files_and_rules, &places)
+        all.counts.sort_by_key(|read| read.index);
+        self.conclude(all)
     }
 
     /// Decodes objects until there are none left.
     fn work(&self, threads: usize) -> Result<Gathered, RunError> {
-        let mut decoder = Decoder::new(&self.source.decode);
+        let mut decoder = Decoder::new(&self.source.decode, &self.shares.decoding);
         let schema = decoder.schema();
         let mut keys = Keys::compile(
             &self.source.rules,
             &schema,
             self.slicing,
             self.source.decode.unit,
-            threads,
         )
         .map_err(|error| RunError::Key {
             name: self.source.name.clone(),
@@ -299,16 +461,13 @@ impl Scan {
                 .iter()
                 .map(|_| vec![Vec::new(); threads])
                 .collect(),
+            noted: vec![Vec::new(); self.source.rules.len()],
+            reaches: vec![Reach::new(&self.search.slices); self.source.rules.len()],
             places: Places::new(self.slicing, self.source.decode.unit),
-            arrival_places: Places::new(
-                Slicing {
-                    by: crate::event::PartitionBy::Day,
-                    slice_ms: i64::MAX,
-                    ..self.slicing
-                },
-                TimeUnit::Ms,
-            ),
+            arrival_places: Places::new(arrival_slicing(self.slicing), TimeUnit::Ms),
             seen: BTreeMap::new(),
+            seen_rejects: BTreeMap::new(),
+            times: None,
             time_column: schema.index_of(&self.source.decode.event_time).unwrap_or(0),
             record_column: schema.index_of(RAW_RECORD).unwrap_or(0),
         };
@@ -320,17 +479,22 @@ impl Scan {
                 .unwrap_or_else(PoisonError::into_inner)
                 .blocking_recv();
             let Some(mut fed) = fed else { break };
-            let Some(found) = self.objects.get(fed.rank as usize) else {
+            let index = fed.index as usize;
+            let (Some(found), Some(rank)) = (self.objects.get(index), self.ranks.get(index)) else {
                 break;
             };
             let read = decoder.read(found.arrival_ms, &mut fed.pieces, &mut |decoded| {
                 worker
-                    .take(fed.rank, found, &mut keys, decoded)
+                    .take(*rank, found, &mut keys, decoded)
                     .map_err(Into::into)
             });
             let read = read.map_err(|error| match error.downcast::<RunError>() {
                 Ok(error) => *error,
                 Err(error) => match error.downcast::<StoreError>() {
+                    Ok(error) if error.kind() == StoreErrorKind::NotFound => RunError::Gone {
+                        name: self.source.name.clone(),
+                        object: found.identity.clone(),
+                    },
                     Ok(error) => RunError::Store(*error),
                     Err(error) => RunError::Defect(error.to_string()),
                 },
@@ -339,31 +503,38 @@ impl Scan {
                 bytes: read.bytes,
                 records: read.records,
             });
-            counts.push((fed.rank, read));
+            counts.push(Read {
+                index: fed.index,
+                counts: read,
+                etag: fed.etag,
+                times: worker.times.take(),
+            });
         }
+        let mut all = self.search.reaches.lock();
+        for (all, one) in all
+            .iter_mut()
+            .flat_map(|all| all.iter_mut())
+            .zip(&worker.reaches)
+        {
+            all.add(one);
+        }
+        drop(all);
         Ok(Gathered {
             counts,
             events: worker.events.finish()?,
             rejects: worker.rejects.finish()?,
             places: worker.seen,
+            reject_places: worker.seen_rejects,
         })
     }
 
-    /// Decides, then writes the three tables' files.
-    fn write(
-        &self,
-        events: Collected,
-        rejects: Collected,
-        narrow: Vec<Vec<Mutex<Sorter<4>>>>,
-        counts: &[(u32, ObjectCounts)],
-    ) -> Result<(Vec<Finished>, Vec<u64>), RunError> {
+    /// Decides, writes what changed, and proves that the counts balance.
+    fn conclude(mut self, read: Gathered) -> Result<Absorbed, RunError> {
         self.report.event(Event::Deciding {
             source: self.source.name.clone(),
         });
-        let records: Vec<u64> = counts.iter().map(|(_, counts)| counts.records).collect();
-        let earlier = Dropped::new(&records);
-        let unit = self.source.decode.unit;
-        let narrow = narrow
+        let threads = self.job.threads.max(1);
+        let narrow: Vec<Vec<Vec<Sorter<4>>>> = std::mem::take(&mut self.narrow)
             .into_iter()
             .map(|parts| {
                 let sorters = parts.into_iter().map(Mutex::into_inner);
@@ -372,92 +543,311 @@ impl Scan {
                     .collect()
             })
             .collect();
-        let verdicts = Verdicts::decide(
+        let (origins, again) = self.origins();
+        let affected = Finder {
+            source: &self.source,
+            schema: Arc::clone(&self.schema),
+            slicing: self.slicing,
+            stored: &self.stored,
+            search: &self.search,
+            origins,
+            again,
+            folder: self.folder.clone(),
+            threads,
+            memory: self.shares.sorter,
+        }
+        .find(narrow)?;
+        let mut records: BTreeMap<u32, u64> = affected
+            .objects
+            .iter()
+            .filter_map(|rank| {
+                let name = self.stored.objects.value(*rank as usize);
+                Some((*rank, self.known.objects.get(name)?.records))
+            })
+            .collect();
+        for (rank, read) in self.ranks.iter().zip(&read.counts) {
+            records.insert(*rank, read.counts.records);
+        }
+        let ranks = 0..u32::try_from(self.stored.objects.len()).unwrap_or(u32::MAX);
+        let earlier = Dropped::new(ranks.map(|rank| records.get(&rank).copied()));
+        let dropped = decide(
             &self.source.rules,
-            narrow,
+            affected.rows,
             &earlier,
             self.slicing,
-            unit,
+            self.source.decode.unit,
             &self.folder,
             self.shares.dropped,
         )
-        .map_err(|source| self.spill_error(source))?;
+        .map_err(|source| self.spilling(source))?;
         drop(earlier);
+        let mut changes = Changes::new(
+            &read.places,
+            &self.stored.rules,
+            Sorter::new(&self.folder, self.shares.dropped),
+        );
+        changes
+            .compare(affected.before, dropped)
+            .map_err(|source| self.spilling(source))?;
         self.report.event(Event::Writing {
             source: self.source.name.clone(),
         });
-        let objects: StringArray = self
-            .objects
-            .iter()
-            .map(|found| Some(found.identity.as_str()))
-            .collect();
-        let rules: StringArray = self
-            .source
-            .rules
-            .iter()
-            .map(|rule| Some(rule.name.as_str()))
-            .collect();
-        let [kept, duplicates, rejected] = &self.tables;
-        let table = |table: &TableDefinition| (table.name.clone(), Arc::clone(&table.schema));
-        let settings = FileSettings {
-            compression: self.source.compression,
-            bloom_filters: self.source.bloom_filters.clone(),
-            commit: self.commit,
-            memory: self.shares.row_group,
-        };
-        let mut tables = Tables {
-            kept: table(kept),
-            duplicates: Some(table(duplicates)),
-            objects: Arc::new(objects),
-            rules: Arc::new(rules),
-            timed: true,
-            settings,
-        };
-        let mut files =
-            crate::publish::write(events, Some(verdicts.dropped), &tables, &self.folder)?;
-        tables.kept = table(rejected);
-        tables.duplicates = None;
-        tables.timed = false;
-        tables.settings.bloom_filters.clear();
-        files.extend(crate::publish::write(rejects, None, &tables, &self.folder)?);
-        Ok((files, verdicts.by_rule))
+        self.finish(read, changes)
     }
 
-    fn spill_error(&self, source: std::io::Error) -> RunError {
-        RunError::Write(crate::publish::WriteError::Spill {
+    fn spilling(&self, source: std::io::Error) -> RunError {
+        RunError::Write(WriteError::Spill {
             folder: self.folder.display().to_string(),
             source,
         })
     }
 
+    /// Where events lie that leave or are decided again: spans of slices, and the times of the latter.
+    fn origins(&self) -> (Vec<Span>, Option<(i64, i64)>) {
+        let mut reach = Reach::new(&self.search.slices);
+        for name in &self.leaving {
+            let Some(entry) = self
+                .known
+                .objects
+                .get(name)
+                .filter(|entry| entry.events > 0)
+            else {
+                continue;
+            };
+            // Format 1 of the log did not say when.
+            let (first, last) = entry.times.unwrap_or((i64::MIN, i64::MAX));
+            reach.want(&self.search.slices, first, last);
+        }
+        let again = self.again.map(|dates| {
+            let unit = self.source.decode.unit;
+            let (first, last) = self.slicing.times(dates.from, dates.to, unit);
+            // Where a rule begins or ends to concern events, chains over that border fall apart or
+            // come together: the part that lies beyond begins within a window of it.
+            let earlier = self.known.settings.iter().flat_map(|known| &known.rules);
+            let rules = self.source.rules.iter().chain(earlier);
+            let widest = rules.map(|rule| Window::new(rule, unit).within).max();
+            let widest = widest.unwrap_or(0);
+            (first.saturating_sub(widest), last.saturating_add(widest))
+        });
+        if let Some((first, last)) = again {
+            reach.want(&self.search.slices, first, last);
+        }
+        (reach.take(), again)
+    }
+
+    /// Writes the files of the slices that change.
+    fn finish(self, read: Gathered, changes: Changes) -> Result<Absorbed, RunError> {
+        let [kept, duplicates, rejected] = &self.tables;
+        let table = |table: &TableDefinition| (table.name.clone(), Arc::clone(&table.schema));
+        let rules = self.stored.rules.iter().map(|name| Some(name.as_str()));
+        let mut tables = Tables {
+            kept: table(kept),
+            duplicates: Some(table(duplicates)),
+            objects: Arc::clone(&self.stored.objects),
+            rules: Arc::new(rules.collect::<StringArray>()),
+            timed: true,
+            settings: FileSettings {
+                compression: self.source.compression,
+                bloom_filters: self.source.bloom_filters.clone(),
+                commit: self.commit,
+                memory: self.shares.row_group,
+                threads: self.job.threads,
+            },
+        };
+        // Rows that each table must have in each place that changes.
+        let mut expected: BTreeMap<(&str, u64), i64> = BTreeMap::new();
+        let old_rows = |name: &str, place: u64| {
+            let file = self.old.get(&(name.to_owned(), place));
+            file.map_or(0, |file| file.entry.rows.cast_signed())
+        };
+        let mut slices: BTreeMap<WhySlice, u64> = BTreeMap::new();
+        for (place, change) in &changes.places {
+            let (mut was_there, mut changed) = (false, false);
+            for (name, (changes, by)) in [
+                (&kept.name, change.kept()),
+                (&duplicates.name, change.duplicates()),
+            ] {
+                let old = old_rows(name, *place);
+                if changes {
+                    expected.insert((name, *place), old + by);
+                }
+                was_there |= old > 0;
+                changed |= changes;
+            }
+            let why = match (read.places.contains_key(place), was_there) {
+                (true, false) => WhySlice::NewEvents,
+                (true, true) => WhySlice::MoreEvents,
+                (false, _) if change.gone_kept + change.gone_dropped > 0 => WhySlice::EventsLeft,
+                (false, _) => WhySlice::Verdicts,
+            };
+            if changed {
+                *slices.entry(why).or_default() += 1;
+            }
+        }
+        let mut reject_places = read.reject_places.clone();
+        let mut arrivals = Places::new(arrival_slicing(self.slicing), TimeUnit::Ms);
+        for name in self.leaving.iter().filter(|_| !self.anew) {
+            let Some(entry) = self.known.objects.get(name) else {
+                continue;
+            };
+            let rejects: u64 = entry.rejects.values().sum();
+            if rejects > 0 {
+                *reject_places
+                    .entry(arrivals.of(entry.arrival_ms))
+                    .or_default() -= rejects.cast_signed();
+            }
+        }
+        for file in self.lost_of(&rejected.name) {
+            let rows = file.entry.rows.cast_signed();
+            *reject_places.entry(place(file).unwrap_or(0)).or_default() += rows;
+        }
+        for (place, by) in &reject_places {
+            expected.insert(
+                (&rejected.name, *place),
+                old_rows(&rejected.name, *place) + by,
+            );
+        }
+        let old_of = |name: &str| -> Vec<(u64, File)> {
+            let places = expected.keys().filter(|(table, _)| *table == name);
+            let files = places.filter_map(|(_, place)| {
+                let file = self.old.get(&(name.to_owned(), *place))?;
+                Some((*place, file.clone()))
+            });
+            files.collect()
+        };
+        let mut events = read.events;
+        for name in [&kept.name, &duplicates.name] {
+            let files = old_of(name);
+            if !files.is_empty() {
+                events.append_stored(self.stored.stream(files, &self.schema, true));
+            }
+        }
+        let mut rejects = read.rejects;
+        let files = old_of(&rejected.name);
+        if !files.is_empty() {
+            let stored = Stored {
+                // Rejects have no time; no column of theirs has this name.
+                event_time: "raw_time".to_owned(),
+                ..self.stored.clone()
+            };
+            rejects.append_stored(stored.stream(files, &reject_schema(), false));
+        }
+        let verdicts = Sorted::merge(vec![changes.verdicts]).map_err(|e| self.spilling(e))?;
+        let mut files = crate::publish::write(events, Some(verdicts), &tables, &self.folder)?;
+        tables.kept = table(rejected);
+        tables.duplicates = None;
+        tables.timed = false;
+        tables.settings.bloom_filters.clear();
+        files.extend(crate::publish::write(rejects, None, &tables, &self.folder)?);
+        check_rows(&files, &expected)?;
+        self.check_lost(&files)?;
+        let names = expected
+            .keys()
+            .map(|(table, place)| ((*table).to_owned(), *place));
+        let names: BTreeSet<(String, u64)> = names.chain(self.replaced.keys().cloned()).collect();
+        files.extend(self.emptied(&names, &files, &tables.settings)?);
+        self.balance(
+            read.counts,
+            changes.kept,
+            changes.by_rule,
+            changes.gone,
+            files,
+            slices,
+        )
+    }
+
+    fn lost_of(&self, table: &str) -> impl Iterator<Item = &File> {
+        let lost = self.lost.iter();
+        lost.filter(move |file| file.entry.table == table)
+    }
+
+    /// Every lost file has the rows again that it had.
+    fn check_lost(&self, files: &[Finished]) -> Result<(), RunError> {
+        for lost in self.lost.iter().map(|file| &file.entry) {
+            let same = |file: &&Finished| {
+                (&file.table, &file.partition, &file.name)
+                    == (&lost.table, &lost.partition, &lost.name)
+            };
+            let rows = files.iter().find(same).map_or(0, |file| file.rows);
+            if rows != lost.rows {
+                return Err(RunError::Irreparable {
+                    url: self.stored.lake.url_of(&lost.key()),
+                    why: format!("it had {} rows, and raw gives {rows}", lost.rows),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Zero-row files for the slices that had rows and have none now: publishing never deletes.
+    fn emptied(
+        &self,
+        changed: &BTreeSet<(String, u64)>,
+        written: &[Finished],
+        settings: &FileSettings,
+    ) -> Result<Vec<Finished>, RunError> {
+        let written: BTreeSet<(&str, &crate::layout::Partition, &str)> = written
+            .iter()
+            .map(|file| (file.table.as_str(), &file.partition, file.name.as_str()))
+            .collect();
+        let mut files = Vec::new();
+        for slice in changed {
+            let Some(old) = self.old.get(slice).or_else(|| self.replaced.get(slice)) else {
+                continue;
+            };
+            let entry = &old.entry;
+            let table = self.tables.iter().find(|table| table.name == entry.table);
+            let name = (entry.table.as_str(), &entry.partition, entry.name.as_str());
+            let (Some(table), false) = (table, written.contains(&name)) else {
+                continue;
+            };
+            files.push(super::empty_file(
+                table,
+                entry,
+                files.len(),
+                settings,
+                &self.folder,
+            )?);
+        }
+        Ok(files)
+    }
+
     /// P2 of what was read against what was written, before anything leaves this machine.
     fn balance(
-        &self,
-        counts: Vec<(u32, ObjectCounts)>,
-        (files, by_rule): (Vec<Finished>, Vec<u64>),
-        places: &BTreeMap<u64, u64>,
+        self,
+        counts: Vec<Read>,
+        kept: i64,
+        by_rule: Vec<i64>,
+        gone: i64,
+        files: Vec<Finished>,
+        slices: BTreeMap<WhySlice, u64>,
     ) -> Result<Absorbed, RunError> {
-        let mut balance = Balance::default();
+        let mut balance = Balance {
+            kept,
+            ..Balance::default()
+        };
         let mut nulled: BTreeMap<String, u64> = BTreeMap::new();
         let mut objects = Vec::with_capacity(counts.len());
-        for ((_, counts), found) in counts.into_iter().zip(&self.objects) {
-            balance.records += counts.records.cast_signed();
-            balance.events += counts.events.cast_signed();
-            for (reason, count) in &counts.rejects {
-                *balance.rejects.entry(*reason).or_default() += count.cast_signed();
-            }
+        for (read, found) in counts.into_iter().zip(&self.objects) {
+            let Read {
+                counts,
+                etag,
+                times,
+                ..
+            } = read;
             for (column, count) in counts.nulled {
                 *nulled.entry(column).or_default() += count;
             }
             objects.push(ObjectEntry {
                 key: found.identity.clone(),
-                etag: found.etag.clone(),
+                etag,
                 size: counts.bytes,
-                sha256: hex::encode(counts.sha256),
+                sha256: Sha256(counts.sha256),
                 arrival_ms: found.arrival_ms,
                 records: counts.records,
                 events: counts.events,
                 rejects: counts.rejects,
+                times,
             });
         }
         if objects.len() != self.objects.len() {
@@ -467,59 +857,246 @@ impl Scan {
                 self.objects.len()
             )));
         }
-        for (rule, count) in self.source.rules.iter().zip(by_rule) {
-            if count > 0 {
-                balance
-                    .duplicates
-                    .insert(rule.name.clone(), count.cast_signed());
+        for object in &objects {
+            balance.count(object, 1);
+        }
+        let mut left = 0;
+        for object in self
+            .leaving
+            .iter()
+            .filter_map(|name| self.known.objects.get(name))
+        {
+            balance.count(&object, -1);
+            left += object.events.cast_signed();
+        }
+        for (rule, count) in self.stored.rules.iter().zip(by_rule) {
+            if count != 0 {
+                balance.duplicates.insert(rule.clone(), count);
             }
         }
-        let [kept, duplicates, rejected] = &self.tables;
-        let rows = |table: &str| -> u64 {
-            files
-                .iter()
-                .filter(|file| file.table == table)
-                .map(|file| file.rows)
-                .sum()
+        let [kept_table, duplicates_table, _] = &self.tables;
+        let lost = |table: &TableDefinition| -> i64 {
+            let files = self.lost_of(&table.name);
+            files.map(|file| file.entry.rows.cast_signed()).sum()
         };
-        balance.kept = rows(&kept.name).cast_signed();
+        let (lost_kept, lost_duplicates) = (lost(kept_table), lost(duplicates_table));
+        if !self.lost.is_empty() {
+            // The same events under the same rules: what came is what was lost, rule by rule.
+            let came: i64 = balance.duplicates.values().sum();
+            if came != lost_duplicates {
+                return Err(RunError::Unbalanced(format!(
+                    "{came} duplicates came in the place of {lost_duplicates}"
+                )));
+            }
+            balance.duplicates.clear();
+            balance.kept -= lost_kept;
+        }
+        if gone + lost_kept + lost_duplicates != left && !self.anew {
+            return Err(RunError::Unbalanced(format!(
+                "{gone} stored events were taken out, and the log counted {left} of their raw objects"
+            )));
+        }
+        if self.anew {
+            balance.subtract(&self.known.balance);
+        }
         if let Some(imbalance) = balance.imbalance() {
             return Err(RunError::Unbalanced(imbalance));
-        }
-        let dropped: i64 = balance.duplicates.values().sum();
-        let rejects: i64 = balance.rejects.values().sum();
-        for (table, expected) in [(&duplicates.name, dropped), (&rejected.name, rejects)] {
-            let written = rows(table);
-            if written.cast_signed() != expected {
-                return Err(RunError::Unbalanced(format!(
-                    "{written} rows were written to {table}, and {expected} were counted"
-                )));
-            }
-        }
-        let mut written: BTreeMap<(Partition, String), u64> = BTreeMap::new();
-        for file in files.iter().filter(|file| file.table != rejected.name) {
-            *written
-                .entry((file.partition.clone(), file.name.clone()))
-                .or_default() += file.rows;
-        }
-        for (bits, count) in places {
-            let place = crate::event::Place::from_sortable(*bits);
-            let slice = (place.partition(), crate::layout::file_name(place.slice));
-            if written.get(&slice) != Some(count) {
-                return Err(RunError::Unbalanced(format!(
-                    "{count} events of {}/{} became {} rows",
-                    crate::layout::partition_folder(&slice.0),
-                    slice.1,
-                    written.get(&slice).copied().unwrap_or(0)
-                )));
-            }
         }
         Ok(Absorbed {
             objects,
             files,
             balance,
             nulled,
+            stored_bytes: self.stored.read.load(Ordering::Relaxed),
+            slices,
         })
+    }
+}
+
+/// Every file has the rows that it must have.
+fn check_rows(files: &[Finished], expected: &BTreeMap<(&str, u64), i64>) -> Result<(), RunError> {
+    let mut written: BTreeMap<(&str, u64), i64> = BTreeMap::new();
+    for file in files {
+        let place = crate::event::Place::of(&file.partition, &file.name);
+        let place = place.map_or(0, crate::event::Place::sortable);
+        *written.entry((&file.table, place)).or_default() += file.rows.cast_signed();
+    }
+    let slices: BTreeSet<_> = written.keys().chain(expected.keys()).collect();
+    for slice in slices {
+        let (wrote, counted) = (written.get(slice), expected.get(slice));
+        if wrote.unwrap_or(&0) != counted.unwrap_or(&0) {
+            let place = crate::event::Place::from_sortable(slice.1);
+            return Err(RunError::Unbalanced(format!(
+                "{} rows were written to {}/{}/{}, and {} were counted",
+                wrote.unwrap_or(&0),
+                slice.0,
+                crate::layout::partition_folder(&place.partition()),
+                crate::layout::file_name(place.slice),
+                counted.unwrap_or(&0)
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// How the rejects of a lake are dealt to files: by the day of arrival.
+const fn arrival_slicing(of_events: Slicing) -> Slicing {
+    Slicing {
+        by: PartitionBy::Day,
+        slice_ms: i64::MAX,
+        ..of_events
+    }
+}
+
+/// What the new verdicts change.
+struct Changes {
+    places: BTreeMap<u64, Change>,
+    /// Verdicts that are not the stored ones.
+    verdicts: Sorter<5>,
+    kept: i64,
+    by_rule: Vec<i64>,
+    /// Stored events that leave.
+    gone: i64,
+}
+
+/// Events of one place.
+#[derive(Debug, Default)]
+struct Change {
+    new_kept: i64,
+    new_dropped: i64,
+    gone_kept: i64,
+    gone_dropped: i64,
+    /// Kept events that are duplicates now, and the other way round.
+    to_dropped: i64,
+    to_kept: i64,
+    /// Duplicates of another event or rule than before.
+    repointed: i64,
+}
+
+impl Change {
+    /// Whether the kept events change, and by how many rows.
+    fn kept(&self) -> (bool, i64) {
+        let changes = [self.new_kept, self.gone_kept, self.to_dropped, self.to_kept];
+        let by = self.new_kept - self.gone_kept - self.to_dropped + self.to_kept;
+        (changes.iter().any(|count| *count != 0), by)
+    }
+
+    fn duplicates(&self) -> (bool, i64) {
+        let changes = [
+            self.new_dropped,
+            self.gone_dropped,
+            self.to_dropped,
+            self.to_kept,
+            self.repointed,
+        ];
+        let by = self.new_dropped - self.gone_dropped + self.to_dropped - self.to_kept;
+        (changes.iter().any(|count| *count != 0), by)
+    }
+}
+
+impl Changes {
+    fn new(places: &BTreeMap<u64, i64>, rules: &[String], verdicts: Sorter<5>) -> Self {
+        let new_kept = |count: &i64| Change {
+            new_kept: *count,
+            ..Change::default()
+        };
+        Self {
+            places: places.iter().map(|(p, n)| (*p, new_kept(n))).collect(),
+            verdicts,
+            kept: places.values().sum(),
+            by_rule: vec![0; rules.len()],
+            gone: 0,
+        }
+    }
+
+    /// Compares what the stored events of D were with the verdicts on D.
+    fn compare(&mut self, mut before: Sorted<5>, mut dropped: Sorted<5>) -> std::io::Result<()> {
+        loop {
+            let was = before.peek().copied();
+            let is = dropped.peek().copied();
+            let (was, is) = match (was, is) {
+                (None, None) => return Ok(()),
+                (Some(was), Some(is)) => match was[..3].cmp(&is[..3]) {
+                    std::cmp::Ordering::Less => (Some(was), None),
+                    std::cmp::Ordering::Greater => (None, Some(is)),
+                    // The verdict is on an event that came in the place of this one.
+                    std::cmp::Ordering::Equal if was[4] & LEAVES != 0 => (Some(was), None),
+                    std::cmp::Ordering::Equal => (Some(was), Some(is)),
+                },
+                one => one,
+            };
+            if was.is_some() {
+                before.pop()?;
+            }
+            if is.is_some() {
+                dropped.pop()?;
+            }
+            self.note(was, is)?;
+        }
+    }
+
+    fn note(&mut self, was: Option<[u64; 5]>, is: Option<[u64; 5]>) -> std::io::Result<()> {
+        let Some([place, time, id, ..]) = was.or(is) else {
+            return Ok(());
+        };
+        let mut count = |rule: u64, by: i64| {
+            if let Some(of_rule) = self.by_rule.get_mut(rule as usize) {
+                *of_rule += by;
+            }
+        };
+        let old_rule = was.and_then(|[.., standing]| {
+            Standing::from_bits(standing & !LEAVES)
+                .rule()
+                .map(u64::from)
+        });
+        let leaves = was.is_some_and(|[.., standing]| standing & LEAVES != 0);
+        match (was, old_rule, is) {
+            (Some(_), None, None) if !leaves => return Ok(()),
+            (Some([_, _, _, by, _]), Some(rule), Some([_, _, _, now_by, now_rule]))
+                if (by, rule) == (now_by, now_rule) =>
+            {
+                return Ok(());
+            }
+            _ => {}
+        }
+        let change = self.places.entry(place).or_default();
+        if leaves {
+            self.gone += 1;
+            match old_rule {
+                Some(rule) => {
+                    change.gone_dropped += 1;
+                    count(rule, -1);
+                }
+                None => {
+                    change.gone_kept += 1;
+                    self.kept -= 1;
+                }
+            }
+            return Ok(());
+        }
+        if let Some(rule) = old_rule {
+            count(rule, -1);
+        }
+        if let Some([.., rule]) = is {
+            count(rule, 1);
+        }
+        match (was, old_rule, is) {
+            (None, _, _) => {
+                change.new_dropped += 1;
+                change.new_kept -= 1;
+                self.kept -= 1;
+            }
+            (Some(_), None, _) => {
+                change.to_dropped += 1;
+                self.kept -= 1;
+            }
+            (Some(_), Some(_), None) => {
+                change.to_kept += 1;
+                self.kept += 1;
+            }
+            (Some(_), Some(_), Some(_)) => change.repointed += 1,
+        }
+        self.verdicts.push(is.unwrap_or([place, time, id, 0, KEPT]))
     }
 }
 
@@ -531,7 +1108,13 @@ struct Worker<'a> {
     buffers: Vec<Vec<Vec<[u64; 4]>>>,
     places: Places,
     arrival_places: Places,
-    seen: BTreeMap<u64, u64>,
+    seen: BTreeMap<u64, i64>,
+    seen_rejects: BTreeMap<u64, i64>,
+    /// Keys and times of one batch, by rule.
+    noted: Vec<Vec<(Fingerprint, u64)>>,
+    reaches: Vec<Reach>,
+    /// First and last event time of the object being read.
+    times: Option<(i64, i64)>,
     time_column: usize,
     record_column: usize,
 }
@@ -570,6 +1153,11 @@ impl Worker<'_> {
         .iter()
         .map(|time| sortable(*time))
         .collect();
+        for time in times.iter().copied().map(crate::dedup::from_sortable) {
+            let (first, last) = self.times.get_or_insert((time, time));
+            *first = time.min(*first);
+            *last = time.max(*last);
+        }
         let records = batch
             .column(self.record_column)
             .as_primitive::<Int64Type>()
@@ -578,19 +1166,38 @@ impl Worker<'_> {
             .iter()
             .map(|record| EventId::new(rank, u32::try_from(*record).unwrap_or(u32::MAX)).0)
             .collect();
-        keys.rows(&batch, &times, &ids, &mut self.buffers)
-            .map_err(|error| RunError::Rule {
-                name: self.scan.source.name.clone(),
-                object: found.identity.clone(),
-                error: Box::new(error),
-            })?;
+        let parts = self.scan.job.threads.max(1);
+        let searching = !self.scan.search.slices.is_empty();
+        let (buffers, noted) = (&mut self.buffers, &mut self.noted);
+        keys.each(&batch, &times, |rule, row, key| {
+            let (Some(time), Some(id)) = (times.get(row), ids.get(row)) else {
+                return;
+            };
+            let buffer = buffers.get_mut(rule);
+            if let Some(buffer) = buffer.and_then(|parts_of| parts_of.get_mut(part_of(key, parts)))
+            {
+                buffer.push([key[0], key[1], *time, *id]);
+            }
+            if let (true, Some(noted)) = (searching, noted.get_mut(rule)) {
+                noted.push((key, *time));
+            }
+        })
+        .map_err(|error| RunError::Rule {
+            name: self.scan.source.name.clone(),
+            object: found.identity.clone(),
+            error: Box::new(error),
+        })?;
+        for (rule, (noted, reach)) in self.noted.iter_mut().zip(&mut self.reaches).enumerate() {
+            self.scan.search.note(rule, reach, noted);
+            noted.clear();
+        }
         for (sorters, buffers) in self.scan.narrow.iter().zip(&mut self.buffers) {
             for (sorter, buffer) in sorters.iter().zip(buffers) {
                 sorter
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
                     .extend(buffer)
-                    .map_err(|source| self.scan.spill_error(source))?;
+                    .map_err(|source| self.scan.spilling(source))?;
                 buffer.clear();
             }
         }
@@ -605,7 +1212,7 @@ impl Worker<'_> {
                 ]
             })
             .collect::<Vec<_>>();
-        let mut last: Option<(u64, u64)> = None;
+        let mut last: Option<(u64, i64)> = None;
         for [place, ..] in &keys {
             match &mut last {
                 Some((known, count)) if known == place => *count += 1,
@@ -619,7 +1226,7 @@ impl Worker<'_> {
         if let Some((known, count)) = last {
             *self.seen.entry(known).or_default() += count;
         }
-        self.events.push(Keyed { batch, keys })?;
+        self.events.push(Keyed::new(batch, keys))?;
         Ok(())
     }
 
@@ -630,6 +1237,7 @@ impl Worker<'_> {
         rejects: &[Reject],
     ) -> Result<(), RunError> {
         let place = self.arrival_places.of(found.arrival_ms);
+        *self.seen_rejects.entry(place).or_default() += i64::try_from(rejects.len()).unwrap_or(0);
         let keys = rejects
             .iter()
             .map(|reject| {
@@ -656,14 +1264,16 @@ impl Worker<'_> {
             text(|reject| &reject.detail),
             text(|reject| &reject.raw_text),
         ];
-        let own: Vec<_> = crate::catalog::reject_fields()
-            .into_iter()
-            .filter(|f| f.name() != crate::event::RAW_OBJECT)
-            .collect();
-        let schema: SchemaRef = Arc::new(Schema::new(own));
-        let batch = RecordBatch::try_new(schema, columns)
+        let batch = RecordBatch::try_new(reject_schema(), columns)
             .map_err(|error| RunError::Defect(error.to_string()))?;
-        self.rejects.push(Keyed { batch, keys })?;
+        self.rejects.push(Keyed::new(batch, keys))?;
         Ok(())
     }
+}
+
+/// The columns of rejects but for the raw object, which is in their keys.
+fn reject_schema() -> SchemaRef {
+    let own = crate::catalog::reject_fields().into_iter();
+    let own: Vec<_> = own.filter(|field| field.name() != RAW_OBJECT).collect();
+    Arc::new(Schema::new(own))
 }

@@ -6,27 +6,33 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
 
 use super::{Options, RunError};
 use crate::catalog::{SourceTables, TableDefinition};
-use crate::config::{ConfigError, Job, Source};
+use crate::config::{ConfigError, Job, OnChangedObject, Source};
 use crate::dedup::Keys;
 use crate::engine::Engine;
-use crate::event::Slicing;
-use crate::ledger::{SourceState, State};
+use crate::ledger::{self, FoundFile, ObjectEntry, SourceState, State};
 use crate::mart::{self, Graph};
 use crate::plan::{self, Listed, RunPlan};
-use crate::raw::{self, Decoder, Discovered, Roots};
-use crate::store::{Store, StoreSettings};
+use crate::raw::{self, DecodeMemory, Decoder, Discovered, Found, Roots};
+use crate::store::{Object, Store, StoreError, StoreSettings};
+
+/// Raw objects with a new ETag that are read at once to compare their content.
+const HASHED_AT_ONCE: usize = 16;
 
 /// A source with its raw prefixes opened and listed.
 pub struct ListedSource<'a> {
     pub source: &'a Source,
     pub roots: Roots,
     pub found: Discovered,
-    changed: Vec<String>,
+    /// Absorbed objects whose content is another now.
+    pub changed: Vec<String>,
+    /// Entries of absorbed objects that have a new ETag and the same content.
+    pub renewed: Vec<ObjectEntry>,
+    partial: bool,
 }
 
 /// A reference, read.
@@ -46,9 +52,31 @@ pub struct Looked<'a> {
     pub mart_tables: Vec<TableDefinition>,
     pub references: BTreeMap<String, ReferenceTable>,
     pub engine: Engine,
+    /// Published files that a repair makes again, with the ETag of what lies in their place.
+    pub lost: BTreeMap<String, Option<String>>,
 }
 
 impl Looked<'_> {
+    /// Plans the marts anew: now that the sources are absorbed it is known what has changed.
+    pub fn plan_marts(&mut self, state: &State) {
+        let marts = self.graph.as_ref().map_or(&[][..], Graph::marts);
+        let moved = std::collections::BTreeSet::new();
+        self.plan.marts = plan::plan_marts(marts, state, &self.fingerprints(), moved);
+    }
+
+    /// What lies in the place of lost files of a table.
+    pub fn found(&self, table: &str) -> impl Iterator<Item = FoundFile> {
+        let root = format!("{table}/");
+        let lost = self
+            .lost
+            .iter()
+            .filter(move |(key, _)| key.starts_with(&root));
+        lost.map(|(key, etag)| FoundFile {
+            key: key.clone(),
+            etag: etag.clone(),
+        })
+    }
+
     /// The fingerprint of each reference's content.
     pub fn fingerprints(&self) -> BTreeMap<String, String> {
         fingerprints(&self.references)
@@ -62,20 +90,16 @@ fn fingerprints(references: &BTreeMap<String, ReferenceTable>) -> BTreeMap<Strin
         .collect()
 }
 
-/// Opens the root of the lake.
-pub async fn open_lake(job: &Job) -> Result<Store, RunError> {
-    Ok(Store::open(&job.lake, &StoreSettings::default()).await?)
-}
-
 /// A configuration that agrees with itself.
 pub struct Checked<'a> {
+    options: &'a Options,
     sources: Vec<&'a Source>,
     graph: Option<Graph>,
 }
 
 impl<'a> Checked<'a> {
     /// Checks rules and marts as far as that goes without a store.
-    pub fn check(job: &'a Job, options: &Options) -> Result<Self, RunError> {
+    pub fn check(job: &'a Job, options: &'a Options) -> Result<Self, RunError> {
         let sources = job.select(&options.sources)?;
         check_sources(job)?;
         let graph = match (&job.marts, options.marts) {
@@ -92,7 +116,11 @@ impl<'a> Checked<'a> {
             }
             _ => None,
         };
-        Ok(Self { sources, graph })
+        Ok(Self {
+            options,
+            sources,
+            graph,
+        })
     }
 }
 
@@ -103,14 +131,13 @@ impl<'a> Looked<'a> {
         checked: Checked<'a>,
         state: &State,
         spill: &Path,
+        settings: &StoreSettings,
     ) -> Result<Looked<'a>, RunError> {
-        // One thread: a sum of doubles depends on the order of its terms, and the content of a mart
-        // must not depend on the number of cores.
-        let engine = Engine::new(job.memory / 4 * 3, 1, &spill.join("engine"))?;
+        let engine = Engine::new(job.memory / 4 * 3, job.threads, &spill.join("engine"))?;
         let graph = checked.graph;
         let (mut references, mut mart_tables) = (BTreeMap::new(), Vec::new());
         if let Some(graph) = &graph {
-            references = read_references(job, graph).await?;
+            references = read_references(job, graph, settings).await?;
             let tables = SourceTables::of(job, &state.columns);
             let mut schemas: Vec<(String, SchemaRef)> = tables
                 .iter()
@@ -129,7 +156,7 @@ impl<'a> Looked<'a> {
         }
         let mut sources = Vec::new();
         for source in checked.sources {
-            sources.push(list(source, state).await?);
+            sources.push(list(source, state, checked.options, settings).await?);
         }
         let listed: Vec<Listed<'_>> = sources
             .iter()
@@ -137,10 +164,24 @@ impl<'a> Looked<'a> {
                 source: listed.source,
                 found: &listed.found,
                 changed: listed.changed.clone(),
+                on_changed: match checked.options.replace_changed {
+                    true => OnChangedObject::Replace,
+                    false => listed.source.on_changed_object,
+                },
+                renewed: listed.renewed.len(),
+                partial: listed.partial,
             })
             .collect();
         let marts = graph.as_ref().map_or(&[][..], Graph::marts);
-        let plan = plan::plan(job, &listed, state, marts, &fingerprints(&references));
+        let plan = plan::plan(
+            job,
+            checked.options.limits(job),
+            &listed,
+            state,
+            marts,
+            &fingerprints(&references),
+            checked.options.rebuild.as_ref(),
+        );
         Ok(Looked {
             plan,
             sources,
@@ -148,6 +189,7 @@ impl<'a> Looked<'a> {
             mart_tables,
             references,
             engine,
+            lost: BTreeMap::new(),
         })
     }
 }
@@ -164,13 +206,9 @@ fn check_sources(job: &Job) -> Result<(), RunError> {
                 message,
             })?;
         }
-        let schema = Decoder::new(&source.decode).schema();
-        let slicing = Slicing {
-            timezone: job.timezone,
-            by: source.partition_by,
-            slice_ms: source.slice_ms,
-        };
-        Keys::compile(&source.rules, &schema, slicing, source.decode.unit, 1).map_err(|error| {
+        let schema = Decoder::new(&source.decode, &DecodeMemory::new(0, 1)).schema();
+        let slicing = job.slicing(source);
+        Keys::compile(&source.rules, &schema, slicing, source.decode.unit).map_err(|error| {
             RunError::Key {
                 name: source.name.clone(),
                 error: Box::new(error),
@@ -180,22 +218,27 @@ fn check_sources(job: &Job) -> Result<(), RunError> {
     Ok(())
 }
 
-async fn list<'a>(source: &'a Source, state: &State) -> Result<ListedSource<'a>, RunError> {
+/// Lists a source's raw prefixes, and compares with the log.
+pub async fn list<'a>(
+    source: &'a Source,
+    state: &State,
+    options: &Options,
+    settings: &StoreSettings,
+) -> Result<ListedSource<'a>, RunError> {
     let mut stores = Vec::with_capacity(source.raw.len());
     for root in &source.raw {
-        stores.push(Store::open(&root.url, &StoreSettings::default()).await?);
+        stores.push(Store::open(&root.url, settings).await?);
     }
     let roots = Roots::new(source, stores)?;
-    let mut found = roots.discover(source).await?;
-    if let (None, Some(known)) = (&source.layout, state.sources.get(&source.name)) {
-        // LastModified counts as noted when absorbed: a copy of the bucket has a new one.
-        for object in &mut found.objects {
-            if let Some(absorbed) = known.objects.get(&object.identity) {
-                object.arrival_ms = absorbed.arrival_ms;
-            }
+    let from = match (source.settled_ms, state.sources.get(&source.name)) {
+        (Some(settled), Some(known)) if !options.relist => {
+            settled_before(source, &roots, known, settled)
         }
-    }
-    if found.objects.is_empty() {
+        _ => vec![String::new(); source.raw.len()],
+    };
+    let partial = from.iter().any(|from| !from.is_empty());
+    let mut found = roots.discover(source, &from).await?;
+    if found.objects.is_empty() && !partial {
         let urls: Vec<_> = source.raw.iter().map(|root| root.url.as_str()).collect();
         tracing::warn!(
             "source {} has no raw objects under {}: is the prefix right?",
@@ -203,54 +246,117 @@ async fn list<'a>(source: &'a Source, state: &State) -> Result<ListedSource<'a>,
             urls.join(", ")
         );
     }
-    let changed = match state.sources.get(&source.name) {
-        Some(known) => changed(&roots, &found, known).await?,
-        None => Vec::new(),
+    let ignored = source.on_changed_object == OnChangedObject::Ignore
+        && !options.replace_changed
+        && options.rebuild.is_none();
+    let (changed, renewed) = match state.sources.get(&source.name) {
+        Some(known) if !ignored => compare(&roots, &found, known).await?,
+        _ => (Vec::new(), Vec::new()),
     };
+    if let (None, Some(known)) = (&source.layout, state.sources.get(&source.name)) {
+        // LastModified counts as noted when absorbed, as long as the content is the same: a copy of
+        // the bucket has a new one.
+        for object in &mut found.objects {
+            if let Some(absorbed) = known.objects.get(&object.identity)
+                && changed.binary_search(&object.identity).is_err()
+            {
+                object.arrival_ms = absorbed.arrival_ms;
+            }
+        }
+    }
     Ok(ListedSource {
         source,
         roots,
         found,
         changed,
+        renewed,
+        partial,
     })
 }
 
-/// Absorbed objects whose content is another now. A new ETag alone says nothing: a copy, a
-/// re-upload or a fresh checkout of the same bytes has one too.
-async fn changed(
+/// From which key on each root is listed: what arrived so much before the newest object is settled.
+fn settled_before(
+    source: &Source,
+    roots: &Roots,
+    known: &SourceState,
+    settled: i64,
+) -> Vec<String> {
+    let objects = known.objects.values();
+    let Some(newest) = objects.map(|object| object.arrival_ms).max() else {
+        return vec![String::new(); source.raw.len()];
+    };
+    let below = |name: Option<&str>| {
+        let keys = known.objects.keys();
+        let name = name.map(|name| format!("{name}/")).unwrap_or_default();
+        keys.filter_map(move |key| {
+            key.strip_prefix(name.as_str())
+                .map(str::len)
+                .and_then(|len| key.get(key.len() - len..))
+        })
+    };
+    source
+        .raw
+        .iter()
+        .map(|root| roots.settled_before(newest - settled, below(root.name.as_deref())))
+        .collect()
+}
+
+/// Absorbed objects whose content is another now, and the entries of those that have only a new
+/// ETag. A new ETag alone says nothing: a copy, a re-upload or a fresh checkout of the same bytes has
+/// one too.
+async fn compare(
     roots: &Roots,
     found: &Discovered,
     known: &SourceState,
-) -> Result<Vec<String>, RunError> {
+) -> Result<(Vec<String>, Vec<ObjectEntry>), RunError> {
+    let touched = found.objects.iter().filter_map(|found| {
+        let absorbed = known.objects.get(&found.identity)?;
+        let same = absorbed.etag == found.etag && absorbed.size == found.size;
+        (!same).then_some((found, absorbed))
+    });
+    let compared: Vec<(&Found, Option<ObjectEntry>)> = futures::stream::iter(touched)
+        .map(|(found, absorbed)| async move {
+            let store = roots.stores.get(found.root);
+            let Some(store) = store.filter(|_| absorbed.size == found.size) else {
+                return Ok((found, None));
+            };
+            let (object, sha256) = hash(store, &found.key).await?;
+            let same = sha256 == absorbed.sha256;
+            let renewed = same.then_some(ObjectEntry {
+                etag: object.etag,
+                ..absorbed
+            });
+            Ok::<_, RunError>((found, renewed))
+        })
+        .buffered(HASHED_AT_ONCE)
+        .try_collect()
+        .await?;
     let mut changed = Vec::new();
-    for found in &found.objects {
-        let Some(absorbed) = known.objects.get(&found.identity) else {
-            continue;
-        };
-        if absorbed.etag == found.etag && absorbed.size == found.size {
-            continue;
+    let mut renewed = Vec::new();
+    for (found, same) in compared {
+        match same {
+            Some(entry) => renewed.push(entry),
+            None => changed.push(found.identity.clone()),
         }
-        if absorbed.size == found.size
-            && let Some(store) = roots.stores.get(found.root)
-        {
-            let (_, mut content) = store.get(&found.key).await?;
-            let mut hash = Sha256::new();
-            while let Some(piece) = content.next().await {
-                hash.update(&piece?);
-            }
-            if hex::encode(hash.finalize()) == absorbed.sha256 {
-                continue;
-            }
-        }
-        changed.push(found.identity.clone());
     }
-    Ok(changed)
+    Ok((changed, renewed))
+}
+
+/// An object and the SHA-256 of its bytes.
+pub async fn hash(store: &Store, key: &str) -> Result<(Object, ledger::Sha256), StoreError> {
+    let (object, mut content) = store.get(key).await?;
+    let mut hash = Sha256::new();
+    while let Some(piece) = content.next().await {
+        hash.update(&piece?);
+    }
+    Ok((object, ledger::Sha256(hash.finalize().into())))
 }
 
 /// Reads the references that some mart uses.
 async fn read_references(
     job: &Job,
     graph: &Graph,
+    settings: &StoreSettings,
 ) -> Result<BTreeMap<String, ReferenceTable>, RunError> {
     let mut tables = BTreeMap::new();
     let used = graph.tables();
@@ -259,7 +365,7 @@ async fn read_references(
         .iter()
         .filter(|reference| used.contains(&reference.name.as_str()))
     {
-        let bytes = fetch(&reference.url).await?;
+        let bytes = fetch(&reference.url, settings).await?;
         let Some(bytes) = bytes else {
             return Err(RunError::NoReference {
                 name: reference.name.clone(),
@@ -281,8 +387,12 @@ async fn read_references(
 }
 
 /// The content of one file named by a URL; `None` when there is none.
-async fn fetch(url: &str) -> Result<Option<Bytes>, RunError> {
+async fn fetch(url: &str, settings: &StoreSettings) -> Result<Option<Bytes>, RunError> {
     let (folder, name) = url.rsplit_once('/').unwrap_or(("", url));
-    let store = Store::open(&format!("{folder}/"), &StoreSettings::default()).await?;
-    Ok(store.read(name).await?)
+    let store = Store::open(&format!("{folder}/"), settings).await?;
+    // A file URL is percent-encoded and a key is not; what follows s3:// is a key already.
+    let path = url::Url::parse(url).ok().filter(|_| store.is_local());
+    let path = path.and_then(|url| url.to_file_path().ok());
+    let file = path.as_ref().and_then(|path| path.file_name()?.to_str());
+    Ok(store.read(file.unwrap_or(name)).await?)
 }

@@ -1,20 +1,26 @@
 //! Proof that the lake is what its log says.
 //!
 //! ```text
-//! log ──▶ P2: per object, per source        ┐
-//! log ──▶ files, ETags ──▶ listing of tables ┴──▶ Verified: damage, strays
+//! log ──▶ P2: per object, date and source   ┐
+//! log ──▶ files, ETags ──▶ listing of tables ┼──▶ Verified: damage, strays, notes
+//! log ──▶ raw objects ──▶ listing of raw     ┘
 //! ```
+//!
+//! Raw objects may go once they are absorbed, so what became of them is a note.
 
-use std::collections::BTreeMap;
+mod counts;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use futures::future::try_join_all;
 use serde::Serialize;
 
-use super::{RunError, look};
-use crate::config::Job;
+use super::{Doing, Options, RunError, look};
+use crate::config::{Job, Source};
 use crate::layout;
-use crate::ledger::State;
-use crate::store::{Object, Store};
+use crate::ledger::{Commit, State};
+use crate::store::{Object, Store, StoreSettings};
 
 /// What `verify` found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -23,9 +29,43 @@ pub struct Verified {
     pub commits: u64,
     pub objects: u64,
     pub files: u64,
+    /// What `--repair` did before.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub repaired: Vec<Repaired>,
     pub damage: Vec<Damage>,
     /// Keys below a table's root that the log does not name.
     pub strays: Vec<String>,
+    pub notes: Vec<Note>,
+}
+
+/// One thing that a repair did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "what")]
+pub enum Repaired {
+    /// A commit without its marker has one again.
+    Marked { commit: u64 },
+    /// A commit that was not published is.
+    RolledForward { commit: u64 },
+    /// A file of another ETag holds what was published.
+    Noted { key: String },
+    /// The staged copy of a file was published once more.
+    PutBack { key: String },
+    /// A file was made again.
+    MadeAgain { key: String },
+}
+
+/// What is worth knowing and no damage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "what")]
+pub enum Note {
+    /// Absorbed raw objects that are gone.
+    Gone { source: String, keys: Vec<String> },
+    /// Absorbed raw objects whose content is another now.
+    Changed { source: String, keys: Vec<String> },
+    /// A mart that a repair could not build.
+    NotBuilt { mart: String, why: String },
+    /// Raw cannot be looked at.
+    Unlisted { source: String, why: String },
 }
 
 /// One thing that is not as the log says.
@@ -33,6 +73,10 @@ pub struct Verified {
 #[serde(rename_all = "snake_case", tag = "what")]
 pub enum Damage {
     Unpublished {
+        commit: u64,
+    },
+    /// Not published, and its staged files are gone.
+    StagedGone {
         commit: u64,
     },
     Missing {
@@ -47,6 +91,10 @@ pub enum Damage {
         key: String,
         expected: String,
         found: String,
+    },
+    /// A repair made the marker anew that said what was put there.
+    Unknown {
+        key: String,
     },
     Object {
         source: String,
@@ -70,6 +118,10 @@ impl fmt::Display for Damage {
                     "commit {commit} is not published: the next run finishes it"
                 )
             }
+            Self::StagedGone { commit } => write!(
+                f,
+                "commit {commit} is not published, and what was staged for it is gone"
+            ),
             Self::Missing { key } => write!(f, "{key} is missing"),
             Self::Size {
                 key,
@@ -88,6 +140,9 @@ impl fmt::Display for Damage {
                     "{key} was replaced: its ETag is {found}, published was {expected}"
                 )
             }
+            Self::Unknown { key } => {
+                write!(f, "{key} may be another: its marker was lost")
+            }
             Self::Object {
                 source,
                 key,
@@ -103,136 +158,161 @@ impl fmt::Display for Damage {
     }
 }
 
-/// Compares the lake with its log. Writes nothing.
+/// A published file that is not as the log says.
+pub struct DamagedFile {
+    pub key: String,
+    pub what: Damage,
+    pub found: Option<Object>,
+}
+
+/// Compares the lake with its log, and the log with raw. Writes nothing.
 ///
 /// # Errors
 /// A store that does not answer, a log that cannot be read.
-pub async fn verify(job: &Job) -> Result<Verified, RunError> {
-    let lake = look::open_lake(job).await?;
+pub fn verify(job: &Job) -> Doing<'_, Verified> {
+    Box::pin(async { verify_through(job, &StoreSettings::default()).await })
+}
+
+/// The same through stores of these settings.
+pub(super) async fn verify_through(
+    job: &Job,
+    settings: &StoreSettings,
+) -> Result<Verified, RunError> {
+    let lake = Store::open(&job.lake, settings).await?;
     let state = State::open(&lake).await?;
-    let mut verified = Verified {
+    let mut damage = counts::check(&state);
+    if let Some(commit) = &state.unpublished {
+        damage.push(unpublished(&lake, commit).await?);
+    }
+    let (damaged, strays) = files(&lake, job, &state).await?;
+    damage.extend(damaged.into_iter().map(|file| file.what));
+    let mut notes = Vec::new();
+    for source in &job.sources {
+        notes.extend(raw(source, &state, settings).await);
+    }
+    let objects = state.sources.values().map(|source| source.objects.len());
+    Ok(Verified {
         lake: lake.root().to_owned(),
         commits: state.last,
-        objects: state
-            .sources
-            .values()
-            .map(|source| source.objects.len() as u64)
-            .sum(),
+        objects: objects.sum::<usize>() as u64,
         files: state.files.len() as u64,
-        damage: counts(&state),
-        strays: Vec::new(),
-    };
-    if let Some(commit) = &state.unpublished {
-        verified.damage.push(Damage::Unpublished {
-            commit: commit.number,
-        });
-    }
-    files(&lake, &state, &mut verified).await?;
-    Ok(verified)
+        repaired: Vec::new(),
+        damage,
+        strays,
+        notes,
+    })
 }
 
-/// P2 of every object, and of every source against the rows of its tables.
-fn counts(state: &State) -> Vec<Damage> {
-    let mut damage = Vec::new();
-    for (name, source) in &state.sources {
-        let mut sum = crate::ledger::Balance::default();
-        for object in source.objects.values() {
-            let rejects: u64 = object.rejects.values().sum();
-            if object.records != object.events + rejects {
-                damage.push(Damage::Object {
-                    source: name.clone(),
-                    key: object.key.clone(),
-                    records: object.records,
-                    events: object.events,
-                    rejects,
-                });
-            }
-            sum.records += object.records.cast_signed();
-            sum.events += object.events.cast_signed();
-            for (reason, count) in &object.rejects {
-                *sum.rejects.entry(*reason).or_default() += count.cast_signed();
-            }
-        }
-        let mut say = |message: String| {
-            damage.push(Damage::Balance {
-                source: name.clone(),
-                message,
-            })
-        };
-        let balance = &source.balance;
-        if let Some(message) = balance.imbalance() {
-            say(message);
-        }
-        if (sum.records, sum.events, &sum.rejects)
-            != (balance.records, balance.events, &balance.rejects)
-        {
-            say(format!(
-                "the raw objects have {} records and {} events, the commits {} and {}",
-                sum.records, sum.events, balance.records, balance.events
-            ));
-        }
-        let duplicates: i64 = balance.duplicates.values().sum();
-        let rejects: i64 = balance.rejects.values().sum();
-        for (table, expected) in [
-            (name.clone(), balance.kept),
-            (format!("{name}_duplicates"), duplicates),
-            (format!("{name}_rejects"), rejects),
-        ] {
-            let rows: u64 = state.table(&table).map(|file| file.entry.rows).sum();
-            if rows.cast_signed() != expected {
-                say(format!("{table} has {rows} rows, counted were {expected}"));
-            }
-        }
-    }
-    damage
-}
-
-async fn files(lake: &Store, state: &State, verified: &mut Verified) -> Result<(), RunError> {
-    let mut tables: Vec<&str> = state
+async fn unpublished(lake: &Store, commit: &Commit) -> Result<Damage, RunError> {
+    let listing = lake.list(layout::STAGING).await?;
+    let staged: BTreeSet<String> = listing.objects.into_iter().map(|o| o.key).collect();
+    let finishable = commit
         .files
-        .values()
-        .map(|file| file.entry.table.as_str())
-        .collect();
-    tables.dedup();
+        .iter()
+        .all(|file| staged.contains(&file.staged));
+    let commit = commit.number;
+    Ok(match finishable {
+        true => Damage::Unpublished { commit },
+        false => Damage::StagedGone { commit },
+    })
+}
+
+/// Compares every published file with what is there, and names what else is there.
+pub async fn files(
+    lake: &Store,
+    job: &Job,
+    state: &State,
+) -> Result<(Vec<DamagedFile>, Vec<String>), RunError> {
+    let configured = job.sources.iter().flat_map(Source::tables);
+    let known = state.files.values().map(|file| file.entry.table.clone());
+    let tables: BTreeSet<String> = configured.chain(known).collect();
+    let listings = tables.iter().map(|table| {
+        let root = format!("{table}/");
+        async move { lake.list(&root).await }
+    });
     let mut there: BTreeMap<String, Object> = BTreeMap::new();
-    for table in tables {
-        for object in lake.list(&format!("{table}/")).await?.objects {
-            there.insert(object.key.clone(), object);
-        }
+    for listing in try_join_all(listings).await? {
+        let objects = listing.objects.into_iter();
+        there.extend(objects.map(|object| (object.key.clone(), object)));
     }
     let unpublished = state
         .unpublished
         .as_ref()
         .map_or(u64::MAX, |commit| commit.number);
+    let mut damaged = Vec::new();
     for (key, file) in &state.files {
-        let found = there.remove(key);
+        let mut found = there.remove(key);
         if file.commit >= unpublished {
             continue;
         }
-        let damage = match (found, &file.etag) {
-            (None, _) => Damage::Missing { key: key.clone() },
-            (Some(found), _) if found.size != file.entry.bytes => Damage::Size {
+        if found.as_ref().is_some_and(|object| object.etag.is_none()) {
+            // Some servers tell it only of the object itself.
+            found = lake.head(key).await?;
+        }
+        let etag = found.as_ref().and_then(|object| object.etag.clone());
+        let key = key.clone();
+        let what = match (&found, etag, &file.etag) {
+            (None, ..) => Damage::Missing { key: key.clone() },
+            (Some(found), ..) if found.size != file.entry.bytes => Damage::Size {
                 key: key.clone(),
                 expected: file.entry.bytes,
                 found: found.size,
             },
-            (
-                Some(Object {
-                    etag: Some(found), ..
-                }),
-                Some(expected),
-            ) if found != *expected => Damage::Content {
+            (_, _, None) => Damage::Unknown { key: key.clone() },
+            (_, _, Some(expected)) if expected.is_empty() => Damage::Unknown { key: key.clone() },
+            (_, Some(found), Some(expected)) if found != *expected => Damage::Content {
                 key: key.clone(),
                 expected: expected.clone(),
                 found,
             },
-            (Some(_), _) => continue,
+            _ => continue,
         };
-        verified.damage.push(damage);
+        damaged.push(DamagedFile { key, what, found });
     }
-    verified.strays = there
-        .into_keys()
-        .filter(|key| !key.starts_with(layout::CONTROL))
+    let strays = there.into_keys();
+    let strays = strays.filter(|key| !key.starts_with(layout::CONTROL));
+    Ok((damaged, strays.collect()))
+}
+
+/// What became of the raw objects that were absorbed.
+async fn raw(source: &Source, state: &State, settings: &StoreSettings) -> Vec<Note> {
+    let Some(known) = state.sources.get(&source.name) else {
+        return Vec::new();
+    };
+    let all = Options {
+        relist: true,
+        ..Options::default()
+    };
+    let listed = match look::list(source, state, &all, settings).await {
+        Ok(listed) => listed,
+        Err(error) => {
+            return vec![Note::Unlisted {
+                source: source.name.clone(),
+                why: error.to_string(),
+            }];
+        }
+    };
+    let there: BTreeSet<&str> = listed
+        .found
+        .objects
+        .iter()
+        .map(|o| o.identity.as_str())
         .collect();
-    Ok(())
+    let gone = known.objects.keys().filter(|key| !there.contains(key));
+    let gone: Vec<String> = gone.map(str::to_owned).collect();
+    let source = || source.name.clone();
+    let mut notes = Vec::new();
+    if !gone.is_empty() {
+        notes.push(Note::Gone {
+            source: source(),
+            keys: gone,
+        });
+    }
+    if !listed.changed.is_empty() {
+        notes.push(Note::Changed {
+            source: source(),
+            keys: listed.changed,
+        });
+    }
+    notes
 }

@@ -1,0 +1,211 @@
+//! Past commits, as the log has them. Reads, never writes.
+//!
+//! ```text
+//! log, newest first ──▶ the first few, each in short ──▶ History
+//!                  └──▶ all of one run, whole        ──▶ PastRun
+//! ```
+
+use std::collections::BTreeMap;
+
+use futures::TryStreamExt;
+use serde::Serialize;
+
+use super::{Doing, RunError};
+use crate::config::Job;
+use crate::event::Reason;
+use crate::ledger::{self, Commit, FileEntry, ObjectEntry, SourceDelta, State};
+use crate::store::{Store, StoreSettings};
+
+/// The last commits of a lake, newest first.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct History {
+    pub lake: String,
+    /// All that the lake has; not only those listed.
+    pub last_commit: u64,
+    pub commits: Vec<PastCommit>,
+}
+
+/// All commits of one run, in the order they were made.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PastRun {
+    pub lake: String,
+    pub run: String,
+    pub commits: Vec<WholeCommit>,
+}
+
+/// A commit in short.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PastCommit {
+    pub commit: u64,
+    pub run: String,
+    pub at: String,
+    pub published: bool,
+    pub sources: BTreeMap<String, Change>,
+    pub marts: Vec<PastMart>,
+    /// Data files, and their bytes.
+    pub files: u64,
+    pub bytes: u64,
+}
+
+/// What a commit changed in one source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Change {
+    /// Raw objects absorbed or read anew, and taken out.
+    pub objects: u64,
+    pub forgotten: u64,
+    pub records: i64,
+    pub events: i64,
+    pub kept: i64,
+    pub duplicates: BTreeMap<String, i64>,
+    pub rejects: BTreeMap<Reason, i64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PastMart {
+    pub name: String,
+    pub rows: u64,
+}
+
+/// A commit with everything that it brought.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct WholeCommit {
+    #[serde(flatten)]
+    pub commit: PastCommit,
+    /// Raw objects by source.
+    pub raw_objects: BTreeMap<String, Vec<ObjectEntry>>,
+    /// Keys of raw objects that were taken out, by source.
+    pub forgotten: BTreeMap<String, Vec<String>>,
+    pub data_files: Vec<PastFile>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PastFile {
+    /// Below the lake.
+    pub key: String,
+    pub rows: u64,
+    pub bytes: u64,
+}
+
+/// The last `limit` commits.
+///
+/// # Errors
+/// A store that does not answer, a log that cannot be read.
+pub fn history(job: &Job, limit: usize) -> Doing<'_, History> {
+    Box::pin(async move {
+        let lake = Store::open(&job.lake, &StoreSettings::default()).await?;
+        let state = State::open(&lake).await?;
+        let mut commits = Vec::new();
+        let mut log = std::pin::pin!(ledger::newest_first(&lake, state.last));
+        while commits.len() < limit
+            && let Some(commit) = log.try_next().await?
+        {
+            commits.push(short(&commit, &state));
+        }
+        Ok(History {
+            lake: lake.root().to_owned(),
+            last_commit: state.last,
+            commits,
+        })
+    })
+}
+
+/// Everything of one run, by its name or by the number of one of its commits.
+///
+/// # Errors
+/// No such run, a store that does not answer, a log that cannot be read.
+pub fn past_run<'a>(job: &'a Job, which: &'a str) -> Doing<'a, PastRun> {
+    Box::pin(async move {
+        let lake = Store::open(&job.lake, &StoreSettings::default()).await?;
+        let state = State::open(&lake).await?;
+        let number: Option<u64> = which.parse().ok();
+        let sought = |commit: &Commit| commit.run == which || Some(commit.number) == number;
+        // The commits of a run are neighbours.
+        let mut neighbours: Vec<Commit> = Vec::new();
+        let mut log = std::pin::pin!(ledger::newest_first(&lake, state.last));
+        while let Some(commit) = log.try_next().await? {
+            if neighbours
+                .first()
+                .is_some_and(|later| later.run != commit.run)
+            {
+                if neighbours.iter().any(sought) {
+                    break;
+                }
+                neighbours.clear();
+            }
+            neighbours.push(commit);
+        }
+        let run = match neighbours.first() {
+            Some(commit) if neighbours.iter().any(sought) => commit.run.clone(),
+            _ => {
+                return Err(RunError::NoSuchRun {
+                    lake: lake.root().to_owned(),
+                    which: which.to_owned(),
+                    last: state.last,
+                });
+            }
+        };
+        let commits = neighbours.into_iter().rev();
+        Ok(PastRun {
+            lake: lake.root().to_owned(),
+            run,
+            commits: commits.map(|commit| whole(commit, &state)).collect(),
+        })
+    })
+}
+
+fn short(commit: &Commit, state: &State) -> PastCommit {
+    let unpublished = state.unpublished.as_ref().map(|commit| commit.number);
+    PastCommit {
+        commit: commit.number,
+        run: commit.run.clone(),
+        at: commit.at.clone(),
+        published: unpublished != Some(commit.number),
+        sources: commit
+            .sources
+            .iter()
+            .map(|(name, delta)| (name.clone(), change(delta)))
+            .collect(),
+        marts: commit
+            .marts
+            .iter()
+            .map(|mart| PastMart {
+                name: mart.name.clone(),
+                rows: mart.rows,
+            })
+            .collect(),
+        files: commit.files.len() as u64,
+        bytes: commit.files.iter().map(|file| file.bytes).sum(),
+    }
+}
+
+fn change(delta: &SourceDelta) -> Change {
+    let balance = &delta.balance;
+    Change {
+        objects: delta.objects.len() as u64,
+        forgotten: delta.forgotten.len() as u64,
+        records: balance.records,
+        events: balance.events,
+        kept: balance.kept,
+        duplicates: balance.duplicates.clone(),
+        rejects: balance.rejects.clone(),
+    }
+}
+
+fn whole(commit: Commit, state: &State) -> WholeCommit {
+    let file = |file: &FileEntry| PastFile {
+        key: file.key(),
+        rows: file.rows,
+        bytes: file.bytes,
+    };
+    let mut whole = WholeCommit {
+        commit: short(&commit, state),
+        raw_objects: BTreeMap::new(),
+        forgotten: BTreeMap::new(),
+        data_files: commit.files.iter().map(file).collect(),
+    };
+    for (name, delta) in commit.sources {
+        whole.raw_objects.insert(name.clone(), delta.objects);
+        whole.forgotten.insert(name, delta.forgotten);
+    }
+    whole
+}

@@ -1,0 +1,435 @@
+//! The stored events of a source: which slices there are, and their rows in the total order.
+//!
+//! ```text
+//! files of the log ──▶ Slices, by time ──▶ Reach: which span of each is to be looked at
+//!                          │ place
+//!                          └──▶ rows of whole slices, in order, for rewriting them
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::sync_channel;
+
+use arrow::array::{Array, AsArray, BooleanArray, RecordBatch, StringArray};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{
+    DataType, Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType,
+    TimestampMillisecondType,
+};
+use parquet::errors::ParquetError;
+use tokio::runtime::Handle;
+
+use super::RunError;
+use crate::config::Source;
+use crate::dedup::{EventId, Standing, sortable};
+use crate::event::{Place, RAW_OBJECT, RAW_RECORD, TimeUnit};
+use crate::ledger::{File, State};
+use crate::publish::{
+    Content, Displaced, KEPT_OBJECT, KEPT_RECORD, Keyed, RULE, StoredError, StoredFile, StoredRows,
+    WriteError,
+};
+use crate::store::Store;
+
+/// One slice with stored events.
+#[derive(Debug, Clone)]
+pub struct Slice {
+    /// First and last event time.
+    first: i64,
+    last: i64,
+    pub kept: Option<File>,
+    pub duplicates: Option<File>,
+}
+
+/// A part of a slice: its index, first and last time.
+pub type Span = (usize, i64, i64);
+
+/// The slices of a source, by their first event time.
+#[derive(Debug, Default)]
+pub struct Slices {
+    all: Vec<Slice>,
+    /// The last event time of this slice and those before it.
+    most: Vec<i64>,
+}
+
+impl Slices {
+    pub fn new(source: &Source, state: &State) -> Self {
+        let [kept, duplicates, _] = source.tables();
+        let mut slices: BTreeMap<u64, Slice> = BTreeMap::new();
+        for (table, is_kept) in [(kept, true), (duplicates, false)] {
+            for file in state.table(&table) {
+                let (Some((first, last)), Some(place)) = (file.entry.times, place(file)) else {
+                    continue;
+                };
+                let slice = slices.entry(place).or_insert_with(|| Slice {
+                    first,
+                    last,
+                    kept: None,
+                    duplicates: None,
+                });
+                slice.first = slice.first.min(first);
+                slice.last = slice.last.max(last);
+                let side = match is_kept {
+                    true => &mut slice.kept,
+                    false => &mut slice.duplicates,
+                };
+                *side = Some(file.clone());
+            }
+        }
+        let mut all: Vec<Slice> = slices.into_values().collect();
+        all.sort_by_key(|slice| slice.first);
+        let most = all.iter().scan(i64::MIN, |most, slice| {
+            *most = slice.last.max(*most);
+            Some(*most)
+        });
+        let most = most.collect();
+        Self { all, most }
+    }
+
+    pub const fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    pub fn get(&self, index: usize) -> Option<&Slice> {
+        self.all.get(index)
+    }
+
+    /// The slices that may hold events of `first..=last`, with the part of the span that is theirs.
+    fn overlapping(
+        &self,
+        first: i64,
+        last: i64,
+    ) -> impl Iterator<Item = (usize, (i64, i64))> + use<'_> {
+        let end = self.all.partition_point(|slice| slice.first <= last);
+        let candidates = self.all.iter().zip(&self.most).enumerate().take(end).rev();
+        candidates
+            .take_while(move |(_, (_, most))| **most >= first)
+            .filter(move |(_, (slice, _))| slice.last >= first)
+            .map(move |(i, (slice, _))| (i, (slice.first.max(first), slice.last.min(last))))
+    }
+}
+
+/// The place of a data file; `None` for a name that is not ours.
+pub fn place(file: &File) -> Option<u64> {
+    Place::of(&file.entry.partition, &file.entry.name).map(Place::sortable)
+}
+
+/// How much of each slice is wanted, and has been looked at.
+#[derive(Debug, Clone)]
+pub struct Reach {
+    wanted: Vec<Option<(i64, i64)>>,
+    seen: Vec<Option<(i64, i64)>>,
+    /// A span that is wanted for certain: most events follow each other closely.
+    sure: Option<(i64, i64)>,
+}
+
+impl Reach {
+    pub fn new(slices: &Slices) -> Self {
+        Self {
+            wanted: vec![None; slices.all.len()],
+            seen: vec![None; slices.all.len()],
+            sure: None,
+        }
+    }
+
+    pub fn want(&mut self, slices: &Slices, first: i64, last: i64) {
+        if self.sure.is_some_and(|(a, b)| a <= first && last <= b) {
+            return;
+        }
+        self.sure = Some((first, last));
+        for (i, (from, to)) in slices.overlapping(first, last) {
+            if let Some(wanted) = self.wanted.get_mut(i) {
+                let (first, last) = wanted.get_or_insert((from, to));
+                *first = from.min(*first);
+                *last = to.max(*last);
+            }
+        }
+    }
+
+    /// Adds what another wants.
+    pub fn add(&mut self, other: &Self) {
+        for (ours, theirs) in self.wanted.iter_mut().zip(&other.wanted) {
+            let Some((from, to)) = *theirs else { continue };
+            let (first, last) = ours.get_or_insert((from, to));
+            *first = from.min(*first);
+            *last = to.max(*last);
+        }
+    }
+
+    /// What is wanted and was not looked at. It counts as looked at now.
+    pub fn take(&mut self) -> Vec<Span> {
+        let mut spans = Vec::new();
+        for (i, (wanted, seen)) in self.wanted.iter().zip(&mut self.seen).enumerate() {
+            let Some((first, last)) = *wanted else {
+                continue;
+            };
+            match *seen {
+                None => spans.push((i, first, last)),
+                Some((from, to)) => {
+                    if first < from {
+                        spans.push((i, first, from - 1));
+                    }
+                    if to < last {
+                        spans.push((i, to + 1, last));
+                    }
+                }
+            }
+            *seen = Some((first, last));
+        }
+        spans
+    }
+
+    /// All stored events of a span have been looked at.
+    pub fn covers(&self, slices: &Slices, first: i64, last: i64) -> bool {
+        slices.overlapping(first, last).all(|(i, (from, to))| {
+            let seen = self.seen.get(i).copied().flatten();
+            seen.is_some_and(|(first, last)| first <= from && to <= last)
+        })
+    }
+}
+
+/// What a stored row is, without its columns.
+pub struct Row {
+    pub time: u64,
+    pub id: EventId,
+    /// Kept, or dropped by which rule.
+    pub before: Standing,
+    /// Its raw object is taken out.
+    pub leaves: bool,
+    /// What had displaced a duplicate.
+    pub kept: EventId,
+}
+
+/// Reads the data files of one source.
+#[derive(Clone)]
+pub struct Stored {
+    pub lake: Store,
+    pub runtime: Handle,
+    /// Bytes read of a file at once.
+    pub ahead: u64,
+    pub event_time: String,
+    pub unit: TimeUnit,
+    /// Names of all raw objects, sorted.
+    pub objects: Arc<StringArray>,
+    /// Names of all rules, those configured first.
+    pub rules: Arc<Vec<String>>,
+    /// Ranks of the objects whose events are taken out.
+    pub leaving: Arc<BTreeSet<u32>>,
+    /// Bytes read so far.
+    pub read: Arc<AtomicU64>,
+}
+
+impl Stored {
+    /// The rank of a raw object.
+    pub fn rank(&self, name: &str) -> Option<u32> {
+        let objects = &self.objects;
+        let (mut low, mut high) = (0, objects.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            match objects.value(middle).as_bytes().cmp(name.as_bytes()) {
+                std::cmp::Ordering::Less => low = middle + 1,
+                std::cmp::Ordering::Greater => high = middle,
+                std::cmp::Ordering::Equal => return u32::try_from(middle).ok(),
+            }
+        }
+        None
+    }
+
+    fn open(&self, file: &File) -> Result<StoredFile, StoredError> {
+        let key = file.entry.key();
+        let url = self.lake.url_of(&key);
+        let (lake, runtime) = (self.lake.clone(), self.runtime.clone());
+        let read = Arc::clone(&self.read);
+        let fetch = move |range| {
+            let bytes = runtime
+                .block_on(lake.range(&key, range))
+                .map_err(|error| ParquetError::External(Box::new(error)))?;
+            read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            Ok(bytes)
+        };
+        let content = Content::new(Arc::new(fetch), file.entry.bytes, self.ahead);
+        StoredFile::open(url, content, file.commit, file.entry.rows)
+    }
+
+    /// The rows of one file whose times lie in `span`, with the columns of `schema`, without events
+    /// that leave unless `leaving`.
+    pub fn rows(
+        &self,
+        file: &File,
+        schema: &SchemaRef,
+        span: Option<(i64, i64)>,
+        leaving: bool,
+    ) -> Result<
+        impl Iterator<Item = Result<(RecordBatch, Vec<Row>), StoredError>> + Send + use<>,
+        StoredError,
+    > {
+        let own = schema.fields().len();
+        let mut fields: Vec<Field> = schema.fields().iter().map(|f| f.as_ref().clone()).collect();
+        let mut add = |name: &str, kind: DataType| {
+            if !fields.iter().any(|field| field.name() == name) {
+                fields.push(Field::new(name, kind, true));
+            }
+        };
+        add(
+            &self.event_time,
+            DataType::Timestamp(self.unit.arrow(), Some("UTC".into())),
+        );
+        add(RAW_OBJECT, DataType::Utf8);
+        add(RAW_RECORD, DataType::Int64);
+        // A table of kept events has none of these.
+        add(RULE, DataType::Utf8);
+        add(KEPT_OBJECT, DataType::Utf8);
+        add(KEPT_RECORD, DataType::Int64);
+        let url = self.lake.url_of(&file.entry.key());
+        let span = span.map(|(first, last)| (self.event_time.as_str(), self.unit, first, last));
+        let batches = self.open(file)?.read(Arc::new(Schema::new(fields)), span)?;
+        let mut names = Names {
+            stored: self.clone(),
+            url,
+            known: HashMap::new(),
+        };
+        let kept: Vec<usize> = (0..own).collect();
+        Ok(batches.map(move |batch| {
+            let batch = batch?;
+            let mut rows = names.rows(&batch)?;
+            let mut batch = batch
+                .project(&kept)
+                .map_err(|error| names.unfit(&error.to_string()))?;
+            if !leaving && rows.iter().any(|row| row.leaves) {
+                let stay: BooleanArray = rows.iter().map(|row| Some(!row.leaves)).collect();
+                batch = filter_record_batch(&batch, &stay)
+                    .map_err(|error| names.unfit(&error.to_string()))?;
+                rows.retain(|row| !row.leaves);
+            }
+            Ok((batch, rows))
+        }))
+    }
+
+    /// The rows of whole files in the order of their places, read ahead by a thread.
+    pub fn stream(&self, files: Vec<(u64, File)>, schema: &SchemaRef, timed: bool) -> StoredRows {
+        let (sender, receiver) = sync_channel(2);
+        let (stored, schema) = (self.clone(), Arc::clone(schema));
+        std::thread::spawn(move || {
+            for (place, file) in files {
+                let rows = match stored.rows(&file, &schema, None, false) {
+                    Ok(rows) => rows,
+                    Err(error) => {
+                        let _ = sender.send(Err(WriteError::Stored(error)));
+                        return;
+                    }
+                };
+                for block in rows {
+                    let block = block
+                        .map(|(batch, rows)| keyed(place, batch, &rows, timed))
+                        .map_err(WriteError::Stored);
+                    // A merge that is gone has failed, and says why.
+                    if sender.send(block).is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        Box::new(receiver.into_iter())
+    }
+}
+
+fn keyed(place: u64, batch: RecordBatch, rows: &[Row], timed: bool) -> Keyed {
+    let keys = rows
+        .iter()
+        .map(|row| [place, if timed { row.time } else { 0 }, row.id.0])
+        .collect();
+    let displaced: Option<Vec<Displaced>> = rows
+        .iter()
+        .map(|row| Some((u64::from(row.before.rule()?), row.kept)))
+        .collect();
+    Keyed {
+        displaced: displaced.filter(|displaced| !displaced.is_empty()),
+        ..Keyed::new(batch, keys)
+    }
+}
+
+/// Turns the names in a file into ranks.
+struct Names {
+    stored: Stored,
+    url: String,
+    known: HashMap<String, u32>,
+}
+
+impl Names {
+    fn unfit(&self, what: &str) -> StoredError {
+        StoredError::Foreign {
+            url: self.url.clone(),
+            what: what.to_owned(),
+        }
+    }
+
+    fn rank(&mut self, name: &str) -> Result<u32, StoredError> {
+        if let Some(rank) = self.known.get(name) {
+            return Ok(*rank);
+        }
+        let rank = self
+            .stored
+            .rank(name)
+            .ok_or_else(|| self.unfit(&format!("the log does not know its raw object {name}")))?;
+        self.known.insert(name.to_owned(), rank);
+        Ok(rank)
+    }
+
+    /// What the rows of a batch are.
+    fn rows(&mut self, batch: &RecordBatch) -> Result<Vec<Row>, StoredError> {
+        let lacking = |name: &str| self.unfit(&format!("it has no column {name} that fits"));
+        let column = |name: &str| batch.column_by_name(name).ok_or_else(|| lacking(name));
+        let text = |name: &str| {
+            column(name)?
+                .as_string_opt::<i32>()
+                .ok_or_else(|| lacking(name))
+        };
+        let number = |name: &str| {
+            column(name)?
+                .as_primitive_opt::<Int64Type>()
+                .ok_or_else(|| lacking(name))
+        };
+        let times = column(&self.stored.event_time)?;
+        let times = match self.stored.unit {
+            TimeUnit::Ms => times
+                .as_primitive_opt::<TimestampMillisecondType>()
+                .map(arrow::array::PrimitiveArray::values),
+            TimeUnit::Us => times
+                .as_primitive_opt::<TimestampMicrosecondType>()
+                .map(arrow::array::PrimitiveArray::values),
+        };
+        let times = times.ok_or_else(|| lacking(&self.stored.event_time))?;
+        let (objects, records) = (text(RAW_OBJECT)?, number(RAW_RECORD)?);
+        let (rules, kept_objects) = (text(RULE)?, text(KEPT_OBJECT)?);
+        let kept_records = number(KEPT_RECORD)?;
+        let names = Arc::clone(&self.stored.rules);
+        let mut rows = Vec::with_capacity(batch.num_rows());
+        for (i, time) in times.iter().enumerate() {
+            let object = self.rank(objects.value(i))?;
+            let record = |number: i64| u32::try_from(number).unwrap_or(u32::MAX);
+            let (mut before, mut kept) = (Standing::KEPT, EventId(0));
+            if rules.is_valid(i) {
+                let rule = names.iter().position(|name| name == rules.value(i));
+                let rule = rule.and_then(|rule| u32::try_from(rule).ok());
+                let unknown = || format!("the log does not know its rule {}", rules.value(i));
+                before = Standing::dropped(rule.ok_or_else(|| self.unfit(&unknown()))?);
+                let by = self.rank(kept_objects.value(i))?;
+                kept = EventId::new(by, record(kept_records.value(i)));
+            }
+            rows.push(Row {
+                time: sortable(*time),
+                id: EventId::new(object, record(records.value(i))),
+                before,
+                leaves: self.stored.leaving.contains(&object),
+                kept,
+            });
+        }
+        Ok(rows)
+    }
+}
+
+impl From<StoredError> for RunError {
+    fn from(error: StoredError) -> Self {
+        Self::Write(WriteError::Stored(error))
+    }
+}
