@@ -430,6 +430,14 @@ fn a_raw_object_that_changed() {
     // The same bytes with a new time of change are no change.
     std::fs::remove_file(project.path(&key)).unwrap();
     project.write(&key, lines(0..20));
+    let before = project.lake().content();
+    project
+        .rawmart(&["plan"])
+        .expect(0, &["new ETags of raw objects with the same content"]);
+    project
+        .rawmart(&["run"])
+        .expect(0, &["Nothing was published"]);
+    assert_eq!(project.lake().content(), before);
     project.rawmart(&["run"]).expect(0, &["Nothing new"]);
 }
 
@@ -441,14 +449,34 @@ fn a_raw_object_that_is_gone() {
     let before = project.lake();
     std::fs::remove_file(project.path(&format!("{HOUR}/a.json"))).unwrap();
     project.rawmart(&["run"]).expect(0, &["Nothing new"]);
-    project.write(&format!("{HOUR}/c.json"), lines(40..50));
-    project
-        .rawmart(&["run"])
-        .expect(4, &["gone", "restore", "2019/04/01/00/a.json"]);
     assert!(project.lake().0 == before.0);
+    // Its events are in the tables already.
+    project.write(&format!("{HOUR}/c.json"), lines(40..50));
+    project.rawmart(&["run"]).expect(0, &["1 new"]);
+    assert_eq!(project.lake().rows("app").len(), 50);
+    // What would need it says so, and gives its events up when told to.
+    let before = project.lake();
+    project.rawmart(&["rebuild", "--raw"]).expect(
+        4,
+        &[
+            "gone",
+            "restore",
+            "2019/04/01/00/a.json",
+            "--forget-missing",
+        ],
+    );
+    assert!(project.lake().0 == before.0);
+    let forget = ["rebuild", "--raw", "--forget-missing"];
+    project.rawmart(&forget).expect(0, &[]);
+    assert_eq!(project.lake().rows("app").len(), 30);
+    project.rawmart(&["verify"]).expect(0, &[]);
     project.write(&format!("{HOUR}/a.json"), lines(0..20));
     project.rawmart(&["run"]).expect(0, &["1 new"]);
     assert_eq!(project.lake().rows("app").len(), 50);
+    // A prefix that lists nothing is more likely a wrong one.
+    std::fs::remove_dir_all(project.path("raw")).unwrap();
+    std::fs::create_dir(project.path("raw")).unwrap();
+    project.rawmart(&["run"]).expect(4, &["gone"]);
 }
 
 #[test]
@@ -496,4 +524,58 @@ fn wrong_usage() {
         assert_eq!(ran.out, "");
         assert_empty(&project.lake());
     }
+}
+
+/// Runs with these arguments, and tells the most memory that the process had, in MiB.
+#[cfg(target_os = "linux")]
+fn peak(project: &Project, args: &[&str]) -> u64 {
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_rawmart"))
+        .args(args)
+        .current_dir(project.path(""))
+        .env_clear()
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    loop {
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let high = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let high = high.and_then(|high| high.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        peak = peak.max(high.unwrap_or(0) >> 10);
+        if let Some(ended) = child.try_wait().unwrap() {
+            assert!(ended.success(), "{ended}");
+            return peak;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+}
+
+/// Windows of 128 MiB, and members that would be inflated at once, on more threads than have room
+/// for that.
+#[test]
+#[cfg(target_os = "linux")]
+fn large_windows_and_members_stay_within_the_memory() {
+    let project = project();
+    let mut blank: Vec<u8> = (0..1u32 << 20)
+        .map(|i| b" \t\n"[(i.wrapping_mul(2_654_435_761) >> 30).min(2) as usize])
+        .collect();
+    let mut zstd = zstd::stream::Encoder::new(Vec::new(), 1).unwrap();
+    zstd.window_log(27).unwrap();
+    for id in 20..160 {
+        zstd.write_all(line(id).as_bytes()).unwrap();
+        zstd.write_all(&blank).unwrap();
+        blank.rotate_left(id);
+    }
+    let zstd = zstd.finish().unwrap();
+    let gzip = gzip(&(lines(200..300) + &" ".repeat(60 << 20)));
+    for i in 0..6 {
+        project.write(&format!("{HOUR}/{i}.zst"), &zstd);
+        project.write(&format!("{HOUR}/{i}.gz"), &gzip);
+    }
+    let args = ["--memory", "256MiB", "--threads", "6", "run"];
+    let peak = peak(&project, &args);
+    assert!((20..512).contains(&peak), "{peak} MiB");
+    assert_eq!(project.lake().rows("app").len(), 20 + 140 + 100);
 }

@@ -4,10 +4,17 @@
     reason = "a test that cannot go on has failed"
 )]
 mod bad_input;
+mod cost;
+mod crash;
 mod demo;
 mod github_archive;
+mod history;
 mod oracle;
 mod project;
+mod raw_objects;
 mod s3;
 mod s3_runs;
+mod small;
 mod store;
+mod verify;
+mod writers;

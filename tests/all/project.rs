@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Output, Stdio};
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{
@@ -26,6 +26,14 @@ pub struct Ran {
 }
 
 impl Ran {
+    pub fn of(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
     /// The one JSON document on stdout.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
@@ -68,27 +76,44 @@ impl Project {
         rawmart(self.folder.path(), args, &[])
     }
 
+    /// Starts the binary in the folder with these variables and no others.
+    pub fn spawn(&self, args: &[&str], env: &[(String, String)]) -> Child {
+        let mut command = command(self.folder.path(), args, env);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    }
+
     /// The lake at `<folder>/lake`.
     pub fn lake(&self) -> Lake {
         Lake::on_disk(&self.path("lake"))
     }
 }
 
+/// Waits until nobody holds the lock of a lake on disk. Another test may just be starting a child
+/// process, which has a copy of every open file of this process until it becomes the other program.
+pub fn settle(lake: &str) {
+    let path = Path::new(lake.trim_start_matches("file://")).join("_rawmart/lock");
+    while let Ok(lock) = std::fs::File::open(&path)
+        && lock.try_lock().is_err()
+    {
+        std::thread::yield_now();
+    }
+}
+
 /// Runs the binary in `folder` with these variables and no others.
 pub fn rawmart(folder: &Path, args: &[&str], env: &[(String, String)]) -> Ran {
-    let output = Command::new(env!("CARGO_BIN_EXE_rawmart"))
+    Ran::of(command(folder, args, env).output().unwrap())
+}
+
+fn command(folder: &Path, args: &[&str], env: &[(String, String)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rawmart"));
+    command
         .args(args)
         .current_dir(folder)
         .env_clear()
         .env("HOME", "/nonexistent")
-        .envs(env.iter().cloned())
-        .output()
-        .unwrap();
-    Ran {
-        code: output.status.code(),
-        out: String::from_utf8(output.stdout).unwrap(),
-        err: String::from_utf8(output.stderr).unwrap(),
-    }
+        .envs(env.iter().cloned());
+    command
 }
 
 /// Everything below a lake's root, by key.

@@ -2,8 +2,8 @@
 //! conditional writes, faults on demand, a log of requests.
 //!
 //! ```text
-//! client (this process or a spawned rawmart) ─ HTTP ─▶ s3s: parse, check signature ─▶ Backend
-//!                                                                  log · faults · buckets
+//! client (this process or a spawned rawmart) ─ HTTP ─▶ Control ─▶ s3s: parse, check signature ─▶ Backend
+//!                                                  holds, refuses                log · faults · buckets
 //! ```
 
 use md5::{Digest, Md5};
@@ -18,6 +18,8 @@ use std::time::{Duration, SystemTime};
 
 pub const ACCESS_KEY: &str = "test";
 pub const SECRET_KEY: &str = "testtest";
+/// Further access keys with the same secret, to tell writers apart.
+pub const WRITERS: [&str; 2] = ["writer-a", "writer-b"];
 
 /// Its header in an answer makes the connection break instead.
 const CLOSE: &str = "x-test-close";
@@ -34,12 +36,36 @@ pub enum FaultKind {
     AppliedThen500,
     /// The request is carried out, then the connection breaks.
     AppliedThenClose,
+    /// Of an object that is read, the connection breaks after some bytes.
+    BreakBody,
+}
+
+/// A request as its client sent it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    pub access_key: String,
+    pub method: String,
+    /// Bucket and key with the query, percent-encoded.
+    pub path: String,
+}
+
+/// Decides over every request of a server. What is refused is answered with 403, which no client
+/// tries again.
+#[async_trait::async_trait]
+pub trait Control: Send + Sync {
+    /// Holds a request until it may be carried out; `false` refuses it.
+    async fn before(&self, asked: &Asked) -> bool;
+
+    /// It was carried out; `false` answers as if it had been refused.
+    async fn after(&self, asked: &Asked) -> bool;
 }
 
 #[derive(Debug)]
 struct Fault {
     op: String,
     key_part: String,
+    /// Requests that pass before.
+    skip: usize,
     left: usize,
     kind: FaultKind,
 }
@@ -104,7 +130,8 @@ struct Backend {
     page: Arc<AtomicUsize>,
     scrambled: Arc<AtomicBool>,
     /// A store that accepts conditions and ignores them.
-    unconditional: Arc<AtomicBool>,
+    ignores_if_none_match: Arc<AtomicBool>,
+    ignores_if_match: Arc<AtomicBool>,
 }
 
 /// What is to happen after a request was carried out.
@@ -114,7 +141,7 @@ struct After(Option<FaultKind>);
 impl After {
     fn answer<T>(self, output: T) -> S3Result<S3Response<T>> {
         match self.0 {
-            None => Ok(S3Response::new(output)),
+            None | Some(FaultKind::BreakBody) => Ok(S3Response::new(output)),
             Some(FaultKind::AppliedThenClose) => Err(close()),
             Some(_) => Err(s3_error!(InternalError, "injected after the fact")),
         }
@@ -127,6 +154,17 @@ fn close() -> s3s::S3Error {
     headers.insert(CLOSE, hyper::header::HeaderValue::from_static("1"));
     error.set_headers(headers);
     error
+}
+
+/// Half of the bytes, sent before the connection breaks.
+fn broken_off(mut bytes: Vec<u8>) -> StreamingBlob {
+    bytes.truncate(bytes.len() / 2);
+    let half = futures::stream::iter([Ok(bytes::Bytes::from(bytes))]);
+    let end = futures::stream::once(async {
+        tokio::task::yield_now().await;
+        Err(std::io::Error::other("broken on purpose"))
+    });
+    StreamingBlob::wrap(futures::StreamExt::chain(half, end))
 }
 
 fn md5_hex(bytes: &[u8]) -> String {
@@ -163,24 +201,41 @@ impl Backend {
         let Some(fault) = fault else {
             return Ok(After(None));
         };
+        if fault.skip > 0 {
+            fault.skip -= 1;
+            return Ok(After(None));
+        }
         fault.left = fault.left.saturating_sub(1);
         match fault.kind {
             FaultKind::SlowDown503 => Err(s3_error!(SlowDown, "Please reduce your request rate.")),
             FaultKind::Internal500 => Err(s3_error!(InternalError, "injected")),
             FaultKind::AccessDenied403 => Err(s3_error!(AccessDenied, "Access Denied")),
             FaultKind::CloseConnection => Err(close()),
-            kind @ (FaultKind::AppliedThen500 | FaultKind::AppliedThenClose) => {
-                Ok(After(Some(kind)))
-            }
+            kind @ (FaultKind::AppliedThen500
+            | FaultKind::AppliedThenClose
+            | FaultKind::BreakBody) => Ok(After(Some(kind))),
         }
     }
 
+    /// Those that this store looks at.
+    fn conditions<'a>(
+        &self,
+        if_match: Option<&'a ETagCondition>,
+        if_none_match: Option<&'a ETagCondition>,
+    ) -> (Option<&'a ETagCondition>, Option<&'a ETagCondition>) {
+        let ignores = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
+        (
+            if_match.filter(|_| !ignores(&self.ignores_if_match)),
+            if_none_match.filter(|_| !ignores(&self.ignores_if_none_match)),
+        )
+    }
+
     fn order(&self, key: &str) -> Vec<u8> {
-        let mut bytes = key.as_bytes().to_vec();
         if self.scrambled.load(Ordering::Relaxed) {
-            bytes.reverse();
+            Md5::digest(key).to_vec()
+        } else {
+            key.as_bytes().to_vec()
         }
-        bytes
     }
 }
 
@@ -300,13 +355,18 @@ impl S3 for Backend {
                 (bytes, Some(shown))
             }
         };
+        let length = bytes.len() as i64;
+        let body = match after.0 {
+            Some(FaultKind::BreakBody) => broken_off(bytes),
+            _ => StreamingBlob::from(Body::from(bytes::Bytes::from(bytes))),
+        };
         after.answer(GetObjectOutput {
             accept_ranges: Some("bytes".to_owned()),
-            content_length: Some(bytes.len() as i64),
+            content_length: Some(length),
             content_range,
             e_tag: Some(ETag::Strong(stored.etag)),
             last_modified: Some(stored.time.into()),
-            body: Some(StreamingBlob::from(Body::from(bytes::Bytes::from(bytes)))),
+            body: Some(body),
             ..GetObjectOutput::default()
         })
     }
@@ -342,14 +402,9 @@ impl S3 for Backend {
         let after = self.enter("PutObject", &input.key)?;
         let etag = md5_hex(&bytes);
         let mut state = self.state();
-        if !self.unconditional.load(Ordering::Relaxed) {
-            state.check(
-                &input.bucket,
-                &input.key,
-                input.if_match.as_ref(),
-                input.if_none_match.as_ref(),
-            )?;
-        }
+        let (if_match, if_none_match) =
+            self.conditions(input.if_match.as_ref(), input.if_none_match.as_ref());
+        state.check(&input.bucket, &input.key, if_match, if_none_match)?;
         state.store(&input.bucket, &input.key, bytes, etag.clone())?;
         drop(state);
         after.answer(PutObjectOutput {
@@ -474,14 +529,9 @@ impl S3 for Backend {
         let input = req.input;
         let after = self.enter("CompleteMultipartUpload", &input.key)?;
         let mut state = self.state();
-        if !self.unconditional.load(Ordering::Relaxed) {
-            state.check(
-                &input.bucket,
-                &input.key,
-                input.if_match.as_ref(),
-                input.if_none_match.as_ref(),
-            )?;
-        }
+        let (if_match, if_none_match) =
+            self.conditions(input.if_match.as_ref(), input.if_none_match.as_ref());
+        state.check(&input.bucket, &input.key, if_match, if_none_match)?;
         let parts = state
             .uploads
             .remove(&input.upload_id)
@@ -522,6 +572,7 @@ impl S3 for Backend {
 
 /// A running server; stops when dropped.
 pub struct S3Server {
+    control: Arc<Mutex<Option<Arc<dyn Control>>>>,
     /// `http://127.0.0.1:port`
     pub endpoint: String,
     backend: Backend,
@@ -542,15 +593,22 @@ impl S3Server {
             })),
             page: Arc::new(AtomicUsize::new(1000)),
             scrambled: Arc::default(),
-            unconditional: Arc::default(),
+            ignores_if_none_match: Arc::default(),
+            ignores_if_match: Arc::default(),
         };
         let mut builder = S3ServiceBuilder::new(backend.clone());
-        builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+        let mut auth = SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY);
+        for writer in WRITERS {
+            auth.register(writer.to_owned(), SECRET_KEY.into());
+        }
+        builder.set_auth(auth);
         let service = builder.build();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let (stop, stopped) = tokio::sync::oneshot::channel();
+        let control: Arc<Mutex<Option<Arc<dyn Control>>>> = Arc::default();
+        let controlled = Arc::clone(&control);
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(2)
@@ -564,7 +622,7 @@ impl S3Server {
                         let Ok((socket, _)) = listener.accept().await else {
                             continue;
                         };
-                        tokio::spawn(serve(socket, service.clone()));
+                        tokio::spawn(serve(socket, service.clone(), Arc::clone(&controlled)));
                     }
                 };
                 tokio::select! {
@@ -575,11 +633,17 @@ impl S3Server {
             runtime.shutdown_background();
         });
         S3Server {
+            control,
             endpoint,
             backend,
             stop: Some(stop),
             thread: Some(thread),
         }
+    }
+
+    /// Puts requests from now on under a control, or under none.
+    pub fn control(&self, control: Option<Arc<dyn Control>>) {
+        *self.control.lock().unwrap() = control;
     }
 
     /// The environment with which a process reaches this server.
@@ -623,9 +687,15 @@ impl S3Server {
         self.backend.scrambled.store(true, Ordering::Relaxed);
     }
 
-    /// Accepts If-Match and If-None-Match on writes and ignores them.
-    pub fn ignore_conditions(&self) {
-        self.backend.unconditional.store(true, Ordering::Relaxed);
+    /// Accepts If-None-Match on writes and ignores it.
+    pub fn ignore_if_none_match(&self) {
+        let flag = &self.backend.ignores_if_none_match;
+        flag.store(true, Ordering::Relaxed);
+    }
+
+    /// Accepts If-Match on writes and ignores it.
+    pub fn ignore_if_match(&self) {
+        self.backend.ignores_if_match.store(true, Ordering::Relaxed);
     }
 
     /// The next `count` requests `op` (`PutObject`, …, `*` for all) whose key contains `key_part`
@@ -634,7 +704,19 @@ impl S3Server {
         self.backend.state().faults.push(Fault {
             op: op.to_owned(),
             key_part: key_part.to_owned(),
+            skip: 0,
             left: count,
+            kind,
+        });
+    }
+
+    /// Of the requests that [`Self::fail_next`] would take, only the one after the first `skip`.
+    pub fn fail_after(&self, op: &str, key_part: &str, skip: usize, kind: FaultKind) {
+        self.backend.state().faults.push(Fault {
+            op: op.to_owned(),
+            key_part: key_part.to_owned(),
+            skip,
+            left: 1,
             kind,
         });
     }
@@ -656,14 +738,12 @@ impl S3Server {
 
     /// Everything in a bucket.
     pub fn objects(&self, bucket: &str) -> BTreeMap<String, Vec<u8>> {
-        self.backend
-            .state()
-            .buckets
-            .get(bucket)
-            .into_iter()
-            .flatten()
-            .map(|(key, stored)| (key.clone(), stored.bytes.clone()))
-            .collect()
+        self.peek().objects(bucket)
+    }
+
+    /// For looking at its objects from within a control.
+    pub fn peek(&self) -> Peek {
+        Peek(self.backend.clone())
     }
 
     /// The keys in a bucket.
@@ -681,13 +761,35 @@ impl S3Server {
 
     /// Removes an object without a request.
     pub fn remove(&self, bucket: &str, key: &str) {
-        let mut state = self.backend.state();
-        state.bucket(bucket).unwrap().remove(key);
+        self.peek().remove(bucket, key);
     }
 
     /// Uploads in parts that are neither completed nor aborted.
     pub fn open_uploads(&self) -> usize {
         self.backend.state().uploads.len()
+    }
+}
+
+/// A look at what a server holds.
+pub struct Peek(Backend);
+
+impl Peek {
+    /// Everything in a bucket.
+    pub fn objects(&self, bucket: &str) -> BTreeMap<String, Vec<u8>> {
+        self.0
+            .state()
+            .buckets
+            .get(bucket)
+            .into_iter()
+            .flatten()
+            .map(|(key, stored)| (key.clone(), stored.bytes.clone()))
+            .collect()
+    }
+
+    /// Removes an object without a request.
+    pub fn remove(&self, bucket: &str, key: &str) {
+        let mut state = self.0.state();
+        state.bucket(bucket).unwrap().remove(key);
     }
 }
 
@@ -713,15 +815,21 @@ impl std::fmt::Display for Closed {
 
 impl std::error::Error for Closed {}
 
-async fn serve(socket: tokio::net::TcpStream, service: s3s::service::S3Service) {
+async fn serve(
+    socket: tokio::net::TcpStream,
+    service: s3s::service::S3Service,
+    control: Arc<Mutex<Option<Arc<dyn Control>>>>,
+) {
     let service = hyper::service::service_fn(move |request| {
-        let answer = hyper::service::Service::call(&service, request);
+        let control = control
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone();
+        let service = service.clone();
         async move {
-            let answer = answer.await.map_err(|_| Closed)?;
-            if answer.headers().contains_key(CLOSE) {
-                return Err(Closed);
-            }
-            Ok(answer)
+            // A server goes on with what it was asked, also when the client is gone.
+            let answer = tokio::spawn(answer(request, service, control)).await;
+            answer.unwrap_or(Err(Closed))
         }
     });
     let connection =
@@ -730,4 +838,60 @@ async fn serve(socket: tokio::net::TcpStream, service: s3s::service::S3Service) 
     let _ = connection
         .serve_connection(hyper_util::rt::TokioIo::new(socket), service)
         .await;
+}
+
+async fn answer(
+    request: hyper::Request<hyper::body::Incoming>,
+    service: s3s::service::S3Service,
+    control: Option<Arc<dyn Control>>,
+) -> Result<s3s::HttpResponse, Closed> {
+    let asked = control.as_ref().map(|_| asked(&request));
+    if let (Some(control), Some(asked)) = (&control, &asked)
+        && !control.before(asked).await
+    {
+        return Ok(refusal(request).await);
+    }
+    let answer = hyper::service::Service::call(&service, request).await;
+    if let (Some(control), Some(asked)) = (&control, &asked)
+        && !control.after(asked).await
+    {
+        return Ok(forbidden());
+    }
+    let answer = answer.map_err(|_| Closed)?;
+    if answer.headers().contains_key(CLOSE) {
+        return Err(Closed);
+    }
+    Ok(answer)
+}
+
+fn asked(request: &hyper::Request<hyper::body::Incoming>) -> Asked {
+    let signed = request.headers().get("authorization");
+    let signed = signed.and_then(|value| value.to_str().ok()).unwrap_or("");
+    let key = signed
+        .split_once("Credential=")
+        .map_or("", |(_, rest)| rest);
+    Asked {
+        access_key: key.split('/').next().unwrap_or("").to_owned(),
+        method: request.method().to_string(),
+        path: request.uri().to_string(),
+    }
+}
+
+/// Takes the whole request in first: an answer ahead of that may break the connection.
+async fn refusal(request: hyper::Request<hyper::body::Incoming>) -> s3s::HttpResponse {
+    let mut body = request.into_body();
+    loop {
+        let frame = std::future::poll_fn(|context| {
+            hyper::body::Body::poll_frame(std::pin::Pin::new(&mut body), context)
+        });
+        if !matches!(frame.await, Some(Ok(_))) {
+            return forbidden();
+        }
+    }
+}
+
+fn forbidden() -> s3s::HttpResponse {
+    let mut answer = s3s::HttpResponse::new(Body::empty());
+    *answer.status_mut() = hyper::StatusCode::FORBIDDEN;
+    answer
 }

@@ -11,20 +11,30 @@ use crate::s3::{FaultKind, S3Server};
 struct Demo {
     server: S3Server,
     project: Project,
+    /// The lake's prefix.
+    prefix: String,
 }
 
 impl Demo {
     fn new() -> Self {
+        Self::below("app/events", "demo")
+    }
+
+    /// Raw objects and the lake below these prefixes of their buckets.
+    fn below(raw_prefix: &str, lake_prefix: &str) -> Self {
         let server = S3Server::start(&["raw", "lake"]);
         let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
         let raw = Lake::on_disk(&repository.join("fixtures/raw/app-events"));
         for (key, bytes) in raw.0 {
-            server.put("raw", &format!("app/events/{key}"), bytes);
+            server.put("raw", &format!("{raw_prefix}/{key}"), bytes);
         }
         let toml = std::fs::read_to_string(repository.join("rawmart.toml")).unwrap();
         let toml = toml
-            .replace("\"lake\"", "\"s3://lake/demo\"")
-            .replace("\"fixtures/raw/app-events/\"", "\"s3://raw/app/events\"")
+            .replace("\"lake\"", &format!("\"s3://lake/{lake_prefix}\""))
+            .replace(
+                "\"fixtures/raw/app-events/\"",
+                &format!("\"s3://raw/{raw_prefix}\""),
+            )
             .replace(
                 "\"fixtures/",
                 &format!("\"{}/fixtures/", repository.display()),
@@ -32,7 +42,11 @@ impl Demo {
             .replace("\"sql/", &format!("\"{}/sql/", repository.display()));
         let project = Project::new();
         project.write("rawmart.toml", toml);
-        Self { server, project }
+        Self {
+            server,
+            project,
+            prefix: format!("{lake_prefix}/"),
+        }
     }
 
     fn rawmart(&self, args: &[&str]) -> Ran {
@@ -40,7 +54,7 @@ impl Demo {
     }
 
     fn lake(&self) -> Lake {
-        Lake::in_bucket(self.server.objects("lake"), "demo/")
+        Lake::in_bucket(self.server.objects("lake"), &self.prefix)
     }
 
     /// The run ends in exit 6 in these words.
@@ -65,7 +79,7 @@ fn the_demo_on_s3_is_the_demo_on_disk() {
     demo.server.page(7);
     demo.server.scramble_listings();
     let plan = demo.rawmart(&["plan"]);
-    plan.expect(0, &["build, first run"]);
+    plan.expect(0, &["absorb, first run"]);
     assert!(demo.server.objects("lake").is_empty(), "plan wrote");
     demo.rawmart(&["run"]).expect(0, &["7,135 kept"]);
     let lake = demo.lake();
@@ -91,8 +105,55 @@ fn the_demo_on_s3_is_the_demo_on_disk() {
         let reads = ["ListObjectsV2", "GetObject", "HeadObject", "HeadBucket"];
         assert!(reads.contains(&operation.as_str()), "{operation} {key}");
         assert!(!key.starts_with("app/events/2"), "read again: {key}");
+        let listed = operation == "ListObjectsV2" && key.contains("_rawmart/log");
+        assert!(!listed, "the log grows for ever, and its listing with it");
     }
     demo.rawmart(&["verify"]).expect(0, &["balances"]);
+}
+
+#[test]
+fn places_may_have_any_letters() {
+    let raw = "앱 로그/events 1+%20&";
+    let demo = Demo::below(raw, "분석 lake/단지");
+    let file = "fixtures/reference/danji_master.csv";
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let reference = std::fs::read(repository.join(file)).unwrap();
+    let toml = std::fs::read_to_string(demo.project.path("rawmart.toml")).unwrap();
+    let there = format!("{}/{file}", repository.display());
+    assert!(toml.contains(&there), "{toml}");
+
+    let local = "참조 표/단지 1%20.csv";
+    demo.project.write(local, &reference);
+    demo.project
+        .write("rawmart.toml", toml.replace(&there, local));
+    demo.rawmart(&["run"]).expect(0, &["7,135 kept"]);
+    assert_recounted(&demo.lake());
+    let prefixes = [("raw", raw), ("lake", &demo.prefix)];
+    for (bucket, prefix) in prefixes {
+        for key in demo.server.keys(bucket) {
+            assert!(key.starts_with(prefix), "{bucket}: {key}");
+        }
+    }
+
+    // The same file in a bucket is no news.
+    demo.server.put("raw", "참조 표/단지 1.csv", reference);
+    let in_bucket = toml.replace(&there, "s3://raw/참조 표/단지 1.csv");
+    demo.project.write("rawmart.toml", &in_bucket);
+    demo.rawmart(&["run"]).expect(0, &["Nothing new"]);
+    demo.rawmart(&["verify"]).expect(0, &["balances"]);
+
+    // Neither are the resolved places.
+    for file in [toml.replace(&there, local), in_bucket] {
+        demo.project.write("rawmart.toml", file);
+        let shown = demo.rawmart(&["config"]);
+        shown.expect(0, &[&format!("\"s3://raw/{raw}/\"")]);
+        demo.project.write("shown.toml", &shown.out);
+        let again = demo.rawmart(&["--config", "shown.toml", "config"]);
+        let settings = |text: &str| text.split_once('\n').unwrap().1.to_owned();
+        assert_eq!(settings(&again.out), settings(&shown.out));
+        demo.rawmart(&["--config", "shown.toml", "run"])
+            .expect(0, &["Nothing new"]);
+    }
 }
 
 #[test]
@@ -172,6 +233,10 @@ fn slow_down_for_a_while() {
         .fail_next("PutObject", "log/", 1, FaultKind::AppliedThen500);
     demo.server
         .fail_next("GetObject", "app/events/", 2, FaultKind::CloseConnection);
+    demo.server
+        .fail_next("GetObject", "app/events/", 5, FaultKind::BreakBody);
+    demo.server
+        .fail_next("GetObject", "demo/", 2, FaultKind::BreakBody);
     demo.rawmart(&["run"]).expect(0, &["7,135 kept"]);
     assert_recounted(&demo.lake());
     demo.rawmart(&["verify"]).expect(0, &["balances"]);
@@ -206,8 +271,12 @@ fn a_lake_that_may_not_be_written() {
 #[test]
 fn a_run_cut_off_while_it_publishes_is_finished_by_the_next() {
     let demo = Demo::new();
-    demo.server
-        .fail_next("*", ".published", usize::MAX, FaultKind::AccessDenied403);
+    demo.server.fail_next(
+        "PutObject",
+        ".published",
+        usize::MAX,
+        FaultKind::AccessDenied403,
+    );
     demo.fails(&["s3://lake/demo/_rawmart/log/"]);
     assert_eq!(demo.lake().commits().len(), 1);
     demo.server.heal();
@@ -218,4 +287,64 @@ fn a_run_cut_off_while_it_publishes_is_finished_by_the_next() {
     assert_eq!(ran.json()["rolled_forward"], 1);
     assert_recounted(&demo.lake());
     demo.rawmart(&["verify"]).expect(0, &["balances"]);
+}
+
+#[test]
+fn a_store_that_ignores_conditions() {
+    let demo = Demo::new();
+    demo.server.ignore_if_none_match();
+    for _ in 0..2 {
+        let ran = demo.rawmart(&["run"]);
+        let parts = [
+            "the store of s3://lake/demo/ accepts If-None-Match and ignores it",
+            "delete that object",
+            "single_writer = true",
+        ];
+        ran.expect(2, &parts);
+        let keys: Vec<String> = demo.lake().0.into_keys().collect();
+        assert_eq!(keys, ["_rawmart/probe"], "nothing beyond the probe");
+    }
+    let toml = std::fs::read_to_string(demo.project.path("rawmart.toml")).unwrap();
+    let vouched = format!("single_writer = true\n{toml}");
+    demo.project.write("rawmart.toml", &vouched);
+    demo.rawmart(&["config"])
+        .expect(0, &["\nsingle_writer = true\n"]);
+    demo.rawmart(&["run"]).expect(0, &["7,135 kept"]);
+    assert_recounted(&demo.lake());
+    demo.rawmart(&["verify"]).expect(0, &["balances"]);
+    demo.project.write("rawmart.toml", toml);
+    demo.rawmart(&["run"]).expect(2, &["single_writer"]);
+}
+
+#[test]
+fn a_store_that_ignores_if_match() {
+    let demo = Demo::new();
+    demo.server.ignore_if_match();
+    let ran = demo.rawmart(&["run"]);
+    ran.expect(2, &["accepts If-Match and ignores it"]);
+    demo.assert_nothing_published();
+}
+
+/// A probe that was cut off is tried again, and its left-overs are swept.
+#[test]
+fn a_probe_that_was_cut_off() {
+    let demo = Demo::new();
+    demo.server.fail_next(
+        "DeleteObjects",
+        "/probe",
+        usize::MAX,
+        FaultKind::AccessDenied403,
+    );
+    demo.fails(&["deleting s3://lake/demo/"]);
+    demo.assert_nothing_published();
+    demo.server.heal();
+    demo.rawmart(&["run"]).expect(0, &["7,135 kept"]);
+    let lake = demo.lake();
+    assert!(lake.0.contains_key("_rawmart/probe"));
+    let staged: Vec<_> = lake
+        .0
+        .keys()
+        .filter(|key| key.contains("staging"))
+        .collect();
+    assert_eq!(staged, Vec::<&String>::new());
 }

@@ -1,0 +1,348 @@
+//! A small project in which a commit has everything to do: several partitions, duplicates, rejects,
+//! a mart by day and one that reads it; and a second batch of raw objects that replaces files, fills
+//! new partitions and empties a slice.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use chrono::DateTime;
+use rawmart::config::{self, Job, Overrides};
+use rawmart::report::{Exit, Failure, Outcome, Report};
+use rawmart::run::{self, Context, Options, RunError, RunOutcome, RunSummary};
+use rawmart::store::StoreSettings;
+
+use crate::project::{Lake, Project, Row, rawmart, settle};
+use crate::s3::{S3Server, SECRET_KEY, WRITERS};
+
+const SOURCE: &str = r#"
+[sources.app]
+event_time = "time"
+max_rejects = "100%"
+
+[sources.app.columns]
+id = "string"
+time = "timestamp"
+who = "string"
+
+[[sources.app.dedup]]
+name = "redelivery"
+key = ["id"]
+within = "10m"
+
+[[sources.app.dedup]]
+name = "double_click"
+key = ["who"]
+within = "10s"
+
+[marts]
+path = "sql"
+"#;
+
+const DAILY: &str =
+    "-- partition: dt\nSELECT who, count(*) AS events, dt FROM app GROUP BY dt, who\n";
+const TOTAL: &str = "SELECT count(*) AS lines, CAST(sum(events) AS bigint) AS events FROM daily\n";
+
+/// Raw objects of one batch, by key. In Seoul the day begins at 15:00 UTC.
+pub type Batch = &'static [(&'static str, &'static str)];
+
+pub const FIRST: Batch = &[
+    (
+        "2024/03/01/14/a",
+        r#"{"id":"a1","time":"2024-03-01T14:50:00Z","who":"ann"}
+{"id":"a2","time":"2024-03-01T14:50:03Z","who":"ann"}
+{"id":"a1","time":"2024-03-01T14:50:00Z","who":"ann"}
+not json
+{"id":"a3","time":"2024-03-01T14:55:00Z","who":"bob"}"#,
+    ),
+    (
+        "2024/03/01/15/b",
+        r#"{"id":"b1","time":"2024-03-01T15:00:05Z","who":"cid"}
+{"id":"b2","who":"cid"}"#,
+    ),
+    (
+        "2024/03/02/15/c",
+        r#"{"id":"c1","time":"2024-03-02T15:10:00Z","who":"dan"}
+{"id":"c2","time":"2024-03-02T15:10:08Z","who":"dan"}
+{"id":"c3","time":"2024-03-02T15:20:00Z","who":"eve"}"#,
+    ),
+];
+
+/// The only event of 2 March becomes a duplicate of one at the end of the 1st; c1 becomes a
+/// redelivery, so that c2 is kept.
+pub const SECOND: Batch = &[
+    (
+        "2024/03/01/15/late",
+        r#"{"id":"d1","time":"2024-03-01T14:59:58Z","who":"cid"}
+{"id":"d2","time":"2024-03-01T14:55:04Z","who":"bob"}
+neither"#,
+    ),
+    (
+        "2024/03/02/15/late",
+        r#"{"id":"c1","time":"2024-03-02T15:09:00Z","who":"fay"}"#,
+    ),
+    (
+        "2024/03/03/16/e",
+        r#"{"id":"e1","time":"2024-03-03T16:00:00Z","who":"ann"}"#,
+    ),
+];
+
+pub const THIRD: Batch = &[(
+    "2024/03/03/17/f",
+    r#"{"id":"f1","time":"2024-03-03T15:59:58Z","who":"ann"}
+{"id":"f2","time":"2024-03-01T14:49:59Z","who":"ann"}
+{"id":"f3","time":"2024-03-04T16:00:00Z","who":"gus"}"#,
+)];
+
+/// A project without raw objects whose raw prefix and lake are these.
+pub fn project(raw: &str, lake: &str) -> Project {
+    let project = Project::new();
+    let places = format!("lake = \"{lake}\"\ntimezone = \"Asia/Seoul\"\n");
+    let source = SOURCE.replace(
+        "[sources.app]\n",
+        &format!("[sources.app]\nraw = \"{raw}\"\n"),
+    );
+    project.write("rawmart.toml", places + &source);
+    project.write("sql/daily.sql", DAILY);
+    project.write("sql/total.sql", TOTAL);
+    project
+}
+
+/// A project on disk with these batches.
+pub fn on_disk(batches: &[Batch]) -> Project {
+    let project = project("raw/", "lake");
+    std::fs::create_dir_all(project.path("raw")).unwrap();
+    for batch in batches {
+        add(&project, batch);
+    }
+    project
+}
+
+pub fn add(project: &Project, batch: Batch) {
+    for (key, content) in batch {
+        project.write(&format!("raw/{key}"), content);
+    }
+}
+
+pub fn job(project: &Project) -> Job {
+    let overrides = Overrides {
+        config: Some(project.path("rawmart.toml")),
+        memory: Some("256MiB".to_owned()),
+        threads: Some(1),
+        ..Overrides::default()
+    };
+    config::load(&overrides, &|_| None, &project.path("")).unwrap()
+}
+
+/// One run in this process, named so that no two of a test share a name.
+pub fn run(job: &Job, name: &str, store: StoreSettings) -> Result<RunSummary, RunError> {
+    let options = Options {
+        marts: true,
+        ..Options::default()
+    };
+    run_with(job, &options, name, store)
+}
+
+/// The same with other options.
+pub fn run_with(
+    job: &Job,
+    options: &Options,
+    name: &str,
+    store: StoreSettings,
+) -> Result<RunSummary, RunError> {
+    let context = Context {
+        now: DateTime::from_timestamp(1_710_000_000, 0).unwrap(),
+        run: name.to_owned(),
+        report: Report::new(true),
+        store,
+    };
+    settle(&job.lake);
+    runtime().block_on(run::run(job, options, &context))
+}
+
+/// What `verify --repair` does, in this process.
+pub fn repair(job: &Job, name: &str, store: StoreSettings) -> Result<run::Verified, RunError> {
+    let context = Context {
+        now: DateTime::from_timestamp(1_710_000_000, 0).unwrap(),
+        run: name.to_owned(),
+        report: Report::new(true),
+        store,
+    };
+    settle(&job.lake);
+    runtime().block_on(run::repair(job, &context))
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+/// How the binary would end.
+pub fn exit(ran: Result<RunSummary, RunError>) -> (Exit, String) {
+    match ran {
+        Ok(summary) => {
+            let told = format!("{summary:?}");
+            (Outcome::Run(summary).exit(), told)
+        }
+        Err(error) => {
+            let failure = Failure::from(error);
+            (failure.exit(), failure.to_string())
+        }
+    }
+}
+
+/// The content of every table that has rows.
+pub fn content(lake: &Lake) -> BTreeMap<String, Vec<Row>> {
+    let mut content = lake.content();
+    content.retain(|_, rows| !rows.is_empty());
+    content
+}
+
+/// The content after one run over these batches.
+pub fn expected(batches: &[Batch]) -> BTreeMap<String, Vec<Row>> {
+    let project = on_disk(batches);
+    run(&job(&project), "expected", StoreSettings::default()).unwrap();
+    content(&project.lake())
+}
+
+/// The lake is whole: this content, nothing staged, every commit published.
+pub fn assert_whole(lake: &Lake, expected: &BTreeMap<String, Vec<Row>>, when: &str) {
+    let found = content(lake);
+    for table in found.keys().chain(expected.keys()) {
+        assert_eq!(found.get(table), expected.get(table), "{table}, {when}");
+    }
+    let staged: Vec<_> = lake
+        .0
+        .keys()
+        .filter(|key| key.contains("/staging/"))
+        .collect();
+    assert!(staged.is_empty(), "{staged:?}, {when}");
+    for number in lake.commits() {
+        let marker = format!("_rawmart/log/{number}.published");
+        assert!(lake.0.contains_key(&marker), "{marker}, {when}");
+    }
+}
+
+/// A run without faults brings the lake on disk to this content, and the next has nothing to do.
+pub fn recovers(project: &Project, expected: &BTreeMap<String, Vec<Row>>, when: &str) {
+    let options = Options {
+        marts: true,
+        ..Options::default()
+    };
+    recovers_with(project, &options, expected, when);
+}
+
+/// The same by a run with these options.
+pub fn recovers_with(
+    project: &Project,
+    options: &Options,
+    expected: &BTreeMap<String, Vec<Row>>,
+    when: &str,
+) {
+    let job = job(project);
+    let ran = run_with(&job, options, "recovery", StoreSettings::default());
+    assert!(ran.is_ok(), "{ran:?}, {when}");
+    let lake = project.lake();
+    assert_whole(&lake, expected, when);
+    let verified = runtime().block_on(run::verify(&job)).unwrap();
+    assert!(verified.damage.is_empty(), "{verified:?}, {when}");
+    assert!(verified.strays.is_empty(), "{verified:?}, {when}");
+    let again = run(&job, "again", StoreSettings::default()).unwrap();
+    assert_eq!(again.outcome, RunOutcome::NothingNew, "{when}");
+    assert!(project.lake().0 == lake.0, "wrote without need, {when}");
+}
+
+/// Another project with the same files under other names: on disk a file is the same as long as
+/// its inode is.
+pub fn linked(from: &Project) -> Project {
+    let to = Project::new();
+    link(&from.path(""), &to.path(""));
+    to
+}
+
+fn link(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            link(&entry.path(), &target);
+        } else {
+            std::fs::hard_link(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// The part of the bucket `lake` that is a lake.
+pub fn lake_of(objects: BTreeMap<String, Vec<u8>>) -> Lake {
+    Lake::in_bucket(objects, "small/")
+}
+
+/// A project with raw and lake in buckets of a server.
+pub struct Bucket {
+    pub server: S3Server,
+    pub project: Project,
+}
+
+impl Bucket {
+    pub fn new() -> Self {
+        Self {
+            server: S3Server::start(&["raw", "lake"]),
+            project: project("s3://raw/app", "s3://lake/small"),
+        }
+    }
+
+    /// Another server with the same objects.
+    pub fn copy(&self) -> Self {
+        let copy = Self::new();
+        for bucket in ["raw", "lake"] {
+            for (key, bytes) in self.server.objects(bucket) {
+                copy.server.put(bucket, &key, bytes);
+            }
+        }
+        copy
+    }
+
+    pub fn add(&self, batch: Batch) {
+        for (key, content) in batch {
+            self.server.put("raw", &format!("app/{key}"), *content);
+        }
+    }
+
+    pub fn lake(&self) -> Lake {
+        lake_of(self.server.objects("lake"))
+    }
+
+    /// One request at a time, so that a run does the same in the same order every time, or up to
+    /// `at_once`. No request is tried again, and one that is held is waited for.
+    pub fn store(&self, access_key: &str, at_once: usize) -> StoreSettings {
+        StoreSettings {
+            concurrency: at_once.max(1),
+            retry_for: Duration::ZERO,
+            silence: Duration::from_secs(600),
+            aws: Some(self.server.aws_with(access_key, SECRET_KEY)),
+            ..StoreSettings::default()
+        }
+    }
+
+    pub fn run(&self, name: &str, at_once: usize) -> Result<RunSummary, RunError> {
+        run(&job(&self.project), name, self.store(WRITERS[0], at_once))
+    }
+
+    /// As [`recovers`].
+    pub fn recovers(&self, expected: &BTreeMap<String, Vec<Row>>, when: &str) {
+        let ran = self.run("recovery", 4);
+        assert!(ran.is_ok(), "{ran:?}, {when}");
+        let lake = self.lake();
+        assert_whole(&lake, expected, when);
+        let verified = rawmart(&self.project.path(""), &["verify"], &self.server.env());
+        assert_eq!(verified.code, Some(0), "{verified:?}, {when}");
+        assert!(verified.out.contains("balance"), "{verified:?}, {when}");
+        let again = self.run("again", 4).unwrap();
+        assert_eq!(again.outcome, RunOutcome::NothingNew, "{when}");
+        assert!(self.lake().0 == lake.0, "wrote without need, {when}");
+    }
+}

@@ -1,0 +1,671 @@
+//! `verify` and `verify --repair` on lakes that were damaged in every way we know, on disk and on S3:
+//! what is said, and that a repaired lake has the content it had.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::project::{Lake, Project, Ran, rawmart};
+use crate::s3::{FaultKind, S3Server};
+
+const TOML: &str = r#"
+lake = "LAKE"
+
+[sources.app]
+raw = "RAW"
+event_time = "at"
+
+[sources.app.columns]
+id = "string"
+who = "string"
+at = "timestamp"
+
+[[sources.app.dedup]]
+name = "redelivery"
+key = ["id"]
+within = "10m"
+
+[[sources.app.dedup]]
+name = "double_click"
+key = ["who"]
+within = "2s"
+
+[marts]
+path = "sql"
+"#;
+
+const BY_DAY: &str = "-- partition: dt\nSELECT count(*) AS n, dt FROM app GROUP BY dt";
+const TOTAL: &str = "SELECT CAST(sum(n) AS bigint) AS n FROM by_day";
+
+const KEPT: &str = "app/dt=2019-04-02/part-00000.parquet";
+const DUPLICATES: &str = "app_duplicates/dt=2019-04-02/part-00000.parquet";
+const REJECTS: &str = "app_rejects/dt=2019-04-02/part-00000.parquet";
+const MART: &str = "by_day/dt=2019-04-02/part-00000.parquet";
+const DEPENDANT: &str = "total/part-00000.parquet";
+
+/// Two commits of events on three days, with two commits of marts.
+struct Case {
+    project: Project,
+    /// Raw and lake are in buckets.
+    server: Option<S3Server>,
+    /// After the first run.
+    earlier: Lake,
+}
+
+/// Ten events, one a second from `hour` of a day on, a reject, and half of the events once more.
+fn object(day: u32, hour: i64) -> String {
+    let midnight = 1_554_076_800 + (i64::from(day) - 1) * 86_400;
+    let event = |i: i64| {
+        let at = midnight + hour * 3_600 + i;
+        format!(
+            "{{\"id\": \"{day}-{hour}-{i}\", \"who\": \"u{}\", \"at\": {at}}}\n",
+            i % 3
+        )
+    };
+    let mut lines: String = (0..10).map(event).collect();
+    lines.push_str("no json\n");
+    lines.extend((0..5).map(event));
+    lines
+}
+
+fn key(day: u32, hour: i64) -> String {
+    format!("2019/04/{day:02}/{hour:02}/a.json")
+}
+
+impl Case {
+    fn on_disk() -> Self {
+        Self::filled(None)
+    }
+
+    fn both() -> [Self; 2] {
+        [
+            Self::on_disk(),
+            Self::filled(Some(S3Server::start(&["raw", "lake"]))),
+        ]
+    }
+
+    fn filled(server: Option<S3Server>) -> Self {
+        let project = Project::new();
+        let (raw, lake) = match server {
+            None => ("raw", "lake"),
+            Some(_) => ("s3://raw", "s3://lake/below"),
+        };
+        project.write("raw/.keep", "");
+        project.write(
+            "rawmart.toml",
+            TOML.replace("RAW", raw).replace("LAKE", lake),
+        );
+        project.write("sql/by_day.sql", BY_DAY);
+        project.write("sql/total.sql", TOTAL);
+        let mut case = Self {
+            project,
+            server,
+            earlier: Lake(BTreeMap::new()),
+        };
+        for (day, hour) in [(1, 3), (1, 12), (2, 5)] {
+            case.put_raw(&key(day, hour), object(day, hour));
+        }
+        case.rawmart(&["run"]).expect(0, &["Published"]);
+        case.earlier = case.lake();
+        for (day, hour) in [(2, 6), (3, 1)] {
+            case.put_raw(&key(day, hour), object(day, hour));
+        }
+        case.rawmart(&["run"]).expect(0, &["Published"]);
+        case.rawmart(&["verify"])
+            .expect(0, &["every file is as the log says"]);
+        case
+    }
+
+    fn rawmart(&self, args: &[&str]) -> Ran {
+        let env = self.server.as_ref().map(S3Server::env).unwrap_or_default();
+        rawmart(&self.project.path(""), args, &env)
+    }
+
+    fn lake(&self) -> Lake {
+        match &self.server {
+            None => self.project.lake(),
+            Some(server) => Lake::in_bucket(server.objects("lake"), "below/"),
+        }
+    }
+
+    fn put(&self, key: &str, bytes: impl Into<Vec<u8>>) {
+        match &self.server {
+            None => {
+                // Another file, not other bytes in the same one.
+                let _ = std::fs::remove_file(self.project.path("lake").join(key));
+                self.project.write(&format!("lake/{key}"), bytes.into());
+            }
+            Some(server) => server.put("lake", &format!("below/{key}"), bytes),
+        }
+    }
+
+    fn remove(&self, key: &str) {
+        match &self.server {
+            None => std::fs::remove_file(self.project.path("lake").join(key)).unwrap(),
+            Some(server) => server.remove("lake", &format!("below/{key}")),
+        }
+    }
+
+    fn put_raw(&self, key: &str, text: String) {
+        match &self.server {
+            None => self.project.write(&format!("raw/{key}"), text),
+            Some(server) => server.put("raw", key, text),
+        }
+    }
+
+    fn remove_raw(&self, key: &str) {
+        match &self.server {
+            None => std::fs::remove_file(self.project.path("raw").join(key)).unwrap(),
+            Some(server) => server.remove("raw", key),
+        }
+    }
+
+    /// Rewrites a JSON object of the log.
+    fn rewrite(&self, key: &str, change: impl Fn(&mut serde_json::Value)) {
+        let mut json = serde_json::from_slice(&self.lake().0[key]).unwrap();
+        change(&mut json);
+        self.put(key, serde_json::to_vec(&json).unwrap());
+    }
+
+    /// The lake is whole again and has this content; nothing is left to do.
+    fn assert_whole(&self, content: &BTreeMap<String, Vec<crate::project::Row>>) {
+        let lake = self.lake();
+        assert!(lake.content() == *content, "another content");
+        assert!(!lake.0.keys().any(|key| key.contains("/staging/")));
+        self.rawmart(&["verify"])
+            .expect(0, &["every file is as the log says"]);
+        self.rawmart(&["run"]).expect(0, &["Nothing new"]);
+    }
+
+    /// `verify` says the damage, a repair brings the content back.
+    fn repaired(self, damage: impl Fn(&Self), said: &[&str], how: &[&str]) -> Self {
+        let content = self.lake().content();
+        damage(&self);
+        self.rawmart(&["verify"]).expect(7, said);
+        self.rawmart(&["verify", "--repair"]).expect(0, how);
+        self.assert_whole(&content);
+        self
+    }
+}
+
+fn log(n: u64) -> String {
+    format!("_rawmart/log/{n:020}")
+}
+
+fn marker(n: u64) -> String {
+    format!("{}.published", log(n))
+}
+
+fn repaired(damage: impl Fn(&Case), said: &[&str], how: &[&str]) {
+    for case in Case::both() {
+        case.repaired(&damage, said, how);
+    }
+}
+
+fn half(case: &Case, key: &str) -> Vec<u8> {
+    let bytes = &case.lake().0[key];
+    bytes[..bytes.len() / 2].to_vec()
+}
+
+#[test]
+fn files_of_a_source() {
+    repaired(
+        |case| case.remove(KEPT),
+        &[&format!("DAMAGE {KEPT} is missing"), "--repair"],
+        &[&format!("repaired {KEPT}: made again")],
+    );
+    repaired(
+        |case| case.put(DUPLICATES, half(case, DUPLICATES)),
+        &[DUPLICATES, "bytes"],
+        &[&format!("repaired {DUPLICATES}: made again")],
+    );
+    repaired(
+        |case| case.put(KEPT, case.earlier.0[KEPT].clone()),
+        &[KEPT],
+        &[&format!("repaired {KEPT}: made again")],
+    );
+    repaired(|case| case.remove(REJECTS), &[REJECTS], &[REJECTS]);
+    repaired(
+        |case| {
+            case.remove(KEPT);
+            case.put(DUPLICATES, "gone");
+            case.remove(REJECTS);
+            case.remove("app/dt=2019-04-01/part-00000.parquet");
+        },
+        &["4 faults"],
+        &["every file is as the log says"],
+    );
+}
+
+#[test]
+fn one_flipped_bit_is_another_file() {
+    repaired(
+        |case| {
+            let mut bytes = case.lake().0[KEPT].clone();
+            bytes[100] ^= 1;
+            case.put(KEPT, bytes);
+        },
+        &[&format!("{KEPT} was replaced")],
+        &[&format!("repaired {KEPT}: made again")],
+    );
+}
+
+#[test]
+fn only_what_may_hold_lost_rows_is_read_and_written() {
+    for case in Case::both() {
+        let before = case.lake();
+        let case = case.repaired(|case| case.remove(KEPT), &[], &[]);
+        let after = case.lake();
+        for key in [
+            "app/dt=2019-04-01/part-00000.parquet",
+            "app/dt=2019-04-03/part-00000.parquet",
+            "app_duplicates/dt=2019-04-01/part-00000.parquet",
+        ] {
+            assert!(before.0[key] == after.0[key], "{key} was written");
+        }
+        let commit: serde_json::Value = serde_json::from_slice(&after.0[log(5).as_str()]).unwrap();
+        let read = commit["sources"]["app"]["objects"].as_array().unwrap();
+        let read: Vec<_> = read.iter().map(|object| &object["key"]).collect();
+        assert_eq!(read, [&key(2, 5), &key(2, 6)]);
+    }
+}
+
+#[test]
+fn files_of_marts() {
+    repaired(|case| case.remove(MART), &[MART], &[MART]);
+    repaired(|case| case.put(DEPENDANT, "x"), &[DEPENDANT], &[DEPENDANT]);
+    repaired(
+        |case| {
+            case.remove(MART);
+            case.remove(KEPT);
+            case.remove(DEPENDANT);
+        },
+        &["3 faults"],
+        &[MART, KEPT, DEPENDANT],
+    );
+}
+
+#[test]
+fn a_mart_that_cannot_be_built_is_said() {
+    let case = Case::on_disk();
+    case.remove(MART);
+    case.project.write(
+        "sql/by_day.sql",
+        BY_DAY.replace("count(*)", "sum(CAST(id AS bigint))"),
+    );
+    case.rawmart(&["verify", "--repair"]).expect(
+        7,
+        &[
+            "note by_day: not built",
+            "note total: not built",
+            &format!("{MART} is missing"),
+        ],
+    );
+    case.project.write("sql/by_day.sql", BY_DAY);
+    case.rawmart(&["verify", "--repair"]).expect(0, &[MART]);
+}
+
+#[test]
+fn a_file_without_rows() {
+    for case in Case::both() {
+        // Day 3 loses all of its events.
+        case.put_raw(&key(3, 1), "no json\n".to_owned());
+        case.rawmart(&["verify"]).expect(
+            0,
+            &["note app: 1 absorbed raw objects have other content now"],
+        );
+        case.rawmart(&["run", "--replace-changed"]).expect(0, &[]);
+        let empty = [
+            "app/dt=2019-04-03/part-00000.parquet",
+            "by_day/dt=2019-04-03/part-00000.parquet",
+        ];
+        case.repaired(
+            |case| empty.iter().for_each(|key| case.remove(key)),
+            &empty,
+            &empty,
+        );
+    }
+}
+
+/// On disk every copy has another ETag.
+#[test]
+fn a_copied_lake() {
+    let case = Case::on_disk();
+    let content = case.lake().content();
+    let from = case.project.path("lake");
+    let to = case.project.path("copy");
+    copy(&from, &to);
+    std::fs::remove_dir_all(&from).unwrap();
+    std::fs::rename(&to, &from).unwrap();
+    case.put_raw(&key(2, 7), object(2, 7));
+    case.rawmart(&["verify"])
+        .expect(7, &[KEPT, MART, "was replaced"]);
+    case.rawmart(&["run"])
+        .expect(7, &["rawmart verify --repair"]);
+    case.remove_raw(&key(2, 7));
+    case.rawmart(&["verify", "--repair"])
+        .expect(0, &[&format!("{KEPT}: it is what was published")]);
+    case.assert_whole(&content);
+    // The content is still of the commits that wrote it.
+    case.put_raw(&key(2, 7), object(2, 7));
+    case.rawmart(&["run"]).expect(0, &["Published"]);
+    case.rawmart(&["verify"]).expect(0, &[]);
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &to),
+            false => drop(std::fs::copy(entry.path(), to).unwrap()),
+        }
+    }
+}
+
+/// As a bucket that is copied with other parts or another key.
+fn other_etags(case: &Case) {
+    for n in 1..=4 {
+        case.rewrite(&marker(n), |marker| {
+            for file in marker["files"].as_array_mut().unwrap() {
+                file["etag"] = "of-another-bucket".into();
+            }
+        });
+    }
+}
+
+#[test]
+fn other_etags_of_the_same_bytes() {
+    for case in Case::both() {
+        let before = case.lake();
+        let case = case.repaired(other_etags, &[KEPT, MART], &["its ETag is noted"]);
+        for (key, bytes) in case.lake().data_files() {
+            assert!(before.0[key] == bytes, "{key} was written");
+        }
+    }
+}
+
+/// Earlier builds did not note what the bytes were.
+#[test]
+fn other_etags_of_bytes_that_nobody_knows() {
+    let case = Case::on_disk();
+    for n in 1..=4 {
+        case.rewrite(&log(n), |commit| {
+            for file in commit["files"].as_array_mut().unwrap() {
+                file.as_object_mut().unwrap().remove("sha256").unwrap();
+            }
+        });
+    }
+    case.rawmart(&["verify"]).expect(0, &[]);
+    case.repaired(other_etags, &[KEPT, MART], &["made again"]);
+}
+
+#[test]
+fn markers_that_are_gone() {
+    repaired(
+        |case| case.remove(&marker(4)),
+        &["commit 4 is not published, and what was staged for it is gone"],
+        &["repaired commit 4: it is published", "its ETag is noted"],
+    );
+    repaired(
+        |case| case.remove(&marker(1)),
+        &[&marker(1), "rawmart verify --repair"],
+        &[
+            "repaired commit 1: its marker was made anew",
+            "its ETag is noted",
+        ],
+    );
+    repaired(
+        |case| {
+            case.remove(&marker(3));
+            case.remove(&marker(4));
+            case.remove(KEPT);
+        },
+        &[&marker(3)],
+        &[&format!("{KEPT}: made again")],
+    );
+}
+
+#[test]
+fn a_commit_that_was_not_published() {
+    for case in Case::both() {
+        let content = case.lake().content();
+        let staged = stage_again(&case, 4);
+        case.remove(&marker(4));
+        // One is as the commit before left it, one is not there, one is nobody's.
+        let [first, .., last] = staged.as_slice() else {
+            panic!("{staged:?}");
+        };
+        case.put(first, "somebody's");
+        case.remove(last);
+        case.rawmart(&["verify"])
+            .expect(7, &["commit 4 is not published: the next run finishes it"]);
+        case.rawmart(&["verify", "--repair"])
+            .expect(0, &["repaired commit 4: it is published"]);
+        case.assert_whole(&content);
+    }
+}
+
+/// Brings back what was staged for a commit: the final keys.
+fn stage_again(case: &Case, n: u64) -> Vec<String> {
+    let lake = case.lake();
+    let commit: serde_json::Value = serde_json::from_slice(&lake.0[log(n).as_str()]).unwrap();
+    let mut keys = Vec::new();
+    for file in commit["files"].as_array().unwrap() {
+        let staged = file["staged"].as_str().unwrap();
+        let key = staged.splitn(4, '/').last().unwrap();
+        case.put(staged, lake.0[key].clone());
+        keys.push(key.to_owned());
+    }
+    keys
+}
+
+#[test]
+fn a_staged_copy_is_published_again() {
+    for case in Case::both() {
+        let before = case.lake();
+        let case = case.repaired(
+            |case| {
+                assert!(stage_again(case, 3).contains(&KEPT.to_owned()));
+                case.put(KEPT, half(case, KEPT));
+                case.remove(DUPLICATES);
+            },
+            &[KEPT, DUPLICATES],
+            &[
+                &format!("repaired {KEPT}: published from its staged copy"),
+                &format!("repaired {DUPLICATES}: published from its staged copy"),
+            ],
+        );
+        assert!(case.lake().0[KEPT] == before.0[KEPT]);
+    }
+}
+
+#[test]
+fn strays_are_named_and_left_alone() {
+    for case in Case::both() {
+        let stray = "app/dt=2019-04-02/part-00001.parquet";
+        let bytes = case.lake().0[KEPT].clone();
+        case.put(stray, bytes.clone());
+        for args in [&["verify"][..], &["verify", "--repair"]] {
+            case.rawmart(args).expect(0, &[&format!("stray {stray}")]);
+        }
+        case.remove(KEPT);
+        case.rawmart(&["verify", "--repair"])
+            .expect(0, &[&format!("stray {stray}"), "made again"]);
+        assert!(case.lake().0[stray] == bytes);
+    }
+}
+
+#[test]
+fn raw_objects_may_go() {
+    for case in Case::both() {
+        let content = case.lake().content();
+        case.remove_raw(&key(1, 3));
+        let said = format!("note app: 1 absorbed raw objects are gone: {}", key(1, 3));
+        case.rawmart(&["verify"]).expect(0, &[&said]);
+        let json = case.rawmart(&["verify", "--output", "json"]).json();
+        assert_eq!(json["notes"][0]["what"], "gone");
+        assert_eq!(json["notes"][0]["keys"], serde_json::json!([key(1, 3)]));
+        assert_eq!(json["damage"], serde_json::json!([]));
+
+        // Not needed for another day.
+        case.remove(KEPT);
+        case.rawmart(&["verify", "--repair"]).expect(0, &[&said]);
+        assert!(case.lake().content() == content);
+
+        // Needed: nothing is changed.
+        case.remove("app/dt=2019-04-01/part-00000.parquet");
+        case.remove(MART);
+        let damaged = case.lake().0;
+        case.rawmart(&["verify", "--repair"]).expect(
+            7,
+            &[
+                "app/dt=2019-04-01/part-00000.parquet",
+                "cannot be made again",
+                &key(1, 3),
+            ],
+        );
+        assert!(case.lake().0 == damaged);
+        case.put_raw(&key(1, 3), object(1, 3));
+        case.rawmart(&["verify", "--repair"]).expect(0, &[MART]);
+        case.assert_whole(&content);
+    }
+}
+
+#[test]
+fn raw_objects_that_changed_do_not_repair() {
+    let case = Case::on_disk();
+    case.remove(KEPT);
+    case.put_raw(&key(2, 6), object(2, 7));
+    let damaged = case.lake().0;
+    case.rawmart(&["verify", "--repair"])
+        .expect(4, &["other content", &key(2, 6)]);
+    assert!(case.lake().0 == damaged);
+}
+
+#[test]
+fn raw_that_is_out_of_reach_is_a_note() {
+    for case in Case::both() {
+        let toml = std::fs::read_to_string(case.project.path("rawmart.toml")).unwrap();
+        let away = toml
+            .replace("s3://raw", "s3://away")
+            .replace("\"raw\"", "\"away\"");
+        assert_ne!(away, toml);
+        case.project.write("rawmart.toml", away);
+        case.rawmart(&["verify"]).expect(
+            0,
+            &["note app: raw was not looked at", "every count balances"],
+        );
+    }
+}
+
+#[test]
+fn a_repair_after_other_settings_makes_the_source_anew() {
+    let case = Case::on_disk();
+    case.remove(KEPT);
+    let toml = std::fs::read_to_string(case.project.path("rawmart.toml")).unwrap();
+    let toml = toml.replace("within = \"2s\"", "within = \"5s\"");
+    case.project.write("rawmart.toml", toml);
+    case.rawmart(&["run"]).expect(4, &["rebuild"]);
+    case.rawmart(&["verify", "--repair"]).expect(0, &[KEPT]);
+    case.rawmart(&["run"]).expect(0, &["Nothing new"]);
+    let repaired = case.lake().content();
+    let fresh = ["--lake", "fresh", "run"];
+    case.rawmart(&fresh).expect(0, &[]);
+    assert!(Lake::on_disk(&case.project.path("fresh")).content() == repaired);
+}
+
+#[test]
+fn an_interrupted_repair_is_finished_by_the_next_run() {
+    let parts = [
+        format!("below/{KEPT}"),
+        format!("below/{DUPLICATES}"),
+        marker(5),
+        format!("below/{MART}"),
+    ];
+    for part in &parts {
+        let [_, case] = Case::both();
+        let content = case.lake().content();
+        let server = case.server.as_ref().unwrap();
+        case.remove(KEPT);
+        case.put(DUPLICATES, half(&case, DUPLICATES));
+        server.fail_next("PutObject", part, usize::MAX, FaultKind::AccessDenied403);
+        let ran = case.rawmart(&["verify", "--repair"]);
+        ran.expect(6, &[part]);
+        server.heal();
+        case.rawmart(&["run"]).expect(0, &["Published"]);
+        case.assert_whole(&content);
+    }
+    // Before the commit there is nothing to finish.
+    let [_, case] = Case::both();
+    let content = case.lake().content();
+    let server = case.server.as_ref().unwrap();
+    case.remove(KEPT);
+    server.fail_next(
+        "PutObject",
+        "/staging/",
+        usize::MAX,
+        FaultKind::AccessDenied403,
+    );
+    case.rawmart(&["verify", "--repair"])
+        .expect(6, &["/staging/"]);
+    server.heal();
+    case.rawmart(&["verify"]).expect(7, &[KEPT]);
+    case.rawmart(&["verify", "--repair"]).expect(0, &[KEPT]);
+    case.assert_whole(&content);
+}
+
+#[test]
+fn counts_that_do_not_add_up() {
+    let fault = |change: &dyn Fn(&mut serde_json::Value), said: &[&str]| {
+        let case = Case::on_disk();
+        case.rewrite(&log(1), change);
+        for args in [&["verify"][..], &["verify", "--repair"]] {
+            case.rawmart(args).expect(7, said);
+        }
+    };
+    fault(
+        &|commit| commit["sources"]["app"]["objects"][0]["records"] = 17.into(),
+        &[&key(1, 3), "17 records"],
+    );
+    fault(
+        &|commit| commit["sources"]["app"]["balance"]["kept"] = 1.into(),
+        &["kept"],
+    );
+    // Sums are right, dates are not.
+    fault(
+        &|commit| {
+            let objects = commit["sources"]["app"]["objects"].as_array_mut().unwrap();
+            objects[0]["times"] = objects[2]["times"].clone();
+        },
+        &["2019-04-01 has 30 kept + duplicates"],
+    );
+    fault(
+        &|commit| {
+            let objects = commit["sources"]["app"]["objects"].as_array_mut().unwrap();
+            objects[0]["arrival_ms"] = objects[2]["arrival_ms"].clone();
+        },
+        &["2019-04-01 has 2 rejects, counted were 1"],
+    );
+}
+
+#[test]
+fn a_repair_has_nothing_to_do() {
+    for case in Case::both() {
+        let before = case.lake().0;
+        case.rawmart(&["verify", "--repair"])
+            .expect(0, &["every file is as the log says"]);
+        assert!(case.lake().0 == before, "it wrote");
+        let empty = Project::new();
+        empty.write("raw/.keep", "");
+        empty.write(
+            "rawmart.toml",
+            TOML.replace("RAW", "raw").replace("LAKE", "lake"),
+        );
+        empty.write("sql/by_day.sql", BY_DAY);
+        empty.write("sql/total.sql", TOTAL);
+        empty
+            .rawmart(&["verify", "--repair"])
+            .expect(0, &["0 files"]);
+    }
+}
