@@ -7,7 +7,8 @@
 //!
 //! Some stores accept `If-None-Match` and ignore it, and there a commit has no one creator. What is
 //! tried lies in the staging folder of the run, so two runs do not meet, and what a dying one leaves
-//! is swept. What is remembered names no run: two that probe at once write the same bytes.
+//! is swept. What is remembered names no run: two that probe at once write the same bytes, and where they do
+//! not, what the first has found counts.
 
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +26,12 @@ struct Probe {
     refuses_wrong_etag: bool,
 }
 
+/// What nobody can read is no reason to stop: trying costs a few requests.
+async fn remembered(store: &Store) -> Result<Option<Probe>, LedgerError> {
+    let bytes = store.read(layout::PROBE).await?;
+    Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+}
+
 /// Makes sure that the conditions of writes hold in the store of a lake, or that one writer vouches
 /// for being the only one.
 ///
@@ -36,9 +43,7 @@ pub async fn probe(
     run: &str,
     single_writer: bool,
 ) -> Result<(), LedgerError> {
-    let remembered = store.read(layout::PROBE).await?;
-    // What nobody can read is no reason to stop: trying costs a few requests.
-    let found: Probe = match remembered.and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
+    let found: Probe = match remembered(store).await? {
         Some(found) => found,
         None => {
             let key = format!("{}probe", layout::staging_folder(state.last + 1, run));
@@ -49,8 +54,13 @@ pub async fn probe(
                 refuses_wrong_etag: replace,
             };
             let bytes = to_bytes(&found, store, layout::PROBE)?;
-            store.create(layout::PROBE, bytes).await?;
-            found
+            let created = store.create(layout::PROBE, bytes).await?;
+            match created {
+                Some(_) => found,
+                // Another run has found something else. It may have committed meanwhile, and swept
+                // what was tried here: then a second creation is no sign of anything.
+                None => remembered(store).await?.unwrap_or(found),
+            }
         }
     };
     let ignored = match (found.refuses_second_create, found.refuses_wrong_etag) {
