@@ -297,7 +297,8 @@ fn zombies(start: &Start, from: usize, step: usize) {
 
 #[test]
 fn a_run_held_at_some_requests_harms_no_other() {
-    zombies(&nothing(), 2, 9);
+    // Behind 35 requests the first run is in the middle of probing the store.
+    zombies(&nothing(), 8, 9);
     zombies(&new_objects(), 0, 9);
     zombies(&unpublished(), 1, 9);
 }
