@@ -36,6 +36,7 @@ pub use probe::probe;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use chrono::NaiveDate;
 use futures::stream::{self, FuturesOrdered};
 use futures::{Stream, StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
@@ -279,6 +280,14 @@ impl State {
 }
 
 impl FileEntry {
+    /// The date of its partition; `None` where it has none, or `dt` is something else.
+    pub fn date(&self) -> Option<NaiveDate> {
+        let (_, value) = self.partition.iter().find(|(column, _)| column == "dt")?;
+        let value = value.as_deref()?;
+        let date: NaiveDate = value.parse().ok()?;
+        (date.to_string() == value).then_some(date)
+    }
+
     /// The final key below the lake.
     pub fn key(&self) -> String {
         layout::file_key(

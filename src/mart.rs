@@ -4,7 +4,7 @@
 //! sql/marts/**/<name>.sql ──▶ header + one SELECT ──▶ Graph, inputs before what reads them
 //!                                                      │ check(): every SELECT planned, none run
 //!                                                      ▼
-//!             inputs as tables ──evaluate()──▶ cast to types of the lake ──▶ sorted ──▶ rows
+//!     inputs as tables, in reach ──evaluate()──▶ cast to types of the lake ──▶ sorted ──▶ rows
 //! ```
 //!
 //! The rows go to `publish`; this room writes nothing. `reference` reads the small tables that
@@ -14,12 +14,14 @@ mod error;
 mod gate;
 mod graph;
 mod order;
+mod reach;
 mod reference;
 mod select;
 mod shape;
 
 pub use error::MartError;
 pub use graph::{Graph, Mart, load};
+pub use reach::Reach;
 pub use reference::{ReferenceError, read};
 
 use std::path::Path;
@@ -27,11 +29,12 @@ use std::sync::Arc;
 
 use arrow::compute::SortOptions;
 use arrow::datatypes::SchemaRef;
+use chrono::NaiveDate;
 use datafusion::catalog::TableProvider;
 use datafusion::common::DataFusionError;
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder, col, lit};
 use datafusion::physical_expr::expressions::col as column;
 use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
 use datafusion::physical_plan::sorts::sort::SortExec;
@@ -41,6 +44,7 @@ use datafusion::prelude::SessionContext;
 
 use crate::catalog::{self, Scan, TableDefinition};
 use crate::engine::Engine;
+use reach::DATE;
 
 /// A table that a mart reads, by name.
 pub type Input = (String, Arc<dyn TableProvider>);
@@ -78,7 +82,7 @@ impl Graph {
                     Arc::new(EmptyTable::new(Arc::clone(schema))),
                 )?;
             }
-            let (_, definition) = planned(&session, mart).await?;
+            let (_, definition) = planned(&session, mart, None).await?;
             schemas.push((mart.name.clone(), definition.full_schema()));
             definitions.push(definition);
         }
@@ -86,12 +90,14 @@ impl Graph {
     }
 }
 
-/// Evaluates one mart over `inputs`, which names every one of [`Mart::inputs`].
+/// Evaluates one mart over `inputs`, which names every one of [`Mart::inputs`]; of a mart that is
+/// built date by date, the partition of `date` over what is in its reach.
 ///
 /// The rows have the columns of the definition's files, then its partition columns as nullable
 /// Utf8 (never empty: an empty value is NULL, as readers of a Hive table see it). They are sorted
 /// by the partition columns, then by the other columns in order, NULL last; nested columns are not
-/// part of the order.
+/// part of the order. Where the mart reads the same date alone, rows of another may come: they are a
+/// mistake in the SELECT.
 ///
 /// # Errors
 /// The mart cannot be planned over these inputs. What fails while rows flow, such as a value that
@@ -100,15 +106,16 @@ pub async fn evaluate(
     engine: &Engine,
     mart: &Mart,
     inputs: &[Input],
+    date: Option<NaiveDate>,
 ) -> Result<(TableDefinition, SendableRecordBatchStream), MartError> {
     let mut session = engine.session();
     register_all(&session, mart, inputs)?;
-    let (mut plan, mut definition) = planned(&session, mart).await?;
+    let (mut plan, mut definition) = planned(&session, mart, date).await?;
     let free = order::is_of_no_account(&plan).map_err(|error| MartError::running(mart, &error))?;
     if free {
         session = engine.parallel_session();
         register_all(&session, mart, inputs)?;
-        (plan, definition) = planned(&session, mart).await?;
+        (plan, definition) = planned(&session, mart, date).await?;
     }
     let names = definition.partition_columns.iter().chain(
         definition
@@ -159,7 +166,7 @@ pub async fn evaluate(
 pub async fn scans(engine: &Engine, mart: &Mart, inputs: &[Input]) -> Result<Vec<Scan>, MartError> {
     let session = engine.session();
     register_all(&session, mart, inputs)?;
-    let (plan, _) = planned(&session, mart).await?;
+    let (plan, _) = planned(&session, mart, None).await?;
     let plan = session.state().create_physical_plan(&plan).await;
     let plan = plan.map_err(|error| MartError::running(mart, &error))?;
     Ok(catalog::scans(&plan))
@@ -195,6 +202,7 @@ fn register(
 async fn planned(
     session: &SessionContext,
     mart: &Mart,
+    date: Option<NaiveDate>,
 ) -> Result<(LogicalPlan, TableDefinition), MartError> {
     let select = select::parse(&mart.file, &mart.sql)?;
     let state = session.state();
@@ -208,7 +216,16 @@ async fn planned(
         .await
         .map_err(|error| MartError::planning(&mart.file, &error))?;
     select::refuse_unstable(&mart.file, &plan)?;
-    shape::apply(mart, &select, plan)
+    let (plan, definition) = shape::apply(mart, &select, plan)?;
+    let wide = mart.reach.values().any(|reach| *reach != Reach::SAME);
+    let Some(date) = date.filter(|_| wide) else {
+        return Ok((plan, definition));
+    };
+    let plan = LogicalPlanBuilder::from(plan)
+        .filter(col(DATE).eq(lit(date.to_string())))
+        .and_then(LogicalPlanBuilder::build)
+        .map_err(|error| MartError::planning(&mart.file, &error))?;
+    Ok((plan, definition))
 }
 
 /// The path as messages show it.
@@ -294,7 +311,7 @@ mod tests {
         for (name, text) in files {
             std::fs::write(folder.path().join(name), text).unwrap();
         }
-        load(folder.path(), &["events".to_owned(), "danji".to_owned()]).unwrap()
+        load(folder.path(), &["events".to_owned()], &["danji".to_owned()]).unwrap()
     }
 
     async fn check(sql: &str) -> Result<TableDefinition, MartError> {
@@ -316,7 +333,7 @@ mod tests {
             ("danji".to_owned(), table(danji())),
         ];
         let mart = &graph.marts()[0];
-        let (definition, stream) = evaluate(&engine, mart, &inputs)
+        let (definition, stream) = evaluate(&engine, mart, &inputs, None)
             .await
             .map_err(|error| error.to_string())?;
         let batches: Vec<RecordBatch> = stream

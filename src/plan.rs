@@ -7,7 +7,10 @@
 //! mart graph ──┘
 //! ```
 
+mod marts;
 mod settings;
+
+pub use marts::{Moved, plan_marts, version};
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +20,7 @@ use serde::Serialize;
 use crate::config::{Job, OnChangedObject, Source};
 use crate::event::TimeUnit;
 use crate::layout;
-use crate::ledger::{Dates, FileEntry, ObjectEntry, Settings, SourceState, State};
+use crate::ledger::{Dates, ObjectEntry, Settings, SourceState, State};
 use crate::mart::Mart;
 use crate::raw::{Discovered, Found};
 use settings::{Needs, ranges};
@@ -142,8 +145,10 @@ pub struct Requests {
 /// A partition of a source that will change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PartitionPlan {
-    /// Its folder.
+    /// Its folder, and the date in it.
     pub partition: String,
+    #[serde(skip)]
+    pub date: NaiveDate,
     pub why: WhyPartition,
     /// Raw objects that arrived in its time, and their bytes.
     pub objects: u64,
@@ -206,6 +211,9 @@ pub struct MartPlan {
     pub mart: String,
     /// `None` when it is fresh.
     pub why: Option<WhyMart>,
+    /// The dates to build, of a mart by date that is not fresh.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dates: Option<BTreeSet<NaiveDate>>,
     /// What it would read of the tables as they are; known where it was asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reads: Vec<Reads>,
@@ -230,6 +238,8 @@ pub enum WhyMart {
     SqlChanged,
     /// The tables that changed or will.
     InputsChanged(Vec<String>),
+    /// Files of it are to be made again.
+    Lost,
 }
 
 impl RunPlan {
@@ -238,6 +248,18 @@ impl RunPlan {
         self.roll_forward.is_none()
             && self.sources.iter().all(|source| source.why.is_none())
             && self.marts.iter().all(|mart| mart.why.is_none())
+    }
+}
+
+impl SourcePlan {
+    /// What of its tables will have changed, as far as it is known.
+    fn moved(&self) -> Option<Moved> {
+        self.why?;
+        if self.steps.iter().any(|step| step.anew) {
+            return Some(Moved::All);
+        }
+        let dates = self.partitions.iter().map(|partition| partition.date);
+        Some(Moved::Dates(dates.collect()))
     }
 }
 
@@ -264,13 +286,14 @@ pub fn plan(
     references: &BTreeMap<String, String>,
     rebuild: Option<&Rebuild>,
 ) -> RunPlan {
-    let mut moved: BTreeSet<String> = BTreeSet::new();
+    let mut moved: BTreeMap<String, Moved> = BTreeMap::new();
     let sources: Vec<SourcePlan> = listed
         .iter()
         .map(|listed| {
             let plan = plan_source(job, limits, listed, state, rebuild);
-            if plan.why.is_some() {
-                moved.extend(listed.source.tables());
+            if let Some(of_source) = plan.moved() {
+                let tables = listed.source.tables().into_iter();
+                moved.extend(tables.map(|table| (table, of_source.clone())));
             }
             plan
         })
@@ -280,29 +303,6 @@ pub fn plan(
         sources,
         marts: plan_marts(marts, state, references, moved),
     }
-}
-
-/// Which marts are to be built; `moved` names the tables that will have changed.
-pub fn plan_marts(
-    marts: &[Mart],
-    state: &State,
-    references: &BTreeMap<String, String>,
-    mut moved: BTreeSet<String>,
-) -> Vec<MartPlan> {
-    marts
-        .iter()
-        .map(|mart| {
-            let why = why_mart(mart, state, references, &moved);
-            if why.is_some() {
-                moved.insert(mart.name.clone());
-            }
-            MartPlan {
-                mart: mart.name.clone(),
-                why,
-                reads: Vec::new(),
-            }
-        })
-        .collect()
 }
 
 fn plan_source(
@@ -595,7 +595,7 @@ impl Planned<'_> {
         let bytes = match from_raw {
             true => found.filter(held).map(|found| found.size).sum(),
             false => files
-                .filter(|file| date_of(&file.entry).is_some_and(of_dates))
+                .filter(|file| file.entry.date().is_some_and(of_dates))
                 .map(|file| file.entry.bytes)
                 .sum(),
         };
@@ -645,7 +645,7 @@ impl Planned<'_> {
         let files = self.state.table(&kept).chain(self.state.table(&duplicates));
         let dates: BTreeSet<NaiveDate> = files
             .filter(|file| file.entry.rows > 0)
-            .filter_map(|file| date_of(&file.entry))
+            .filter_map(|file| file.entry.date())
             .collect();
         dates.into_iter().collect()
     }
@@ -676,7 +676,7 @@ impl Planned<'_> {
         let mut stored: BTreeMap<String, Stored> = BTreeMap::new();
         let [kept, duplicates, _] = self.listed.source.tables();
         for file in self.state.table(&kept).chain(self.state.table(&duplicates)) {
-            let (Some(times), Some(date)) = (file.entry.times, date_of(&file.entry)) else {
+            let (Some(times), Some(date)) = (file.entry.times, file.entry.date()) else {
                 continue;
             };
             let partition = layout::partition_folder(&file.entry.partition);
@@ -693,10 +693,11 @@ impl Planned<'_> {
             stored.span = (stored.span.0.min(times.0), stored.span.1.max(times.1));
         }
         let mut plans: BTreeMap<String, PartitionPlan> = BTreeMap::new();
-        let mut plan = |partition: &str, why: WhyPartition, raw_bytes: Option<u64>| {
+        let mut plan = |partition: &str, date, why: WhyPartition, raw_bytes: Option<u64>| {
             let of_stored = |of: fn(&Stored) -> u64| stored.get(partition).map_or(0, of);
             let plan = plans.entry(partition.to_owned()).or_insert(PartitionPlan {
                 partition: partition.to_owned(),
+                date,
                 why,
                 objects: 0,
                 bytes: 0,
@@ -713,15 +714,15 @@ impl Planned<'_> {
                 .iter()
                 .filter_map(|key| known?.objects.get(key));
             for (first, last) in leaving.filter_map(|object| object.times) {
-                for (partition, Stored { span, .. }) in &stored {
+                for (partition, Stored { span, date, .. }) in &stored {
                     if span.0 <= last && first <= span.1 {
-                        plan(partition, WhyPartition::ReplacedObjects, None);
+                        plan(partition, *date, WhyPartition::ReplacedObjects, None);
                     }
                 }
             }
             for (partition, Stored { date, .. }) in &stored {
                 if step.anew || step.again.is_some_and(|dates| dates.holds(*date)) {
-                    plan(partition, WhyPartition::Rebuild, None);
+                    plan(partition, *date, WhyPartition::Rebuild, None);
                 }
             }
             let read = step
@@ -736,7 +737,7 @@ impl Planned<'_> {
                     true => WhyPartition::MoreEvents,
                     false => WhyPartition::NewEvents,
                 };
-                plan(&partition, why, Some(found.size));
+                plan(&partition, place.date, why, Some(found.size));
             }
         }
         plans.into_values().collect()
@@ -820,7 +821,7 @@ impl Planned<'_> {
         let files = self.state.table(&kept).chain(self.state.table(&duplicates));
         let mut stored: BTreeMap<NaiveDate, u64> = BTreeMap::new();
         for entry in files.map(|file| &file.entry).filter(|entry| entry.rows > 0) {
-            if let Some(date) = date_of(entry)
+            if let Some(date) = entry.date()
                 && dates.is_none_or(|dates| dates.holds(date))
             {
                 *stored.entry(date).or_default() += entry.bytes;
@@ -876,44 +877,6 @@ impl Planned<'_> {
             step.leaving = names.filter(|name| leaving.contains(name)).collect();
         }
         steps
-    }
-}
-
-/// The event date of a data file's partition.
-fn date_of(entry: &FileEntry) -> Option<NaiveDate> {
-    let (_, date) = entry.partition.iter().find(|(column, _)| column == "dt")?;
-    date.as_deref()?.parse().ok()
-}
-
-fn why_mart(
-    mart: &Mart,
-    state: &State,
-    references: &BTreeMap<String, String>,
-    moved: &BTreeSet<String>,
-) -> Option<WhyMart> {
-    let Some(built) = state.marts.get(&mart.name) else {
-        return Some(WhyMart::First);
-    };
-    if built.entry.sql != mart.fingerprint {
-        return Some(WhyMart::SqlChanged);
-    }
-    let changed: Vec<String> = mart
-        .inputs
-        .iter()
-        .filter(|&input| {
-            moved.contains(input)
-                || built.entry.inputs.get(input) != Some(&version(input, state, references))
-        })
-        .cloned()
-        .collect();
-    (!changed.is_empty()).then_some(WhyMart::InputsChanged(changed))
-}
-
-/// What the content of a mart's input follows from.
-pub fn version(input: &str, state: &State, references: &BTreeMap<String, String>) -> String {
-    match references.get(input) {
-        Some(fingerprint) => fingerprint.clone(),
-        None => state.version(input).to_string(),
     }
 }
 

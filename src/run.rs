@@ -251,6 +251,9 @@ pub struct SourceSummary {
 pub struct MartSummary {
     pub name: String,
     pub rows: u64,
+    /// Dates that were to be built, of a mart by date.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dates: Option<u64>,
     #[serde(flatten)]
     pub outcome: MartOutcome,
 }

@@ -1,5 +1,6 @@
 -- New and active users per day. Growth team, dashboard "Daily users".
 -- partition: dt
+-- reads: events back all
 --
 -- A user is active on a day with at least one kept event, and new on the first such day.
 WITH first_seen AS (

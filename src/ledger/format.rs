@@ -220,7 +220,13 @@ pub struct MartEntry {
     /// SHA-256 of the SQL file's header and SELECT, in hex.
     pub sql: String,
     /// For each table read, the commit that last changed it; of a reference the hash of its bytes.
+    /// Every partition follows from these: one that a later commit of them does not reach is as it
+    /// would be.
     pub inputs: BTreeMap<String, String>,
+    /// It was built date by date, each partition from what is in its reach.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_date: bool,
+    /// Of all its partitions.
     pub rows: u64,
 }
 

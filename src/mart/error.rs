@@ -1,6 +1,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use chrono::NaiveDate;
 use datafusion::common::{DataFusionError, SchemaError};
 
 use super::{Mart, shown};
@@ -53,6 +54,18 @@ impl MartError {
             DataFusionError::ResourcesExhausted(_) => made.hint("give more with `--memory`"),
             _ => made,
         }
+    }
+
+    /// A row in the partition of one date that says it is of another; NULL is none.
+    pub fn of_another_date(mart: &Mart, date: NaiveDate, found: Option<&str>) -> Self {
+        let found = found.unwrap_or("NULL");
+        let message = format!(
+            "for the partition dt={date}, made of this date alone, the SELECT gives rows of dt = {found}"
+        );
+        Self::new(&mart.file, None, message).hint(
+            "say how far it reads, for example `-- reads: <table> back 6d` or `all`, or make it give \
+             rows of the dates that it reads",
+        )
     }
 
     /// An error of planning, with the line that DataFusion points at.

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::select::{self, is_name};
+use super::reach::{DATE, Reach};
+use super::select::{self, Header, is_name};
 use super::{MartError, shown};
 use crate::engine::nearest;
 
@@ -21,6 +22,9 @@ pub struct Mart {
     pub partition: Vec<String>,
     /// Names of the tables, references and marts that it reads, sorted.
     pub inputs: Vec<String>,
+    /// How far it reads each input that has dates, where it is built date by date. A mart that is
+    /// not partitioned by `dt`, or reads no dates or all of them, is built whole: then empty.
+    pub reach: BTreeMap<String, Reach>,
     /// SHA-256 of the file's text, in hex.
     pub fingerprint: String,
 }
@@ -49,21 +53,20 @@ impl Graph {
     }
 }
 
-/// Reads every `.sql` file below `folder`. `tables` are the names of the lake's own tables and of
-/// the references.
+/// Reads every `.sql` file below `folder`. `tables` are the names of the lake's own tables.
 ///
 /// # Errors
 /// A folder or file that cannot be read, a wrong name or header, SQL that is not one plain SELECT,
 /// an unknown table, a cycle.
-pub fn load(folder: &Path, tables: &[String]) -> Result<Graph, MartError> {
+pub fn load(folder: &Path, tables: &[String], references: &[String]) -> Result<Graph, MartError> {
     let mut files = Vec::new();
     collect(folder, &mut files)?;
     files.sort();
-    let mut marts: BTreeMap<String, Mart> = BTreeMap::new();
-    let mut mentions = BTreeMap::new();
+    let mut read: BTreeMap<String, Read> = BTreeMap::new();
     for file in files {
-        let (mart, lines) = read(file)?;
-        if tables.contains(&mart.name) {
+        let found = read_file(file)?;
+        let mart = &found.mart;
+        if tables.contains(&mart.name) || references.contains(&mart.name) {
             return Err(MartError::new(
                 &mart.file,
                 None,
@@ -71,28 +74,28 @@ pub fn load(folder: &Path, tables: &[String]) -> Result<Graph, MartError> {
             )
             .hint("give the file another name"));
         }
-        if let Some(other) = marts.get(&mart.name) {
+        if let Some(other) = read.get(&mart.name) {
             return Err(MartError::new(
                 &mart.file,
                 None,
-                format!("the mart `{}` is also in {}", mart.name, shown(&other.file)),
+                format!(
+                    "the mart `{}` is also in {}",
+                    mart.name,
+                    shown(&other.mart.file)
+                ),
             )
             .hint("names are unique across folders: rename one"));
         }
-        mentions.insert(mart.name.clone(), lines);
-        marts.insert(mart.name.clone(), mart);
+        read.insert(mart.name.clone(), found);
     }
     let known: BTreeSet<&str> = tables
         .iter()
-        .chain(marts.keys())
+        .chain(references)
+        .chain(read.keys())
         .map(String::as_str)
         .collect();
-    for mart in marts.values() {
-        let lines = mentions
-            .get(&mart.name)
-            .map(Vec::as_slice)
-            .unwrap_or_default();
-        if let Some((name, line)) = lines
+    for Read { mart, mentions, .. } in read.values() {
+        if let Some((name, line)) = mentions
             .iter()
             .find(|(name, _)| !known.contains(name.as_str()))
         {
@@ -106,7 +109,69 @@ pub fn load(folder: &Path, tables: &[String]) -> Result<Graph, MartError> {
             });
         }
     }
+    let by_date = read
+        .values()
+        .map(|read| &read.mart)
+        .filter(|mart| is_by_date(mart));
+    let dated: BTreeSet<String> = tables
+        .iter()
+        .chain(by_date.map(|mart| &mart.name))
+        .cloned()
+        .collect();
+    let mut marts = BTreeMap::new();
+    for (
+        name,
+        Read {
+            mut mart, header, ..
+        },
+    ) in read
+    {
+        mart.reach = reach(&mart, &header, &dated)?;
+        marts.insert(name, mart);
+    }
     order(marts)
+}
+
+fn is_by_date(mart: &Mart) -> bool {
+    mart.partition.iter().any(|column| column == DATE)
+}
+
+/// How far a mart reads each of its inputs that is `dated`.
+fn reach(
+    mart: &Mart,
+    header: &Header,
+    dated: &BTreeSet<String>,
+) -> Result<BTreeMap<String, Reach>, MartError> {
+    let inputs = || mart.inputs.iter().filter(|input| dated.contains(*input));
+    for (table, _, line) in &header.reads {
+        let fail = |message: String| MartError::new(&mart.file, Some(*line), message);
+        if !mart.inputs.contains(table) {
+            let error = fail(format!("the SELECT does not read `{table}`"));
+            let names = mart.inputs.iter().map(String::as_str);
+            return Err(match nearest(table, names) {
+                Some(near) => error.hint(format!("is it `{near}`?")),
+                None => error.hint("take it out"),
+            });
+        }
+        if !dated.contains(table) {
+            return Err(fail(format!("`{table}` is not partitioned by `{DATE}`"))
+                .hint("it is always read whole: take it out"));
+        }
+        if !is_by_date(mart) {
+            return Err(fail(format!(
+                "the mart is not partitioned by `{DATE}`, so it always reads all of `{table}`"
+            ))
+            .hint("take it out"));
+        }
+    }
+    let said = |input: &String| {
+        let said = header.reads.iter().find(|(table, ..)| table == input);
+        said.map_or(Reach::SAME, |(_, reach, _)| *reach)
+    };
+    let reach: BTreeMap<String, Reach> =
+        inputs().map(|input| (input.clone(), said(input))).collect();
+    let whole = !is_by_date(mart) || reach.values().all(|reach| *reach == Reach::ALL);
+    Ok(if whole { BTreeMap::new() } else { reach })
 }
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), MartError> {
@@ -135,10 +200,15 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), MartError> {
     Ok(())
 }
 
-/// The tables that a text mentions, and where.
-type Mentions = Vec<(String, Option<usize>)>;
+/// One SQL file, before what the others are is known.
+struct Read {
+    mart: Mart,
+    header: Header,
+    /// The tables that the text mentions, and where.
+    mentions: Vec<(String, Option<usize>)>,
+}
 
-fn read(file: PathBuf) -> Result<(Mart, Mentions), MartError> {
+fn read_file(file: PathBuf) -> Result<Read, MartError> {
     let name = file
         .file_stem()
         .map(|stem| stem.to_string_lossy().into_owned())
@@ -168,7 +238,7 @@ fn read(file: PathBuf) -> Result<(Mart, Mentions), MartError> {
         .strip_prefix('\u{feff}')
         .map(str::to_owned)
         .unwrap_or(sql);
-    let partition = select::header(&file, &sql)?;
+    let header = select::header(&file, &sql)?;
     let parsed = select::parse(&file, &sql)?;
     let inputs: BTreeSet<String> = parsed.tables.iter().map(|(name, _)| name.clone()).collect();
     let fingerprint = hex::encode(Sha256::digest(sql.as_bytes()));
@@ -176,11 +246,16 @@ fn read(file: PathBuf) -> Result<(Mart, Mentions), MartError> {
         name,
         file,
         sql,
-        partition,
+        partition: header.partition.clone(),
         inputs: inputs.into_iter().collect(),
+        reach: BTreeMap::new(),
         fingerprint,
     };
-    Ok((mart, parsed.tables))
+    Ok(Read {
+        mart,
+        header,
+        mentions: parsed.tables,
+    })
 }
 
 fn order(mut waiting: BTreeMap<String, Mart>) -> Result<Graph, MartError> {
@@ -245,9 +320,10 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         }
-        let tables = ["events", "events_duplicates", "danji_master"].map(str::to_owned);
+        let tables = ["events", "events_duplicates"].map(str::to_owned);
         let prefix = format!("{}/", folder.path().display());
-        load(folder.path(), &tables).map_err(|error| error.to_string().replace(&prefix, ""))
+        load(folder.path(), &tables, &["danji_master".to_owned()])
+            .map_err(|error| error.to_string().replace(&prefix, ""))
     }
 
     #[test]
@@ -317,11 +393,29 @@ mod tests {
                 "`Daily` cannot be the name of a table",
             ),
             (vec![("a-b.sql", "SELECT 1 AS a")], "`a-b` cannot be"),
+            (
+                vec![(
+                    "a.sql",
+                    "-- partition: dt\n-- reads: event all\nSELECT * FROM events",
+                )],
+                "a.sql:2: the SELECT does not read `event`; is it `events`?",
+            ),
+            (
+                vec![(
+                    "a.sql",
+                    "-- partition: dt\n-- reads: danji_master all\nSELECT * FROM events, danji_master",
+                )],
+                "a.sql:2: `danji_master` is not partitioned by `dt`",
+            ),
+            (
+                vec![("a.sql", "-- reads: events back 1d\nSELECT * FROM events")],
+                "a.sql:1: the mart is not partitioned by `dt`, so it always reads all of `events`",
+            ),
         ] {
             let error = load_files(&files).unwrap_err();
             assert!(error.contains(expected), "{error}");
         }
-        let error = load(Path::new("/no/such/folder"), &[])
+        let error = load(Path::new("/no/such/folder"), &[], &[])
             .unwrap_err()
             .to_string();
         assert!(
@@ -331,10 +425,56 @@ mod tests {
     }
 
     #[test]
+    fn a_mart_of_dates_is_built_date_by_date_and_others_whole() {
+        let graph = load_files(&[
+            (
+                "by_date.sql",
+                "-- partition: os, dt\nSELECT * FROM events, danji_master",
+            ),
+            (
+                "by_day.sql",
+                "-- partition: day\nSELECT dt AS day, 1 AS a FROM events",
+            ),
+            (
+                "mixed.sql",
+                "-- partition: dt\n-- reads: by_date back 6d, events_duplicates all\n\
+                 SELECT * FROM by_date, by_day, events_duplicates, events",
+            ),
+            (
+                "of_all.sql",
+                "-- partition: dt\n-- reads: by_date all\nSELECT * FROM by_date, danji_master",
+            ),
+            ("of_none.sql", "-- partition: dt\nSELECT * FROM by_day"),
+        ])
+        .unwrap();
+        let reach = |mart: &str| -> Vec<(String, Reach)> {
+            let mart = graph.marts().iter().find(|other| other.name == mart);
+            mart.unwrap().reach.clone().into_iter().collect()
+        };
+        let back = Reach {
+            back: Some(6),
+            ..Reach::SAME
+        };
+        let named = |name: &str, reach| (name.to_owned(), reach);
+        assert_eq!(reach("by_date"), [named("events", Reach::SAME)]);
+        assert_eq!(
+            reach("mixed"),
+            [
+                named("by_date", back),
+                named("events", Reach::SAME),
+                named("events_duplicates", Reach::ALL)
+            ]
+        );
+        for whole in ["by_day", "of_all", "of_none"] {
+            assert_eq!(reach(whole), []);
+        }
+    }
+
+    #[test]
     fn text_that_is_not_utf8_is_told_with_its_line() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.sql"), b"SELECT 1\n -- \xb0\xa1\nAS a").unwrap();
-        let error = load(folder.path(), &[]).unwrap_err();
+        let error = load(folder.path(), &[], &[]).unwrap_err();
         assert_eq!(error.line, Some(2));
     }
 }

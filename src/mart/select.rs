@@ -9,10 +9,20 @@ use datafusion::sql::resolve::resolve_table_references;
 use datafusion::sql::sqlparser::ast::{Select, SelectItem, SetExpr, Spanned, Statement as Sql};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 
+use super::reach::{self, Reach};
 use super::{MartError, gate};
 
 /// Header keys of the design that this version cannot keep; to ignore them would break a promise.
-const LATER: [&str; 4] = ["reads", "unique", "not_null", "check"];
+const LATER: [&str; 3] = ["unique", "not_null", "check"];
+
+/// The lines of a mart's header.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Header {
+    /// Partition columns, in the order of the folders.
+    pub partition: Vec<String>,
+    /// What is read of tables, and the line that says it.
+    pub reads: Vec<(String, Reach, usize)>,
+}
 
 /// One SELECT, parsed.
 pub(super) struct Parsed {
@@ -54,9 +64,10 @@ impl Parsed {
     }
 }
 
-/// Reads the header: the partition columns.
-pub(super) fn header(file: &Path, text: &str) -> Result<Vec<String>, MartError> {
+/// Reads the header.
+pub(super) fn header(file: &Path, text: &str) -> Result<Header, MartError> {
     let mut partition: Option<Vec<String>> = None;
+    let mut reads: Vec<(String, Reach, usize)> = Vec::new();
     for (i, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() {
@@ -80,20 +91,20 @@ pub(super) fn header(file: &Path, text: &str) -> Result<Vec<String>, MartError> 
                 return Err(fail("`partition` is given twice".into())
                     .hint("name all partition columns on one line, separated by commas"));
             }
-            let names: Vec<String> = value
-                .split(',')
-                .map(|name| name.trim().to_owned())
-                .collect();
-            for (n, name) in names.iter().enumerate() {
-                if !is_name(name) {
-                    return Err(fail(format!("`{name}` cannot be a partition column"))
-                        .hint("a name is a lower-case letter, then letters, digits or `_`"));
+            partition = Some(partition_columns(value, fail)?);
+        } else if lower == "reads" {
+            for text in value.split(',') {
+                let (table, reach) = reach::parse(text).map_err(|message| {
+                    fail(message).hint(
+                        "write `<table> back 6d`, `ahead 1d`, `back all` or `all`; tables are \
+                         separated by commas",
+                    )
+                })?;
+                if reads.iter().any(|(other, ..)| *other == table) {
+                    return Err(fail(format!("`reads` names `{table}` twice")));
                 }
-                if names.iter().take(n).any(|other| other == name) {
-                    return Err(fail(format!("partition column `{name}` is given twice")));
-                }
+                reads.push((table, reach, i + 1));
             }
-            partition = Some(names);
         } else if LATER.contains(&lower.as_str()) {
             return Err(fail(format!(
                 "the header `{lower}` is not supported by this version"
@@ -104,25 +115,51 @@ pub(super) fn header(file: &Path, text: &str) -> Result<Vec<String>, MartError> 
                 .hint(format!("is it `{near}`? if it is prose, reword the line")));
         }
     }
-    Ok(partition.unwrap_or_default())
+    Ok(Header {
+        partition: partition.unwrap_or_default(),
+        reads,
+    })
+}
+
+fn partition_columns(
+    list: &str,
+    fail: impl Fn(String) -> MartError,
+) -> Result<Vec<String>, MartError> {
+    let names: Vec<String> = list.split(',').map(|name| name.trim().to_owned()).collect();
+    for (n, name) in names.iter().enumerate() {
+        if !is_name(name) {
+            return Err(fail(format!("`{name}` cannot be a partition column"))
+                .hint("a name is a lower-case letter, then letters, digits or `_`"));
+        }
+        if names.iter().take(n).any(|other| other == name) {
+            return Err(fail(format!("partition column `{name}` is given twice")));
+        }
+    }
+    Ok(names)
 }
 
 /// Prose may start with any word; only a slip of the fingers is refused.
 fn near_key(key: &str) -> Option<&'static str> {
-    ["partition", "partition_by", "partitioned_by", "partitions"]
-        .into_iter()
-        .chain(LATER)
-        .find(|known| {
-            let slips = if known.len() > 6 { 2 } else { 1 };
-            strsim::damerau_levenshtein(key, known) <= slips
-        })
-        .map(|known| {
-            if known.starts_with("partition") {
-                "partition"
-            } else {
-                known
-            }
-        })
+    [
+        "partition",
+        "partition_by",
+        "partitioned_by",
+        "partitions",
+        "reads",
+    ]
+    .into_iter()
+    .chain(LATER)
+    .find(|known| {
+        let slips = if known.len() > 6 { 2 } else { 1 };
+        strsim::damerau_levenshtein(key, known) <= slips
+    })
+    .map(|known| {
+        if known.starts_with("partition") {
+            "partition"
+        } else {
+            known
+        }
+    })
 }
 
 /// A table or column name that every reader accepts.
@@ -301,14 +338,35 @@ mod tests {
             ("-- check: a > 1", Err("not supported by this version")),
             ("-- partiton: dt", Err("is it `partition`?")),
             ("-- partition_by: dt", Err("is it `partition`?")),
+            ("-- read: events all", Err("is it `reads`?")),
+            (
+                "-- a\n-- reads: events since 1d",
+                Err("m.sql:2: `since` says"),
+            ),
+            ("-- reads: events, events all", Err("names `events` twice")),
         ] {
-            let found = header(Path::new("m.sql"), text);
+            let found = header(Path::new("m.sql"), text).map(|header| header.partition);
             match (found, expected) {
                 (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{text}"),
                 (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{error}"),
                 (found, _) => panic!("{text}: {found:?}"),
             }
         }
+        let text = "-- reads: events back 6d, users\n--\n-- reads: rejects all\nSELECT 1";
+        let header = header(Path::new("m.sql"), text).unwrap();
+        let back = Reach {
+            back: Some(6),
+            ..Reach::SAME
+        };
+        let named = |table: &str, reach, line| (table.to_owned(), reach, line);
+        assert_eq!(
+            header.reads,
+            [
+                named("events", back, 1),
+                named("users", Reach::SAME, 1),
+                named("rejects", Reach::ALL, 3)
+            ]
+        );
     }
 
     #[test]

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use url::Url;
 
 use crate::config::Job;
-use crate::plan::{Estimate, PartitionPlan, Requests, RunPlan, Why, WhyMart, WhyPartition};
+use crate::plan::{
+    Estimate, MartPlan, PartitionPlan, Requests, RunPlan, Why, WhyMart, WhyPartition,
+};
 use crate::run::{
     Change, History, MartOutcome, Note, PastCommit, PastRun, Repaired, RunError, RunOutcome,
     RunSummary, Verified, WhySlice,
@@ -129,7 +131,12 @@ pub fn run(out: &mut impl Write, summary: &RunSummary, seconds: f64) -> Result<(
     }
     for mart in &summary.marts {
         match &mart.outcome {
-            MartOutcome::Built => line(out, mart.rows, "rows", &mart.name)?,
+            MartOutcome::Built => {
+                let dates = mart
+                    .dates
+                    .map_or_else(String::new, |n| format!(" ({} dates built)", count(n)));
+                line(out, mart.rows, "rows", &format!("{}{dates}", mart.name))?;
+            }
             MartOutcome::Fresh => line(out, mart.rows, "rows", &format!("{} (fresh)", mart.name))?,
             MartOutcome::Failed { error } => writeln!(out, "     FAILED {}: {error}", mart.name)?,
             MartOutcome::Skipped { because } => {
@@ -250,8 +257,9 @@ pub fn plan(out: &mut impl Write, plan: &RunPlan) -> Result<()> {
             Some(WhyMart::InputsChanged(tables)) => {
                 format!("build, changed: {}", tables.join(", "))
             }
+            Some(WhyMart::Lost) => "build, files of it are lost".to_owned(),
         };
-        writeln!(out, "mart {}: {why}", mart.mart)?;
+        writeln!(out, "mart {}: {why}{}", mart.mart, dates_of(mart))?;
         for alike in mart.reads.chunk_by(|a, b| a == b) {
             let Some(reads) = alike.first() else { continue };
             let times = match alike.len() {
@@ -273,6 +281,21 @@ pub fn plan(out: &mut impl Write, plan: &RunPlan) -> Result<()> {
         writeln!(out, "Nothing to do.")?;
     }
     Ok(())
+}
+
+/// The dates of a mart that are to be built.
+fn dates_of(mart: &MartPlan) -> String {
+    let dates = mart.dates.iter().flatten();
+    match (dates.clone().next(), dates.clone().next_back()) {
+        (Some(first), Some(last)) if first == last => format!("; {first}"),
+        (Some(first), Some(last)) => {
+            format!(
+                "; {} dates of {first} … {last}",
+                count(dates.count() as u64)
+            )
+        }
+        _ => String::new(),
+    }
 }
 
 fn plan_estimate(out: &mut impl Write, estimate: &Estimate) -> Result<()> {

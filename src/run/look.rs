@@ -1,6 +1,6 @@
 //! Everything a plan is made of: the configuration checked against itself, the listing, the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::dedup::Keys;
 use crate::engine::Engine;
 use crate::ledger::{self, FoundFile, ObjectEntry, SourceState, State};
 use crate::mart::{self, Graph};
-use crate::plan::{self, Listed, RunPlan};
+use crate::plan::{self, Listed, Moved, RunPlan};
 use crate::raw::{self, DecodeMemory, Decoder, Discovered, Found, Roots};
 use crate::store::{Object, Store, StoreError, StoreSettings};
 
@@ -60,7 +60,18 @@ impl Looked<'_> {
     /// Plans the marts anew: now that the sources are absorbed it is known what has changed.
     pub fn plan_marts(&mut self, state: &State) {
         let marts = self.graph.as_ref().map_or(&[][..], Graph::marts);
-        let moved = std::collections::BTreeSet::new();
+        let mut moved = BTreeMap::new();
+        for key in self.lost.keys() {
+            let Some(file) = state.files.get(key) else {
+                continue;
+            };
+            let lost = moved.entry(file.entry.table.clone());
+            let lost = lost.or_insert_with(|| Moved::Dates(BTreeSet::new()));
+            match (lost, file.entry.date()) {
+                (Moved::Dates(dates), Some(date)) => _ = dates.insert(date),
+                (lost, _) => *lost = Moved::All,
+            }
+        }
         self.plan.marts = plan::plan_marts(marts, state, &self.fingerprints(), moved);
     }
 
@@ -111,7 +122,8 @@ impl<'a> Checked<'a> {
                     .map(|reference| reference.name.clone());
                 Some(mart::load(
                     folder,
-                    &tables.chain(references).collect::<Vec<_>>(),
+                    &tables.collect::<Vec<_>>(),
+                    &references.collect::<Vec<_>>(),
                 )?)
             }
             _ => None,

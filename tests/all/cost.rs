@@ -207,3 +207,41 @@ fn an_hourly_run_costs_the_same_on_day_300_as_on_day_3() {
         early.written
     );
 }
+
+/// A mart of a date is built anew where something in its reach changed, and only then.
+#[test]
+fn one_late_event_among_two_months_of_marts() {
+    let lake = Lake::new();
+    let toml = format!("{TOML}[marts]\npath = \"sql\"\n");
+    lake.project.write("rawmart.toml", toml);
+    lake.project.write(
+        "sql/daily.sql",
+        "-- partition: dt\nSELECT count(*) AS events, dt FROM app GROUP BY dt",
+    );
+    lake.project.write(
+        "sql/week.sql",
+        "-- partition: dt\n-- reads: daily back 6d\n\
+         SELECT CAST(sum(week.events) AS bigint) AS events, daily.dt\n\
+         FROM daily JOIN daily AS week ON week.dt <= daily.dt GROUP BY daily.dt",
+    );
+    lake.add_days(0..60);
+    lake.run();
+    let before = lake.server.objects("lake");
+    let late = event(40, 725, "late");
+    lake.server.put("raw", "app/2019/12/31/23/late", late);
+    let cost = lake.run();
+
+    let after = lake.server.objects("lake");
+    let changed = after
+        .iter()
+        .filter(|(key, bytes)| before.get(*key) != Some(*bytes))
+        .filter_map(|(key, _)| key.strip_prefix("app/"))
+        .filter(|key| !key.starts_with("_rawmart/"));
+    let part = |table: &str, day| format!("{table}/dt={}/part-00000.parquet", date(day));
+    let mut expected = vec![part("app", 40), part("daily", 40)];
+    expected.extend((40..=46).map(|day| part("week", day)));
+    assert_eq!(changed.collect::<Vec<_>>(), expected);
+    // Events of the one day, counts of the weeks that hold it.
+    let dates: BTreeSet<String> = (34..=46).map(|day| date(day).to_string()).collect();
+    assert_eq!(cost.dates, dates);
+}

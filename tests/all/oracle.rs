@@ -13,7 +13,9 @@ use rawmart::config::{self, Overrides};
 use rawmart::ledger::Dates;
 use rawmart::plan::{CommitLimits, Rebuild};
 use rawmart::report::Report;
-use rawmart::run::{self, Context, Options, RunError, RunOutcome, RunSummary};
+use rawmart::run::{
+    self, Context, MartOutcome, MartSummary, Options, RunError, RunOutcome, RunSummary,
+};
 use rawmart::store::StoreSettings;
 
 use crate::crash::{Death, Turnstile};
@@ -446,6 +448,35 @@ struct Case {
     objects: Vec<Object>,
 }
 
+/// Marts of every reach, and one that reads each kind of the others.
+const MARTS: [(&str, &str); 5] = [
+    (
+        "daily",
+        "-- partition: dt\n\
+         SELECT count(*) AS n, count(DISTINCT page) AS pages, dt FROM app GROUP BY dt",
+    ),
+    (
+        "so_far",
+        "-- partition: dt\n-- reads: app back all\n\
+         SELECT count(*) AS n, day.dt FROM (SELECT DISTINCT dt FROM app) AS day\n\
+         JOIN app ON app.dt <= day.dt GROUP BY day.dt",
+    ),
+    // What lies in reach and no more: the SELECT itself names no distance.
+    (
+        "around",
+        "-- partition: dt\n-- reads: daily back 2d ahead 1d\n\
+         SELECT CAST(sum(near.n) AS bigint) AS n, daily.dt FROM daily CROSS JOIN daily AS near\n\
+         GROUP BY daily.dt",
+    ),
+    ("total", "SELECT count(*) AS n FROM app"),
+    (
+        "share",
+        "-- partition: dt\n-- reads: app_duplicates all\n\
+         SELECT daily.n, total.n AS whole, day.duplicates, daily.dt FROM daily CROSS JOIN total\n\
+         CROSS JOIN (SELECT count(*) AS duplicates FROM app_duplicates) AS day",
+    ),
+];
+
 /// What tells a row: object, record, time, and the columns of the event.
 type Known = (String, i64, i64, [String; 5]);
 
@@ -477,6 +508,17 @@ impl Case {
         (case, random)
     }
 
+    /// A project under these rules.
+    fn project(&self, rules: &[Rule]) -> Project {
+        let project = Project::new();
+        project.write("rawmart.toml", self.toml_with(rules));
+        project.write("raw/.nothing-yet", "");
+        for (name, sql) in MARTS {
+            project.write(&format!("sql/{name}.sql"), sql);
+        }
+        project
+    }
+
     fn toml(&self) -> String {
         self.toml_with(&self.rules)
     }
@@ -489,7 +531,8 @@ impl Case {
              partition_by = \"{}\"\nslice = \"{}\"\n\
              [sources.app.columns]\nid = \"string\"\nkind = \"string\"\nat = \"timestamp\"\n\
              user = \"string\"\nn = \"bigint\"\n\
-             page = {{ type = \"string\", path = \"ctx.page\" }}\n{rules}",
+             page = {{ type = \"string\", path = \"ctx.page\" }}\n{rules}\
+             [marts]\npath = \"sql\"\n",
             self.layout.zone.name(),
             if self.layout.hours { "hour" } else { "day" },
             self.layout.slice,
@@ -539,6 +582,7 @@ impl Case {
         let mut found = self.placed(lake, "app", row_known);
         found.sort();
         kept.sort();
+        self.check_marts(lake, &kept, duplicates.len());
         assert!(found == kept, "seed {seed}: {}", apart(&found, &kept));
         let mut found = self.placed(lake, "app_duplicates", |row| {
             let number = cell(row, "kept_record").parse().unwrap();
@@ -579,6 +623,47 @@ impl Case {
             (events.len() + rejects.len()) as u64,
             "seed {seed}"
         );
+    }
+
+    fn check_marts(&self, lake: &Lake, kept: &[Known], duplicates: usize) {
+        let mut days: BTreeMap<NaiveDate, Vec<&Known>> = BTreeMap::new();
+        for event in kept {
+            let date = date_of(event.2, self.layout.zone);
+            days.entry(date).or_default().push(event);
+        }
+        let count = |from: NaiveDate, to: NaiveDate| -> usize {
+            days.range(from..=to).map(|(_, events)| events.len()).sum()
+        };
+        let expect = |mart: &str, columns: &[&str], of: &dyn Fn(NaiveDate) -> Vec<usize>| {
+            let mut expected: Vec<Vec<String>> = days
+                .keys()
+                .map(|date| {
+                    let cells = of(*date).into_iter().map(|n| n.to_string());
+                    std::iter::once(date.to_string()).chain(cells).collect()
+                })
+                .collect();
+            expected.sort();
+            let columns: Vec<&str> = ["dt"].iter().chain(columns).copied().collect();
+            let found = lake.cells(mart, &columns);
+            let apart = apart(&found, &expected);
+            assert!(found == expected, "seed {}: {mart}: {apart}", self.seed);
+        };
+        let day = |date: NaiveDate| count(date, date);
+        expect("daily", &["n", "pages"], &|date| {
+            let pages = days[&date].iter().map(|(.., [_, _, _, page, _])| page);
+            let pages: BTreeSet<&String> = pages.filter(|page| !page.is_empty()).collect();
+            vec![day(date), pages.len()]
+        });
+        expect("so_far", &["n"], &|date| vec![count(NaiveDate::MIN, date)]);
+        let days_later = |date: NaiveDate, days| date + TimeDelta::days(days);
+        expect("around", &["n"], &|date| {
+            vec![count(days_later(date, -2), days_later(date, 1))]
+        });
+        let total = kept.len();
+        assert_eq!(lake.cells("total", &["n"]), [[total.to_string()]]);
+        expect("share", &["n", "whole", "duplicates"], &|date| {
+            vec![day(date), total, duplicates]
+        });
     }
 
     /// The rows of a table; asserts that each lies in its own file, and files are sorted.
@@ -685,6 +770,10 @@ fn invoke(
     };
     let job = config::load(&overrides, &|_| None, &project.path("")).unwrap();
     let now = DateTime::from_timestamp(1_700_000_000, 0).unwrap() + TimeDelta::hours(number as i64);
+    let options = Options {
+        marts: true,
+        ..options.clone()
+    };
     let context = Context {
         now,
         run: format!("run-{number}"),
@@ -697,14 +786,13 @@ fn invoke(
         .enable_all()
         .build()
         .unwrap()
-        .block_on(run::run(&job, options, &context))
+        .block_on(run::run(&job, &options, &context))
 }
 
 /// The case at once on one thread, and in several runs, framed anew, on three.
 fn examine(seed: u64, count: usize, keys: &[KeyChoice]) {
     let (case, mut random) = Case::new(seed, count, keys);
-    let once = Project::new();
-    once.write("rawmart.toml", case.toml());
+    let once = case.project(&case.rules);
     for object in &case.objects {
         let bytes = encode(&mut random, &object.records);
         once.write(&format!("raw/{}", object.key), bytes);
@@ -715,8 +803,7 @@ fn examine(seed: u64, count: usize, keys: &[KeyChoice]) {
     assert_eq!(absorb(&once, 3, 1).outcome, RunOutcome::NothingNew);
     assert!(once.lake().0 == lake.0, "seed {seed}: run again wrote");
 
-    let parts = Project::new();
-    parts.write("rawmart.toml", case.toml());
+    let parts = case.project(&case.rules);
     let mut order: Vec<&Object> = case.objects.iter().collect();
     order.shuffle(&mut random);
     let runs = order.len().min(3);
@@ -736,7 +823,8 @@ fn examine(seed: u64, count: usize, keys: &[KeyChoice]) {
 /// P1: every row of every table in every column, but where it lay in its raw object before it was
 /// framed anew. Files that became empty hold no rows.
 fn same_rows(a: &Lake, b: &Lake, seed: u64) {
-    for table in ["app", "app_duplicates", "app_rejects"] {
+    let sources = ["app", "app_duplicates", "app_rejects"].into_iter();
+    for table in sources.chain(MARTS.map(|(name, _)| name)) {
         let rows = |lake: &Lake| -> BTreeMap<String, Vec<Row>> {
             let mut files: BTreeMap<String, Vec<Row>> = lake
                 .files(table)
@@ -769,8 +857,11 @@ struct Life {
 impl Life {
     /// A run to its end; before it perhaps one that dies at some operation.
     fn act(&mut self, options: &Options) -> Result<RunSummary, RunError> {
+        let failed = |mart: &MartSummary| matches!(mart.outcome, MartOutcome::Failed { .. });
         if self.random.random_bool(0.3)
             && let Ok(summary) = self.dies(options)
+            // One operation that fails may fail one mart alone.
+            && !summary.marts.iter().any(failed)
         {
             return Ok(summary);
         }
@@ -783,7 +874,7 @@ impl Life {
 
     fn dies(&mut self, options: &Options) -> Result<RunSummary, RunError> {
         let death = Death {
-            at: self.random.random_range(0..120),
+            at: self.random.random_range(0..200),
             after: self.random.random(),
             once: self.random.random_bool(0.2),
         };
@@ -908,9 +999,7 @@ fn live(seed: u64, count: usize) {
         })
         .collect();
     let before = case.toml_with(&earlier);
-    let project = Project::new();
-    project.write("rawmart.toml", &before);
-    project.write("raw/.nothing-yet", "");
+    let project = case.project(&earlier);
     let mut absent: Vec<usize> = (0..case.objects.len()).collect();
     absent.shuffle(&mut random);
     let mut life = Life {
@@ -1011,9 +1100,7 @@ fn live(seed: u64, count: usize) {
     let ran = life.project.rawmart(&["verify"]);
     assert_eq!(ran.code, Some(0), "seed {seed}: {ran:?}");
 
-    let once = Project::new();
-    once.write("rawmart.toml", case.toml());
-    once.write("raw/.nothing-yet", "");
+    let once = case.project(&case.rules);
     for object in case.objects.iter().filter(|o| !o.records.is_empty()) {
         let bytes = encode(&mut life.random, &object.records);
         once.write(&format!("raw/{}", object.key), bytes);
