@@ -104,7 +104,9 @@ async fn perform(request: &Request, job: config::Job) -> Result<Outcome, Failure
         Verb::History {
             which: Some(which), ..
         } => Outcome::PastRun(run::past_run(&job, which).await?),
-        Verb::Verify { repair: false } => Outcome::Verified(run::verify(&job).await?),
+        Verb::Verify { repair: false } => {
+            Outcome::Verified(run::verify(&job, &StoreSettings::default()).await?)
+        }
         Verb::Verify { repair: true } => {
             let context = context(request);
             let result = run::repair(&job, &context).await;

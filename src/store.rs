@@ -37,12 +37,16 @@ use bytes::Bytes;
 use disk::Disk;
 use futures::stream::BoxStream;
 use object_store::ObjectStore;
+use object_store::memory::InMemory;
 use object_store::path::Path as ClientPath;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
+
+/// The scheme of a bucket in memory.
+const MEMORY: &str = "memory";
 
 /// Limits of a [`Store`].
 #[derive(Debug, Clone)]
@@ -58,6 +62,8 @@ pub struct StoreSettings {
     /// AWS settings to use in place of what the standard chain finds (environment, profile, SSO,
     /// web identity, container, instance).
     pub aws: Option<aws_config::SdkConfig>,
+    /// The bucket that `memory://` URLs name; none in production.
+    pub memory: Option<Arc<InMemory>>,
     /// Sees every operation; none in production.
     pub gate: Option<Arc<dyn Gate>>,
 }
@@ -70,6 +76,7 @@ impl Default for StoreSettings {
             silence: Duration::from_secs(30),
             part_bytes: 16 * 1024 * 1024,
             aws: None,
+            memory: None,
             gate: None,
         }
     }
@@ -171,6 +178,9 @@ impl Store {
                 Inner::Disk(Disk::open(folder, settings)?)
             }
             "s3" | "s3a" => Inner::Bucket(Bucket::open(root_url, settings).await?),
+            MEMORY if settings.memory.is_some() => {
+                Inner::Bucket(Bucket::open(root_url, settings).await?)
+            }
             scheme => {
                 return Err(other(format!(
                     "`{scheme}` is not supported: use s3:// or file://"

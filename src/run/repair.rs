@@ -5,7 +5,7 @@
 //!   a damaged file:  its bytes are what was published ─────────▶ note its ETag  ┐
 //!                    its staged copy is ──▶ publish it once more ─▶ note its ETag ┴▶ COMMIT without files
 //!                    neither: lost ─▶ its rows from raw, its mart from SQL ─▶ COMMIT over what was found
-//! ─▶ sweep ─▶ verify
+//! ─▶ sweep ─▶ checkpoint, where one is due ─▶ verify
 //! ```
 //!
 //! The raw objects that may have rows in a lost file are read again as if they had been replaced by
@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::look::{Checked, ListedSource, Looked, hash};
-use super::verify::{DamagedFile, Note, Repaired, Verified, files, verify_through};
+use super::verify::{DamagedFile, Note, Repaired, Verified, files, verify};
 use super::{
     Context, Doing, MartOutcome, MartSummary, Options, Round, RunError, Totals, commit_files, marts,
 };
@@ -29,12 +29,12 @@ use crate::config::{Job, OnChangedObject, Source};
 use crate::event::{Place, Slicing, TimeUnit};
 use crate::layout;
 use crate::ledger::{
-    self, Commit, File, FoundFile, ObjectEntry, PublishedFile, SourceState, State,
+    self, Commit, File, FoundFile, ObjectEntry, PublishedFile, Sha256, SourceState, State,
 };
 use crate::plan::{self, SourcePlan, Step, Why};
 use crate::publish::{self, PublishError};
 use crate::report::Event;
-use crate::store::{Publish, Store};
+use crate::store::{Object, Publish, Store, StoreError, StoreErrorKind};
 
 /// Brings damaged files back, then verifies.
 ///
@@ -88,7 +88,8 @@ pub fn repair<'a>(job: &'a Job, context: &'a Context) -> Doing<'a, Verified> {
             notes = done.1;
         }
         publish::sweep(&lake, &state).await?;
-        let mut verified = verify_through(&job, &context.store).await?;
+        ledger::checkpoint(&lake, &state).await?;
+        let mut verified = verify(&job, &context.store).await?;
         verified.repaired = repaired;
         verified.notes.extend(notes);
         Ok(verified)
@@ -215,18 +216,18 @@ impl Repair<'_> {
                 continue;
             };
             let etag = found.as_ref().and_then(|object| object.etag.clone());
-            let published = |sha256| file.entry.sha256 == Some(sha256);
-            if found.is_some_and(|object| object.size == file.entry.bytes) {
-                let (object, sha256) = hash(self.lake, &key).await?;
-                if published(sha256) {
-                    let etag = object.etag.or(etag);
-                    ways.noted.push(FoundFile { key, etag });
-                    continue;
-                }
+            let published = file.entry.sha256;
+            if found.is_some_and(|object| object.size == file.entry.bytes)
+                && let Some((object, sha256)) = self.hash(&key).await?
+                && Some(sha256) == published
+            {
+                let etag = object.etag.or(etag);
+                ways.noted.push(FoundFile { key, etag });
+                continue;
             }
             let staged = &file.entry.staged;
-            if self.lake.head(staged).await?.is_some()
-                && published(hash(self.lake, staged).await?.1)
+            if let Some((_, sha256)) = self.hash(staged).await?
+                && Some(sha256) == published
             {
                 ways.put_back.push((key, staged.clone(), etag));
                 continue;
@@ -234,6 +235,15 @@ impl Repair<'_> {
             ways.lost.insert(key, etag);
         }
         Ok(ways)
+    }
+
+    /// An object and the SHA-256 of its bytes; `None` where there is none, or none any more: another
+    /// run sweeps what was staged.
+    async fn hash(&self, key: &str) -> Result<Option<(Object, Sha256)>, StoreError> {
+        match hash(self.lake, key).await {
+            Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(None),
+            hashed => hashed.map(Some),
+        }
     }
 
     /// Publishes staged copies once more, and notes the ETags of all files that hold what was
@@ -428,12 +438,7 @@ impl Repair<'_> {
             .commit(0, state, totals)
             .await?;
         }
-        // A mart that is not known is built, and those that read it.
-        let mut known = state.clone();
-        known
-            .marts
-            .retain(|mart, _| looked.found(mart).next().is_none());
-        looked.plan_marts(&known);
+        looked.plan_marts(state);
         let (job, lake, context) = (self.job, self.lake, self.context);
         marts::build(job, looked, lake, state, context, spill, totals).await
     }

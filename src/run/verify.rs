@@ -169,15 +169,11 @@ pub struct DamagedFile {
 ///
 /// # Errors
 /// A store that does not answer, a log that cannot be read.
-pub fn verify(job: &Job) -> Doing<'_, Verified> {
-    Box::pin(async { verify_through(job, &StoreSettings::default()).await })
+pub fn verify<'a>(job: &'a Job, settings: &'a StoreSettings) -> Doing<'a, Verified> {
+    Box::pin(compare(job, settings))
 }
 
-/// The same through stores of these settings.
-pub(super) async fn verify_through(
-    job: &Job,
-    settings: &StoreSettings,
-) -> Result<Verified, RunError> {
+async fn compare(job: &Job, settings: &StoreSettings) -> Result<Verified, RunError> {
     let lake = Store::open(&job.lake, settings).await?;
     let state = State::open(&lake).await?;
     let mut damage = counts::check(&state);

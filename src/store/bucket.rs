@@ -1,4 +1,4 @@
-//! A root in an S3 bucket.
+//! A root in an S3 bucket, or in one that a test holds in memory.
 //!
 //! ```text
 //! create, publish: conditional PUT ─┬─ 200 ──────────────────────────────▶ done
@@ -16,7 +16,7 @@ use super::disk::open_source;
 use super::error::{Answer, timed_out};
 use super::wire::{WireConnector, representable, unspell};
 use super::{
-    ByteStream, Conditions, Listing, Object, Publish, Put, StoreError, StoreErrorKind,
+    ByteStream, Conditions, Listing, MEMORY, Object, Publish, Put, StoreError, StoreErrorKind,
     StoreSettings,
 };
 use bytes::Bytes;
@@ -53,7 +53,7 @@ const UNCLEAR_TRIES: u32 = 4;
 
 #[derive(Debug, Clone)]
 pub(super) struct Bucket {
-    client: Arc<AmazonS3>,
+    client: Arc<dyn ObjectStore>,
     base: Url,
     root: Arc<str>,
     /// Empty, or ending in `/`.
@@ -71,6 +71,7 @@ enum Conditional {
 impl Bucket {
     pub(super) async fn open(url: &str, settings: &StoreSettings) -> Result<Bucket, StoreError> {
         let other = |detail: &str| StoreError::new(StoreErrorKind::Other, "opening", url, detail);
+        let (scheme, _) = url.split_once("://").unwrap_or_default();
         // Not the parsed URL: it would percent-encode what is a plain key here.
         let rest = url.split_once("://").map_or("", |(_, rest)| rest);
         let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
@@ -85,10 +86,29 @@ impl Bucket {
             "" => String::new(),
             prefix => format!("{prefix}/"),
         };
-        let root = format!("s3://{name}/{prefix}");
-        let base = Url::parse(&format!("s3://{name}"))
+        let scheme = if scheme == MEMORY { MEMORY } else { "s3" };
+        let root = format!("{scheme}://{name}/{prefix}");
+        let base = Url::parse(&format!("{scheme}://{name}"))
             .map_err(|error| other(&format!("not a bucket name: {error}")))?;
+        let client: Arc<dyn ObjectStore> = match (scheme, &settings.memory) {
+            (MEMORY, Some(memory)) => Arc::clone(memory) as Arc<dyn ObjectStore>,
+            _ => Arc::new(Self::client(name, &root, settings).await?),
+        };
+        Ok(Bucket {
+            client,
+            base,
+            root: root.into(),
+            prefix: prefix.into(),
+            part_bytes: settings.part_bytes.max(LEAST_PART_BYTES),
+            retry_for: settings.retry_for,
+        })
+    }
 
+    async fn client(
+        name: &str,
+        root: &str,
+        settings: &StoreSettings,
+    ) -> Result<AmazonS3, StoreError> {
         let chain;
         let aws = match &settings.aws {
             Some(given) => given,
@@ -98,11 +118,11 @@ impl Bucket {
             }
         };
         let endpoint = credentials::endpoint(aws);
-        let region = credentials::region(aws, &root)?;
+        let region = credentials::region(aws, root)?;
         let keys = ChainCredentials::new(aws);
         keys.get()
             .await
-            .map_err(|failure| failure.to_store_error("opening", root.clone()))?;
+            .map_err(|failure| failure.to_store_error("opening", root.to_owned()))?;
 
         let options = ClientOptions::new()
             // Limits are per silence, not per object: see `wire`.
@@ -138,17 +158,9 @@ impl Bucket {
         if let Some(endpoint) = endpoint {
             builder = builder.with_endpoint(endpoint);
         }
-        let client = builder
+        builder
             .build()
-            .map_err(|error| StoreError::client("opening", root.clone(), &error))?;
-        Ok(Bucket {
-            client: Arc::new(client),
-            base,
-            root: root.into(),
-            prefix: prefix.into(),
-            part_bytes: settings.part_bytes.max(LEAST_PART_BYTES),
-            retry_for: settings.retry_for,
-        })
+            .map_err(|error| StoreError::client("opening", root.to_owned(), &error))
     }
 
     pub(super) fn root_url(&self) -> &str {
@@ -161,8 +173,7 @@ impl Bucket {
 
     pub(super) fn object_store(&self) -> (Url, Arc<dyn ObjectStore>, ClientPath) {
         let prefix = ClientPath::parse(&*self.prefix).unwrap_or_default();
-        let client = Arc::clone(&self.client) as Arc<dyn ObjectStore>;
-        (self.base.clone(), client, prefix)
+        (self.base.clone(), Arc::clone(&self.client), prefix)
     }
 
     fn path(&self, action: &'static str, key: &str) -> Result<ClientPath, StoreError> {

@@ -97,7 +97,13 @@ impl StoreError {
             return found.to_store_error(action, url);
         }
         let answer = Answer::read(error);
-        let kind = answer.kind();
+        let kind = match (answer.kind(), error) {
+            // What is not there is not always told by a server.
+            (StoreErrorKind::Other, object_store::Error::NotFound { .. }) => {
+                StoreErrorKind::NotFound
+            }
+            (kind, _) => kind,
+        };
         let words = match kind {
             StoreErrorKind::Unreachable => "no usable answer",
             StoreErrorKind::Denied => "access denied",

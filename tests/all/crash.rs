@@ -1,4 +1,4 @@
-//! P4 and P5: a run dies at each of its operations in turn, on disk at a gate and on S3 at the server,
+//! P4 and P5: a run dies at each of its operations in turn, on disk and in memory at a gate and on S3 at the server,
 //! and the next run ends where it would have ended; and what a reader sees after every operation.
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use crate::project::{Lake, Project, Ran, Row};
 use crate::s3::{Asked, Control};
-use crate::small::{self, Batch, Bucket, FIRST, SECOND};
+use crate::small::{self, Batch, Bucket, FIRST, Memory, SECOND};
 
 /// Where a process dies: at its operation of this number, before or after that takes effect.
 #[derive(Debug, Clone, Copy)]
@@ -203,6 +203,41 @@ fn a_first_run_may_die_at_any_operation_on_disk() {
 #[test]
 fn a_later_run_may_die_at_any_operation_on_disk() {
     dies_everywhere_on_disk(&[FIRST], SECOND);
+}
+
+/// The same where a lake is guarded as in a bucket, and nothing of a disk is between.
+fn dies_everywhere_in_memory(before: &[Batch], batch: Batch) {
+    let all: Vec<Batch> = before.iter().copied().chain([batch]).collect();
+    let expected = small::expected(&all);
+    let start = Memory::new(before, batch);
+    let through = |gate: &Arc<Turnstile>, memory: &Memory| StoreSettings {
+        memory: memory.store().memory,
+        ..gate.settings()
+    };
+    let (gate, whole) = (Turnstile::new(None, None), start.copy());
+    whole.run("dying", through(&gate, &whole)).unwrap();
+    small::assert_whole(&whole.lake(), &expected, "without faults");
+    let operations = gate.mortal.begun();
+    assert!(operations > 40, "{operations} operations are no commit");
+    for at in 0..operations {
+        for death in Death::all(at) {
+            let memory = start.copy();
+            let gate = Turnstile::new(Some(death), None);
+            let ran = memory.run("dying", through(&gate, &memory));
+            assert!(ran.is_err(), "{death:?}: {ran:?}");
+            memory.recovers(&expected, &format!("{death:?}"));
+        }
+    }
+}
+
+#[test]
+fn a_first_run_may_die_at_any_operation_in_memory() {
+    dies_everywhere_in_memory(&[], FIRST);
+}
+
+#[test]
+fn a_later_run_may_die_at_any_operation_in_memory() {
+    dies_everywhere_in_memory(&[FIRST], SECOND);
 }
 
 /// One raw object a commit.

@@ -1,12 +1,16 @@
 //! A small project in which a commit has everything to do: several partitions, duplicates, rejects,
-//! a mart by day and one that reads it; and a second batch of raw objects that replaces files, fills
+//! a mart by day and two that read it; and a second batch of raw objects that replaces files, fills
 //! new partitions and empties a slice.
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::DateTime;
+use futures::TryStreamExt;
+use object_store::memory::InMemory;
+use object_store::{ObjectStore, ObjectStoreExt};
 use rawmart::config::{self, Job, Overrides};
 use rawmart::report::{Exit, Failure, Outcome, Report};
 use rawmart::run::{self, Context, Options, RunError, RunOutcome, RunSummary};
@@ -42,6 +46,11 @@ path = "sql"
 const DAILY: &str =
     "-- partition: dt\nSELECT who, count(*) AS events, dt FROM app GROUP BY dt, who\n";
 const TOTAL: &str = "SELECT count(*) AS lines, CAST(sum(events) AS bigint) AS events FROM daily\n";
+/// Of a day and the one before it, from what another mart has.
+const LATELY: &str = "-- partition: dt\n-- reads: daily back 1d\n\
+    SELECT CAST(sum(lately.events) AS bigint) AS events, day.dt\n\
+    FROM (SELECT DISTINCT dt FROM daily) AS day JOIN daily AS lately ON lately.dt <= day.dt\n\
+    GROUP BY day.dt\n";
 
 /// Raw objects of one batch, by key. In Seoul the day begins at 15:00 UTC.
 pub type Batch = &'static [(&'static str, &'static str)];
@@ -104,6 +113,7 @@ pub fn project(raw: &str, lake: &str) -> Project {
     );
     project.write("rawmart.toml", places + &source);
     project.write("sql/daily.sql", DAILY);
+    project.write("sql/lately.sql", LATELY);
     project.write("sql/total.sql", TOTAL);
     project
 }
@@ -242,17 +252,106 @@ pub fn recovers_with(
     expected: &BTreeMap<String, Vec<Row>>,
     when: &str,
 ) {
-    let job = job(project);
-    let ran = run_with(&job, options, "recovery", StoreSettings::default());
+    let lake = || project.lake();
+    recovers_through(
+        &job(project),
+        options,
+        StoreSettings::default(),
+        &lake,
+        expected,
+        when,
+    );
+}
+
+fn recovers_through(
+    job: &Job,
+    options: &Options,
+    store: StoreSettings,
+    lake: &dyn Fn() -> Lake,
+    expected: &BTreeMap<String, Vec<Row>>,
+    when: &str,
+) {
+    let ran = run_with(job, options, "recovery", store.clone());
     assert!(ran.is_ok(), "{ran:?}, {when}");
-    let lake = project.lake();
-    assert_whole(&lake, expected, when);
-    let verified = runtime().block_on(run::verify(&job)).unwrap();
+    let whole = lake();
+    assert_whole(&whole, expected, when);
+    let verified = runtime().block_on(run::verify(job, &store)).unwrap();
     assert!(verified.damage.is_empty(), "{verified:?}, {when}");
     assert!(verified.strays.is_empty(), "{verified:?}, {when}");
-    let again = run(&job, "again", StoreSettings::default()).unwrap();
+    let again = run(job, "again", store).unwrap();
     assert_eq!(again.outcome, RunOutcome::NothingNew, "{when}");
-    assert!(project.lake().0 == lake.0, "wrote without need, {when}");
+    assert!(lake().0 == whole.0, "wrote without need, {when}");
+}
+
+/// A lake in memory, beside raw objects on disk.
+pub struct Memory {
+    pub project: Project,
+    lake: Arc<InMemory>,
+}
+
+impl Memory {
+    /// The lake holds `before`, and raw objects of `batch` are new.
+    pub fn new(before: &[Batch], batch: Batch) -> Self {
+        let made = Self {
+            project: on_disk(before),
+            lake: Arc::default(),
+        };
+        if !before.is_empty() {
+            made.run("before", made.store()).unwrap();
+        }
+        add(&made.project, batch);
+        made
+    }
+
+    /// The same raw objects, and another lake with the same content.
+    pub fn copy(&self) -> Self {
+        Self {
+            project: linked(&self.project),
+            lake: Arc::new(self.lake.fork()),
+        }
+    }
+
+    pub fn store(&self) -> StoreSettings {
+        StoreSettings {
+            memory: Some(Arc::clone(&self.lake)),
+            ..StoreSettings::default()
+        }
+    }
+
+    fn job(&self) -> Job {
+        Job {
+            lake: "memory://lake/".to_owned(),
+            ..job(&self.project)
+        }
+    }
+
+    pub fn run(&self, name: &str, store: StoreSettings) -> Result<RunSummary, RunError> {
+        run(&self.job(), name, store)
+    }
+
+    pub fn lake(&self) -> Lake {
+        let all = async {
+            let mut files = BTreeMap::new();
+            let listed: Vec<_> = self.lake.list(None).try_collect().await.unwrap();
+            for object in listed {
+                let content = self.lake.get(&object.location).await.unwrap();
+                let key = object.location.to_string();
+                files.insert(key, content.bytes().await.unwrap().to_vec());
+            }
+            files
+        };
+        Lake(runtime().block_on(all))
+    }
+
+    /// As [`recovers`].
+    pub fn recovers(&self, expected: &BTreeMap<String, Vec<Row>>, when: &str) {
+        let options = Options {
+            marts: true,
+            ..Options::default()
+        };
+        let lake = || self.lake();
+        recovers_through(&self.job(), &options, self.store(), &lake, expected, when);
+    }
 }
 
 /// Another project with the same files under other names: on disk a file is the same as long as
