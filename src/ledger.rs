@@ -269,23 +269,27 @@ impl State {
             .filter(move |file| file.entry.table == table)
     }
 
-    /// The commit that the content of a table is of: of a mart the one that built it, which may
-    /// have given it no rows; of other tables the last that wrote a file.
+    /// The commit that the content of a table is of: the last that wrote a file, or built a mart,
+    /// which may have given it no rows.
     pub fn version(&self, table: &str) -> u64 {
-        match self.marts.get(table) {
-            Some(mart) => mart.commit,
-            None => self.table(table).map(|file| file.commit).max().unwrap_or(0),
-        }
+        let built = self.marts.get(table).map(|mart| mart.commit);
+        let wrote = self.table(table).map(|file| file.commit);
+        wrote.chain(built).max().unwrap_or(0)
     }
+}
+
+/// The date of a partition; `None` where it has none, or `dt` is something else.
+pub fn date(partition: &[(String, Option<String>)]) -> Option<NaiveDate> {
+    let (_, value) = partition.iter().find(|(column, _)| column == "dt")?;
+    let value = value.as_deref()?;
+    let date: NaiveDate = value.parse().ok()?;
+    (date.to_string() == value).then_some(date)
 }
 
 impl FileEntry {
     /// The date of its partition; `None` where it has none, or `dt` is something else.
     pub fn date(&self) -> Option<NaiveDate> {
-        let (_, value) = self.partition.iter().find(|(column, _)| column == "dt")?;
-        let value = value.as_deref()?;
-        let date: NaiveDate = value.parse().ok()?;
-        (date.to_string() == value).then_some(date)
+        date(&self.partition)
     }
 
     /// The final key below the lake.

@@ -24,6 +24,7 @@ pub use graph::{Graph, Mart, load};
 pub use reach::Reach;
 pub use reference::{ReferenceError, read};
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -48,6 +49,14 @@ use reach::DATE;
 
 /// A table that a mart reads, by name.
 pub type Input = (String, Arc<dyn TableProvider>);
+
+/// One partition of a mart that is built date by date.
+#[derive(Clone, Copy)]
+pub struct Partition<'a> {
+    pub date: NaiveDate,
+    /// All the dates that the mart has, this one too.
+    pub dates: &'a BTreeSet<NaiveDate>,
+}
 
 impl Graph {
     /// Plans every mart against the columns of its inputs, without reading a row, and gives the
@@ -91,13 +100,13 @@ impl Graph {
 }
 
 /// Evaluates one mart over `inputs`, which names every one of [`Mart::inputs`]; of a mart that is
-/// built date by date, the partition of `date` over what is in its reach.
+/// built date by date, one partition over what is in its reach.
 ///
 /// The rows have the columns of the definition's files, then its partition columns as nullable
 /// Utf8 (never empty: an empty value is NULL, as readers of a Hive table see it). They are sorted
 /// by the partition columns, then by the other columns in order, NULL last; nested columns are not
-/// part of the order. Where the mart reads the same date alone, rows of another may come: they are a
-/// mistake in the SELECT.
+/// part of the order. Rows of another of the mart's dates are left out where it reads more than one
+/// date; what else comes that is not of this one is for the caller to judge.
 ///
 /// # Errors
 /// The mart cannot be planned over these inputs. What fails while rows flow, such as a value that
@@ -106,16 +115,16 @@ pub async fn evaluate(
     engine: &Engine,
     mart: &Mart,
     inputs: &[Input],
-    date: Option<NaiveDate>,
+    partition: Option<Partition<'_>>,
 ) -> Result<(TableDefinition, SendableRecordBatchStream), MartError> {
     let mut session = engine.session();
     register_all(&session, mart, inputs)?;
-    let (mut plan, mut definition) = planned(&session, mart, date).await?;
+    let (mut plan, mut definition) = planned(&session, mart, partition).await?;
     let free = order::is_of_no_account(&plan).map_err(|error| MartError::running(mart, &error))?;
     if free {
         session = engine.parallel_session();
         register_all(&session, mart, inputs)?;
-        (plan, definition) = planned(&session, mart, date).await?;
+        (plan, definition) = planned(&session, mart, partition).await?;
     }
     let names = definition.partition_columns.iter().chain(
         definition
@@ -202,7 +211,7 @@ fn register(
 async fn planned(
     session: &SessionContext,
     mart: &Mart,
-    date: Option<NaiveDate>,
+    partition: Option<Partition<'_>>,
 ) -> Result<(LogicalPlan, TableDefinition), MartError> {
     let select = select::parse(&mart.file, &mart.sql)?;
     let state = session.state();
@@ -218,11 +227,14 @@ async fn planned(
     select::refuse_unstable(&mart.file, &plan)?;
     let (plan, definition) = shape::apply(mart, &select, plan)?;
     let wide = mart.reach.values().any(|reach| *reach != Reach::SAME);
-    let Some(date) = date.filter(|_| wide) else {
+    let Some(Partition { date, dates }) = partition.filter(|_| wide) else {
         return Ok((plan, definition));
     };
+    let of_it = col(DATE).eq(lit(date.to_string()));
+    let of_none = dates.iter().map(|date| lit(date.to_string())).collect();
+    let of_none = col(DATE).in_list(of_none, true).or(col(DATE).is_null());
     let plan = LogicalPlanBuilder::from(plan)
-        .filter(col(DATE).eq(lit(date.to_string())))
+        .filter(of_it.or(of_none))
         .and_then(LogicalPlanBuilder::build)
         .map_err(|error| MartError::planning(&mart.file, &error))?;
     Ok((plan, definition))

@@ -10,7 +10,7 @@
 mod marts;
 mod settings;
 
-pub use marts::{Moved, plan_marts, version};
+pub use marts::{Marts, Moved, plan_marts, version};
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +21,6 @@ use crate::config::{Job, OnChangedObject, Source};
 use crate::event::TimeUnit;
 use crate::layout;
 use crate::ledger::{Dates, ObjectEntry, Settings, SourceState, State};
-use crate::mart::Mart;
 use crate::raw::{Discovered, Found};
 use settings::{Needs, ranges};
 
@@ -211,9 +210,13 @@ pub struct MartPlan {
     pub mart: String,
     /// `None` when it is fresh.
     pub why: Option<WhyMart>,
-    /// The dates to build, of a mart by date that is not fresh.
+    /// The dates to build, of a mart by date that is not fresh: all that are known before what it reads
+    /// is there, of which some may come to have no rows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dates: Option<BTreeSet<NaiveDate>>,
+    /// Every date that it has is to be built, known or not.
+    #[serde(skip)]
+    pub every_date: bool,
     /// What it would read of the tables as they are; known where it was asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reads: Vec<Reads>,
@@ -236,6 +239,8 @@ pub struct Reads {
 pub enum WhyMart {
     First,
     SqlChanged,
+    /// What it reads has other columns, or has dates now or no longer, and that shows in it.
+    FormChanged,
     /// The tables that changed or will.
     InputsChanged(Vec<String>),
     /// Files of it are to be made again.
@@ -255,11 +260,11 @@ impl SourcePlan {
     /// What of its tables will have changed, as far as it is known.
     fn moved(&self) -> Option<Moved> {
         self.why?;
-        if self.steps.iter().any(|step| step.anew) {
-            return Some(Moved::All);
-        }
         let dates = self.partitions.iter().map(|partition| partition.date);
-        Some(Moved::Dates(dates.collect()))
+        Some(Moved {
+            all: self.steps.iter().any(|step| step.anew),
+            dates: dates.collect(),
+        })
     }
 }
 
@@ -276,14 +281,13 @@ pub struct Listed<'a> {
     pub partial: bool,
 }
 
-/// Plans a run, or a rebuild. `references` holds the fingerprint of each reference's content.
+/// Plans a run, or a rebuild.
 pub fn plan(
     job: &Job,
     limits: CommitLimits,
     listed: &[Listed<'_>],
     state: &State,
-    marts: &[Mart],
-    references: &BTreeMap<String, String>,
+    marts: Marts<'_>,
     rebuild: Option<&Rebuild>,
 ) -> RunPlan {
     let mut moved: BTreeMap<String, Moved> = BTreeMap::new();
@@ -301,7 +305,7 @@ pub fn plan(
     RunPlan {
         roll_forward: state.unpublished.as_ref().map(|commit| commit.number),
         sources,
-        marts: plan_marts(marts, state, references, moved),
+        marts: plan_marts(marts, state, moved),
     }
 }
 

@@ -26,7 +26,7 @@ pub use verify::{Damage, Note, Repaired, Verified, verify};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, NaiveDate, SecondsFormat, Utc};
 use futures::future::LocalBoxFuture;
 use serde::Serialize;
 
@@ -251,9 +251,12 @@ pub struct SourceSummary {
 pub struct MartSummary {
     pub name: String,
     pub rows: u64,
-    /// Dates that were to be built, of a mart by date.
+    /// Dates that were built, of a mart by date.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dates: Option<u64>,
+    /// Dates of rows that its SELECT gave and that are in no partition: nothing that it reads has them.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub left_out: BTreeSet<NaiveDate>,
     #[serde(flatten)]
     pub outcome: MartOutcome,
 }

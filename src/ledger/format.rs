@@ -223,9 +223,9 @@ pub struct MartEntry {
     /// Every partition follows from these: one that a later commit of them does not reach is as it
     /// would be.
     pub inputs: BTreeMap<String, String>,
-    /// It was built date by date, each partition from what is in its reach.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub by_date: bool,
+    /// How far each partition reads the tables that have dates, where it was built date by date.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub reach: BTreeMap<String, String>,
     /// Of all its partitions.
     pub rows: u64,
 }

@@ -215,7 +215,7 @@ fn sample() -> Commit {
             ),
             ("events".to_owned(), "1".to_owned()),
         ]),
-        by_date: false,
+        reach: BTreeMap::new(),
         rows: 41,
     };
     Commit {

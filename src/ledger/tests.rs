@@ -199,7 +199,7 @@ impl RandomLog {
                 name: format!("mart{}", self.random.random_range(0..3)),
                 sql: self.text(),
                 inputs: BTreeMap::from([("events".to_owned(), self.text())]),
-                by_date: self.random.random(),
+                reach: BTreeMap::from([("events".to_owned(), self.text())]),
                 rows: self.number(),
             });
             let marts = marts.collect();

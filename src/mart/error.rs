@@ -56,16 +56,25 @@ impl MartError {
         }
     }
 
-    /// A row in the partition of one date that says it is of another; NULL is none.
-    pub fn of_another_date(mart: &Mart, date: NaiveDate, found: Option<&str>) -> Self {
-        let found = found.unwrap_or("NULL");
+    /// A row in the partition of one date, made of this date alone, that says it is of another.
+    pub fn of_another_date(mart: &Mart, date: NaiveDate, found: NaiveDate) -> Self {
         let message = format!(
             "for the partition dt={date}, made of this date alone, the SELECT gives rows of dt = {found}"
         );
         Self::new(&mart.file, None, message).hint(
-            "say how far it reads, for example `-- reads: <table> back 6d` or `all`, or make it give \
-             rows of the dates that it reads",
+            "if they are made of other dates too, say how far it reads: `-- reads: <table> back 6d` or \
+             `all`; otherwise take `dt` from the table that it reads, not from a calendar",
         )
+    }
+
+    /// A row in the partition of one date whose `dt` is no date; `None` is NULL.
+    pub fn of_no_date(mart: &Mart, date: NaiveDate, found: Option<&str>) -> Self {
+        let message = format!(
+            "for the partition dt={date} the SELECT gives rows of dt = {}, which is no date",
+            found.unwrap_or("NULL")
+        );
+        Self::new(&mart.file, None, message)
+            .hint("make `dt` a date, or text such as 2024-03-01, and leave out rows that have none")
     }
 
     /// An error of planning, with the line that DataFusion points at.

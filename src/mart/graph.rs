@@ -29,6 +29,16 @@ pub struct Mart {
     pub fingerprint: String,
 }
 
+impl Mart {
+    /// Its reach as the log stores it.
+    pub fn reach_by_name(&self) -> BTreeMap<String, String> {
+        let reach = self.reach.iter();
+        reach
+            .map(|(input, reach)| (input.clone(), reach.to_string()))
+            .collect()
+    }
+}
+
 /// Marts, each after those it reads; ties by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Graph {
@@ -109,13 +119,13 @@ pub fn load(folder: &Path, tables: &[String], references: &[String]) -> Result<G
             });
         }
     }
-    let by_date = read
+    let marts = read
         .values()
         .map(|read| &read.mart)
-        .filter(|mart| is_by_date(mart));
+        .filter(|mart| is_dated(mart));
     let dated: BTreeSet<String> = tables
         .iter()
-        .chain(by_date.map(|mart| &mart.name))
+        .chain(marts.map(|mart| &mart.name))
         .cloned()
         .collect();
     let mut marts = BTreeMap::new();
@@ -132,7 +142,7 @@ pub fn load(folder: &Path, tables: &[String], references: &[String]) -> Result<G
     order(marts)
 }
 
-fn is_by_date(mart: &Mart) -> bool {
+fn is_dated(mart: &Mart) -> bool {
     mart.partition.iter().any(|column| column == DATE)
 }
 
@@ -157,7 +167,7 @@ fn reach(
             return Err(fail(format!("`{table}` is not partitioned by `{DATE}`"))
                 .hint("it is always read whole: take it out"));
         }
-        if !is_by_date(mart) {
+        if !is_dated(mart) {
             return Err(fail(format!(
                 "the mart is not partitioned by `{DATE}`, so it always reads all of `{table}`"
             ))
@@ -170,7 +180,7 @@ fn reach(
     };
     let reach: BTreeMap<String, Reach> =
         inputs().map(|input| (input.clone(), said(input))).collect();
-    let whole = !is_by_date(mart) || reach.values().all(|reach| *reach == Reach::ALL);
+    let whole = !is_dated(mart) || reach.values().all(|reach| *reach == Reach::ALL);
     Ok(if whole { BTreeMap::new() } else { reach })
 }
 

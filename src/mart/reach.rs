@@ -7,6 +7,8 @@
 //! -- reads: events all, users        all of events; users as without a word: dt
 //! ```
 
+use std::fmt;
+
 use chrono::{NaiveDate, TimeDelta};
 
 /// The partition column of dates.
@@ -40,6 +42,15 @@ impl Reach {
             days.is_none_or(|days| distance.num_days() <= i64::from(days))
         };
         within(self.back, date - dt) && within(self.ahead, dt - date)
+    }
+}
+
+impl fmt::Display for Reach {
+    /// As a header would say it, both ways.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let far =
+            |days: Option<u32>| days.map_or_else(|| "all".to_owned(), |days| format!("{days}d"));
+        write!(f, "back {} ahead {}", far(self.back), far(self.ahead))
     }
 }
 

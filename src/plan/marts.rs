@@ -7,29 +7,45 @@
 //! ```
 //!
 //! A mart has partitions for the dates of what it reads: a date that none of its inputs has rows of has
-//! none.
+//! none. Which these are is known when its inputs are built; until then the plan names those that may be.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::NaiveDate;
 
 use super::{MartPlan, WhyMart};
+use crate::catalog::{self, TableDefinition};
 use crate::ledger::State;
 use crate::mart::Mart;
 
 /// What of a table will have changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Moved {
-    All,
-    Dates(BTreeSet<NaiveDate>),
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// All of it, known or not.
+    pub all: bool,
+    /// The dates of it that are known.
+    pub dates: BTreeSet<NaiveDate>,
 }
 
-/// Which marts are to be built. `moved` names what will have changed or, of a mart, is lost;
-/// `references` holds the fingerprint of each reference's content.
+/// The marts of a job as they are now.
+#[derive(Clone, Copy)]
+pub struct Marts<'a> {
+    /// Each after those it reads.
+    pub marts: &'a [Mart],
+    /// The tables that they are, in the same order.
+    pub tables: &'a [TableDefinition],
+    /// The fingerprint of each reference's content.
+    pub references: &'a BTreeMap<String, String>,
+}
+
+/// Which marts are to be built. `moved` names what will have changed or, of a mart, is lost.
 pub fn plan_marts(
-    marts: &[Mart],
+    Marts {
+        marts,
+        tables,
+        references,
+    }: Marts<'_>,
     state: &State,
-    references: &BTreeMap<String, String>,
     moved: BTreeMap<String, Moved>,
 ) -> Vec<MartPlan> {
     let mut known = Known {
@@ -37,23 +53,29 @@ pub fn plan_marts(
         references,
         moved,
     };
-    let plan = |mart: &Mart| {
+    let plan = |(mart, table): (&Mart, &TableDefinition)| {
+        let all = known.why_all(mart, table);
+        let every_date = all.is_some();
         let (why, dates) = match mart.reach.is_empty() {
-            true => (known.why_whole(mart), None),
-            false => known.why_dates(mart),
+            true => (all.or_else(|| known.why_lost(mart)), None),
+            false => known.why_dates(mart, all),
         };
         if why.is_some() {
-            let moved = dates.clone().map_or(Moved::All, Moved::Dates);
+            let moved = Moved {
+                all: every_date || dates.is_none(),
+                dates: dates.clone().unwrap_or_default(),
+            };
             known.moved.insert(mart.name.clone(), moved);
         }
         MartPlan {
             mart: mart.name.clone(),
             why,
             dates,
+            every_date,
             reads: Vec::new(),
         }
     };
-    marts.iter().map(plan).collect()
+    marts.iter().zip(tables).map(plan).collect()
 }
 
 /// What the content of a mart's input follows from.
@@ -72,45 +94,55 @@ struct Known<'a> {
 
 impl Known<'_> {
     /// Why all of a mart is to be built, whatever the dates.
-    fn why_all(&self, mart: &Mart) -> Option<WhyMart> {
+    fn why_all(&self, mart: &Mart, table: &TableDefinition) -> Option<WhyMart> {
         let Some(built) = self.state.marts.get(&mart.name) else {
             return Some(WhyMart::First);
         };
-        if self.moved.get(&mart.name) == Some(&Moved::All) {
+        let all_of = |table: &str| self.moved.get(table).is_some_and(|moved| moved.all);
+        if all_of(&mart.name) {
             return Some(WhyMart::Lost);
         }
-        let by_date = !mart.reach.is_empty();
-        if built.entry.sql != mart.fingerprint || built.entry.by_date != by_date {
+        if built.entry.sql != mart.fingerprint {
             return Some(WhyMart::SqlChanged);
         }
-        let whole = mart.inputs.iter().filter(|&input| {
-            let moved = self.moved.get(input);
-            match mart.reach.contains_key(input) {
-                true => moved == Some(&Moved::All),
+        let columns = catalog::columns(&table.schema);
+        if built.entry.reach != mart.reach_by_name()
+            || self.state.columns.get(&mart.name) != Some(&columns)
+        {
+            return Some(WhyMart::FormChanged);
+        }
+        let whole = mart
+            .inputs
+            .iter()
+            .filter(|&input| match mart.reach.contains_key(input) {
+                true => all_of(input),
                 false => {
                     let version = version(input, self.state, self.references);
-                    moved.is_some() || built.entry.inputs.get(input) != Some(&version)
+                    self.moved.contains_key(input)
+                        || built.entry.inputs.get(input) != Some(&version)
                 }
-            }
-        });
+            });
         let changed: Vec<String> = whole.cloned().collect();
         (!changed.is_empty()).then_some(WhyMart::InputsChanged(changed))
     }
 
-    fn why_whole(&self, mart: &Mart) -> Option<WhyMart> {
-        let lost = || self.moved.contains_key(&mart.name).then_some(WhyMart::Lost);
-        self.why_all(mart).or_else(lost)
+    fn why_lost(&self, mart: &Mart) -> Option<WhyMart> {
+        self.moved.contains_key(&mart.name).then_some(WhyMart::Lost)
     }
 
     /// Why, and which dates of it; no dates where there is no reason.
-    fn why_dates(&self, mart: &Mart) -> (Option<WhyMart>, Option<BTreeSet<NaiveDate>>) {
+    fn why_dates(
+        &self,
+        mart: &Mart,
+        all: Option<WhyMart>,
+    ) -> (Option<WhyMart>, Option<BTreeSet<NaiveDate>>) {
         let dates = self.dates(mart);
-        if let Some(why) = self.why_all(mart) {
-            return (Some(why), Some(dates));
+        if all.is_some() {
+            return (all, Some(dates));
         }
         let mut chosen = BTreeSet::new();
-        if let Some(Moved::Dates(lost)) = self.moved.get(&mart.name) {
-            chosen.extend(lost.iter().copied());
+        if let Some(lost) = self.moved.get(&mart.name) {
+            chosen.extend(&lost.dates);
         }
         let why_lost = !chosen.is_empty();
         let mut inputs = Vec::new();
@@ -130,15 +162,15 @@ impl Known<'_> {
         }
     }
 
-    /// The dates that a mart has partitions of, or may have, or had.
+    /// The dates that a mart may come to have partitions of, or had.
     fn dates(&self, mart: &Mart) -> BTreeSet<NaiveDate> {
         let tables = mart.reach.keys().chain([&mart.name]);
         let mut dates = BTreeSet::new();
         for table in tables {
             let files = self.state.table(table).filter(|file| file.entry.rows > 0);
             dates.extend(files.filter_map(|file| file.entry.date()));
-            if let Some(Moved::Dates(moved)) = self.moved.get(table) {
-                dates.extend(moved);
+            if let Some(moved) = self.moved.get(table) {
+                dates.extend(&moved.dates);
             }
         }
         dates
@@ -151,8 +183,8 @@ impl Known<'_> {
         let from: u64 = from.and_then(|from| from.parse().ok()).unwrap_or(0);
         let files = self.state.table(input).filter(|file| file.commit > from);
         let mut changed: BTreeSet<_> = files.map(|file| file.entry.date()).collect();
-        if let Some(Moved::Dates(moved)) = self.moved.get(input) {
-            changed.extend(moved.iter().copied().map(Some));
+        if let Some(moved) = self.moved.get(input) {
+            changed.extend(moved.dates.iter().copied().map(Some));
         }
         changed
     }

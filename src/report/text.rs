@@ -3,6 +3,7 @@
 use std::io::{Result, Write};
 use std::path::{Path, PathBuf};
 
+use chrono::NaiveDate;
 use url::Url;
 
 use crate::config::Job;
@@ -136,6 +137,16 @@ pub fn run(out: &mut impl Write, summary: &RunSummary, seconds: f64) -> Result<(
                     .dates
                     .map_or_else(String::new, |n| format!(" ({} dates built)", count(n)));
                 line(out, mart.rows, "rows", &format!("{}{dates}", mart.name))?;
+                let left_out: Vec<String> =
+                    mart.left_out.iter().map(NaiveDate::to_string).collect();
+                if !left_out.is_empty() {
+                    writeln!(
+                        out,
+                        "    left out of {}, as nothing that it reads has the date: rows of {}",
+                        mart.name,
+                        some(&left_out)
+                    )?;
+                }
             }
             MartOutcome::Fresh => line(out, mart.rows, "rows", &format!("{} (fresh)", mart.name))?,
             MartOutcome::Failed { error } => writeln!(out, "     FAILED {}: {error}", mart.name)?,
@@ -254,6 +265,7 @@ pub fn plan(out: &mut impl Write, plan: &RunPlan) -> Result<()> {
             None => "fresh".to_owned(),
             Some(WhyMart::First) => "build, first time".to_owned(),
             Some(WhyMart::SqlChanged) => "build, its SQL changed".to_owned(),
+            Some(WhyMart::FormChanged) => "build, the form of what it reads changed".to_owned(),
             Some(WhyMart::InputsChanged(tables)) => {
                 format!("build, changed: {}", tables.join(", "))
             }
@@ -290,7 +302,7 @@ fn dates_of(mart: &MartPlan) -> String {
         (Some(first), Some(last)) if first == last => format!("; {first}"),
         (Some(first), Some(last)) => {
             format!(
-                "; {} dates of {first} … {last}",
+                "; about {} dates, {first} … {last}",
                 count(dates.count() as u64)
             )
         }

@@ -1,6 +1,6 @@
 //! Everything a plan is made of: the configuration checked against itself, the listing, the log.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -59,20 +59,23 @@ pub struct Looked<'a> {
 impl Looked<'_> {
     /// Plans the marts anew: now that the sources are absorbed it is known what has changed.
     pub fn plan_marts(&mut self, state: &State) {
-        let marts = self.graph.as_ref().map_or(&[][..], Graph::marts);
-        let mut moved = BTreeMap::new();
+        let mut moved: BTreeMap<String, Moved> = BTreeMap::new();
         for key in self.lost.keys() {
             let Some(file) = state.files.get(key) else {
                 continue;
             };
-            let lost = moved.entry(file.entry.table.clone());
-            let lost = lost.or_insert_with(|| Moved::Dates(BTreeSet::new()));
-            match (lost, file.entry.date()) {
-                (Moved::Dates(dates), Some(date)) => _ = dates.insert(date),
-                (lost, _) => *lost = Moved::All,
+            let lost = moved.entry(file.entry.table.clone()).or_default();
+            match file.entry.date() {
+                Some(date) => _ = lost.dates.insert(date),
+                None => lost.all = true,
             }
         }
-        self.plan.marts = plan::plan_marts(marts, state, &self.fingerprints(), moved);
+        let marts = plan::Marts {
+            marts: self.graph.as_ref().map_or(&[], Graph::marts),
+            tables: &self.mart_tables,
+            references: &self.fingerprints(),
+        };
+        self.plan.marts = plan::plan_marts(marts, state, moved);
     }
 
     /// What lies in the place of lost files of a table.
@@ -184,14 +187,17 @@ impl<'a> Looked<'a> {
                 partial: listed.partial,
             })
             .collect();
-        let marts = graph.as_ref().map_or(&[][..], Graph::marts);
+        let marts = plan::Marts {
+            marts: graph.as_ref().map_or(&[], Graph::marts),
+            tables: &mart_tables,
+            references: &fingerprints(&references),
+        };
         let plan = plan::plan(
             job,
             checked.options.limits(job),
             &listed,
             state,
             marts,
-            &fingerprints(&references),
             checked.options.rebuild.as_ref(),
         );
         Ok(Looked {

@@ -14,9 +14,9 @@ use super::{Context, MartOutcome, MartSummary, RunError, Totals};
 use crate::catalog::{LakeTable, SourceTables, TableDefinition, TableFile, memory_table};
 use crate::config::Job;
 use crate::layout;
-use crate::ledger::{FileEntry, MartEntry, State};
-use crate::mart::{self, Input, Mart, MartError, Reach};
-use crate::plan::{self, Reads};
+use crate::ledger::{self, FileEntry, MartEntry, State};
+use crate::mart::{self, Input, Mart, MartError, Partition, Reach};
+use crate::plan::{self, MartPlan, Reads};
 use crate::publish::{self, Finished, Ordered, WriteError};
 use crate::report::Event;
 use crate::store::Store;
@@ -49,7 +49,8 @@ pub async fn build(
         let summary = |rows, outcome| MartSummary {
             name: mart.name.clone(),
             rows,
-            dates: planned.dates.as_ref().map(|dates| dates.len() as u64),
+            dates: None,
+            left_out: BTreeSet::new(),
             outcome,
         };
         if let Some(because) = mart.inputs.iter().find(|input| failed.contains(*input)) {
@@ -73,8 +74,8 @@ pub async fn build(
         context.report.event(Event::Mart {
             name: mart.name.clone(),
         });
-        match build.one(mart, planned.dates.as_ref(), state).await {
-            Ok(rows) => summaries.push(summary(rows, MartOutcome::Built)),
+        match build.one(mart, planned, state).await {
+            Ok(built) => summaries.push(built),
             Err(RunError::Mart(error)) => {
                 // It fails too when another run has replaced what it reads.
                 super::overtaken(lake, build.commit.number).await?;
@@ -125,35 +126,43 @@ pub async fn reads(
 struct Build<'a> {
     lake: &'a Store,
     inputs: Inputs<'a>,
-    commit: crate::ledger::Commit,
+    commit: ledger::Commit,
     row_group: usize,
     in_flight: u64,
     spill: &'a Path,
 }
 
 impl Build<'_> {
-    /// Builds and stages one mart, or these dates of it: the rows that it has.
+    /// Builds and stages one mart, or the dates of it that are planned.
     async fn one(
         &mut self,
         mart: &Mart,
-        dates: Option<&BTreeSet<NaiveDate>>,
+        planned: &MartPlan,
         state: &State,
-    ) -> Result<u64, RunError> {
+    ) -> Result<MartSummary, RunError> {
         let definition = self.inputs.definition(&mart.name)?.clone();
         let settings = super::mart_files(self.commit.number, self.row_group);
-        let mut files = match dates {
-            None => self.evaluate(mart, None, state, &settings).await?,
-            Some(dates) => {
-                let mut files = Vec::new();
-                for date in dates {
-                    files.extend(self.evaluate(mart, Some(*date), state, &settings).await?);
+        let mut left_out = BTreeSet::new();
+        let dates = planned
+            .dates
+            .as_ref()
+            .map(|known| self.inputs.dates(mart, known, planned.every_date, state));
+        let mut files = Vec::new();
+        match &dates {
+            None => files = self.evaluate(mart, None, state, &settings).await?,
+            Some(Dates { all, build }) => {
+                for &date in build {
+                    let partition = Partition { date, dates: all };
+                    let made = self.evaluate(mart, Some(partition), state, &settings);
+                    files.extend(of_date(mart, partition, made.await?, &mut left_out)?);
                 }
-                files
             }
-        };
-        // Other dates stay as they are.
-        let stays = |file: &FileEntry| {
-            dates.is_some_and(|dates| file.date().is_some_and(|date| !dates.contains(&date)))
+        }
+        let stays = |file: &FileEntry| match (&dates, file.date()) {
+            (Some(Dates { all, build }), Some(date)) => {
+                all.contains(&date) && !build.contains(&date)
+            }
+            _ => false,
         };
         let old: Vec<&FileEntry> = state
             .table(&mart.name)
@@ -161,7 +170,7 @@ impl Build<'_> {
             .filter(|file| file.rows > 0)
             .collect();
         let (stay, gone): (Vec<_>, Vec<_>) = old.into_iter().partition(|file| stays(file));
-        let count = files.iter().map(|file| file.rows).sum::<u64>()
+        let rows = files.iter().map(|file| file.rows).sum::<u64>()
             + stay.iter().map(|file| file.rows).sum::<u64>();
         files.extend(self.emptied(&definition, &files, &gone, &settings)?);
         let entries = publish::stage(
@@ -194,23 +203,30 @@ impl Build<'_> {
             name: mart.name.clone(),
             sql: mart.fingerprint.clone(),
             inputs,
-            by_date: dates.is_some(),
-            rows: count,
+            reach: mart.reach_by_name(),
+            rows,
         });
-        Ok(count)
+        Ok(MartSummary {
+            name: mart.name.clone(),
+            rows,
+            dates: dates.map(|dates| dates.build.len() as u64),
+            left_out,
+            outcome: MartOutcome::Built,
+        })
     }
 
-    /// Evaluates a mart, or one date of it, into files on this disk.
+    /// Evaluates a mart, or one partition of it, into files on this disk.
     async fn evaluate(
         &self,
         mart: &Mart,
-        date: Option<NaiveDate>,
+        partition: Option<Partition<'_>>,
         state: &State,
         settings: &publish::FileSettings,
     ) -> Result<Vec<Finished>, RunError> {
+        let date = partition.map(|partition| partition.date);
         let inputs = self.inputs.of(mart, date, state)?;
         let engine = &self.inputs.looked.engine;
-        let (definition, rows) = mart::evaluate(engine, mart, &inputs, date).await?;
+        let (definition, rows) = mart::evaluate(engine, mart, &inputs, partition).await?;
         let folder = match date {
             None => self.spill.to_owned(),
             Some(date) => self.spill.join(format!("{}-{date}", mart.name)),
@@ -224,29 +240,14 @@ impl Build<'_> {
             settings,
             folder: &folder,
         };
-        let files = ordered.write(rows).await.map_err(|error| match error {
+        ordered.write(rows).await.map_err(|error| match error {
             publish::OrderedError::Rows(error) => RunError::Mart(MartError::running(mart, &error)),
             publish::OrderedError::Write(error) => RunError::Write(error),
             long @ publish::OrderedError::LongValue(_) => {
                 let error = datafusion::error::DataFusionError::Execution(long.to_string());
                 RunError::Mart(MartError::running(mart, &error))
             }
-        })?;
-        if let Some(date) = date {
-            let dt = date.to_string();
-            let value = |file: &Finished| {
-                let column = file.partition.iter().find(|(column, _)| column == "dt");
-                column.and_then(|(_, value)| value.clone())
-            };
-            let other = files
-                .iter()
-                .map(value)
-                .find(|value| value.as_ref() != Some(&dt));
-            if let Some(other) = other {
-                return Err(MartError::of_another_date(mart, date, other.as_deref()).into());
-            }
-        }
-        Ok(files)
+        })
     }
 
     /// Zero-row files for the partitions that had rows and have none now: publishing never deletes.
@@ -269,6 +270,40 @@ impl Build<'_> {
         });
         empty.collect()
     }
+}
+
+/// The files of one partition among those that were made for it. Rows of dates that the mart has no
+/// partition of are `left_out`.
+fn of_date(
+    mart: &Mart,
+    Partition { date, .. }: Partition<'_>,
+    made: Vec<Finished>,
+    left_out: &mut BTreeSet<NaiveDate>,
+) -> Result<Vec<Finished>, MartError> {
+    let same_only = mart.reach.values().all(|reach| *reach == Reach::SAME);
+    let mut files = Vec::new();
+    for file in made {
+        match ledger::date(&file.partition) {
+            Some(of) if of == date => files.push(file),
+            Some(other) if same_only => {
+                return Err(MartError::of_another_date(mart, date, other));
+            }
+            Some(other) => _ = left_out.insert(other),
+            None => {
+                let dt = file.partition.iter().find(|(column, _)| column == "dt");
+                let dt = dt.and_then(|(_, value)| value.as_deref());
+                return Err(MartError::of_no_date(mart, date, dt));
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// The dates of a mart that is built date by date.
+struct Dates {
+    all: BTreeSet<NaiveDate>,
+    /// Those to build; the others stay as they are.
+    build: BTreeSet<NaiveDate>,
 }
 
 /// The tables that marts read.
@@ -350,8 +385,37 @@ impl<'a> Inputs<'a> {
         Ok(reads.collect())
     }
 
-    /// The files of a mart's input that are `in_reach`, as a table: of marts built by this run what is
-    /// staged, and what stays.
+    /// The files of a table that have rows, and where they lie: of marts built by this run what is staged,
+    /// and what stays.
+    fn files<'f>(
+        &'f self,
+        name: &'f str,
+        state: &'f State,
+    ) -> impl Iterator<Item = (&'f FileEntry, String)> {
+        let staged = self.staged.get(name).map_or(&[][..], Vec::as_slice);
+        let replaced: BTreeSet<String> = staged.iter().map(FileEntry::key).collect();
+        let staged = staged.iter().map(|entry| (entry, entry.staged.clone()));
+        let published = state
+            .table(name)
+            .map(|file| (&file.entry, file.entry.key()));
+        let stays = published.filter(move |(_, key)| !replaced.contains(key));
+        // Slices of an earlier partitioning are left as empty files in folders of other columns.
+        staged.chain(stays).filter(|(entry, _)| entry.rows > 0)
+    }
+
+    /// The dates of a mart: those that some input has rows of, and of them those `known` to be to build, or
+    /// `every` one.
+    fn dates(&self, mart: &Mart, known: &BTreeSet<NaiveDate>, every: bool, state: &State) -> Dates {
+        let files = mart.reach.keys().flat_map(|input| self.files(input, state));
+        let all: BTreeSet<_> = files.filter_map(|(file, _)| file.date()).collect();
+        let build = match every {
+            true => all.clone(),
+            false => all.intersection(known).copied().collect(),
+        };
+        Dates { all, build }
+    }
+
+    /// The files of a mart's input that are `in_reach`, as a table.
     fn table(
         &self,
         mart: &Mart,
@@ -365,18 +429,11 @@ impl<'a> Inputs<'a> {
             return table.map_err(failing);
         }
         let definition = self.definition(name)?;
-        let staged = self.staged.get(name).map_or(&[][..], Vec::as_slice);
-        let replaced: BTreeSet<String> = staged.iter().map(FileEntry::key).collect();
-        let staged = staged.iter().map(|entry| (entry, entry.staged.clone()));
-        let published = state
-            .table(name)
-            .map(|file| (&file.entry, file.entry.key()));
-        let files = staged
-            .chain(published.filter(|(_, key)| !replaced.contains(key)))
-            // Slices of an earlier partitioning are left as empty files in folders of other columns.
-            .filter(|(entry, _)| entry.rows > 0 && in_reach(entry))
-            .map(|(entry, key)| self.file(entry, &key));
-        let files: Vec<TableFile> = files.collect();
+        let files = self.files(name, state);
+        let in_reach = files.filter(|(entry, _)| in_reach(entry));
+        let files: Vec<TableFile> = in_reach
+            .map(|(entry, key)| self.file(entry, &key))
+            .collect();
         Ok(Arc::new(
             LakeTable::new(definition, files, self.store.clone()).map_err(failing)?,
         ))

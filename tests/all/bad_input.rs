@@ -303,6 +303,41 @@ fn marts_that_cannot_be_planned() {
 }
 
 #[test]
+fn a_partition_takes_rows_of_its_own_date() {
+    let near = "-- partition: dt\n-- reads: app back 1d\n";
+    for (sql, parts) in [
+        (
+            "-- partition: dt\nSELECT 1 AS n, '2031-01-01' AS dt FROM app".to_owned(),
+            ["dt = 2031-01-01", "made of this date alone"],
+        ),
+        (
+            "-- partition: dt\nSELECT count(*) AS n, max(id) AS dt FROM app".to_owned(),
+            ["which is no date", "such as 2024-03-01"],
+        ),
+        (
+            format!("{near}SELECT 1 AS n, CAST(replace(dt, '-', '') AS int) AS dt FROM app"),
+            ["is no date", "make `dt` a date"],
+        ),
+        (
+            format!("{near}SELECT 1 AS n, nullif(dt, dt) AS dt FROM app"),
+            ["rows of dt = NULL", "leave out rows that have none"],
+        ),
+    ] {
+        with_mart(&sql).rawmart(&["run"]).expect(3, &parts);
+    }
+
+    // One that reads further may give rows of dates that nothing has; that is said.
+    let project = with_mart(&format!(
+        "{near}SELECT 1 AS n, CAST(CAST(dt AS date) + INTERVAL '1 day' AS date) AS dt FROM app"
+    ));
+    let ran = project.rawmart(&["run"]);
+    ran.expect(
+        0,
+        &["left out of bad", "nothing that it reads has the date"],
+    );
+}
+
+#[test]
 fn a_mart_that_fails_takes_only_its_readers_along() {
     let project = configured("", "[marts]\npath = \"sql\"\n");
     let good = "SELECT count(*) AS events FROM app\n";

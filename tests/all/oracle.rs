@@ -449,7 +449,7 @@ struct Case {
 }
 
 /// Marts of every reach, and one that reads each kind of the others.
-const MARTS: [(&str, &str); 5] = [
+const MARTS: [(&str, &str); 11] = [
     (
         "daily",
         "-- partition: dt\n\
@@ -475,6 +475,45 @@ const MARTS: [(&str, &str); 5] = [
          SELECT daily.n, total.n AS whole, day.duplicates, daily.dt FROM daily CROSS JOIN total\n\
          CROSS JOIN (SELECT count(*) AS duplicates FROM app_duplicates) AS day",
     ),
+    // It has no rows of many dates; what reads it alone has no partition there.
+    (
+        "some",
+        "-- partition: dt\n\
+         SELECT count(*) AS n, dt FROM app WHERE n = 4 AND kind = 'view' GROUP BY dt",
+    ),
+    (
+        "last_of_some",
+        "-- partition: dt\nSELECT max(n) AS n, max(dt) AS dt FROM some",
+    ),
+    // Carries rows to the next date, which may have no partition.
+    (
+        "some_carried",
+        "-- partition: dt\n-- reads: some back 1d\n\
+         SELECT CAST(sum(n) AS bigint) AS n, dt FROM (SELECT n, dt FROM some UNION ALL\n\
+         SELECT n, CAST(CAST(dt AS date) + INTERVAL '1 day' AS date) FROM some) AS both GROUP BY dt",
+    ),
+    // Has dates and is built whole.
+    (
+        "days",
+        "-- partition: dt\n-- reads: app all\nSELECT count(*) AS n, dt FROM app GROUP BY dt",
+    ),
+    ("rare", RARE[0]),
+    (
+        "beside_rare",
+        "-- partition: dt\n\
+         SELECT days.n, rare.n AS rare, days.dt FROM days LEFT JOIN rare ON rare.dt = days.dt",
+    ),
+];
+
+/// What the mart `rare` becomes in the end, and what it was at times.
+const RARE: [&str; 4] = [
+    "-- partition: dt\n\
+     SELECT count(*) AS n, dt FROM app WHERE n = 3 AND kind = 'click' GROUP BY dt",
+    "SELECT count(*) AS n, dt FROM app WHERE n = 3 AND kind = 'click' GROUP BY dt",
+    "-- partition: dt\n\
+     SELECT CAST(count(*) AS varchar) AS n, dt FROM app WHERE n = 3 AND kind = 'click' GROUP BY dt",
+    "-- partition: dt\n\
+     SELECT count(*) AS n, dt FROM app WHERE n = 5 AND kind = 'view' GROUP BY dt",
 ];
 
 /// What tells a row: object, record, time, and the columns of the event.
@@ -637,8 +676,10 @@ impl Case {
         let expect = |mart: &str, columns: &[&str], of: &dyn Fn(NaiveDate) -> Vec<usize>| {
             let mut expected: Vec<Vec<String>> = days
                 .keys()
-                .map(|date| {
-                    let cells = of(*date).into_iter().map(|n| n.to_string());
+                .map(|date| (date, of(*date)))
+                .filter(|(_, cells)| !cells.is_empty())
+                .map(|(date, cells)| {
+                    let cells = cells.into_iter().map(|n| n.to_string());
                     std::iter::once(date.to_string()).chain(cells).collect()
                 })
                 .collect();
@@ -664,6 +705,42 @@ impl Case {
         expect("share", &["n", "whole", "duplicates"], &|date| {
             vec![day(date), total, duplicates]
         });
+        let of = |date: NaiveDate, n: &str, kind: &str| -> usize {
+            let events = days.get(&date).into_iter().flatten();
+            let meets = |event: &&&Known| event.3[1] == kind && event.3[4] == n;
+            events.filter(meets).count()
+        };
+        let some = |date| of(date, "4", "view");
+        let where_some = |date, cells: usize| if some(date) > 0 { vec![cells] } else { vec![] };
+        expect("some", &["n"], &|date| where_some(date, some(date)));
+        expect("last_of_some", &["n"], &|date| where_some(date, some(date)));
+        expect("some_carried", &["n"], &|date| {
+            where_some(date, some(date) + some(days_later(date, -1)))
+        });
+        expect("days", &["n"], &|date| vec![day(date)]);
+        let rare = |date| of(date, "3", "click");
+        expect("rare", &["n"], &|date| match rare(date) {
+            0 => vec![],
+            n => vec![n],
+        });
+        let beside = lake.cells("beside_rare", &["dt", "n", "rare"]);
+        let mut expected: Vec<Vec<String>> = days
+            .keys()
+            .map(|&date| {
+                let rare = match rare(date) {
+                    0 => String::new(),
+                    n => n.to_string(),
+                };
+                vec![date.to_string(), day(date).to_string(), rare]
+            })
+            .collect();
+        expected.sort();
+        assert!(
+            beside == expected,
+            "seed {}: {}",
+            self.seed,
+            apart(&beside, &expected)
+        );
     }
 
     /// The rows of a table; asserts that each lies in its own file, and files are sorted.
@@ -1018,7 +1095,7 @@ fn live(seed: u64, count: usize) {
     // There is nothing yet but the lock.
     life.act(&Options::default()).unwrap();
     while !(absent.is_empty() && wrong.is_empty() && changed_rules) {
-        match life.random.random_range(0..9) {
+        match life.random.random_range(0..10) {
             0..=2 if !absent.is_empty() => {
                 for _ in 0..life.random.random_range(1..=absent.len().min(4)) {
                     let index = absent.pop().unwrap();
@@ -1060,8 +1137,9 @@ fn live(seed: u64, count: usize) {
             5 if !changed_rules => {
                 if life.random.random_bool(0.4) {
                     life.hesitates(&case, &before);
-                    let summary = life.act(&Options::default()).unwrap();
                     if absent.is_empty() && wrong.is_empty() {
+                        life.project.write("sql/rare.sql", RARE[0]);
+                        let summary = life.act(&Options::default()).unwrap();
                         case.check_under(&earlier, &life.project.lake(), &summary);
                     }
                     continue;
@@ -1091,9 +1169,16 @@ fn live(seed: u64, count: usize) {
                 };
                 life.rebuilds(rebuild).unwrap();
             }
+            9 => {
+                // Somebody tries another SQL.
+                let sql = RARE.choose(&mut life.random).unwrap();
+                life.project.write("sql/rare.sql", sql);
+                life.act(&Options::default()).unwrap();
+            }
             _ => {}
         }
     }
+    life.project.write("sql/rare.sql", RARE[0]);
     let summary = life.act(&Options::default()).unwrap();
     let lake = life.project.lake();
     case.check(&lake, &summary);
