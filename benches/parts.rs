@@ -21,7 +21,7 @@ use data::Result;
 use libdeflater::Decompressor;
 use rawmart::catalog::{SourceTables, TableDefinition};
 use rawmart::dedup::{Places, from_sortable};
-use rawmart::publish::{Collected, Collector, FileSettings, Keyed, Tables};
+use rawmart::publish::{Collected, Collector, FileSettings, Keyed, Tables, Words};
 use steps::{Batch, Input, MEMORY};
 
 const RECORDS: u64 = 100_000;
@@ -83,7 +83,7 @@ fn inflate(input: &Input) -> Result<usize> {
 /// Decoded events in order, as one run.
 fn collect(input: &Input, batches: &[Batch]) -> Result<Collected> {
     let mut places = Places::new(input.slicing, input.source.decode.unit);
-    let mut collector = Collector::new(input.folder.path(), MEMORY);
+    let mut collector = Collector::new(input.folder.path(), MEMORY, &Words::default());
     for batch in batches {
         let keys = batch.times.iter().zip(&batch.ids);
         let keys = keys.map(|(time, id)| [places.of(from_sortable(*time)), *time, *id]);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! batches ──▶ Collector ──▶ runs sorted by (place, time, id), spilled ──┐
-//!             one a worker                                              ▼
+//!             one a worker, few strings as codes                        ▼
 //!                          Verdicts::dropped (same order) ──▶ merge, row by row
 //!                                                        ┌──────┴──────┐
 //!                                                      kept        duplicates       one writer each
@@ -36,6 +36,7 @@ mod stage;
 mod stored;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub use collect::{Collected, Collector, Displaced, Keyed, StoredRows};
 pub use merge::{Finished, KEPT, KEPT_OBJECT, KEPT_RECORD, RULE, Tables, write};
@@ -43,6 +44,7 @@ pub use ordered::{Ordered, OrderedError};
 pub use parquet::{FileSettings, ParquetFile};
 pub use stage::{PublishError, check, publish, stage, sweep};
 pub use stored::{Content, StoredError, StoredFile};
+pub use words::Words;
 
 /// A data file that cannot be written.
 #[derive(Debug, thiserror::Error)]

@@ -14,6 +14,7 @@ use arrow::ipc::writer::StreamWriter;
 
 use super::WriteError;
 use super::runs::Runs;
+use super::words::{Common, Packer, Words};
 use crate::dedup::EventId;
 
 /// Bytes of one block of a spilled run: what the merge holds of each run.
@@ -47,6 +48,7 @@ pub type StoredRows = Box<dyn Iterator<Item = Result<Keyed, WriteError>> + Send>
 pub struct Collector {
     folder: PathBuf,
     limit: usize,
+    packer: Packer,
     held: Vec<Keyed>,
     bytes: usize,
     runs: Vec<Run>,
@@ -55,7 +57,7 @@ pub struct Collector {
 /// One sorted run.
 enum Run {
     Memory(Vec<Keyed>),
-    Spilled(File),
+    Spilled(File, SchemaRef),
     Stored(StoredRows),
 }
 
@@ -63,6 +65,7 @@ enum Run {
 #[derive(Default)]
 pub struct Collected {
     runs: Vec<Run>,
+    words: Words,
 }
 
 impl Keyed {
@@ -78,11 +81,12 @@ impl Keyed {
 
 impl Collector {
     /// `memory` in bytes bounds what is held before it is sorted; sorting takes as much again for
-    /// one block.
-    pub fn new(folder: &Path, memory: usize) -> Self {
+    /// one block. What collectors of the same `words` have gathered can be appended.
+    pub fn new(folder: &Path, memory: usize, words: &Words) -> Self {
         Self {
             folder: folder.to_owned(),
             limit: memory,
+            packer: Packer::new(words),
             held: Vec::new(),
             bytes: 0,
             runs: Vec::new(),
@@ -91,7 +95,8 @@ impl Collector {
 
     /// # Errors
     /// The spill folder is full or cannot be written.
-    pub fn push(&mut self, rows: Keyed) -> Result<(), WriteError> {
+    pub fn push(&mut self, mut rows: Keyed) -> Result<(), WriteError> {
+        rows.batch = self.packer.pack(&rows.batch)?;
         self.bytes += rows.batch.get_array_memory_size() + rows.keys.len() * size_of::<Key>();
         self.held.push(rows);
         if self.bytes >= self.limit {
@@ -101,8 +106,7 @@ impl Collector {
     }
 
     fn spill(&mut self) -> Result<(), WriteError> {
-        let held = std::mem::take(&mut self.held);
-        self.bytes = 0;
+        let held = self.alike()?;
         let Some(first) = held.first() else {
             return Ok(());
         };
@@ -113,21 +117,32 @@ impl Collector {
         let run = run.finish()?;
         self.runs.push(run);
         if self.runs.len() >= (self.limit / BLOCK / 2).clamp(RUNS.0, RUNS.1) {
-            self.compact(&first.batch.schema())
+            self.compact()
         } else {
             Ok(())
         }
     }
 
+    /// What is held, all of the same columns.
+    fn alike(&mut self) -> Result<Vec<Keyed>, WriteError> {
+        self.bytes = 0;
+        let mut held = std::mem::take(&mut self.held);
+        let schemas = held.iter().map(|keyed| Some(keyed.batch.schema()));
+        let common = Common::new(self.packer.words(), schemas);
+        for keyed in &mut held {
+            keyed.batch = common.spell(keyed.batch.clone())?;
+        }
+        Ok(held)
+    }
+
     /// Merges the runs into one.
-    fn compact(&mut self, schema: &Schema) -> Result<(), WriteError> {
-        let mut runs = Runs::new(
-            std::mem::take(&mut self.runs)
-                .into_iter()
-                .map(Run::blocks)
-                .collect(),
-        )?;
-        let mut merged = RunWriter::create(&self.folder, schema)?;
+    fn compact(&mut self) -> Result<(), WriteError> {
+        let runs = std::mem::take(&mut self.runs).into_iter();
+        let mut runs = Runs::new(runs.map(Run::blocks).collect(), self.packer.words())?;
+        let Some(schema) = runs.schema() else {
+            return Ok(());
+        };
+        let mut merged = RunWriter::create(&self.folder, &schema)?;
         let (mut rows, mut keys, mut bytes) = (Vec::new(), Vec::new(), 0);
         while let Some(stretch) = runs.stretch() {
             for row in stretch.from..stretch.to {
@@ -154,15 +169,21 @@ impl Collector {
     /// # Errors
     /// Rows that cannot be sorted, which is a defect.
     pub fn finish(mut self) -> Result<Collected, WriteError> {
-        let blocks = sorted_blocks(&self.held).collect::<Result<_, _>>()?;
+        let held = self.alike()?;
+        let blocks = sorted_blocks(&held).collect::<Result<_, _>>()?;
         self.runs.push(Run::Memory(blocks));
-        Ok(Collected { runs: self.runs })
+        Ok(Collected {
+            runs: self.runs,
+            words: self.packer.words().clone(),
+        })
     }
 }
 
 impl Collected {
+    /// Adds what another collector of the same words has gathered.
     pub fn append(&mut self, other: Self) {
         self.runs.extend(other.runs);
+        self.words = other.words;
     }
 
     /// Adds what data files hold already.
@@ -170,9 +191,12 @@ impl Collected {
         self.runs.push(Run::Stored(rows));
     }
 
-    /// The runs, each handing out its blocks in order.
-    pub(super) fn into_blocks(self) -> Vec<Blocks> {
-        self.runs.into_iter().map(Run::blocks).collect()
+    /// The runs as one sequence.
+    pub(super) fn into_runs(self) -> Result<Runs, WriteError> {
+        Runs::new(
+            self.runs.into_iter().map(Run::blocks).collect(),
+            &self.words,
+        )
     }
 }
 
@@ -180,7 +204,7 @@ impl Run {
     fn blocks(self) -> Blocks {
         match self {
             Self::Memory(blocks) => Blocks::Memory(blocks.into_iter()),
-            Self::Spilled(file) => Blocks::Spilled(Some(file), None),
+            Self::Spilled(file, schema) => Blocks::Spilled(Some(file), None, schema),
             Self::Stored(rows) => Blocks::Stored(rows),
         }
     }
@@ -236,7 +260,7 @@ impl RunWriter {
             .map_err(|error| at(io::Error::other(error)))?;
         let mut file = file.into_inner().map_err(|error| at(error.into_error()))?;
         file.rewind().map_err(at)?;
-        Ok(Run::Spilled(file))
+        Ok(Run::Spilled(file, self.schema))
     }
 }
 
@@ -244,16 +268,34 @@ impl RunWriter {
 pub(super) enum Blocks {
     Memory(std::vec::IntoIter<Keyed>),
     /// The reader is made when it is first asked, from the file.
-    Spilled(Option<File>, Option<Box<StreamReader<BufReader<File>>>>),
+    Spilled(
+        Option<File>,
+        Option<Box<StreamReader<BufReader<File>>>>,
+        SchemaRef,
+    ),
     Stored(StoredRows),
 }
 
 impl Blocks {
+    /// The columns as they are held; `None` of stored rows, which have no codes.
+    pub(super) fn schema(&self) -> Option<SchemaRef> {
+        match self {
+            Self::Memory(blocks) => Some(blocks.as_slice().first()?.batch.schema()),
+            Self::Spilled(_, _, schema) => Some(Arc::clone(schema)),
+            Self::Stored(_) => None,
+        }
+    }
+
+    /// There is nothing in it.
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(self, Self::Memory(blocks) if blocks.as_slice().is_empty())
+    }
+
     pub(super) fn next(&mut self) -> Result<Option<Keyed>, WriteError> {
         match self {
             Self::Memory(blocks) => Ok(blocks.next()),
             Self::Stored(rows) => rows.next().transpose(),
-            Self::Spilled(file, reader) => {
+            Self::Spilled(file, reader, _) => {
                 if let Some(file) = file.take() {
                     let file = BufReader::with_capacity(64 << 10, file);
                     *reader = Some(Box::new(StreamReader::try_new(file, None)?));

@@ -213,7 +213,7 @@ impl<'a> Merge<'a> {
     ) -> Result<Self, WriteError> {
         Ok(Self {
             tables,
-            runs: Runs::new(collected.into_blocks())?,
+            runs: collected.into_runs()?,
             verdicts,
             kept: (kept, Picks::default()),
             duplicates: duplicates.map(|writer| (writer, Picks::default())),
@@ -341,8 +341,8 @@ fn send(
                     .iter()
                     .map(|(_, kept)| i64::from(kept.record())),
             )),
-            name => match rows.column_by_name(name) {
-                Some(column) => Arc::clone(column),
+            name => match rows.schema_ref().column_with_name(name) {
+                Some((index, _)) => runs.common().dictionary(index, rows.column(index))?,
                 None => return Err(defect(&format!("column {name} was not decoded"))),
             },
         };

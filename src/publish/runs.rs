@@ -5,10 +5,12 @@ use std::collections::BinaryHeap;
 
 use arrow::array::{ArrayData, ArrayRef, MutableArrayData, RecordBatch, make_array};
 use arrow::compute::interleave_record_batch;
+use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 
 use super::WriteError;
 use super::collect::{BLOCK, Blocks, Displaced, Key, bytes_of};
+use super::words::{Common, Words};
 
 /// The next rows of one run that come before those of every other.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +40,7 @@ struct Source {
 
 /// Runs being merged: one block of each, and used-up blocks until they are released.
 pub(super) struct Runs {
+    common: Common,
     cursors: Vec<Cursor>,
     heads: BinaryHeap<Reverse<(Key, usize)>>,
     sources: Vec<Source>,
@@ -46,8 +49,10 @@ pub(super) struct Runs {
 }
 
 impl Runs {
-    pub fn new(runs: Vec<Blocks>) -> Result<Self, WriteError> {
+    pub fn new(runs: Vec<Blocks>, words: &Words) -> Result<Self, WriteError> {
+        let with_rows = runs.iter().filter(|blocks| !blocks.is_empty());
         let mut merge = Self {
+            common: Common::new(words, with_rows.map(Blocks::schema)),
             cursors: Vec::with_capacity(runs.len()),
             heads: BinaryHeap::with_capacity(runs.len()),
             sources: Vec::new(),
@@ -65,6 +70,16 @@ impl Runs {
             merge.load(run)?;
         }
         Ok(merge)
+    }
+
+    /// The columns of what is gathered; `None` when there are no rows left.
+    pub fn schema(&self) -> Option<SchemaRef> {
+        Some(self.sources.first()?.batch.schema())
+    }
+
+    /// Which of these columns are codes, and of what.
+    pub fn common(&self) -> &Common {
+        &self.common
     }
 
     /// The next stretch; all of one place. It must be handed to [`Self::advance`] before the next.
@@ -129,12 +144,13 @@ impl Runs {
                 continue;
             };
             self.heads.push(Reverse((*first, run)));
-            let bytes = bytes_of(&block.batch);
+            let batch = self.common.spell(block.batch)?;
+            let bytes = bytes_of(&batch);
             self.held += bytes;
             cursor.source = self.sources.len();
             self.sources.push(Source {
                 row_bytes: bytes / block.keys.len() + 1,
-                batch: block.batch,
+                batch,
             });
             cursor.keys = block.keys;
             cursor.displaced = block.displaced;

@@ -27,6 +27,7 @@ fn own_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("raw_record", DataType::Int64, false),
         Field::new("name", DataType::Utf8, true),
+        Field::new("kind", DataType::Utf8, true),
     ]))
 }
 
@@ -75,11 +76,16 @@ fn name(key: &Key) -> Option<String> {
     (!key[2].is_multiple_of(11)).then(|| format!("row {} {}", key[1] % 1_000, key[2]))
 }
 
+fn kind(key: &Key) -> Option<String> {
+    (!key[2].is_multiple_of(5)).then(|| format!("kind {}", key[2] % 7))
+}
+
 fn batch(keys: &[Key]) -> Keyed {
     let records = keys.iter().map(|key| i64::from(EventId(key[2]).record()));
     let records = Int64Array::from_iter_values(records);
     let names: StringArray = keys.iter().map(name).collect();
-    let columns: Vec<Arc<dyn Array>> = vec![Arc::new(records), Arc::new(names)];
+    let kinds: StringArray = keys.iter().map(kind).collect();
+    let columns: Vec<Arc<dyn Array>> = vec![Arc::new(records), Arc::new(names), Arc::new(kinds)];
     Keyed::new(
         RecordBatch::try_new(own_schema(), columns).unwrap(),
         keys.to_vec(),
@@ -111,7 +117,9 @@ fn row(key: &Key, displaced: Option<&Displaced>) -> Vec<String> {
         (object, id.record().to_string())
     };
     let (object, record) = named(EventId(key[2]));
-    let mut row = vec![object, record, name(key).unwrap_or("NULL".to_owned())];
+    let texts = [name(key), kind(key)].map(|text| text.unwrap_or("NULL".to_owned()));
+    let mut row = vec![object, record];
+    row.extend(texts);
     if let Some((by, rule)) = displaced {
         let (object, record) = named(EventId(*by));
         row.extend([RULES[*rule as usize].to_owned(), object, record]);
@@ -156,7 +164,8 @@ fn every_row_once_and_in_order() {
         // Everything in memory, everything spilled, and some of both.
         let mut collected = Collected::default();
         let limits = [usize::MAX, 0, 200_000];
-        let mut collectors = limits.map(|limit| Collector::new(spill.path(), limit));
+        let words = Words::default();
+        let mut collectors = limits.map(|limit| Collector::new(spill.path(), limit, &words));
         let mut rest = keys.as_slice();
         while !rest.is_empty() {
             let (part, after) = rest.split_at(random.random_range(1..=rest.len().min(2_000)));
@@ -212,7 +221,7 @@ fn a_verdict_without_its_row_is_an_error() {
         slice: 0,
     }
     .sortable();
-    let mut collector = Collector::new(folder.path(), usize::MAX);
+    let mut collector = Collector::new(folder.path(), usize::MAX, &Words::default());
     collector
         .push(batch(&[[place, sortable(5), EventId::new(0, 1).0]]))
         .unwrap();

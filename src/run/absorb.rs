@@ -42,7 +42,7 @@ use crate::dedup::{
 use crate::event::{PartitionBy, RAW_OBJECT, RAW_RECORD, Slicing, TimeUnit};
 use crate::ledger::{Balance, Dates, File, ObjectEntry, Sha256, SourceState, State};
 use crate::publish::{
-    Collected, Collector, FileSettings, Finished, KEPT, Keyed, Tables, WriteError,
+    Collected, Collector, FileSettings, Finished, KEPT, Keyed, Tables, Words, WriteError,
 };
 use crate::raw::{
     DecodeMemory, Decoded, Decoder, Found, ObjectCounts, PieceError, Pieces, Reject, Roots,
@@ -399,11 +399,12 @@ struct Gathered {
 impl Scan {
     fn run(self) -> Result<Absorbed, RunError> {
         let threads = self.job.threads.max(1);
+        let (words, of_rejects) = (Words::default(), Words::default());
         let gathered: Vec<Result<Gathered, RunError>> = std::thread::scope(|scope| {
             let workers: Vec<_> = (0..threads)
                 .map(|_| {
                     scope.spawn(|| {
-                        let gathered = self.work(threads);
+                        let gathered = self.work(threads, &words, &of_rejects);
                         if gathered.is_err() {
                             self.failed.store(true, Ordering::Relaxed);
                         }
@@ -438,7 +439,12 @@ impl Scan {
     }
 
     /// Decodes objects until there are none left.
-    fn work(&self, threads: usize) -> Result<Gathered, RunError> {
+    fn work(
+        &self,
+        threads: usize,
+        words: &Words,
+        of_rejects: &Words,
+    ) -> Result<Gathered, RunError> {
         let mut decoder = Decoder::new(&self.source.decode, &self.shares.decoding);
         let schema = decoder.schema();
         let mut keys = Keys::compile(
@@ -453,8 +459,8 @@ impl Scan {
         })?;
         let mut worker = Worker {
             scan: self,
-            events: Collector::new(&self.folder, self.shares.collector),
-            rejects: Collector::new(&self.folder, self.shares.collector / 4),
+            events: Collector::new(&self.folder, self.shares.collector, words),
+            rejects: Collector::new(&self.folder, self.shares.collector / 4, of_rejects),
             buffers: self
                 .source
                 .rules

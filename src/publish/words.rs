@@ -1,0 +1,302 @@
+//! Columns of few different strings are held, spilled and merged as codes.
+//!
+//! ```text
+//! Utf8 ──Packer::pack──▶ UInt16 ──▶ runs ──▶ merge ──Common::dictionary──▶ Dictionary(UInt16, Utf8)
+//!   └─ too many words: as it is from then on;         └─ Common::spell: what not all runs have as codes
+//! ```
+//!
+//! Less is copied, written and read; an event's type or country is a fifth of its bytes. All workers
+//! share the words, so that their runs can be merged. No column of events or rejects is unsigned: the
+//! type tells what is a code.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ahash::RandomState;
+use arrow::array::{
+    Array, ArrayRef, AsArray, DictionaryArray, RecordBatch, StringArray, UInt16Array,
+};
+use arrow::compute::take;
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, UInt16Type};
+use arrow::error::ArrowError;
+
+/// Most words of a column.
+const WORDS: usize = 4096;
+/// Most bytes of a word.
+const LONG: usize = 256;
+
+type Codes = HashMap<Box<str>, u16, RandomState>;
+
+/// The words of each column, in the order of their codes. Clones are one and the same.
+#[derive(Debug, Clone, Default)]
+pub struct Words(Arc<Mutex<Vec<Codes>>>);
+
+impl Words {
+    /// The code of a word, which may be new; `None` if there are too many.
+    fn learn(&self, column: usize, word: &str) -> Option<u16> {
+        let mut columns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if columns.len() <= column {
+            columns.resize_with(column + 1, Codes::default);
+        }
+        let codes = columns.get_mut(column)?;
+        if let Some(code) = codes.get(word) {
+            return Some(*code);
+        }
+        if codes.len() >= WORDS || word.len() > LONG {
+            return None;
+        }
+        let code = u16::try_from(codes.len()).ok()?;
+        codes.insert(word.into(), code);
+        Some(code)
+    }
+
+    /// The words of every column by their codes.
+    fn spelled(&self) -> Vec<ArrayRef> {
+        let columns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let spelled = columns.iter().map(|codes| {
+            let mut words = vec![""; codes.len()];
+            for (word, code) in codes {
+                if let Some(slot) = words.get_mut(usize::from(*code)) {
+                    *slot = word;
+                }
+            }
+            Arc::new(StringArray::from_iter_values(words)) as ArrayRef
+        });
+        spelled.collect()
+    }
+}
+
+/// Codes the batches of one worker.
+#[derive(Debug)]
+pub(super) struct Packer {
+    words: Words,
+    columns: Vec<Known>,
+}
+
+/// The words of a column that one worker has met.
+#[derive(Debug, Default)]
+struct Known {
+    codes: Codes,
+    /// It has too many.
+    plain: bool,
+}
+
+impl Packer {
+    pub fn new(words: &Words) -> Self {
+        Self {
+            words: words.clone(),
+            columns: Vec::new(),
+        }
+    }
+
+    pub fn words(&self) -> &Words {
+        &self.words
+    }
+
+    /// # Errors
+    /// None but defects.
+    pub fn pack(&mut self, batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+        if self.columns.is_empty() {
+            let strings = |field: &FieldRef| *field.data_type() == DataType::Utf8;
+            let known = |field| Known {
+                codes: Codes::default(),
+                plain: !strings(field),
+            };
+            self.columns = batch.schema().fields().iter().map(known).collect();
+        }
+        let columns = batch.columns().iter().zip(&mut self.columns).enumerate();
+        let columns = columns.map(|(index, (column, known))| {
+            let codes = known.codes(column, |word| self.words.learn(index, word));
+            codes.map_or_else(|| Arc::clone(column), |codes| Arc::new(codes) as ArrayRef)
+        });
+        with_columns(batch, columns.collect())
+    }
+}
+
+impl Known {
+    /// The codes of all values, if the column has few words.
+    fn codes(
+        &mut self,
+        column: &ArrayRef,
+        learn: impl Fn(&str) -> Option<u16>,
+    ) -> Option<UInt16Array> {
+        if self.plain {
+            return None;
+        }
+        let strings = column.as_string_opt::<i32>()?;
+        let mut codes = Vec::with_capacity(strings.len());
+        for word in strings {
+            let Some(word) = word else {
+                codes.push(0);
+                continue;
+            };
+            let known = self.codes.get(word).copied();
+            let Some(code) = known.or_else(|| {
+                let code = learn(word)?;
+                self.codes.insert(word.into(), code);
+                Some(code)
+            }) else {
+                self.plain = true;
+                self.codes = Codes::default();
+                return None;
+            };
+            codes.push(code);
+        }
+        Some(UInt16Array::new(codes.into(), strings.nulls().cloned()))
+    }
+}
+
+/// What is coded in every one of several batches or runs.
+pub(super) struct Common {
+    words: Vec<ArrayRef>,
+    coded: Vec<bool>,
+}
+
+impl Common {
+    /// Of batches or runs with these columns; stored ones have no codes, and say `None`.
+    pub fn new(words: &Words, schemas: impl IntoIterator<Item = Option<Arc<Schema>>>) -> Self {
+        let coded = schemas.into_iter().map(|schema| -> Vec<bool> {
+            let fields = schema.iter().flat_map(|schema| schema.fields().iter());
+            fields.map(|field| is_code(field.data_type())).collect()
+        });
+        let both = |a: Vec<bool>, b: Vec<bool>| a.iter().zip(b).map(|(a, b)| *a && b).collect();
+        Self {
+            words: words.spelled(),
+            coded: coded.reduce(both).unwrap_or_default(),
+        }
+    }
+
+    /// Spells out what is not coded in all.
+    ///
+    /// # Errors
+    /// None but defects.
+    pub fn spell(&self, batch: RecordBatch) -> Result<RecordBatch, ArrowError> {
+        let spelled = |(index, column): (usize, &ArrayRef)| {
+            let is_common = self.coded.get(index).copied().unwrap_or(false);
+            is_code(column.data_type()) && !is_common
+        };
+        if !batch.columns().iter().enumerate().any(spelled) {
+            return Ok(batch);
+        }
+        let columns = batch.columns().iter().enumerate().map(|(index, column)| {
+            match spelled((index, column)) {
+                true => take(&self.words_of(index), column, None),
+                false => Ok(Arc::clone(column)),
+            }
+        });
+        let columns = columns.collect::<Result<_, _>>()?;
+        with_columns(&batch, columns)
+    }
+
+    /// A column as readers know it.
+    ///
+    /// # Errors
+    /// None but defects.
+    pub fn dictionary(&self, index: usize, column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+        let Some(codes) = column.as_primitive_opt::<UInt16Type>() else {
+            return Ok(Arc::clone(column));
+        };
+        let words = self.words_of(index);
+        Ok(Arc::new(DictionaryArray::try_new(codes.clone(), words)?))
+    }
+
+    /// A column of nothing but NULLs has none.
+    fn words_of(&self, index: usize) -> ArrayRef {
+        let none = || Arc::new(StringArray::new_null(0)) as ArrayRef;
+        self.words.get(index).cloned().unwrap_or_else(none)
+    }
+}
+
+fn is_code(data_type: &DataType) -> bool {
+    *data_type == DataType::UInt16
+}
+
+/// The batch with other columns of the same names.
+fn with_columns(batch: &RecordBatch, columns: Vec<ArrayRef>) -> Result<RecordBatch, ArrowError> {
+    let schema = batch.schema();
+    let fields = schema.fields().iter().zip(&columns).map(|(field, column)| {
+        match field.data_type() == column.data_type() {
+            true => Arc::clone(field),
+            false => Arc::new(Field::new(
+                field.name(),
+                column.data_type().clone(),
+                field.is_nullable(),
+            )),
+        }
+    });
+    RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(words: &[Option<String>]) -> RecordBatch {
+        let column: StringArray = words.iter().collect();
+        RecordBatch::try_from_iter([("word", Arc::new(column) as ArrayRef)]).unwrap()
+    }
+
+    fn some(words: impl IntoIterator<Item = usize>) -> Vec<Option<String>> {
+        words
+            .into_iter()
+            .map(|n| Some(format!("word {n}")))
+            .collect()
+    }
+
+    #[test]
+    fn few_words_are_codes_and_come_back() {
+        let words = Words::default();
+        let mut packers = [Packer::new(&words), Packer::new(&words)];
+        let mut texts = some((0..300).map(|n| n % 40));
+        texts.extend([None, Some(String::new())]);
+        // Each worker meets the words in an order of its own.
+        let backwards: Vec<_> = texts.iter().rev().cloned().collect();
+        let packed = [
+            packers[0].pack(&batch(&texts)).unwrap(),
+            packers[1].pack(&batch(&backwards)).unwrap(),
+        ];
+        let common = Common::new(&words, packed.iter().map(|batch| Some(batch.schema())));
+        for (packed, texts) in packed.into_iter().zip([texts, backwards]) {
+            assert_eq!(packed.column(0).data_type(), &DataType::UInt16);
+            let kept = common.spell(packed.clone()).unwrap();
+            assert_eq!(kept, packed);
+            let column = common.dictionary(0, packed.column(0)).unwrap();
+            let spelled = arrow::compute::cast(&column, &DataType::Utf8).unwrap();
+            assert_eq!(&spelled, batch(&texts).column(0));
+        }
+    }
+
+    #[test]
+    fn what_is_not_coded_in_all_is_spelled_out() {
+        let words = Words::default();
+        let mut packer = Packer::new(&words);
+        let few = some(0..WORDS);
+        let packed = packer.pack(&batch(&few)).unwrap();
+        assert_eq!(packed.column(0).data_type(), &DataType::UInt16);
+        for wide in [
+            batch(&some(WORDS..=WORDS)),
+            batch(&[Some("x".repeat(LONG + 1))]),
+            // And so it stays.
+            batch(&few),
+        ] {
+            assert_eq!(packer.pack(&wide).unwrap(), wide);
+            let schemas = [packed.schema(), wide.schema()].map(Some);
+            let common = Common::new(&words, schemas);
+            assert_eq!(common.spell(packed.clone()).unwrap(), batch(&few));
+        }
+        let stored = Common::new(&words, [Some(packed.schema()), None]);
+        assert_eq!(stored.spell(packed).unwrap(), batch(&few));
+    }
+
+    #[test]
+    fn nothing_but_nulls_has_no_words() {
+        let words = Words::default();
+        let nulls = batch(&[None, None]);
+        let packed = Packer::new(&words).pack(&nulls).unwrap();
+        let common = Common::new(&words, [Some(packed.schema())]);
+        let column = common.dictionary(0, packed.column(0)).unwrap();
+        assert_eq!(column.logical_null_count(), 2);
+        let common = Common::new(&words, [None]);
+        assert_eq!(common.spell(packed).unwrap(), nulls);
+    }
+}
