@@ -81,7 +81,7 @@ impl KeyFilter {
     fn word(&self, key: u64) -> Option<(&AtomicU64, u64)> {
         // A fingerprint is a hash already: any of its bits will do.
         let word = usize::try_from(key >> 6).unwrap_or(usize::MAX) & (self.words.len() - 1);
-        Some((self.words.get(word)?, 1 << (key & 63)))
+        Some((self.words.get(word)?, 1 << (key & 63) | 1 << (key >> 58)))
     }
 
     pub fn insert(&self, [key, _]: [u64; 2]) {
@@ -92,7 +92,7 @@ impl KeyFilter {
 
     pub fn contains(&self, [key, _]: [u64; 2]) -> bool {
         self.word(key)
-            .is_some_and(|(word, mask)| word.load(Ordering::Relaxed) & mask != 0)
+            .is_some_and(|(word, mask)| word.load(Ordering::Relaxed) & mask == mask)
     }
 }
 

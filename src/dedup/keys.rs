@@ -1,14 +1,15 @@
 //! From events to the narrow rows of each rule.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Array, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::Schema;
 use arrow::row::{RowConverter, Rows as KeyRows, SortField};
 use chrono::NaiveDate;
-use sha2::{Digest, Sha256};
+use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::Places;
 use crate::config::Rule;
@@ -149,16 +150,16 @@ pub fn part_of([_, low]: Fingerprint, parts: usize) -> usize {
     usize::try_from(low % parts.max(1) as u64).unwrap_or(0)
 }
 
-/// Keys come from outside, so the hash must be one that nobody can
-/// make collide: a forged collision would drop another user's events.
+/// Keys come from outside, so the hash must be one that nobody can make collide: a forged collision would
+/// drop another user's events. Its secret is that of this process; fingerprints are never stored.
+static HASHER: LazyLock<SipHasher13> = LazyLock::new(|| {
+    let secret = || RandomState::new().build_hasher().finish();
+    SipHasher13::new_with_keys(secret(), secret())
+});
+
 fn fingerprint(key: &[u8]) -> Fingerprint {
-    let digest = Sha256::digest(key);
-    let word = |from: usize| {
-        let mut word = [0; 8];
-        for (to, byte) in word.iter_mut().zip(digest.iter().skip(from)) {
-            *to = *byte;
-        }
-        u64::from_be_bytes(word)
-    };
-    [word(0), word(8)]
+    let mut hasher = *HASHER;
+    hasher.write(key);
+    let hash = hasher.finish128();
+    [hash.h1, hash.h2]
 }

@@ -180,6 +180,12 @@ pub async fn absorb(
     let leaving = work.leaving.iter().filter_map(|name| stored.rank(name));
     stored.leaving = Arc::new(leaving.collect());
     let (sender, receiver) = mpsc::channel::<Fed>(1);
+    // Of events that leave or are decided again the log does not know the bytes.
+    let new = match work.again.is_none() && work.leaving.is_empty() {
+        true => work.read.iter().map(|found| found.size).sum(),
+        false => u64::MAX,
+    };
+    let new = usize::try_from(new).unwrap_or(usize::MAX);
     let scan = Scan {
         job: job.clone(),
         source: source.clone(),
@@ -208,7 +214,7 @@ pub async fn absorb(
                 (0..threads).map(|_| sorter()).collect()
             })
             .collect(),
-        search: Search::new(source, slices, shares.filters),
+        search: Search::new(source, slices, shares.filters, new),
         stored,
         old: match work.anew {
             true => BTreeMap::new(),

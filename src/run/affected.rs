@@ -55,13 +55,15 @@ pub struct Search {
 }
 
 impl Search {
-    pub fn new(source: &Source, slices: Slices, memory: usize) -> Self {
+    /// `new` is about the bytes of the raw objects that the keys are of.
+    pub fn new(source: &Source, slices: Slices, memory: usize, new: usize) -> Self {
         let rules = source.rules.len();
-        // The filters say no more than "perhaps": a small one costs rows that are sorted in vain.
+        // The filters say no more than "perhaps": a small one costs rows that are sorted in vain, and one
+        // that no cache holds costs a wait a row.
         let share = if slices.is_empty() {
             0
         } else {
-            memory / rules.max(1)
+            (memory / rules.max(1)).min(new / 8)
         };
         let windows = source.rules.iter();
         Self {

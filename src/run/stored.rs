@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 
+use ahash::RandomState;
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch, StringArray};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{
@@ -286,7 +287,7 @@ impl Stored {
         let mut names = Names {
             stored: self.clone(),
             url,
-            known: HashMap::new(),
+            known: HashMap::default(),
         };
         let kept: Vec<usize> = (0..own).collect();
         Ok(batches.map(move |batch| {
@@ -352,7 +353,7 @@ fn keyed(place: u64, batch: RecordBatch, rows: &[Row], timed: bool) -> Keyed {
 struct Names {
     stored: Stored,
     url: String,
-    known: HashMap<String, u32>,
+    known: HashMap<String, u32, RandomState>,
 }
 
 impl Names {
