@@ -20,10 +20,10 @@ use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, UInt16Type};
 use arrow::error::ArrowError;
 
-/// Most words of a column.
-const WORDS: usize = 4096;
-/// Most bytes of a word.
-const LONG: usize = 256;
+/// Most words of a column, …
+const WORDS: usize = 1024;
+/// … and most bytes of one: what is known of a column, by all and by each worker, takes 150 KiB at most.
+const LONG: usize = 64;
 
 type Codes = HashMap<Box<str>, u16, RandomState>;
 
