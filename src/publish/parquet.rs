@@ -1,5 +1,6 @@
 //! One data file: what is written into Parquet so that every reader can read it.
 
+use std::cmp::Reverse;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -154,6 +155,10 @@ impl ParquetFile {
             columns.push((field, column, own));
             encoders = rest;
         }
+        // The largest first, so that the threads end at about the same time.
+        columns.sort_by_cached_key(|(_, column, _)| {
+            Reverse(column.to_data().get_slice_memory_size().unwrap_or(0))
+        });
         in_parallel(self.threads, columns, |(field, column, encoders)| {
             for (leaf, encoder) in compute_leaves(field, column)?.iter().zip(encoders) {
                 encoder.write(leaf)?;
