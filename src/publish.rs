@@ -43,7 +43,7 @@ pub use merge::{Finished, KEPT, KEPT_OBJECT, KEPT_RECORD, RULE, Tables, write};
 pub use ordered::{Ordered, OrderedError};
 pub use parquet::{FileSettings, ParquetFile};
 pub use stage::{PublishError, check, publish, stage, sweep};
-pub use stored::{Content, StoredError, StoredFile};
+pub use stored::{Content, StoredError, StoredFile, Wanted};
 pub use words::Words;
 
 /// A data file that cannot be written.

@@ -139,12 +139,16 @@ impl Input {
         let mut keys = Keys::compile(rules, &schema, self.slicing, unit)?;
         let mut rows = vec![Vec::new(); rules.len()];
         for batch in batches {
-            keys.each(&batch.events, &batch.times, |rule, row, [high, low]| {
-                let (time, id) = (batch.times.get(row), batch.ids.get(row));
-                if let (Some(rows), Some(time), Some(id)) = (rows.get_mut(rule), time, id) {
-                    rows.push([high, low, *time, *id]);
-                }
-            })?;
+            keys.each(
+                &batch.events,
+                Some(&batch.times),
+                |rule, row, [high, low]| {
+                    let (time, id) = (batch.times.get(row), batch.ids.get(row));
+                    if let (Some(rows), Some(time), Some(id)) = (rows.get_mut(rule), time, id) {
+                        rows.push([high, low, *time, *id]);
+                    }
+                },
+            )?;
         }
         Ok(Narrow {
             rows,

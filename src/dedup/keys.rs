@@ -97,14 +97,14 @@ impl Keys {
     }
 
     /// Hands out the fingerprint of every event that a rule concerns: index of the rule, row, key.
-    /// `times` are sortable.
+    /// `times` are sortable; without them, rules count on every date.
     ///
     /// # Errors
     /// An expression that fails on a value, such as a division by zero.
     pub fn each(
         &mut self,
         batch: &RecordBatch,
-        times: &[u64],
+        times: Option<&[u64]>,
         mut out: impl FnMut(usize, usize, Fingerprint),
     ) -> Result<(), KeyError> {
         for (index, rule) in self.rules.iter_mut().enumerate() {
@@ -128,7 +128,7 @@ impl Keys {
                 if keys.iter().any(|part| part.is_null(i)) {
                     continue;
                 }
-                if bounded {
+                if bounded && let Some(times) = times {
                     let time = times.get(row).copied().unwrap_or_default();
                     let date = self.places.place(super::from_sortable(time)).date;
                     if date < rule.since || date > rule.until {

@@ -1,5 +1,6 @@
 //! The SQL of duplicate rules as physical expressions.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
@@ -13,7 +14,6 @@ use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, Volatility};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::utils::collect_columns;
 use datafusion::prelude::{SessionConfig, SessionContext};
 
 /// The key and the predicate of one rule, compiled for one schema.
@@ -27,6 +27,8 @@ pub struct RuleExpressions {
 #[derive(Debug, Clone)]
 struct Compiled {
     text: String,
+    /// Of the text: a column that simplification drops is still needed to compile it.
+    columns: BTreeSet<String>,
     expression: Arc<dyn PhysicalExpr>,
     kind: DataType,
 }
@@ -113,11 +115,8 @@ impl RuleExpressions {
 
     /// The columns that key and predicate read.
     pub fn columns(&self) -> impl Iterator<Item = String> {
-        self.key
-            .iter()
-            .chain(&self.when)
-            .flat_map(|part| collect_columns(&part.expression))
-            .map(|column| column.name().to_owned())
+        let parts = self.key.iter().chain(&self.when);
+        parts.flat_map(|part| part.columns.clone())
     }
 
     /// The rows of `batch`, which has the schema compiled against, that `when` admits; `None` when
@@ -178,6 +177,11 @@ fn compile(state: &SessionState, text: &str, schema: &SchemaRef) -> Result<Compi
         .create_logical_expr(text, &columns)
         .map_err(|error| explain(&error, schema))?;
     refuse_unstable(&expression)?;
+    let named = expression.column_refs();
+    let named = named
+        .into_iter()
+        .map(|column| column.name.clone())
+        .collect();
     // `coalesce` and others only exist as what simplification makes of them.
     let context = SimplifyContext::builder()
         .with_schema(Arc::new(columns.clone()))
@@ -196,6 +200,7 @@ fn compile(state: &SessionState, text: &str, schema: &SchemaRef) -> Result<Compi
         .map_err(|error| explain(&error, schema))?;
     Ok(Compiled {
         text: text.to_owned(),
+        columns: named,
         expression,
         kind,
     })

@@ -10,17 +10,20 @@ use std::io::{Cursor, Read};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, Scalar, TimestampMicrosecondArray};
-use arrow::array::{TimestampMillisecondArray, new_null_array};
+use arrow::array::{
+    Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, Scalar,
+    TimestampMicrosecondArray, TimestampMillisecondArray, new_null_array,
+};
 use arrow::compute::kernels::cmp::{gt_eq, lt_eq};
 use arrow::compute::{and, cast};
 use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
 use bytes::{Buf, Bytes};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use parquet::arrow::arrow_reader::{
-    ArrowPredicateFn, ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
-    ParquetRecordBatchReaderBuilder, RowFilter,
+    ArrowPredicate, ArrowPredicateFn, ArrowReaderMetadata, ArrowReaderOptions,
+    ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowFilter, RowSelectionPolicy,
 };
 use parquet::errors::ParquetError;
 use parquet::file::metadata::PageIndexPolicy;
@@ -168,6 +171,16 @@ impl Read for Ahead {
     }
 }
 
+/// Says of rows, by the columns of a schema, which are wanted.
+#[derive(Clone)]
+pub struct Wanted {
+    pub schema: SchemaRef,
+    pub test: Arc<dyn Fn(&RecordBatch) -> BooleanArray + Send + Sync>,
+}
+
+/// A span of times: their column, their unit, the first and the last.
+pub type Times = (String, TimeUnit, i64, i64);
+
 /// A data file, its footer read.
 pub struct StoredFile {
     url: String,
@@ -214,61 +227,89 @@ impl StoredFile {
         }
     }
 
-    /// The rows, in the order of the file, with the columns of `schema`; a column that the file
-    /// lacks is null. `span` names the column of times and the first and last time wanted, in the
-    /// unit of the table.
+    /// The rows of the times that are asked for and that are `wanted`, in the order of the file, with the
+    /// columns of `schema`; a column that the file lacks is null. Of other rows no more is decoded than
+    /// tells them apart.
     ///
     /// # Errors
     /// A file that cannot be read.
     pub fn read(
         self,
         schema: SchemaRef,
-        span: Option<(&str, TimeUnit, i64, i64)>,
+        times: Option<Times>,
+        wanted: Option<Wanted>,
     ) -> Result<impl Iterator<Item = Result<RecordBatch, StoredError>> + Send + use<>, StoredError>
     {
+        let groups = match &times {
+            Some(times) => groups(&self.metadata, times)
+                .map_err(|source| StoredError::parquet(&self.url, source))?,
+            None => (0..self.metadata.metadata().num_row_groups()).collect(),
+        };
         let url = self.url.clone();
-        let at = |source| StoredError::parquet(&url, source);
+        let mut groups = groups.into_iter();
+        let mut open: Option<ParquetRecordBatchReader> = None;
+        let mut next = move || -> Result<Option<RecordBatch>, ParquetError> {
+            loop {
+                if let Some(batch) = open.as_mut().and_then(Iterator::next) {
+                    return Ok(Some(fit(&batch?, &schema)?));
+                }
+                let Some(group) = groups.next() else {
+                    return Ok(None);
+                };
+                open = Some(self.group(group, &schema, times.as_ref(), wanted.as_ref())?);
+            }
+        };
+        Ok(std::iter::from_fn(move || {
+            next()
+                .map_err(|source| StoredError::parquet(&url, source))
+                .transpose()
+        }))
+    }
+
+    /// One row group: which of its rows are wanted is known before the first is read, and takes memory.
+    fn group(
+        &self,
+        group: usize,
+        schema: &SchemaRef,
+        times: Option<&Times>,
+        wanted: Option<&Wanted>,
+    ) -> Result<ParquetRecordBatchReader, ParquetError> {
         let file = self.metadata.metadata();
-        let names: Vec<&str> = schema
-            .fields()
-            .iter()
-            .map(|field| field.name().as_str())
-            .collect();
-        let parquet = file.file_metadata().schema_descr();
-        let mask = ProjectionMask::columns(parquet, names.iter().copied());
+        let columns = file.file_metadata().schema_descr();
+        let named = |schema: &SchemaRef| {
+            let names = schema.fields().iter().map(|field| field.name().as_str());
+            ProjectionMask::columns(columns, names)
+        };
+        let mut predicates: Vec<Box<dyn ArrowPredicate>> = Vec::new();
+        if let Some((column, unit, from, to)) = times.cloned() {
+            let mask = ProjectionMask::columns(columns, [column.as_str()]);
+            let test = move |batch: RecordBatch| within(batch.column(0), unit, from, to);
+            predicates.push(Box::new(ArrowPredicateFn::new(mask, test)));
+        }
+        if let Some(Wanted { schema, test }) = wanted.cloned() {
+            let mask = named(&schema);
+            let test = move |batch: RecordBatch| Ok(test(&fit(&batch, &schema)?));
+            predicates.push(Box::new(ArrowPredicateFn::new(mask, test)));
+        }
         let bytes: i64 = file.row_groups().iter().map(|g| g.total_byte_size()).sum();
         let rows = file.file_metadata().num_rows().max(1);
         let width = usize::try_from(bytes / rows).unwrap_or(0).max(1);
-        let mut builder =
-            ParquetRecordBatchReaderBuilder::new_with_metadata(self.content, self.metadata.clone())
-                .with_batch_size((BATCH_BYTES / width).clamp(64, BATCH_ROWS))
-                .with_projection(mask);
-        if let Some((column, unit, from, to)) = span {
-            let groups = groups(&self.metadata, column, from, to, unit).map_err(at)?;
-            let mask = ProjectionMask::columns(parquet, [column]);
-            let wanted = ArrowPredicateFn::new(mask, move |batch: RecordBatch| {
-                within(batch.column(0), unit, from, to)
-            });
-            builder = builder
-                .with_row_groups(groups)
-                .with_row_filter(RowFilter::new(vec![Box::new(wanted)]));
-        }
-        let reader: ParquetRecordBatchReader = builder.build().map_err(at)?;
-        Ok(reader.map(move |batch| {
-            let at = |source| StoredError::parquet(&url, source);
-            let batch = batch.map_err(|error| at(error.into()))?;
-            fit(&batch, &schema).map_err(|error| at(error.into()))
-        }))
+        let content = self.content.clone();
+        ParquetRecordBatchReaderBuilder::new_with_metadata(content, self.metadata.clone())
+            .with_batch_size((BATCH_BYTES / width).clamp(64, BATCH_ROWS))
+            .with_projection(named(schema))
+            .with_row_groups(vec![group])
+            .with_row_filter(RowFilter::new(predicates))
+            // A mask would decode all rows from the first wanted one of a batch to the last.
+            .with_row_selection_policy(RowSelectionPolicy::Selectors)
+            .build()
     }
 }
 
 /// The row groups that can hold times of the span.
 fn groups(
     metadata: &ArrowReaderMetadata,
-    column: &str,
-    from: i64,
-    to: i64,
-    unit: TimeUnit,
+    (column, unit, from, to): &Times,
 ) -> Result<Vec<usize>, ParquetError> {
     let file = metadata.metadata();
     let converter = StatisticsConverter::try_new(
@@ -278,7 +319,7 @@ fn groups(
     )?;
     let least = converter.row_group_mins(file.row_groups())?;
     let most = converter.row_group_maxes(file.row_groups())?;
-    let [from, to] = times(unit, from, to);
+    let [from, to] = scalars(*unit, *from, *to);
     let possible = and(&lt_eq(&least, &to)?, &gt_eq(&most, &from)?)?;
     // A group without statistics is looked at.
     Ok((0..file.num_row_groups())
@@ -292,12 +333,12 @@ fn within(
     unit: TimeUnit,
     from: i64,
     to: i64,
-) -> Result<BooleanArray, arrow::error::ArrowError> {
-    let [from, to] = times(unit, from, to);
+) -> Result<BooleanArray, ArrowError> {
+    let [from, to] = scalars(unit, from, to);
     and(&gt_eq(column, &from)?, &lt_eq(column, &to)?)
 }
 
-fn times(unit: TimeUnit, from: i64, to: i64) -> [Scalar<ArrayRef>; 2] {
+fn scalars(unit: TimeUnit, from: i64, to: i64) -> [Scalar<ArrayRef>; 2] {
     [from, to].map(|time| {
         let array: ArrayRef = match unit {
             TimeUnit::Ms => {
@@ -312,7 +353,7 @@ fn times(unit: TimeUnit, from: i64, to: i64) -> [Scalar<ArrayRef>; 2] {
 }
 
 /// The columns of `schema`, from what the file has.
-fn fit(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, arrow::error::ArrowError> {
+fn fit(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
     let columns = schema
         .fields()
         .iter()
@@ -322,5 +363,7 @@ fn fit(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, arrow::er
             None => Ok(new_null_array(field.data_type(), batch.num_rows())),
         })
         .collect::<Result<_, _>>()?;
-    RecordBatch::try_new(Arc::clone(schema), columns)
+    // There may be no column at all.
+    let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &rows)
 }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringArray};
+use arrow::array::{
+    Array, AsArray, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray,
+};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
@@ -13,7 +15,7 @@ use rand_chacha::ChaCha8Rng;
 use super::*;
 use crate::config::Compression;
 use crate::dedup::{EventId, Sorted, Sorter, sortable};
-use crate::event::Place;
+use crate::event::{Place, TimeUnit};
 
 const OBJECTS: [&str; 3] = ["a/0", "a/1", "b/2"];
 const RULES: [&str; 2] = ["redelivery", "double_click"];
@@ -131,7 +133,7 @@ fn row(key: &Key, displaced: Option<&Displaced>) -> Vec<String> {
 fn every_row_once_and_in_order() {
     for seed in 0..12 {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
-        let count = [0, 1, 300, 9_000, 30_000][random.random_range(0..5)];
+        let count = [0, 1, 300, 9_000, 30_000, 80_000][random.random_range(0..6)];
         let places: Vec<u64> = (1..=random.random_range(1..6))
             .map(|day| {
                 Place {
@@ -179,7 +181,9 @@ fn every_row_once_and_in_order() {
         }
         let folder = tempfile::tempdir().unwrap();
         let dropped = Sorted::merge(vec![verdicts]).unwrap();
-        let outputs = write(collected, Some(dropped), &tables(), folder.path()).unwrap();
+        let mut tables = tables();
+        tables.settings.memory = [1 << 20, 1 << 30][random.random_range(0..2)];
+        let outputs = write(collected, Some(dropped), &tables, folder.path()).unwrap();
 
         keys.sort_unstable();
         let mut expected: BTreeMap<(&str, u64), Vec<Key>> = BTreeMap::new();
@@ -232,4 +236,94 @@ fn a_verdict_without_its_row_is_an_error() {
     let dropped = Sorted::merge(vec![verdicts]).unwrap();
     let collected = collector.finish().unwrap();
     assert!(write(collected, Some(dropped), &tables(), folder.path()).is_err());
+}
+
+/// Row groups of 1,000 rows: times from 0 on, and a name for each.
+fn stored(folder: &std::path::Path) -> StoredFile {
+    let time = DataType::Timestamp(arrow::datatypes::TimeUnit::Millisecond, Some("UTC".into()));
+    let schema = Arc::new(Schema::new(vec![
+        Field::new("time", time, false),
+        Field::new("name", DataType::Utf8, true),
+    ]));
+    let settings = FileSettings {
+        memory: 0,
+        ..tables().settings
+    };
+    let path = folder.join("part-00000.parquet");
+    let mut file = ParquetFile::create(path.clone(), Arc::clone(&schema), &settings).unwrap();
+    for from in (0..5_000).step_by(1_000) {
+        let times = from..from + 1_000;
+        let names: StringArray = times.clone().map(|n| Some(format!("row {n}"))).collect();
+        let times = TimestampMillisecondArray::from_iter_values(times).with_timezone("UTC");
+        let columns: Vec<Arc<dyn Array>> = vec![Arc::new(times), Arc::new(names)];
+        file.write(&RecordBatch::try_new(Arc::clone(&schema), columns).unwrap())
+            .unwrap();
+    }
+    let (_, rows, bytes) = file.finish().unwrap();
+    let content = bytes::Bytes::from(std::fs::read(&path).unwrap());
+    let fetch = move |range: std::ops::Range<u64>| {
+        Ok(content.slice(range.start as usize..range.end as usize))
+    };
+    let content = Content::new(Arc::new(fetch), bytes, 0);
+    StoredFile::open("here".to_owned(), content, settings.commit, rows).unwrap()
+}
+
+#[test]
+fn stored_rows_are_those_of_the_times_that_are_wanted() {
+    let folder = tempfile::tempdir().unwrap();
+    let name = Arc::new(Schema::new(vec![Field::new("name", DataType::Utf8, true)]));
+    // A column that the file lacks is null.
+    let columns = ["name", "other"].map(|name| Field::new(name, DataType::Utf8, true));
+    let columns = Arc::new(Schema::new(columns.to_vec()));
+    let none: SchemaRef = Arc::new(Schema::empty());
+    let number = |name: &str| name["row ".len()..].parse::<i64>().unwrap();
+    type Test = fn(i64) -> bool;
+    let tests: [Option<Test>; 4] = [
+        None,
+        Some(|n| n % 50 == 7),
+        Some(|n| n % 2 == 0),
+        Some(|_| false),
+    ];
+    for times in [None, Some((1_500, 3_200)), Some((9_000, 9_999))] {
+        for test in tests {
+            let wanted = test.map(|test| Wanted {
+                schema: Arc::clone(&name),
+                test: Arc::new(move |batch: &RecordBatch| {
+                    let names = batch.column(0).as_string::<i32>().iter();
+                    names
+                        .map(|name| Some(test(number(name.unwrap()))))
+                        .collect()
+                }),
+            });
+            let times = times.map(|(from, to)| ("time".to_owned(), TimeUnit::Ms, from, to));
+            let (from, to) = times
+                .as_ref()
+                .map_or((0, 4_999), |times| (times.2, times.3));
+            let batches = stored(folder.path()).read(Arc::clone(&columns), times, wanted);
+            let mut found = Vec::new();
+            for batch in batches.unwrap() {
+                let batch = batch.unwrap();
+                assert_eq!(batch.column(1).null_count(), batch.num_rows());
+                found.extend(
+                    batch
+                        .column(0)
+                        .as_string::<i32>()
+                        .iter()
+                        .map(|n| number(n.unwrap())),
+                );
+            }
+            let expected: Vec<i64> = (from..=to.min(4_999))
+                .filter(|n| test.is_none_or(|test| test(*n)))
+                .collect();
+            assert_eq!(found, expected);
+        }
+    }
+    // What tells rows apart, and what is asked for, may be no column at all.
+    let all = Wanted {
+        schema: Arc::clone(&none),
+        test: Arc::new(|batch: &RecordBatch| vec![true; batch.num_rows()].into()),
+    };
+    let batches = stored(folder.path()).read(none, None, Some(all)).unwrap();
+    let rows: usize = batches.map(|batch| batch.unwrap().num_rows()).sum();
+    assert_eq!(rows, 5_000);
 }

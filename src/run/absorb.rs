@@ -1181,7 +1181,7 @@ impl Worker<'_> {
         let parts = self.scan.job.threads.max(1);
         let searching = !self.scan.search.slices.is_empty();
         let (buffers, noted) = (&mut self.buffers, &mut self.noted);
-        keys.each(&batch, &times, |rule, row, key| {
+        keys.each(&batch, Some(&times), |rule, row, key| {
             let (Some(time), Some(id)) = (times.get(row), ids.get(row)) else {
                 return;
             };

@@ -36,7 +36,7 @@ use crate::dedup::{
 };
 use crate::event::Slicing;
 use crate::ledger::File;
-use crate::publish::WriteError;
+use crate::publish::{Wanted, WriteError};
 
 /// What an event of D was before: `[place, sortable time, id, displaced by, standing]`; the standing
 /// of an event that leaves has [`LEAVES`] set.
@@ -48,7 +48,7 @@ pub const LEAVES: u64 = 1 << 63;
 pub struct Search {
     pub slices: Slices,
     /// By rule.
-    pub filters: Vec<KeyFilter>,
+    pub filters: Vec<Arc<KeyFilter>>,
     pub windows: Vec<Window>,
     /// By rule; the workers add theirs.
     pub reaches: Mutex<Vec<Reach>>,
@@ -67,7 +67,9 @@ impl Search {
         };
         let windows = source.rules.iter();
         Self {
-            filters: (0..rules).map(|_| KeyFilter::new(share)).collect(),
+            filters: (0..rules)
+                .map(|_| Arc::new(KeyFilter::new(share)))
+                .collect(),
             windows: windows
                 .map(|rule| Window::new(rule, source.decode.unit))
                 .collect(),
@@ -218,13 +220,14 @@ impl Finder<'_> {
         }
     }
 
-    /// Reads spans of slices on all threads. `look` takes the rows of one batch.
+    /// Reads spans of slices on all threads. `start` gives a thread's state and which rows it wants, `look`
+    /// takes those of one batch.
     fn each_batch<S>(
         &self,
         spans: &[Span],
         schema: &SchemaRef,
         leaving: bool,
-        start: impl Fn() -> Result<S, RunError> + Sync,
+        start: impl Fn() -> Result<(S, Option<Wanted>), RunError> + Sync,
         look: impl Fn(&mut S, &File, RecordBatch, &[Row]) -> Result<(), RunError> + Sync,
         finish: impl Fn(S) + Sync,
     ) -> Result<(), RunError> {
@@ -241,12 +244,14 @@ impl Finder<'_> {
             let workers: Vec<_> = (0..self.threads.min(files.len()))
                 .map(|_| {
                     scope.spawn(|| -> Result<(), RunError> {
-                        let mut state = start()?;
+                        let (mut state, wanted) = start()?;
                         while let Some((file, first, last)) =
                             files.get(next.fetch_add(1, Ordering::Relaxed))
                         {
                             let span = Some((*first, *last));
-                            for block in self.stored.rows(file, schema, span, leaving)? {
+                            let wanted = wanted.clone();
+                            let blocks = self.stored.rows(file, schema, span, wanted, leaving)?;
+                            for block in blocks {
                                 let (batch, rows) = block?;
                                 look(&mut state, file, batch, &rows)?;
                             }
@@ -277,7 +282,7 @@ impl Finder<'_> {
         let start = || {
             let keys = self.keys(0, self.source.rules.len(), &schema)?;
             let reaches = self.new_reaches();
-            Ok((keys, reaches))
+            Ok(((keys, reaches), None))
         };
         self.each_batch(
             &self.origins,
@@ -358,7 +363,7 @@ impl Finder<'_> {
             .map_err(|error| RunError::Defect(error.to_string()))?;
         let times: Vec<u64> = picked.iter().map(|row| row.time).collect();
         let mut links = Vec::new();
-        keys.each(&batch, &times, |rule, row, key| {
+        keys.each(&batch, Some(&times), |rule, row, key| {
             if let Some(row) = picked.get(row) {
                 let standing = match row.leaves {
                     true => Standing::LEAVING,
@@ -509,11 +514,31 @@ impl Finder<'_> {
         };
         let rules = self.source.rules.len();
         let schema = self.columns(rule, rules)?;
+        let own_schema = self.columns(rule, rule + 1)?;
         let start = || {
-            Ok((
-                self.keys(rule, rule + 1, &schema)?,
-                self.keys(rule + 1, rules, &schema)?,
-            ))
+            let own = self.keys(rule, rule + 1, &schema)?;
+            let others = self.keys(rule + 1, rules, &schema)?;
+            // Few stored events have a key of D: of the others, the key is all that is decoded.
+            let keys = Mutex::new(self.keys(rule, rule + 1, &own_schema)?);
+            let filter = Arc::clone(filter);
+            let test = move |batch: &RecordBatch| {
+                let mut mask = vec![false; batch.num_rows()];
+                let tested = lock(&keys).each(batch, None, |_, row, key| {
+                    if let Some(is) = mask.get_mut(row) {
+                        *is = filter.contains(key);
+                    }
+                });
+                // An expression that fails does so again where the file can be named.
+                if tested.is_err() {
+                    mask.fill(true);
+                }
+                BooleanArray::from(mask)
+            };
+            let wanted = Wanted {
+                schema: Arc::clone(&own_schema),
+                test: Arc::new(test),
+            };
+            Ok(((own, others), Some(wanted)))
         };
         let push = |error| self.spilling(error);
         self.each_batch(
@@ -525,7 +550,7 @@ impl Finder<'_> {
                 let times: Vec<u64> = rows.iter().map(|row| row.time).collect();
                 let mut mask = vec![false; rows.len()];
                 let mut found = vec![Vec::new(); self.threads];
-                own.each(&batch, &times, |_, i, key| {
+                own.each(&batch, Some(&times), |_, i, key| {
                     let Some(row) = rows.get(i) else { return };
                     let earlier = row.before.rule().is_some_and(|by| (by as usize) < rule);
                     if earlier || !filter.contains(key) {

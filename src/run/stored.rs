@@ -28,7 +28,7 @@ use crate::event::{Place, RAW_OBJECT, RAW_RECORD, TimeUnit};
 use crate::ledger::{File, State};
 use crate::publish::{
     Content, Displaced, KEPT_OBJECT, KEPT_RECORD, Keyed, RULE, StoredError, StoredFile, StoredRows,
-    WriteError,
+    Wanted, WriteError,
 };
 use crate::store::Store;
 
@@ -252,13 +252,14 @@ impl Stored {
         StoredFile::open(url, content, file.commit, file.entry.rows)
     }
 
-    /// The rows of one file whose times lie in `span`, with the columns of `schema`, without events
-    /// that leave unless `leaving`.
+    /// The rows of one file whose times lie in `span` and that are `wanted`, with the columns of `schema`,
+    /// without events that leave unless `leaving`.
     pub fn rows(
         &self,
         file: &File,
         schema: &SchemaRef,
         span: Option<(i64, i64)>,
+        wanted: Option<Wanted>,
         leaving: bool,
     ) -> Result<
         impl Iterator<Item = Result<(RecordBatch, Vec<Row>), StoredError>> + Send + use<>,
@@ -282,8 +283,16 @@ impl Stored {
         add(KEPT_OBJECT, DataType::Utf8);
         add(KEPT_RECORD, DataType::Int64);
         let url = self.lake.url_of(&file.entry.key());
-        let span = span.map(|(first, last)| (self.event_time.as_str(), self.unit, first, last));
-        let batches = self.open(file)?.read(Arc::new(Schema::new(fields)), span)?;
+        // Of a file that lies within the span, all rows do.
+        let beyond = |(first, last): &(i64, i64)| {
+            let times = file.entry.times;
+            times.is_none_or(|(from, to)| from < *first || *last < to)
+        };
+        let span = span
+            .filter(beyond)
+            .map(|(first, last)| (self.event_time.clone(), self.unit, first, last));
+        let schema = Arc::new(Schema::new(fields));
+        let batches = self.open(file)?.read(schema, span, wanted)?;
         let mut names = Names {
             stored: self.clone(),
             url,
@@ -312,7 +321,7 @@ impl Stored {
         let (stored, schema) = (self.clone(), Arc::clone(schema));
         std::thread::spawn(move || {
             for (place, file) in files {
-                let rows = match stored.rows(&file, &schema, None, false) {
+                let rows = match stored.rows(&file, &schema, None, None, false) {
                     Ok(rows) => rows,
                     Err(error) => {
                         let _ = sender.send(Err(WriteError::Stored(error)));
