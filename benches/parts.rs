@@ -6,19 +6,28 @@
 //!
 //! `decode` holds `inflate`. Each step is one thread's work, but `write`: it merges on one and encodes each
 //! of the two tables on another.
+//!
+//! `alone` is what libraries take on one thread for less than the job: `parse` makes a tape of each record
+//! by simd-json, `encode` writes the kept events, ordered and in memory, by the `parquet` crate.
 
 #[expect(dead_code, reason = "names and counts are for who writes them")]
 mod data;
 mod steps;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::hint::black_box;
 use std::sync::Arc;
 
-use arrow::array::StringArray;
+use arrow::array::{RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Schema};
 use criterion::{BatchSize, Criterion, Throughput};
 use data::Result;
 use libdeflater::Decompressor;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
 use rawmart::catalog::{SourceTables, TableDefinition};
 use rawmart::dedup::{Places, from_sortable};
 use rawmart::publish::{Collected, Collector, FileSettings, Keyed, Tables, Words};
@@ -65,6 +74,19 @@ fn main() -> Result<()> {
         );
     });
     group.finish();
+
+    let mut group = criterion.benchmark_group("alone");
+    group.throughput(of_json(events));
+    let text = inflated(&input)?;
+    if parse(text.clone()) < events {
+        return Err("an event is no JSON".into());
+    }
+    group.bench_function("parse", |b| {
+        b.iter_batched(|| text.clone(), parse, BatchSize::PerIteration);
+    });
+    let kept = kept(&input, &batches, &narrow, &tables)?;
+    group.bench_function("encode", |b| b.iter(|| encode(black_box(&kept))));
+    group.finish();
     criterion.final_summary();
     Ok(())
 }
@@ -78,6 +100,75 @@ fn inflate(input: &Input) -> Result<usize> {
         black_box(out);
     }
     Ok(length)
+}
+
+/// The lines of all objects.
+fn inflated(input: &Input) -> Result<Vec<u8>> {
+    let mut text = Vec::new();
+    for object in &input.objects {
+        let mut out = vec![0; object.length];
+        Decompressor::new().gzip_decompress(&object.gzip, &mut out)?;
+        text.extend(out);
+    }
+    Ok(text)
+}
+
+/// A tape of each line: number of those that are JSON.
+fn parse(mut text: Vec<u8>) -> usize {
+    let mut buffers = simd_json::Buffers::default();
+    let lines = text.split_mut(|byte| *byte == b'\n');
+    let tapes =
+        lines.map(|line| simd_json::to_tape_with_buffers(line, &mut buffers).map(black_box));
+    tapes.filter(std::result::Result::is_ok).count()
+}
+
+/// The kept events as they are handed to the encoder: columns of few strings as dictionaries.
+fn kept(
+    input: &Input,
+    batches: &[Batch],
+    narrow: &steps::Narrow,
+    tables: &Tables,
+) -> Result<Vec<RecordBatch>> {
+    const FEW: &str =
+        "event_type page target os os_version app_version country city extra raw_object";
+    let folder = input.folder.path();
+    let verdicts = Some(input.verdicts(narrow)?);
+    let files = rawmart::publish::write(collect(input, batches)?, verdicts, tables, folder)?;
+    let mut kept = Vec::new();
+    for file in files.iter().filter(|file| file.table == tables.kept.0) {
+        let fields = tables.kept.1.fields().iter().map(|field| {
+            let few = FEW.split(' ').any(|name| name == field.name());
+            let codes = DataType::Dictionary(DataType::Int32.into(), DataType::Utf8.into());
+            let own = field.data_type().clone();
+            field
+                .as_ref()
+                .clone()
+                .with_data_type(if few { codes } else { own })
+        });
+        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        let options = ArrowReaderOptions::new().with_schema(schema);
+        let rows = ParquetRecordBatchReaderBuilder::try_new_with_options(
+            File::open(&file.path)?,
+            options,
+        )?;
+        for batch in rows.with_batch_size(32_768).build()? {
+            kept.push(batch?);
+        }
+    }
+    Ok(kept)
+}
+
+/// With what rawmart asks for: zstd at level 1, and the statistics of pages, which are on by default.
+fn encode(kept: &[RecordBatch]) -> Result<Vec<u8>> {
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
+        .build();
+    let schema = kept.first().ok_or("nothing is kept")?.schema();
+    let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties))?;
+    for batch in kept {
+        writer.write(batch)?;
+    }
+    Ok(writer.into_inner()?)
 }
 
 /// Decoded events in order, as one run.
