@@ -15,10 +15,10 @@ use crate::dedup::{EventId, Sorted, from_sortable};
 use crate::event::{Place, RAW_OBJECT};
 use crate::layout::{self, Partition};
 
-/// Rows handed to a writer at once: its threads meet at the end of each batch.
-const BATCH_ROWS: usize = 32768;
-/// Bytes handed to a writer at once, when rows are wide and the memory allows.
-const BATCH_BYTES: usize = 8 << 20;
+/// Rows handed to a writer at once.
+const BATCH_ROWS: usize = 8192;
+/// Bytes handed to a writer at once, when rows are wide.
+const BATCH_BYTES: usize = 4 << 20;
 /// Batches that may wait for a writer.
 const WAITING: usize = 2;
 
@@ -265,8 +265,7 @@ impl<'a> Merge<'a> {
         picks.rows.push((stretch.source, row));
         picks.keys.push(key);
         picks.bytes += self.runs.row_bytes(stretch.source);
-        let full = BATCH_BYTES.min(self.tables.settings.memory / 8);
-        if picks.rows.len() >= BATCH_ROWS || picks.bytes >= full {
+        if picks.rows.len() >= BATCH_ROWS || picks.bytes >= BATCH_BYTES {
             self.flush()?;
         }
         Ok(())

@@ -163,23 +163,16 @@ impl<'a> Inflow<'a> {
         }
     }
 
-    /// Appends some decompressed bytes to `out`; the first time, puts them in the place of what is there:
-    /// room that was written before need not be zeroed again.
+    /// Appends some decompressed bytes to `out`.
     pub fn fill(&mut self, out: &mut Vec<u8>) -> Result<Flow, PieceError> {
         let mut codec = match self.codec.take() {
             Some(codec) => codec,
             None => {
                 self.refill()?;
-                let codec = self.sniff();
-                let one_member = match codec {
-                    Ok(Codec::GzipHead { .. }) => self.at_once(out)?,
-                    _ => false,
-                };
-                if !one_member {
-                    out.clear();
-                }
-                match codec {
-                    Ok(_) if one_member => Codec::GzipHead { members: 1 },
+                match self.sniff() {
+                    Ok(Codec::GzipHead { .. }) => Codec::GzipHead {
+                        members: self.at_once(out)?.into(),
+                    },
                     Ok(codec) => codec,
                     Err(error) => return Ok(Flow::Broken(error.to_string())),
                 }
@@ -245,8 +238,8 @@ impl<'a> Inflow<'a> {
         }
     }
 
-    /// Makes `out` all decompressed bytes if the object is a single gzip member; if not, or if that is
-    /// not certain, the answer is false and nothing is taken.
+    /// Appends all decompressed bytes if the object is a single gzip member; if not, or if that is
+    /// not certain, all is as before and the answer is false.
     fn at_once(&mut self, out: &mut Vec<u8>) -> Result<bool, PieceError> {
         let mut stored = std::mem::take(&mut self.block);
         loop {
@@ -380,8 +373,8 @@ fn window(head: &[u8]) -> Option<u64> {
     Some(window.min(content))
 }
 
-/// Makes `out` what `stored` inflates to; false unless it is certainly one gzip member and nothing else,
-/// of no more than `at_once` bytes.
+/// Appends what `stored` inflates to; false, and nothing, unless it is certainly one gzip member and
+/// nothing else, of no more than `at_once` bytes.
 ///
 /// The inflater does not say where the member ended, but it checks that the length of what it made
 /// stands there, after the CRC. If that length is the last four bytes of `stored`, and those four
@@ -400,8 +393,14 @@ fn inflate(stored: &[u8], at_once: usize, out: &mut Vec<u8>) -> bool {
     {
         return false;
     }
-    out.resize(length, 0);
-    Decompressor::new().gzip_decompress(stored, out) == Ok(length)
+    let start = out.len();
+    out.resize(start + length, 0);
+    let room = out.get_mut(start..).unwrap_or_default();
+    let whole = Decompressor::new().gzip_decompress(stored, room) == Ok(length);
+    if !whole {
+        out.truncate(start);
+    }
+    whole
 }
 
 #[cfg(test)]
@@ -442,8 +441,7 @@ mod tests {
         if streaming {
             inflow.codec = Some(Codec::GzipHead { members: 0 });
         }
-        // What an earlier object left goes.
-        let mut out = vec![b'x'; if streaming { 0 } else { 100_000 }];
+        let mut out = Vec::new();
         let flow = loop {
             match inflow.fill(&mut out).unwrap() {
                 Flow::More => {}

@@ -108,11 +108,10 @@ impl Framer {
         members: &mut Members,
         take: &mut Take<'_>,
     ) -> Result<(), PieceError> {
-        self.buffer.truncate(self.keep);
+        self.buffer.clear();
         self.buffer.shrink_to(self.keep);
         self.base = 0;
         self.ended = Ended::NotYet;
-        self.fill(inflow)?;
         let mut at = 0;
         loop {
             at = between(&self.buffer, at);
@@ -253,23 +252,18 @@ impl Framer {
         self.base += at as u64;
         let enough = FILL.max((self.buffer.len() * 2).min(self.longest));
         while self.buffer.len() < enough && matches!(self.ended, Ended::NotYet) {
-            self.fill(inflow)?;
-        }
-        Ok(())
-    }
-
-    fn fill(&mut self, inflow: &mut Inflow<'_>) -> Result<(), PieceError> {
-        match inflow.fill(&mut self.buffer)? {
-            Flow::More => {}
-            Flow::End => self.ended = Ended::Whole,
-            Flow::Broken(detail) => self.ended = Ended::Torn(Reason::Codec, detail),
-        }
-        let limit = self.limits.max_object_bytes;
-        if self.base + self.buffer.len() as u64 > limit {
-            self.buffer
-                .truncate(usize::try_from(limit - self.base).unwrap_or(usize::MAX));
-            let detail = format!("more than {limit} decompressed bytes");
-            self.ended = Ended::Torn(Reason::ObjectTooLarge, detail);
+            match inflow.fill(&mut self.buffer)? {
+                Flow::More => {}
+                Flow::End => self.ended = Ended::Whole,
+                Flow::Broken(detail) => self.ended = Ended::Torn(Reason::Codec, detail),
+            }
+            let limit = self.limits.max_object_bytes;
+            if self.base + self.buffer.len() as u64 > limit {
+                self.buffer
+                    .truncate(usize::try_from(limit - self.base).unwrap_or(usize::MAX));
+                let detail = format!("more than {limit} decompressed bytes");
+                self.ended = Ended::Torn(Reason::ObjectTooLarge, detail);
+            }
         }
         Ok(())
     }
