@@ -31,7 +31,7 @@ use parquet::file::properties::WriterProperties;
 use rawmart::catalog::{SourceTables, TableDefinition};
 use rawmart::dedup::{Places, from_sortable};
 use rawmart::publish::{Collected, Collector, FileSettings, Keyed, Tables, Words};
-use steps::{Batch, Input, MEMORY};
+use steps::{Batch, Input, MEMORY, Raw};
 
 const RECORDS: u64 = 100_000;
 
@@ -50,7 +50,13 @@ fn main() -> Result<()> {
 
     let mut group = criterion.benchmark_group("parts");
     group.throughput(of_json(events));
-    group.bench_function("inflate", |b| b.iter(|| inflate(black_box(&input))));
+    group.bench_function("inflate", |b| {
+        b.iter(|| {
+            let all = black_box(&input).objects.iter();
+            all.map(inflate)
+                .try_for_each(|out| out.map(|out| drop(black_box(out))))
+        });
+    });
     group.bench_function("decode", |b| b.iter(|| black_box(&input).decode()));
     group.throughput(Throughput::Elements(rows as u64));
     group.bench_function("keys", |b| {
@@ -77,7 +83,8 @@ fn main() -> Result<()> {
 
     let mut group = criterion.benchmark_group("alone");
     group.throughput(of_json(events));
-    let text = inflated(&input)?;
+    let text = input.objects.iter().map(inflate);
+    let text = text.collect::<Result<Vec<_>>>()?.concat();
     if parse(text.clone()) < events {
         return Err("an event is no JSON".into());
     }
@@ -92,25 +99,10 @@ fn main() -> Result<()> {
 }
 
 /// As `raw` inflates an object that is one gzip member.
-fn inflate(input: &Input) -> Result<usize> {
-    let mut length = 0;
-    for object in &input.objects {
-        let mut out = vec![0; object.length];
-        length += Decompressor::new().gzip_decompress(&object.gzip, &mut out)?;
-        black_box(out);
-    }
-    Ok(length)
-}
-
-/// The lines of all objects.
-fn inflated(input: &Input) -> Result<Vec<u8>> {
-    let mut text = Vec::new();
-    for object in &input.objects {
-        let mut out = vec![0; object.length];
-        Decompressor::new().gzip_decompress(&object.gzip, &mut out)?;
-        text.extend(out);
-    }
-    Ok(text)
+fn inflate(object: &Raw) -> Result<Vec<u8>> {
+    let mut out = vec![0; object.length];
+    Decompressor::new().gzip_decompress(&object.gzip, &mut out)?;
+    Ok(out)
 }
 
 /// A tape of each line: number of those that are JSON.

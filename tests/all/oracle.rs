@@ -1218,7 +1218,7 @@ fn any_life_of_a_lake_ends_as_one_run_does() {
 
 /// The full form, of an hour or so.
 #[test]
-#[ignore = "long"]
+#[ignore = "an hour: a thousand lives, where CI takes forty"]
 fn a_thousand_lives_of_a_lake() {
     for seed in 1_000..2_000 {
         live(seed, 50 + seed as usize % 700);
