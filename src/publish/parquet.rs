@@ -1,12 +1,14 @@
 //! One data file: what is written into Parquet so that every reader can read it.
 
-use std::cmp::Reverse;
+use std::collections::VecDeque;
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_writer::{
     ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves,
@@ -47,26 +49,22 @@ pub struct FileSettings {
 /// A data file being written on local disk.
 ///
 /// ```text
-/// batch ──▶ columns ──▶ encoders of the open row group, each column by one thread at a time ──▶ file
+/// batch ──▶ a queue a column ──▶ encoders of the open row group, each run by one thread at a time ──▶ file
+///           two batches deep     the writing thread and `threads` − 1 others
 /// ```
 ///
-/// What the file holds does not depend on the number of threads.
+/// Threads do not wait for each other at the end of a batch: while the largest column is still being
+/// encoded, the next batch is begun. What the file holds does not depend on the number of threads.
 pub struct ParquetFile {
     path: PathBuf,
     schema: SchemaRef,
     file: SerializedFileWriter<File>,
     groups: ArrowRowGroupWriterFactory,
-    open: Option<RowGroup>,
+    encoding: Encoding,
+    /// Rows and batches that were handed to the open row group; there is none without batches.
+    open: (usize, usize),
     rows: u64,
     memory: usize,
-    threads: usize,
-}
-
-/// A row group whose columns are being encoded.
-struct RowGroup {
-    /// One for each leaf of the schema.
-    encoders: Vec<ArrowColumnWriter>,
-    rows: usize,
 }
 
 impl ParquetFile {
@@ -112,12 +110,12 @@ impl ParquetFile {
             .map_err(named)?;
         Ok(Self {
             groups: ArrowRowGroupWriterFactory::new(&file, Arc::clone(&schema)),
+            encoding: Encoding::new(settings.threads),
             file,
             schema,
-            open: None,
+            open: (0, 0),
             rows: 0,
             memory: settings.memory,
-            threads: settings.threads,
             path,
         })
     }
@@ -127,8 +125,7 @@ impl ParquetFile {
     pub fn write(&mut self, batch: &RecordBatch) -> Result<(), WriteError> {
         let mut from = 0;
         while from < batch.num_rows() {
-            let held = self.open.as_ref().map_or(0, |group| group.rows);
-            let rows = (ROW_GROUP_ROWS - held).min(batch.num_rows() - from);
+            let rows = (ROW_GROUP_ROWS - self.open.0).min(batch.num_rows() - from);
             let written = self.encode(&batch.slice(from, rows));
             written.map_err(|source| self.failing(source))?;
             from += rows;
@@ -138,61 +135,48 @@ impl ParquetFile {
     }
 
     fn encode(&mut self, batch: &RecordBatch) -> Result<(), ParquetError> {
-        let mut group = match self.open.take() {
-            Some(group) => group,
-            None => RowGroup {
-                encoders: self
-                    .groups
-                    .create_column_writers(self.file.flushed_row_groups().len())?,
-                rows: 0,
-            },
-        };
-        let mut encoders = group.encoders.as_mut_slice();
-        let mut columns = Vec::with_capacity(batch.num_columns());
-        for (field, column) in self.schema.fields().iter().zip(batch.columns()) {
-            let leaves = leaves(field.data_type()).min(encoders.len());
-            let (own, rest) = encoders.split_at_mut(leaves);
-            columns.push((field, column, own));
-            encoders = rest;
+        if self.open.1 == 0 {
+            self.begin()?;
         }
-        // The largest first, so that the threads end at about the same time.
-        columns.sort_by_cached_key(|(_, column, _)| {
-            Reverse(column.to_data().get_slice_memory_size().unwrap_or(0))
-        });
-        in_parallel(self.threads, columns, |(field, column, encoders)| {
-            for (leaf, encoder) in compute_leaves(field, column)?.iter().zip(encoders) {
-                encoder.write(leaf)?;
-            }
-            Ok(())
-        })?;
-        group.rows += batch.num_rows();
-        let encoders = group.encoders.iter();
-        let (held, bytes) = encoders.fold((0, 0), |(held, bytes), encoder| {
-            let size = encoder.get_estimated_total_bytes();
-            (held + encoder.memory_size(), bytes + size)
-        });
-        let full = group.rows >= ROW_GROUP_ROWS || bytes >= ROW_GROUP_BYTES || held > self.memory;
-        self.open = Some(group);
+        let columns = batch.columns().iter().cloned();
+        self.encoding.give(columns.map(Work::Encode));
+        self.open.0 += batch.num_rows();
+        self.open.1 += 1;
+        // How large the row group is, is known of the batch before, whichever thread is how far.
+        let known = self.open.1 - 1;
+        let (held, bytes) = self.encoding.wait_for(known)?;
+        let full = self.open.0 >= ROW_GROUP_ROWS || bytes >= ROW_GROUP_BYTES || held > self.memory;
         match full {
             true => self.flush(),
             false => Ok(()),
         }
     }
 
+    /// Begins a row group.
+    fn begin(&mut self) -> Result<(), ParquetError> {
+        let group = self.file.flushed_row_groups().len();
+        let mut encoders = self.groups.create_column_writers(group)?.into_iter();
+        let columns = self.schema.fields().iter().map(|field| Column {
+            field: Arc::clone(field),
+            encoders: Some(encoders.by_ref().take(leaves(field.data_type())).collect()),
+            waiting: VecDeque::new(),
+            sizes: vec![(0, 0)],
+            chunks: Vec::new(),
+        });
+        self.encoding.begin(columns.collect());
+        Ok(())
+    }
+
     /// Ends the open row group.
     fn flush(&mut self) -> Result<(), ParquetError> {
-        let Some(group) = self.open.take() else {
+        let (_, batches) = std::mem::take(&mut self.open);
+        if batches == 0 {
             return Ok(());
-        };
-        let mut chunks: Vec<Option<ArrowColumnChunk>> = Vec::new();
-        chunks.resize_with(group.encoders.len(), || None);
-        let ends = group.encoders.into_iter().zip(&mut chunks).collect();
-        in_parallel(self.threads, ends, |(encoder, chunk)| {
-            *chunk = Some(encoder.close()?);
-            Ok(())
-        })?;
+        }
+        self.encoding.give(std::iter::repeat_with(|| Work::Close));
+        self.encoding.wait_for(batches + 1)?;
         let mut to = self.file.next_row_group()?;
-        for chunk in chunks.into_iter().flatten() {
+        for chunk in self.encoding.take_chunks() {
             chunk.append_to_row_group(&mut to)?;
         }
         to.close()?;
@@ -240,27 +224,206 @@ fn leaves(kind: &DataType) -> usize {
     }
 }
 
-/// Does a piece of work on each item; a thread that is done with one takes the next.
-fn in_parallel<T: Send>(
-    threads: usize,
-    items: Vec<T>,
-    work: impl Fn(T) -> Result<(), ParquetError> + Sync,
-) -> Result<(), ParquetError> {
-    let threads = threads.min(items.len());
-    let items = Mutex::new(items.into_iter());
-    let take = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let go_on = || -> Result<(), ParquetError> {
-        while let Some(item) = take() {
-            work(item)?;
+/// What is to be done with a column, in order.
+enum Work {
+    Encode(ArrayRef),
+    /// Ends its part of the row group.
+    Close,
+}
+
+impl Work {
+    /// Bytes to be encoded.
+    fn size(&self) -> usize {
+        match self {
+            Self::Encode(column) => column.to_data().get_slice_memory_size().unwrap_or(0),
+            Self::Close => 0,
         }
-        Ok(())
-    };
-    std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(go_on)).collect();
-        let own = go_on();
-        let died = |_| ParquetError::General("an encoder died".to_owned());
-        let others = others.into_iter().map(|other| other.join().map_err(died)?);
-        // All of them, so that none is left behind.
-        others.fold(own, Result::and)
-    })
+    }
+}
+
+/// A column of the open row group.
+struct Column {
+    field: FieldRef,
+    /// One for each leaf. A thread takes them for a piece of work.
+    encoders: Option<Vec<ArrowColumnWriter>>,
+    waiting: VecDeque<(usize, Work)>,
+    /// Bytes held, and bytes that the file will have, after each piece of work; none at first.
+    sizes: Vec<(usize, usize)>,
+    chunks: Vec<ArrowColumnChunk>,
+}
+
+impl Column {
+    fn run(
+        field: &FieldRef,
+        mut encoders: Vec<ArrowColumnWriter>,
+        work: Work,
+    ) -> Result<(Vec<ArrowColumnWriter>, Vec<ArrowColumnChunk>), ParquetError> {
+        match work {
+            Work::Encode(column) => {
+                for (leaf, encoder) in compute_leaves(field, &column)?.iter().zip(&mut encoders) {
+                    encoder.write(leaf)?;
+                }
+                Ok((encoders, Vec::new()))
+            }
+            Work::Close => {
+                let chunks = encoders.into_iter().map(ArrowColumnWriter::close);
+                Ok((Vec::new(), chunks.collect::<Result<_, _>>()?))
+            }
+        }
+    }
+}
+
+/// The columns of the open row group, and the threads that encode them.
+struct Encoding {
+    shared: Arc<Shared>,
+    /// How many there shall be, and those that were started: none for a file without rows.
+    others: usize,
+    threads: Vec<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    columns: Mutex<Columns>,
+    /// There is work, or some was done.
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Columns {
+    all: Vec<Column>,
+    /// Work failed, and why until that is told.
+    failed: bool,
+    why: Option<ParquetError>,
+    /// Nothing more will come.
+    ended: bool,
+}
+
+impl Encoding {
+    /// So many threads, the one that waits for the work among them.
+    fn new(threads: usize) -> Self {
+        Self {
+            shared: Arc::default(),
+            others: threads.saturating_sub(1),
+            threads: Vec::new(),
+        }
+    }
+
+    fn begin(&mut self, columns: Vec<Column>) {
+        self.shared.lock().all = columns;
+        while self.threads.len() < self.others {
+            let shared = Arc::clone(&self.shared);
+            let work = move || shared.work_until(|columns| columns.ended);
+            self.threads.push(std::thread::spawn(work));
+        }
+    }
+
+    /// A piece of work for each column.
+    fn give(&self, work: impl Iterator<Item = Work>) {
+        for (column, work) in self.shared.lock().all.iter_mut().zip(work) {
+            column.waiting.push_back((work.size(), work));
+        }
+        self.shared.changed.notify_all();
+    }
+
+    /// Works until so many pieces of each column are done: bytes held and to be written after them.
+    fn wait_for(&self, pieces: usize) -> Result<(usize, usize), ParquetError> {
+        let done = |column: &Column| column.sizes.get(pieces).copied();
+        let all_done = |columns: &Columns| {
+            columns.failed || columns.all.iter().all(|column| done(column).is_some())
+        };
+        self.shared.work_until(all_done);
+        let mut columns = self.shared.lock();
+        if columns.failed {
+            let told = || ParquetError::General("an encoder has failed before".to_owned());
+            return Err(columns.why.take().unwrap_or_else(told));
+        }
+        let sizes = columns.all.iter().filter_map(done);
+        Ok(sizes.fold((0, 0), |(a, b), (c, d)| (a + c, b + d)))
+    }
+
+    fn take_chunks(&self) -> Vec<ArrowColumnChunk> {
+        let columns = std::mem::take(&mut self.shared.lock().all);
+        columns
+            .into_iter()
+            .flat_map(|column| column.chunks)
+            .collect()
+    }
+}
+
+impl Drop for Encoding {
+    fn drop(&mut self) {
+        self.shared.lock().ended = true;
+        self.shared.changed.notify_all();
+        for thread in self.threads.drain(..) {
+            // What failed in it has been told.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Columns> {
+        self.columns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn work_until(&self, done: impl Fn(&Columns) -> bool) {
+        let mut columns = self.lock();
+        while !done(&columns) {
+            let Some((i, encoders, work)) = columns.next() else {
+                let waited = self.changed.wait(columns);
+                columns = waited.unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let Some(field) = columns.all.get(i).map(|column| Arc::clone(&column.field)) else {
+                continue;
+            };
+            drop(columns);
+            // Whoever waits for this column must hear of its end, whatever it is.
+            let ran = catch_unwind(AssertUnwindSafe(|| Column::run(&field, encoders, work)));
+            columns = self.lock();
+            columns.put_back(i, ran);
+            self.changed.notify_all();
+        }
+    }
+}
+
+type Ran =
+    std::thread::Result<Result<(Vec<ArrowColumnWriter>, Vec<ArrowColumnChunk>), ParquetError>>;
+
+impl Columns {
+    /// Takes the most urgent work: that of the column that is the furthest behind, then the largest.
+    fn next(&mut self) -> Option<(usize, Vec<ArrowColumnWriter>, Work)> {
+        let free = self
+            .all
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, column)| column.encoders.is_some());
+        let urgency = |(_, column): &(usize, &mut Column)| {
+            let next = column.waiting.front().map(|(size, _)| *size);
+            (column.waiting.len(), next)
+        };
+        let (i, column) = free.max_by_key(urgency)?;
+        let (_, work) = column.waiting.pop_front()?;
+        Some((i, column.encoders.take()?, work))
+    }
+
+    fn put_back(&mut self, i: usize, ran: Ran) {
+        let died = |_| Err(ParquetError::General("an encoder died".to_owned()));
+        match (ran.unwrap_or_else(died), self.all.get_mut(i)) {
+            (Ok((encoders, chunks)), Some(column)) => {
+                let sizes = encoders
+                    .iter()
+                    .map(|encoder| (encoder.memory_size(), encoder.get_estimated_total_bytes()));
+                let size = sizes.fold((0, 0), |(a, b), (c, d)| (a + c, b + d));
+                column.sizes.push(size);
+                column.chunks = chunks;
+                column.encoders = Some(encoders);
+            }
+            (Err(error), _) => {
+                self.failed = true;
+                self.why = Some(error);
+            }
+            (Ok(_), None) => {}
+        }
+    }
 }
