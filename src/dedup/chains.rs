@@ -15,7 +15,7 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Sorted, Sorter, from_sortable};
+use super::{Fingerprint, Sorted, Sorter, from_sortable};
 
 /// Links of one key held in memory; the key of a robot has more, and they are spilled.
 const HELD: usize = 1 << 16;
@@ -62,37 +62,46 @@ impl Standing {
 pub type Link = [u64; 6];
 
 /// Which keys changed events have. May say yes for others, never no for one of them.
+///
+/// ```text
+/// fingerprint ─▶ high half: two bits of a word ── few others pass ──▶ low half: two bits of a word
+///                every key, in cache                                  hardly any other passes
+/// ```
 #[derive(Debug)]
 pub struct KeyFilter {
-    words: Vec<AtomicU64>,
+    halves: [Vec<AtomicU64>; 2],
 }
 
 impl KeyFilter {
-    /// Takes at most `memory` bytes.
+    /// Takes at most `memory` bytes, and no less than 16 KiB.
     pub fn new(memory: usize) -> Self {
-        let words = (memory / 8).max(1 << 10);
+        let words = (memory / 16).max(1 << 10);
         // The largest power of two that fits.
         let words = 1 << words.ilog2();
+        let half = || (0..words).map(|_| AtomicU64::new(0)).collect();
         Self {
-            words: (0..words).map(|_| AtomicU64::new(0)).collect(),
+            halves: [half(), half()],
         }
     }
 
-    fn word(&self, key: u64) -> Option<(&AtomicU64, u64)> {
-        // A fingerprint is a hash already: any of its bits will do.
-        let word = usize::try_from(key >> 6).unwrap_or(usize::MAX) & (self.words.len() - 1);
-        Some((self.words.get(word)?, 1 << (key & 63) | 1 << (key >> 58)))
+    /// The word of each half of a key, and its bits.
+    fn bits(&self, key: Fingerprint) -> impl Iterator<Item = (&AtomicU64, u64)> {
+        self.halves.iter().zip(key).filter_map(|(words, half)| {
+            // A fingerprint is a hash already: any of its bits will do.
+            let word = usize::try_from(half >> 6).unwrap_or(usize::MAX) & (words.len() - 1);
+            Some((words.get(word)?, 1 << (half & 63) | 1 << (half >> 58)))
+        })
     }
 
-    pub fn insert(&self, [key, _]: [u64; 2]) {
-        if let Some((word, mask)) = self.word(key) {
+    pub fn insert(&self, key: Fingerprint) {
+        for (word, mask) in self.bits(key) {
             word.fetch_or(mask, Ordering::Relaxed);
         }
     }
 
-    pub fn contains(&self, [key, _]: [u64; 2]) -> bool {
-        self.word(key)
-            .is_some_and(|(word, mask)| word.load(Ordering::Relaxed) & mask == mask)
+    pub fn contains(&self, key: Fingerprint) -> bool {
+        self.bits(key)
+            .all(|(word, mask)| word.load(Ordering::Relaxed) & mask == mask)
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{Array, RecordBatch};
+use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::Schema;
 use arrow::row::{RowConverter, Rows as KeyRows, SortField};
@@ -118,12 +118,19 @@ impl Keys {
                 None => None,
             };
             let keys = rule.expressions.keys(picked.as_ref().unwrap_or(batch))?;
+            // One string stands for itself, and need not be copied.
+            let text = match keys.as_slice() {
+                [key] => key.as_string_opt::<i32>(),
+                _ => None,
+            };
             rule.rows.clear();
-            rule.converter.append(&mut rule.rows, &keys).map_err(at)?;
+            if text.is_none() {
+                rule.converter.append(&mut rule.rows, &keys).map_err(at)?;
+            }
             let bounded = rule.since != NaiveDate::MIN || rule.until != NaiveDate::MAX;
             let rows = (0..batch.num_rows())
                 .filter(|row| admitted.as_ref().is_none_or(|mask| mask.value(*row)));
-            for (i, (key, row)) in rule.rows.iter().zip(rows).enumerate() {
+            for (i, row) in rows.enumerate() {
                 // A null in any part says that the event has no such key.
                 if keys.iter().any(|part| part.is_null(i)) {
                     continue;
@@ -135,7 +142,11 @@ impl Keys {
                         continue;
                     }
                 }
-                out(index, row, fingerprint(key.as_ref()));
+                let key = match text {
+                    Some(text) => fingerprint(text.value(i).as_bytes()),
+                    None => fingerprint(rule.rows.row(i).as_ref()),
+                };
+                out(index, row, key);
             }
         }
         Ok(())
