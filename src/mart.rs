@@ -38,6 +38,7 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder, col, lit};
 use datafusion::physical_expr::expressions::col as column;
 use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
+use datafusion::physical_plan::common::spawn_buffered;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
@@ -100,7 +101,8 @@ impl Graph {
 }
 
 /// Evaluates one mart over `inputs`, which names every one of [`Mart::inputs`]; of a mart that is
-/// built date by date, one partition over what is in its reach.
+/// built date by date, one partition over what is in its reach. Where it is evaluated `alone` and no order
+/// is of account, on all threads.
 ///
 /// The rows have the columns of the definition's files, then its partition columns as nullable
 /// Utf8 (never empty: an empty value is NULL, as readers of a Hive table see it). They are sorted
@@ -116,12 +118,13 @@ pub async fn evaluate(
     mart: &Mart,
     inputs: &[Input],
     partition: Option<Partition<'_>>,
+    alone: bool,
 ) -> Result<(TableDefinition, SendableRecordBatchStream), MartError> {
     let mut session = engine.session();
     register_all(&session, mart, inputs)?;
     let (mut plan, mut definition) = planned(&session, mart, partition).await?;
     let free = order::is_of_no_account(&plan).map_err(|error| MartError::running(mart, &error))?;
-    if free {
+    if free && alone {
         session = engine.parallel_session();
         register_all(&session, mart, inputs)?;
         (plan, definition) = planned(&session, mart, partition).await?;
@@ -160,7 +163,8 @@ pub async fn evaluate(
                 Arc::new(SortPreservingMergeExec::new(order, Arc::new(sort)))
             }
         };
-        execute_stream(plan, session.task_ctx())
+        // A task of its own: several are evaluated at once, and while rows are written.
+        execute_stream(plan, session.task_ctx()).map(|rows| spawn_buffered(rows, 1))
     };
     let stream = run
         .await
@@ -345,7 +349,7 @@ mod tests {
             ("danji".to_owned(), table(danji())),
         ];
         let mart = &graph.marts()[0];
-        let (definition, stream) = evaluate(&engine, mart, &inputs, None)
+        let (definition, stream) = evaluate(&engine, mart, &inputs, None, true)
             .await
             .map_err(|error| error.to_string())?;
         let batches: Vec<RecordBatch> = stream

@@ -45,7 +45,7 @@ pub enum Event {
         source: String,
     },
     Staging {
-        files: usize,
+        source: String,
     },
     Committed {
         commit: u64,
@@ -104,7 +104,7 @@ impl Report {
             }
             Event::Deciding { source } => self.step(format!("deciding duplicates of {source}")),
             Event::Writing { source } => self.step(format!("writing {source}")),
-            Event::Staging { files } => self.step(format!("staging {files} files")),
+            Event::Staging { source } => self.step(format!("staging {source}")),
             Event::Committed { commit } => {
                 tracing::info!(commit, "committed");
                 self.step(format!("publishing commit {commit}"));

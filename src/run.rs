@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! lock ─▶ open the log ─▶ roll forward what is committed ─▶ check, list raw ─▶ plan
-//!   ─▶ absorb every source into local files ─▶ P2 ─▶ stage ─▶ check ─▶ COMMIT n ─▶ publish ─▶ mark
+//!   ─▶ absorb every source: files, each staged when it is whole ─▶ P2 ─▶ check ─▶ COMMIT n ─▶ publish ─▶ mark
 //!   ─▶ marts from the published tables      ─▶ stage ─▶ check ─▶ COMMIT n+1 ─▶ publish ─▶ mark ─▶ sweep
 //! ```
 //!
@@ -39,8 +39,10 @@ use crate::layout;
 use crate::ledger::{self, Commit, LedgerError, SourceDelta, State};
 use crate::mart::{MartError, ReferenceError};
 use crate::plan::{CommitLimits, Rebuild, Refusal, RunPlan, SourcePlan, Why};
-use crate::publish::{self, FileSettings, Finished, ParquetFile, PublishError, WriteError};
-use crate::raw::DiscoverError;
+use crate::publish::{
+    self, FileSettings, Finished, ParquetFile, PublishError, Staged, StoredError, WriteError,
+};
+use crate::raw::{DiscoverError, ObjectCounts};
 use crate::report::{Event, Report};
 use crate::store::{Store, StoreError, StoreSettings};
 use absorb::Work;
@@ -101,12 +103,12 @@ pub enum RunError {
     #[error("sources.{name}.dedup: {error}")]
     Key { name: String, error: Box<KeyError> },
     #[error(
-        "sources.{name}.dedup: {error}, in raw object {object}; write the rule so that every event \
-         has a value, for example with `when` or `nullif`"
+        "sources.{name}.dedup: {error}, in {found_in}; write the rule so that every event has a value, \
+         for example with `when` or `nullif`"
     )]
     Rule {
         name: String,
-        object: String,
+        found_in: String,
         error: Box<KeyError>,
     },
     #[error(transparent)]
@@ -307,7 +309,7 @@ pub fn run<'a>(job: &'a Job, options: &'a Options, context: &'a Context) -> Doin
         ledger::probe(&lake, &state, &context.run, job.single_writer).await?;
         let rolled_forward = state.unpublished.clone();
         if let Some(commit) = &rolled_forward {
-            finish(job, &lake, commit, &mut state, context).await?;
+            finish(job, &lake, commit, &Staged::default(), &mut state, context).await?;
             context.report.event(Event::RolledForward {
                 commit: commit.number,
             });
@@ -473,7 +475,7 @@ impl Round<'_> {
         totals: &mut Totals,
     ) -> Result<(), RunError> {
         let mut commit = new_commit(state, self.context);
-        let mut files = Vec::new();
+        let mut staged = Staged::default();
         for (planned, listed) in self.looked.plan.sources.iter().zip(&self.looked.sources) {
             let Some(step) = planned.steps.get(round) else {
                 continue;
@@ -506,19 +508,15 @@ impl Round<'_> {
                 self.lake,
                 work,
                 readable.as_ref().unwrap_or(state),
+                &commit.run,
                 self.spill,
                 &self.context.report,
             )
             .await;
-            let absorbed = match absorbed {
-                // Another run may have replaced what was being read: that is no damage.
-                Err(error @ (RunError::Write(WriteError::Stored(_)) | RunError::Unbalanced(_))) => {
-                    overtaken(self.lake, commit.number).await?;
-                    return Err(error);
-                }
-                absorbed => absorbed?,
+            let (absorbed, files) = match absorbed {
+                Ok(absorbed) => absorbed,
+                Err(error) => return Err(self.withdraw(&commit, error).await),
             };
-            check_rejects(source, &absorbed.objects)?;
             totals.bytes_read += absorbed.stored_bytes;
             totals.bytes_read += absorbed
                 .objects
@@ -533,7 +531,7 @@ impl Round<'_> {
             for (why, count) in absorbed.slices {
                 *slices.entry(why).or_default() += count;
             }
-            files.extend(absorbed.files);
+            staged.append(files);
             for table in tables.all() {
                 commit.found.extend(self.looked.found(&table.name));
                 let columns = crate::catalog::columns(&table.schema);
@@ -567,16 +565,37 @@ impl Round<'_> {
             self.job,
             self.lake,
             commit,
-            files,
+            staged,
             state,
             self.context,
             totals,
         )
         .await
     }
-}
 
-impl Round<'_> {
+    /// Leaves nothing of a commit that will not be made, and says why it will not.
+    async fn withdraw(&self, commit: &Commit, error: RunError) -> RunError {
+        // With a store that does not answer, the next run sweeps it.
+        let store = matches!(
+            error,
+            RunError::Store(_)
+                | RunError::Publish(PublishError::Store(_))
+                | RunError::Write(WriteError::Stored(StoredError::Store(_)))
+        );
+        if !store && let Err(error) = publish::unstage(self.lake, commit.number, &commit.run).await
+        {
+            tracing::debug!(%error, "what was staged could not be taken back");
+        }
+        match error {
+            // Another run may have replaced what was being read: that is no damage.
+            RunError::Write(WriteError::Stored(_)) | RunError::Unbalanced(_) => {
+                let overtaken = overtaken(self.lake, commit.number).await;
+                overtaken.err().unwrap_or(error)
+            }
+            error => error,
+        }
+    }
+
     /// The lost files of a source, and the state without them where there are any.
     fn without_lost(&self, source: &Source, state: &State) -> (Vec<ledger::File>, Option<State>) {
         let tables = source.tables();
@@ -613,10 +632,14 @@ fn empty_file(
     })
 }
 
-fn check_rejects(source: &Source, objects: &[ledger::ObjectEntry]) -> Result<(), RunError> {
-    let records: u64 = objects.iter().map(|object| object.records).sum();
+fn check_rejects<'a>(
+    source: &Source,
+    objects: impl Iterator<Item = &'a ObjectCounts>,
+) -> Result<(), RunError> {
+    let mut records = 0;
     let mut by_reason: BTreeMap<Reason, u64> = BTreeMap::new();
     for object in objects {
+        records += object.records;
         for (reason, count) in &object.rejects {
             *by_reason.entry(*reason).or_default() += count;
         }
@@ -673,20 +696,17 @@ fn new_commit(state: &State, context: &Context) -> Commit {
     }
 }
 
-/// Stage → commit → publish → mark.
+/// Commit → publish → mark.
 async fn commit_files(
     job: &Job,
     lake: &Store,
     mut commit: Commit,
-    files: Vec<Finished>,
+    staged: Staged,
     state: &mut State,
     context: &Context,
     totals: &mut Totals,
 ) -> Result<(), RunError> {
-    context.report.event(Event::Staging { files: files.len() });
-    commit
-        .files
-        .extend(publish::stage(lake, commit.number, &commit.run, files, in_flight(job)).await?);
+    commit.files.extend(staged.entries.iter().cloned());
     totals.files += commit.files.len() as u64;
     totals.bytes_written += commit.files.iter().map(|file| file.bytes).sum::<u64>();
     state.find(&commit.found);
@@ -696,7 +716,7 @@ async fn commit_files(
         commit: commit.number,
     });
     state.apply(&commit);
-    finish(job, lake, &commit, state, context).await
+    finish(job, lake, &commit, &staged, state, context).await
 }
 
 /// Publishes a commit and marks it. `state` has the commit applied.
@@ -704,10 +724,11 @@ async fn finish(
     job: &Job,
     lake: &Store,
     commit: &Commit,
+    staged: &Staged,
     state: &mut State,
     context: &Context,
 ) -> Result<(), RunError> {
-    let marker = match publish::publish(lake, commit, state, in_flight(job)).await {
+    let marker = match publish::publish(lake, commit, staged, state, in_flight(job)).await {
         Err(PublishError::Foreign { url }) => {
             // Whoever found this commit unpublished may have finished it, and gone on from there.
             let now = State::open(lake).await?;

@@ -403,6 +403,27 @@ impl Store {
         .await
     }
 
+    /// The same from a local file that holds what is staged: it spares a bucket reading the staged
+    /// object.
+    ///
+    /// # Errors
+    /// Unreachable, denied or full.
+    pub async fn publish_from(
+        &self,
+        local: &Path,
+        staged: &str,
+        target: &str,
+        expected: Option<&str>,
+    ) -> Result<Publish, StoreError> {
+        self.pass(Operation::Publish, target, async {
+            match &self.inner {
+                Inner::Disk(disk) => disk.publish(staged, target, expected).await,
+                Inner::Bucket(bucket) => bucket.publish_from(local, staged, target, expected).await,
+            }
+        })
+        .await
+    }
+
     /// Deletes objects; those that are gone already are no error. On disk, folders that this
     /// leaves empty go too.
     ///

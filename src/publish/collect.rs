@@ -32,6 +32,7 @@ pub type Key = [u64; 3];
 /// A batch with the key of each row.
 #[derive(Debug, Clone)]
 pub struct Keyed {
+    /// The columns of the rows, but for those that the key has: event time, raw object and record.
     pub batch: RecordBatch,
     pub keys: Vec<Key>,
     /// Of stored duplicates: what took each row out.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use arrow::array::{ArrayRef, DictionaryArray, Int64Array, RecordBatch, StringArray, UInt32Array};
+use arrow::compute::cast;
 use arrow::datatypes::{Field, Schema, SchemaRef, UInt32Type};
 
 use super::WriteError;
@@ -12,7 +13,7 @@ use super::collect::{Collected, Displaced, Key};
 use super::parquet::{FileSettings, ParquetFile};
 use super::runs::{Runs, Stretch};
 use crate::dedup::{EventId, Sorted, from_sortable};
-use crate::event::{Place, RAW_OBJECT};
+use crate::event::{Place, RAW_OBJECT, RAW_RECORD};
 use crate::layout::{self, Partition};
 
 /// Rows handed to a writer at once.
@@ -38,8 +39,8 @@ pub struct Tables {
     pub objects: Arc<StringArray>,
     /// Names of the rules.
     pub rules: Arc<StringArray>,
-    /// The times of the keys are event times, to be noted for each file.
-    pub timed: bool,
+    /// The column of event times; `None` where the keys have no times.
+    pub event_time: Option<String>,
     pub settings: FileSettings,
 }
 
@@ -57,12 +58,15 @@ pub struct Finished {
     pub times: Option<(i64, i64)>,
 }
 
+/// Takes a file that is whole, and says whether to go on.
+pub type Done<'a> = dyn Fn(&Finished) -> bool + Sync + 'a;
+
 /// The rule of a verdict that keeps an event that was stored as a duplicate.
 pub const KEPT: u64 = u64::MAX;
 
 /// Merges runs and writes one file a table and place. `verdicts` holds the events that are dropped
 /// or no longer are, as [`crate::dedup::DroppedRow`] in their order; of others a stored verdict stands,
-/// and new ones are kept.
+/// and new ones are kept. Each file is handed to `done` when it is whole, which says whether to go on.
 ///
 /// # Errors
 /// A full disk; a stored file that cannot be read; a verdict without its event, which is a defect.
@@ -71,13 +75,14 @@ pub fn write(
     verdicts: Option<Sorted<5>>,
     tables: &Tables,
     folder: &Path,
+    done: &Done<'_>,
 ) -> Result<Vec<Finished>, WriteError> {
     std::thread::scope(|scope| {
-        let kept = Writer::start(scope, &tables.kept.0, tables, folder);
+        let kept = Writer::start(scope, &tables.kept.0, tables, folder, done);
         let duplicates = tables
             .duplicates
             .as_ref()
-            .map(|(table, _)| Writer::start(scope, table, tables, folder));
+            .map(|(table, _)| Writer::start(scope, table, tables, folder, done));
         let result = Merge::new(collected, verdicts, tables, &kept, duplicates.as_ref())
             .and_then(Merge::run);
         let mut finished = Vec::new();
@@ -121,10 +126,11 @@ impl<'scope> Writer<'scope> {
         table: &str,
         tables: &'env Tables,
         folder: &'env Path,
+        done: &'env Done<'env>,
     ) -> Self {
         let (sender, receiver) = sync_channel(WAITING);
         let table = table.to_owned();
-        let thread = scope.spawn(move || encode(&table, tables, folder, &receiver));
+        let thread = scope.spawn(move || encode(&table, tables, folder, done, &receiver));
         Self { sender, thread }
     }
 }
@@ -134,6 +140,7 @@ fn encode(
     table: &str,
     tables: &Tables,
     folder: &Path,
+    done: &Done<'_>,
     parts: &Receiver<Part>,
 ) -> Result<Vec<Finished>, WriteError> {
     let mut finished = Vec::new();
@@ -142,15 +149,19 @@ fn encode(
         let (bits, times, file) = open;
         let place = Place::from_sortable(bits);
         let (path, rows, bytes) = file.finish()?;
-        finished.push(Finished {
+        let file = Finished {
             path,
             table: table.to_owned(),
             partition: place.partition(),
             name: layout::file_name(place.slice),
             rows,
             bytes,
-            times: tables.timed.then_some(times),
-        });
+            times: tables.event_time.is_some().then_some(times),
+        };
+        if !done(&file) {
+            return Err(WriteError::NotStaged);
+        }
+        finished.push(file);
         Ok(())
     };
     for Part {
@@ -341,6 +352,16 @@ fn send(
                     .iter()
                     .map(|(_, kept)| i64::from(kept.record())),
             )),
+            RAW_RECORD => Arc::new(Int64Array::from_iter_values(
+                picks
+                    .keys
+                    .iter()
+                    .map(|key| i64::from(EventId(key[2]).record())),
+            )),
+            name if tables.event_time.as_deref() == Some(name) => {
+                let times = picks.keys.iter().map(|key| from_sortable(key[1]));
+                cast(&Int64Array::from_iter_values(times), field.data_type())?
+            }
             name => match rows.schema_ref().column_with_name(name) {
                 Some((index, _)) => runs.common().dictionary(index, rows.column(index))?,
                 None => return Err(defect(&format!("column {name} was not decoded"))),

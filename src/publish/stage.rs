@@ -1,8 +1,9 @@
 //! Staged → committed → published → swept.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -43,8 +44,30 @@ pub enum PublishError {
     Overtaken { url: String },
 }
 
-/// Brings local files under the staging folder of commit `n`, and removes them from local disk.
-/// `memory` in bytes bounds what is in flight.
+/// Files of a commit that are staged.
+#[derive(Debug, Default)]
+pub struct Staged {
+    pub entries: Vec<FileEntry>,
+    /// By staged key, where their content still lies on local disk: of a bucket, until it is published.
+    local: BTreeMap<String, PathBuf>,
+}
+
+impl Staged {
+    /// The files, without what still lies on local disk.
+    pub fn only_staged(self) -> Vec<FileEntry> {
+        self.local.values().for_each(|file| forget(file));
+        self.entries
+    }
+
+    /// Adds what was staged by another call.
+    pub fn append(&mut self, other: Self) {
+        self.entries.extend(other.entries);
+        self.local.extend(other.local);
+    }
+}
+
+/// Brings local files under the staging folder of commit `n` as they come. `memory` in bytes bounds what is
+/// in flight.
 ///
 /// # Errors
 /// A store that does not answer or is full; a file too large to be published later.
@@ -52,12 +75,12 @@ pub async fn stage(
     store: &Store,
     n: u64,
     run: &str,
-    files: Vec<Finished>,
+    files: impl Stream<Item = Finished>,
     memory: u64,
-) -> Result<Vec<FileEntry>, PublishError> {
+) -> Result<Staged, PublishError> {
     let folder = layout::staging_folder(n, run);
     let room = Room::new(memory);
-    let uploads = files.into_iter().map(|file| {
+    let uploads = files.map(|file| {
         let partition = layout::partition_folder(&file.partition);
         let key = layout::file_key(&file.table, &partition, &file.name);
         let staged = format!("{folder}{key}");
@@ -72,8 +95,14 @@ pub async fn stage(
             let _room = room.take(file.bytes).await;
             let sha256 = hash(&file.path).await?;
             store.upload(&staged, &file.path).await?;
-            forget(file.path);
-            Ok(FileEntry {
+            let local = match store.is_local() {
+                true => {
+                    forget(&file.path);
+                    None
+                }
+                false => Some((staged.clone(), file.path)),
+            };
+            let entry = FileEntry {
                 table: file.table,
                 partition: file.partition,
                 name: file.name,
@@ -82,15 +111,27 @@ pub async fn stage(
                 times: file.times,
                 staged,
                 sha256: Some(sha256),
-            })
+            };
+            Ok((entry, local))
         }
     });
-    let mut entries: Vec<FileEntry> = stream::iter(uploads)
-        .buffer_unordered(AT_ONCE)
-        .try_collect()
-        .await?;
+    let uploaded: Vec<_> = uploads.buffer_unordered(AT_ONCE).try_collect().await?;
+    let (mut entries, local): (Vec<FileEntry>, Vec<_>) = uploaded.into_iter().unzip();
     entries.sort_by_key(FileEntry::key);
-    Ok(entries)
+    Ok(Staged {
+        entries,
+        local: local.into_iter().flatten().collect(),
+    })
+}
+
+/// Takes back what was staged for a commit that will not be made.
+///
+/// # Errors
+/// A store that does not answer.
+pub async fn unstage(store: &Store, n: u64, run: &str) -> Result<(), StoreError> {
+    let staged = store.list(&layout::staging_folder(n, run)).await?;
+    let keys = staged.objects.into_iter().map(|object| object.key);
+    store.delete(keys.collect()).await
 }
 
 /// SHA-256 of a local file, in hex.
@@ -170,18 +211,20 @@ async fn changed(store: &Store, commit: &Commit, key: &str) -> Result<PublishErr
 }
 
 /// The whole spill folder goes when the run ends; a file that cannot go now goes then.
-fn forget(path: PathBuf) {
+fn forget(path: &Path) {
     let _ = std::fs::remove_file(path);
 }
 
 /// Brings every file of a commit to its final name. May be repeated after any interruption.
-/// `state` is the lake with this commit applied; `memory` in bytes bounds what is in flight.
+/// `state` is the lake with this commit applied; `memory` in bytes bounds what is in flight. What this
+/// run has `staged` need not be read back.
 ///
 /// # Errors
 /// A file of the lake that somebody else has changed.
 pub async fn publish(
     store: &Store,
     commit: &Commit,
+    staged: &Staged,
     state: &State,
     memory: u64,
 ) -> Result<Published, PublishError> {
@@ -192,14 +235,22 @@ pub async fn publish(
         let room = &room;
         async move {
             let _room = room.take(entry.bytes).await;
-            match store
-                .publish(&entry.staged, &key, expected.as_deref())
-                .await?
-            {
-                Publish::Done(put) => Ok(PublishedFile {
-                    key,
-                    etag: put.etag,
-                }),
+            let (from, expected) = (&entry.staged, expected.as_deref());
+            let local = staged.local.get(from);
+            let put = match local {
+                Some(local) => store.publish_from(local, from, &key, expected).await?,
+                None => store.publish(from, &key, expected).await?,
+            };
+            match put {
+                Publish::Done(put) => {
+                    if let Some(local) = local {
+                        forget(local);
+                    }
+                    Ok(PublishedFile {
+                        key,
+                        etag: put.etag,
+                    })
+                }
                 Publish::Conflict => Err(PublishError::Foreign {
                     url: store.url_of(&key),
                 }),

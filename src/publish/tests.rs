@@ -4,17 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use arrow::array::{
-    Array, AsArray, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray,
-};
-use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use arrow::array::{Array, AsArray, RecordBatch, StringArray, TimestampMillisecondArray};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampMillisecondType};
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::config::Compression;
-use crate::dedup::{EventId, Sorted, Sorter, sortable};
+use crate::dedup::{EventId, Sorted, Sorter, from_sortable, sortable};
 use crate::event::{Place, TimeUnit};
 
 const OBJECTS: [&str; 3] = ["a/0", "a/1", "b/2"];
@@ -27,14 +25,18 @@ type Displaced = (u64, u64);
 
 fn own_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
-        Field::new("raw_record", DataType::Int64, false),
         Field::new("name", DataType::Utf8, true),
         Field::new("kind", DataType::Utf8, true),
     ]))
 }
 
 fn table(extra: &[(&str, DataType)]) -> SchemaRef {
-    let mut fields = vec![Field::new("raw_object", DataType::Utf8, false)];
+    let time = DataType::Timestamp(TimeUnit::Ms.arrow(), Some("UTC".into()));
+    let mut fields = vec![
+        Field::new("raw_object", DataType::Utf8, false),
+        Field::new("raw_record", DataType::Int64, false),
+        Field::new("at", time, false),
+    ];
     fields.extend(own_schema().fields().iter().map(|f| f.as_ref().clone()));
     for (name, kind) in extra {
         fields.push(Field::new(*name, kind.clone(), false));
@@ -63,7 +65,7 @@ fn tables() -> Tables {
                 .map(|name| Some(*name))
                 .collect::<StringArray>(),
         ),
-        timed: true,
+        event_time: Some("at".to_owned()),
         settings: FileSettings {
             compression: Compression::Snappy,
             bloom_filters: Vec::new(),
@@ -83,18 +85,16 @@ fn kind(key: &Key) -> Option<String> {
 }
 
 fn batch(keys: &[Key]) -> Keyed {
-    let records = keys.iter().map(|key| i64::from(EventId(key[2]).record()));
-    let records = Int64Array::from_iter_values(records);
     let names: StringArray = keys.iter().map(name).collect();
     let kinds: StringArray = keys.iter().map(kind).collect();
-    let columns: Vec<Arc<dyn Array>> = vec![Arc::new(records), Arc::new(names), Arc::new(kinds)];
+    let columns: Vec<Arc<dyn Array>> = vec![Arc::new(names), Arc::new(kinds)];
     Keyed::new(
         RecordBatch::try_new(own_schema(), columns).unwrap(),
         keys.to_vec(),
     )
 }
 
-/// The rows of a file as text, in order: object, record, name, and what displaced it.
+/// The rows of a file as text, in order: object, record, time, name, kind, and what displaced it.
 fn read(file: &Finished) -> Vec<Vec<String>> {
     let opened = std::fs::File::open(&file.path).unwrap();
     let reader = ParquetRecordBatchReaderBuilder::try_new(opened).unwrap();
@@ -104,6 +104,10 @@ fn read(file: &Finished) -> Vec<Vec<String>> {
         for i in 0..batch.num_rows() {
             let cell = |column: &Arc<dyn Array>| match column.data_type() {
                 DataType::Int64 => column.as_primitive::<Int64Type>().value(i).to_string(),
+                DataType::Timestamp(..) => {
+                    let times = column.as_primitive::<TimestampMillisecondType>();
+                    times.value(i).to_string()
+                }
                 _ if column.is_null(i) => "NULL".to_owned(),
                 _ => column.as_string::<i32>().value(i).to_owned(),
             };
@@ -120,7 +124,7 @@ fn row(key: &Key, displaced: Option<&Displaced>) -> Vec<String> {
     };
     let (object, record) = named(EventId(key[2]));
     let texts = [name(key), kind(key)].map(|text| text.unwrap_or("NULL".to_owned()));
-    let mut row = vec![object, record];
+    let mut row = vec![object, record, from_sortable(key[1]).to_string()];
     row.extend(texts);
     if let Some((by, rule)) = displaced {
         let (object, record) = named(EventId(*by));
@@ -181,7 +185,10 @@ fn every_row_once_and_in_order() {
         }
         let folder = tempfile::tempdir().unwrap();
         let dropped = Sorted::merge(vec![verdicts]).unwrap();
-        let outputs = write(collected, Some(dropped), &tables(), folder.path()).unwrap();
+        let outputs = write(collected, Some(dropped), &tables(), folder.path(), &|_| {
+            true
+        })
+        .unwrap();
 
         keys.sort_unstable();
         let mut expected: BTreeMap<(&str, u64), Vec<Key>> = BTreeMap::new();
@@ -207,7 +214,7 @@ fn every_row_once_and_in_order() {
                 .collect();
             assert!(read(file) == rows, "seed {seed}: rows of {table} {place:?}");
             assert_eq!(file.rows, rows.len() as u64, "seed {seed}");
-            let time = |key: Option<&Key>| crate::dedup::from_sortable(key.unwrap()[1]);
+            let time = |key: Option<&Key>| from_sortable(key.unwrap()[1]);
             assert_eq!(file.times, Some((time(keys.first()), time(keys.last()))));
             assert_eq!(file.bytes, std::fs::metadata(&file.path).unwrap().len());
         }
@@ -233,10 +240,59 @@ fn a_verdict_without_its_row_is_an_error() {
     verdicts.push(row).unwrap();
     let dropped = Sorted::merge(vec![verdicts]).unwrap();
     let collected = collector.finish().unwrap();
-    assert!(write(collected, Some(dropped), &tables(), folder.path()).is_err());
+    assert!(
+        write(collected, Some(dropped), &tables(), folder.path(), &|_| {
+            true
+        })
+        .is_err()
+    );
 }
 
-/// Row groups of 1,000 rows: times from 0 on, and a name for each.
+#[test]
+fn a_file_is_the_same_whatever_the_number_of_threads() {
+    let rows = |from: u32| {
+        let keys: Vec<Key> = (from..from + 700)
+            .map(|i| [0, sortable(i.into()), EventId::new(0, i).0])
+            .collect();
+        batch(&keys).batch
+    };
+    for memory in [0, 40_000, 1 << 30] {
+        let written = [1, 2, 7].map(|threads| {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("file");
+            let settings = FileSettings {
+                memory,
+                threads,
+                ..tables().settings
+            };
+            let mut file = ParquetFile::create(path.clone(), own_schema(), &settings).unwrap();
+            for from in (0..14_000).step_by(700) {
+                file.write(&rows(from)).unwrap();
+            }
+            let (_, count, bytes) = file.finish().unwrap();
+            let content = std::fs::read(&path).unwrap();
+            assert_eq!((count, bytes), (14_000, content.len() as u64));
+            let reader =
+                ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(content.clone()));
+            let read: Vec<_> = reader
+                .unwrap()
+                .build()
+                .unwrap()
+                .collect::<Result<_, _>>()
+                .unwrap();
+            let read = arrow::compute::concat_batches(&own_schema(), &read).unwrap();
+            let whole: Vec<_> = (0..14_000).step_by(700).map(rows).collect();
+            assert_eq!(
+                read,
+                arrow::compute::concat_batches(&own_schema(), &whole).unwrap()
+            );
+            content
+        });
+        assert!(written.iter().all(|file| *file == written[0]), "{memory}");
+    }
+}
+
+/// Row groups of 2,000 rows: times from 0 on, and a name for each.
 fn stored(folder: &std::path::Path) -> StoredFile {
     let time = DataType::Timestamp(arrow::datatypes::TimeUnit::Millisecond, Some("UTC".into()));
     let schema = Arc::new(Schema::new(vec![

@@ -1,4 +1,4 @@
-//! One commit's worth of one source: what changes → data files on local disk.
+//! One commit's worth of one source: what changes → staged data files.
 //!
 //! ```text
 //! raw objects to read, ranked by name ──▶ feed: a few downloads ahead
@@ -11,6 +11,8 @@
 //!                                     └─▶ rejects ───────▶ Collector                    ▼
 //!                                                              publish::write ──▶ files of
 //!                                                              the slices that changed
+//!                                                                     │ each when it is whole
+//!                                                              publish::stage
 //! ```
 //!
 //! Decoded events are spilled once, sorted by time, and read back once for writing: cheaper than
@@ -20,13 +22,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, StringBuilder};
 use arrow::datatypes::{
     Int64Type, Schema, SchemaRef, TimestampMicrosecondType, TimestampMillisecondType,
 };
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{StreamExt, stream};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
@@ -42,7 +45,7 @@ use crate::dedup::{
 use crate::event::{PartitionBy, RAW_OBJECT, RAW_RECORD, Slicing, TimeUnit};
 use crate::ledger::{Balance, Dates, File, ObjectEntry, Sha256, SourceState, State};
 use crate::publish::{
-    Collected, Collector, FileSettings, Finished, KEPT, Keyed, Tables, Words, WriteError,
+    Collected, Collector, FileSettings, Finished, KEPT, Keyed, Staged, Tables, Words, WriteError,
 };
 use crate::raw::{
     DecodeMemory, Decoded, Decoder, Found, ObjectCounts, PieceError, Pieces, Reject, Roots,
@@ -76,7 +79,6 @@ pub struct Work<'a> {
 /// What absorbing gave.
 pub struct Absorbed {
     pub objects: Vec<ObjectEntry>,
-    pub files: Vec<Finished>,
     /// The change of the counts.
     pub balance: Balance,
     /// Values that became null under `on_type_error = "null"`, by column.
@@ -113,6 +115,8 @@ struct Shares {
     row_group: usize,
     /// Of the filters of all rules.
     filters: usize,
+    /// Bytes of data files that are staged at once, beside the writing of others.
+    in_flight: u64,
     /// Bytes up to which an object is downloaded whole; some three a worker wait at once.
     whole: u64,
     ahead: u64,
@@ -131,6 +135,7 @@ impl Shares {
             dropped: memory / 16,
             row_group: memory / 8,
             filters: memory / 32,
+            in_flight: job.memory / 8,
             whole: WHOLE.min(job.memory / 16 / (3 * threads as u64)),
             ahead: AHEAD.min(job.memory / 64 / threads as u64),
             decoding: DecodeMemory::new(memory / 4, threads),
@@ -138,19 +143,21 @@ impl Shares {
     }
 }
 
-/// Reads the raw objects, decides, and writes the files of the slices that change into `folder`.
+/// Reads the raw objects, decides, writes the files of the slices that change into `folder`, and stages
+/// them for the next commit of `state` by `run`.
 ///
 /// # Errors
-/// An object that cannot be read, a rule that fails on a value, a full disk, counts that do not
-/// balance. Nothing is staged by then.
+/// An object that cannot be read, too many rejects, a rule that fails on a value, a full disk, counts
+/// that do not balance, a lake that does not answer. Some files may be staged by then.
 pub async fn absorb(
     job: &Job,
     lake: &Store,
     work: Work<'_>,
     state: &State,
+    run: &str,
     folder: &Path,
     report: &Report,
-) -> Result<Absorbed, RunError> {
+) -> Result<(Absorbed, Staged), RunError> {
     let Work { source, roots, .. } = work;
     let threads = job.threads.max(1);
     let known = state.sources.get(&source.name).cloned().unwrap_or_default();
@@ -180,6 +187,8 @@ pub async fn absorb(
     let leaving = work.leaving.iter().filter_map(|name| stored.rank(name));
     stored.leaving = Arc::new(leaving.collect());
     let (sender, receiver) = mpsc::channel::<Fed>(1);
+    let (finished, mut to_stage) = mpsc::unbounded_channel::<Finished>();
+    let (commit, in_flight) = (state.last + 1, shares.in_flight);
     // Of events that leave or are decided again the log does not know the bytes.
     let new = match work.again.is_none() && work.leaving.is_empty() {
         true => work.read.iter().map(|found| found.size).sum(),
@@ -203,8 +212,9 @@ pub async fn absorb(
             work.tables.duplicates.clone(),
             work.tables.rejects.clone(),
         ],
-        commit: state.last + 1,
+        commit,
         report: report.clone(),
+        finished,
         fed: Mutex::new(receiver),
         narrow: source
             .rules
@@ -233,9 +243,25 @@ pub async fn absorb(
         failed: AtomicBool::new(false),
     };
     let feeding = feed(roots, &work.read, threads, scan.shares.whole, sender);
-    let computing = tokio::task::spawn_blocking(move || scan.run());
-    let ((), result) = tokio::join!(feeding, computing);
-    result.map_err(|_| RunError::Defect("a worker died".to_owned()))?
+    let stopped = Arc::new(AtomicBool::new(false));
+    let has_stopped = Arc::clone(&stopped);
+    let computing = tokio::task::spawn_blocking(move || {
+        let absorbed = scan.run();
+        stopped.store(absorbed.is_err(), Ordering::Relaxed);
+        absorbed
+    });
+    // Gone when staging has failed: then writing need not go on. Nor need what waits be staged when that has
+    // failed.
+    let to_stage = stream::poll_fn(move |context| match has_stopped.load(Ordering::Relaxed) {
+        true => Poll::Ready(None),
+        false => to_stage.poll_recv(context),
+    });
+    let staging = crate::publish::stage(lake, commit, run, to_stage, in_flight);
+    let ((), absorbed, staged) = tokio::join!(feeding, computing, staging);
+    // Where staging fails, writing does because of it.
+    let staged = staged?;
+    let absorbed = absorbed.map_err(|_| RunError::Defect("a worker died".to_owned()))??;
+    Ok((absorbed, staged))
 }
 
 /// The names of all raw objects whose events may meet, sorted as bytes: their index is their rank.
@@ -362,6 +388,8 @@ struct Scan {
     tables: [TableDefinition; 3],
     commit: u64,
     report: Report,
+    /// Files that are whole go there to be staged.
+    finished: mpsc::UnboundedSender<Finished>,
     fed: Mutex<mpsc::Receiver<Fed>>,
     shares: Shares,
     /// Narrow rows by rule and part, of all workers.
@@ -482,6 +510,7 @@ impl Scan {
             times: None,
             time_column: schema.index_of(&self.source.decode.event_time).unwrap_or(0),
             record_column: schema.index_of(RAW_RECORD).unwrap_or(0),
+            collected: self.collected(),
         };
         let mut counts = Vec::new();
         while !self.failed.load(Ordering::Relaxed) {
@@ -542,6 +571,7 @@ impl Scan {
 
     /// Decides, writes what changed, and proves that the counts balance.
     fn conclude(mut self, read: Gathered) -> Result<Absorbed, RunError> {
+        super::check_rejects(&self.source, read.counts.iter().map(|read| &read.counts))?;
         self.report.event(Event::Deciding {
             source: self.source.name.clone(),
         });
@@ -657,7 +687,7 @@ impl Scan {
             duplicates: Some(table(duplicates)),
             objects: Arc::clone(&self.stored.objects),
             rules: Arc::new(rules.collect::<StringArray>()),
-            timed: true,
+            event_time: Some(self.source.decode.event_time.clone()),
             settings: FileSettings {
                 compression: self.source.compression,
                 bloom_filters: self.source.bloom_filters.clone(),
@@ -728,10 +758,12 @@ impl Scan {
             files.collect()
         };
         let mut events = read.events;
+        let collected = self.schema.project(&self.collected());
+        let collected = Arc::new(collected.map_err(WriteError::from)?);
         for name in [&kept.name, &duplicates.name] {
             let files = old_of(name);
             if !files.is_empty() {
-                events.append_stored(self.stored.stream(files, &self.schema, true));
+                events.append_stored(self.stored.stream(files, &collected, true));
             }
         }
         let mut rejects = read.rejects;
@@ -745,27 +777,48 @@ impl Scan {
             rejects.append_stored(stored.stream(files, &reject_schema(), false));
         }
         let verdicts = Sorted::merge(vec![changes.verdicts]).map_err(|e| self.spilling(e))?;
-        let mut files = crate::publish::write(events, Some(verdicts), &tables, &self.folder)?;
+        let stage = |file: &Finished| self.finished.send(file.clone()).is_ok();
+        let mut files =
+            crate::publish::write(events, Some(verdicts), &tables, &self.folder, &stage)?;
         tables.kept = table(rejected);
         tables.duplicates = None;
-        tables.timed = false;
+        tables.event_time = None;
         tables.settings.bloom_filters.clear();
-        files.extend(crate::publish::write(rejects, None, &tables, &self.folder)?);
+        files.extend(crate::publish::write(
+            rejects,
+            None,
+            &tables,
+            &self.folder,
+            &stage,
+        )?);
         check_rows(&files, &expected)?;
         self.check_lost(&files)?;
         let names = expected
             .keys()
             .map(|(table, place)| ((*table).to_owned(), *place));
         let names: BTreeSet<(String, u64)> = names.chain(self.replaced.keys().cloned()).collect();
-        files.extend(self.emptied(&names, &files, &tables.settings)?);
+        let emptied = self.emptied(&names, &files, &tables.settings)?;
+        if !emptied.iter().all(stage) {
+            return Err(WriteError::NotStaged.into());
+        }
+        self.report.event(Event::Staging {
+            source: self.source.name.clone(),
+        });
         self.balance(
             read.counts,
             changes.kept,
             changes.by_rule,
             changes.gone,
-            files,
             slices,
         )
+    }
+
+    /// The decoded columns that are collected: the keys have the others.
+    fn collected(&self) -> Vec<usize> {
+        let in_key = [RAW_RECORD, &self.source.decode.event_time];
+        let fields = self.schema.fields().iter().enumerate();
+        let others = fields.filter(|(_, field)| !in_key.contains(&field.name().as_str()));
+        others.map(|(i, _)| i).collect()
     }
 
     fn lost_of(&self, table: &str) -> impl Iterator<Item = &File> {
@@ -824,14 +877,13 @@ impl Scan {
         Ok(files)
     }
 
-    /// P2 of what was read against what was written, before anything leaves this machine.
+    /// P2 of what was read against what was written, before anything is committed.
     fn balance(
         self,
         counts: Vec<Read>,
         kept: i64,
         by_rule: Vec<i64>,
         gone: i64,
-        files: Vec<Finished>,
         slices: BTreeMap<WhySlice, u64>,
     ) -> Result<Absorbed, RunError> {
         let mut balance = Balance {
@@ -916,7 +968,6 @@ impl Scan {
         }
         Ok(Absorbed {
             objects,
-            files,
             balance,
             nulled,
             stored_bytes: self.stored.read.load(Ordering::Relaxed),
@@ -1129,6 +1180,7 @@ struct Worker<'a> {
     times: Option<(i64, i64)>,
     time_column: usize,
     record_column: usize,
+    collected: Vec<usize>,
 }
 
 impl Worker<'_> {
@@ -1196,7 +1248,7 @@ impl Worker<'_> {
         })
         .map_err(|error| RunError::Rule {
             name: self.scan.source.name.clone(),
-            object: found.identity.clone(),
+            found_in: format!("raw object {}", found.identity),
             error: Box::new(error),
         })?;
         for (rule, (noted, reach)) in self.noted.iter_mut().zip(&mut self.reaches).enumerate() {
@@ -1238,6 +1290,7 @@ impl Worker<'_> {
         if let Some((known, count)) = last {
             *self.seen.entry(known).or_default() += count;
         }
+        let batch = batch.project(&self.collected).map_err(WriteError::from)?;
         self.events.push(Keyed::new(batch, keys))?;
         Ok(())
     }
@@ -1269,7 +1322,6 @@ impl Worker<'_> {
             Arc::new(StringArray::from_iter_values(rejects.iter().map(value)))
         };
         let columns: Vec<ArrayRef> = vec![
-            number(|reject| reject.raw_record),
             number(|reject| reject.raw_offset),
             number(|reject| reject.raw_bytes),
             text(|reject| reject.reason.name()),
@@ -1283,9 +1335,11 @@ impl Worker<'_> {
     }
 }
 
-/// The columns of rejects but for the raw object, which is in their keys.
+/// The columns of rejects but for those that their keys have.
 fn reject_schema() -> SchemaRef {
     let own = crate::catalog::reject_fields().into_iter();
-    let own: Vec<_> = own.filter(|field| field.name() != RAW_OBJECT).collect();
+    let own: Vec<_> = own
+        .filter(|field| ![RAW_OBJECT, RAW_RECORD].contains(&field.name().as_str()))
+        .collect();
     Arc::new(Schema::new(own))
 }

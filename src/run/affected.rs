@@ -63,7 +63,7 @@ impl Search {
         let share = if slices.is_empty() {
             0
         } else {
-            (memory / rules.max(1)).min(new / 8)
+            (memory / rules.max(1)).min(new / 4)
         };
         let windows = source.rules.iter();
         Self {
@@ -215,7 +215,10 @@ impl Finder<'_> {
     fn failing(&self, file: &File, error: crate::dedup::KeyError) -> RunError {
         RunError::Rule {
             name: self.source.name.clone(),
-            object: self.stored.lake.url_of(&file.entry.key()),
+            found_in: format!(
+                "the stored events of {}",
+                self.stored.lake.url_of(&file.entry.key())
+            ),
             error: Box::new(error),
         }
     }

@@ -1,13 +1,16 @@
 //! Marts: from published tables to staged files, all of one commit. A mart by date has each of its
-//! dates evaluated over the files in reach.
+//! dates evaluated over the files in reach, several at once where they are small.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use chrono::NaiveDate;
 use datafusion::catalog::TableProvider;
 use datafusion::execution::object_store::ObjectStoreUrl;
+use futures::future::join_all;
+use futures::stream;
 
 use super::look::Looked;
 use super::{Context, MartOutcome, MartSummary, RunError, Totals};
@@ -17,9 +20,19 @@ use crate::layout;
 use crate::ledger::{self, FileEntry, MartEntry, State};
 use crate::mart::{self, Input, Mart, MartError, Partition, Reach};
 use crate::plan::{self, MartPlan, Reads};
-use crate::publish::{self, Finished, Ordered, WriteError};
+use crate::publish::{self, Finished, Ordered, Staged, WriteError};
 use crate::report::Event;
 use crate::store::Store;
+
+/// Each has a file open, outside of DataFusion's memory.
+const DATES_AT_ONCE: usize = 4;
+
+/// How many dates of a mart are evaluated at once.
+struct AtOnce {
+    dates: usize,
+    /// Bytes of data files that they read together.
+    bytes: u64,
+}
 
 /// Builds the planned marts in their order. A mart that fails takes those that read it along; the
 /// others go on.
@@ -40,6 +53,12 @@ pub async fn build(
         inputs: Inputs::new(job, looked, lake, state)?,
         commit: super::new_commit(state, context),
         row_group: usize::try_from(job.memory / 8).unwrap_or(usize::MAX),
+        at_once: AtOnce {
+            dates: usize::try_from(job.memory >> 28)
+                .unwrap_or(usize::MAX)
+                .min(DATES_AT_ONCE),
+            bytes: job.memory / 8,
+        },
         in_flight: super::in_flight(job),
         spill,
     };
@@ -94,7 +113,7 @@ pub async fn build(
     let built = commit.marts.iter().map(|mart| mart.name.as_str());
     commit.found = built.flat_map(|mart| looked.found(mart)).collect();
     if !commit.marts.is_empty() {
-        super::commit_files(job, lake, commit, Vec::new(), state, context, totals).await?;
+        super::commit_files(job, lake, commit, Staged::default(), state, context, totals).await?;
     }
     Ok(summaries)
 }
@@ -128,6 +147,7 @@ struct Build<'a> {
     inputs: Inputs<'a>,
     commit: ledger::Commit,
     row_group: usize,
+    at_once: AtOnce,
     in_flight: u64,
     spill: &'a Path,
 }
@@ -149,12 +169,19 @@ impl Build<'_> {
             .map(|known| self.inputs.dates(mart, known, planned.every_date, state));
         let mut files = Vec::new();
         match &dates {
-            None => files = self.evaluate(mart, None, state, &settings).await?,
+            None => files = self.evaluate(mart, None, true, state, &settings).await?,
             Some(Dates { all, build }) => {
-                for &date in build {
-                    let partition = Partition { date, dates: all };
-                    let made = self.evaluate(mart, Some(partition), state, &settings);
-                    files.extend(of_date(mart, partition, made.await?, &mut left_out)?);
+                for dates in self.inputs.at_once(mart, build, &self.at_once, state) {
+                    let partition = |date| Partition { date, dates: all };
+                    let alone = dates.len() == 1;
+                    let made = dates.iter().map(|date| {
+                        let partition = Some(partition(*date));
+                        self.evaluate(mart, partition, alone, state, &settings)
+                    });
+                    // All of them, so that the first that fails is the same every time.
+                    for (date, made) in dates.iter().zip(join_all(made).await) {
+                        files.extend(of_date(mart, partition(*date), made?, &mut left_out)?);
+                    }
                 }
             }
         }
@@ -173,11 +200,11 @@ impl Build<'_> {
         let rows = files.iter().map(|file| file.rows).sum::<u64>()
             + stay.iter().map(|file| file.rows).sum::<u64>();
         files.extend(self.emptied(&definition, &files, &gone, &settings)?);
-        let entries = publish::stage(
+        let staged = publish::stage(
             self.lake,
             self.commit.number,
             &self.commit.run,
-            files,
+            stream::iter(files),
             self.in_flight,
         )
         .await?;
@@ -193,6 +220,8 @@ impl Build<'_> {
                 (input.clone(), version)
             })
             .collect();
+        // Of all marts together there may be more than the local disk takes.
+        let entries = staged.only_staged();
         self.commit.files.extend(entries.iter().cloned());
         self.inputs.staged.insert(mart.name.clone(), entries);
         self.commit.columns.insert(
@@ -220,13 +249,14 @@ impl Build<'_> {
         &self,
         mart: &Mart,
         partition: Option<Partition<'_>>,
+        alone: bool,
         state: &State,
         settings: &publish::FileSettings,
     ) -> Result<Vec<Finished>, RunError> {
         let date = partition.map(|partition| partition.date);
         let inputs = self.inputs.of(mart, date, state)?;
         let engine = &self.inputs.looked.engine;
-        let (definition, rows) = mart::evaluate(engine, mart, &inputs, partition).await?;
+        let (definition, rows) = mart::evaluate(engine, mart, &inputs, partition, alone).await?;
         let folder = match date {
             None => self.spill.to_owned(),
             Some(date) => self.spill.join(format!("{}-{date}", mart.name)),
@@ -413,6 +443,51 @@ impl<'a> Inputs<'a> {
             false => all.intersection(known).copied().collect(),
         };
         Dates { all, build }
+    }
+
+    /// The dates in groups that are evaluated at once.
+    fn at_once(
+        &self,
+        mart: &Mart,
+        dates: &BTreeSet<NaiveDate>,
+        most: &AtOnce,
+        state: &State,
+    ) -> Vec<Vec<NaiveDate>> {
+        // Bytes of each input's files, by their dates.
+        let mut inputs: Vec<(Option<&Reach>, BTreeMap<Option<NaiveDate>, u64>)> = Vec::new();
+        for input in &mart.inputs {
+            let mut bytes: BTreeMap<Option<NaiveDate>, u64> = BTreeMap::new();
+            for (file, _) in self.files(input, state) {
+                *bytes.entry(file.date()).or_default() += file.bytes;
+            }
+            if let Some(reference) = self.looked.references.get(input) {
+                let batches = reference.batches.iter();
+                let held: usize = batches.map(RecordBatch::get_array_memory_size).sum();
+                bytes.insert(None, held as u64);
+            }
+            inputs.push((mart.reach.get(input), bytes));
+        }
+        let bytes_of = |date: NaiveDate| -> u64 {
+            let in_reach = inputs.iter().flat_map(|(reach, bytes)| {
+                let holds = move |dt| reach.is_none_or(|reach| reach.holds(date, dt));
+                bytes.iter().filter(move |(dt, _)| holds(**dt))
+            });
+            in_reach.map(|(_, bytes)| bytes).sum()
+        };
+        let mut groups: Vec<Vec<NaiveDate>> = Vec::new();
+        let mut held = 0;
+        for &date in dates {
+            let bytes = bytes_of(date);
+            held += bytes;
+            match groups.last_mut() {
+                Some(group) if held <= most.bytes && group.len() < most.dates => group.push(date),
+                _ => {
+                    held = bytes;
+                    groups.push(vec![date]);
+                }
+            }
+        }
+        groups
     }
 
     /// The files of a mart's input that are `in_reach`, as a table.

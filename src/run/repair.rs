@@ -19,6 +19,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use futures::stream;
+
 use super::look::{Checked, ListedSource, Looked, hash};
 use super::verify::{DamagedFile, Note, Repaired, Verified, files, verify};
 use super::{
@@ -32,7 +34,7 @@ use crate::ledger::{
     self, Commit, File, FoundFile, ObjectEntry, PublishedFile, Sha256, SourceState, State,
 };
 use crate::plan::{self, SourcePlan, Step, Why};
-use crate::publish::{self, PublishError};
+use crate::publish::{self, PublishError, Staged};
 use crate::report::Event;
 use crate::store::{Object, Publish, Store, StoreError, StoreErrorKind};
 
@@ -285,13 +287,13 @@ impl Repair<'_> {
             found: noted,
             ..super::new_commit(state, self.context)
         };
-        self.commit(commit, Vec::new(), state, totals).await
+        self.commit(commit, Staged::default(), state, totals).await
     }
 
     async fn commit(
         &self,
         commit: Commit,
-        files: Vec<publish::Finished>,
+        staged: Staged,
         state: &mut State,
         totals: &mut Totals,
     ) -> Result<(), RunError> {
@@ -299,7 +301,7 @@ impl Repair<'_> {
             self.job,
             self.lake,
             commit,
-            files,
+            staged,
             state,
             self.context,
             totals,
@@ -483,7 +485,15 @@ impl Repair<'_> {
         for FoundFile { key, .. } in &commit.found {
             looked.lost.remove(key);
         }
-        self.commit(commit, files, state, totals).await
+        let staged = publish::stage(
+            self.lake,
+            commit.number,
+            &commit.run,
+            stream::iter(files),
+            super::in_flight(self.job),
+        )
+        .await?;
+        self.commit(commit, staged, state, totals).await
     }
 }
 

@@ -320,9 +320,32 @@ impl Bucket {
         target: &str,
         expected: Option<&str>,
     ) -> Result<Publish, StoreError> {
-        let Some((_, bytes)) = self.read(staged).await? else {
-            return Ok(Publish::StagedGone);
-        };
+        match self.read(staged).await? {
+            Some((_, bytes)) => self.publish_bytes(target, bytes, expected).await,
+            None => Ok(Publish::StagedGone),
+        }
+    }
+
+    pub(super) async fn publish_from(
+        &self,
+        local: &Path,
+        staged: &str,
+        target: &str,
+        expected: Option<&str>,
+    ) -> Result<Publish, StoreError> {
+        match tokio::fs::read(local).await {
+            Ok(bytes) => self.publish_bytes(target, bytes.into(), expected).await,
+            // Somebody tidied up; what is staged is whole.
+            Err(_) => self.publish(staged, target, expected).await,
+        }
+    }
+
+    async fn publish_bytes(
+        &self,
+        target: &str,
+        bytes: Bytes,
+        expected: Option<&str>,
+    ) -> Result<Publish, StoreError> {
         match self.put_if("publishing", target, bytes, expected).await? {
             Conditional::Done(put) => Ok(Publish::Done(put)),
             Conditional::Conflict => Ok(Publish::Conflict),
