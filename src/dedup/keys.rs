@@ -5,7 +5,6 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::compute::filter_record_batch;
 use arrow::datatypes::Schema;
 use arrow::row::{RowConverter, Rows as KeyRows, SortField};
 use chrono::NaiveDate;
@@ -113,11 +112,7 @@ impl Keys {
                 source,
             };
             let admitted = rule.expressions.admitted(batch)?;
-            let picked = match &admitted {
-                Some(mask) => Some(filter_record_batch(batch, mask).map_err(at)?),
-                None => None,
-            };
-            let keys = rule.expressions.keys(picked.as_ref().unwrap_or(batch))?;
+            let keys = rule.expressions.keys(batch, admitted.as_ref())?;
             // One string stands for itself, and need not be copied.
             let text = match keys.as_slice() {
                 [key] => key.as_string_opt::<i32>(),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
-use arrow::compute::prep_null_mask_filter;
+use arrow::compute::{filter_record_batch, prep_null_mask_filter};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
@@ -14,6 +14,7 @@ use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, Volatility};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::utils::reassign_expr_columns;
 use datafusion::prelude::{SessionConfig, SessionContext};
 
 /// The key and the predicate of one rule, compiled for one schema.
@@ -29,6 +30,9 @@ struct Compiled {
     text: String,
     /// Of the text: a column that simplification drops is still needed to compile it.
     columns: BTreeSet<String>,
+    /// Where these lie in the schema.
+    read: Vec<usize>,
+    /// Over these columns alone.
     expression: Arc<dyn PhysicalExpr>,
     kind: DataType,
 }
@@ -128,7 +132,7 @@ impl RuleExpressions {
         let Some(when) = &self.when else {
             return Ok(None);
         };
-        let value = self.run("when", when, batch)?;
+        let value = self.run("when", when, batch, None)?;
         Ok(Some(match value.as_boolean_opt() {
             Some(mask) if mask.null_count() > 0 => prep_null_mask_filter(mask),
             Some(mask) => mask.clone(),
@@ -140,15 +144,19 @@ impl RuleExpressions {
         }))
     }
 
-    /// One array per part of the key, nulls kept. `batch` holds admitted rows only, so that `when`
-    /// may guard a key that fails on other rows.
+    /// One array per part of the key, nulls kept, of the rows that are `admitted`: `when` may guard a key
+    /// that fails on others. Of all rows where nothing is said.
     ///
     /// # Errors
     /// See [`Self::admitted`].
-    pub fn keys(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>, ExpressionError> {
+    pub fn keys(
+        &self,
+        batch: &RecordBatch,
+        admitted: Option<&BooleanArray>,
+    ) -> Result<Vec<ArrayRef>, ExpressionError> {
         self.key
             .iter()
-            .map(|part| self.run("key", part, batch))
+            .map(|part| self.run("key", part, batch, admitted))
             .collect()
     }
 
@@ -157,11 +165,19 @@ impl RuleExpressions {
         part: &'static str,
         compiled: &Compiled,
         batch: &RecordBatch,
+        rows: Option<&BooleanArray>,
     ) -> Result<ArrayRef, ExpressionError> {
-        compiled
-            .expression
-            .evaluate(batch)
-            .and_then(|value| value.into_array(batch.num_rows()))
+        // Other columns need not be filtered.
+        let read = batch.project(&compiled.read);
+        let read = read.and_then(|read| match rows {
+            Some(mask) => filter_record_batch(&read, mask),
+            None => Ok(read),
+        });
+        read.map_err(DataFusionError::from)
+            .and_then(|read| {
+                let value = compiled.expression.evaluate(&read)?;
+                value.into_array(read.num_rows())
+            })
             .map_err(|error| ExpressionError {
                 rule: self.rule.clone(),
                 part,
@@ -178,7 +194,7 @@ fn compile(state: &SessionState, text: &str, schema: &SchemaRef) -> Result<Compi
         .map_err(|error| explain(&error, schema))?;
     refuse_unstable(&expression)?;
     let named = expression.column_refs();
-    let named = named
+    let named: BTreeSet<String> = named
         .into_iter()
         .map(|column| column.name.clone())
         .collect();
@@ -198,9 +214,17 @@ fn compile(state: &SessionState, text: &str, schema: &SchemaRef) -> Result<Compi
     let kind = expression
         .data_type(schema)
         .map_err(|error| explain(&error, schema))?;
+    let read = named.iter().filter_map(|name| schema.index_of(name).ok());
+    let read: Vec<usize> = read.collect();
+    let expression = schema
+        .project(&read)
+        .map_err(DataFusionError::from)
+        .and_then(|narrow| reassign_expr_columns(expression, &narrow))
+        .map_err(|error| error.strip_backtrace())?;
     Ok(Compiled {
         text: text.to_owned(),
         columns: named,
+        read,
         expression,
         kind,
     })
@@ -337,7 +361,7 @@ mod tests {
     fn a_key_keeps_its_nulls_and_a_predicate_does_not() {
         let rule = compile("coalesce(login, host)", Some("amount > 0")).unwrap();
         assert_eq!(rule.key_types(), [DataType::Utf8]);
-        let keys = rule.keys(&batch()).unwrap();
+        let keys = rule.keys(&batch(), None).unwrap();
         let key: Vec<_> = keys[0].as_string::<i32>().iter().collect();
         assert_eq!(key, [Some("a"), Some("h2"), None]);
         let when = rule.admitted(&batch()).unwrap().unwrap();
@@ -422,7 +446,7 @@ mod tests {
     #[test]
     fn a_value_that_an_expression_fails_on_is_an_error_of_its_rule() {
         let rule = compile("CAST(host AS BIGINT)", None).unwrap();
-        let error = rule.keys(&batch()).unwrap_err().to_string();
+        let error = rule.keys(&batch(), None).unwrap_err().to_string();
         assert!(
             error.contains("double_click") && error.contains("h1"),
             "{error}"

@@ -542,6 +542,24 @@ fn too_many_rejects() {
     project.rawmart(&["run"]).expect(0, &["1 new"]);
 }
 
+/// What was staged of one source goes when the next is refused.
+#[test]
+fn too_many_rejects_behind_a_source_that_is_right() {
+    let zed = "[sources.zed]\nraw = \"zed\"\nevent_time = \"at\"\n[sources.zed.columns]\n\
+               id = \"string\"\nat = \"timestamp\"";
+    let project = configured("", zed);
+    let bad: String = (0..100).map(|i| format!("no event {i}\n")).collect();
+    project.write("zed/2019/04/01/00/z.json", lines(0..1_000) + &bad);
+    refused(&project, 4, &["zed", "100 of 1100"]);
+    let left = project.lake();
+    let staged = left.0.keys().filter(|key| key.contains("staging"));
+    assert_eq!(staged.count(), 0, "still staged");
+    project
+        .rawmart(&["run", "--max-rejects", "100%"])
+        .expect(0, &[]);
+    assert_eq!(project.lake().rows("app").len(), 20);
+}
+
 #[test]
 fn wrong_usage() {
     let project = project();

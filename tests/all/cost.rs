@@ -165,6 +165,9 @@ fn one_late_event_among_a_year_of_days() {
         .filter(|((op, _), _)| op == "PutObject");
     // Staged, committed, published, marked.
     assert_eq!(puts.map(|(_, count)| count).sum::<usize>(), 4);
+    // What is published was not read back.
+    let of_staged = |(op, key): &&(String, String)| op == "GetObject" && key.contains("/staging/");
+    assert_eq!(cost.requests.keys().find(of_staged), None);
     assert!(
         cost.requests.values().sum::<usize>() < 60,
         "{:?}",
