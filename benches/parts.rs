@@ -30,6 +30,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use rawmart::catalog::{SourceTables, TableDefinition};
 use rawmart::dedup::{Places, from_sortable};
+use rawmart::event::RAW_RECORD;
 use rawmart::publish::{Collected, Collector, FileSettings, Keyed, Tables, Words};
 use steps::{Batch, Input, MEMORY, Raw};
 
@@ -73,7 +74,8 @@ fn main() -> Result<()> {
             |sorted: Result<_>| {
                 let (collected, verdicts) = sorted?;
                 let folder = input.folder.path();
-                let files = rawmart::publish::write(collected, Some(verdicts), &tables, folder)?;
+                let files =
+                    rawmart::publish::write(collected, Some(verdicts), &tables, folder, &|_| true)?;
                 Result::Ok(files)
             },
             BatchSize::PerIteration,
@@ -125,7 +127,10 @@ fn kept(
         "event_type page target os os_version app_version country city extra raw_object";
     let folder = input.folder.path();
     let verdicts = Some(input.verdicts(narrow)?);
-    let files = rawmart::publish::write(collect(input, batches)?, verdicts, tables, folder)?;
+    let files =
+        rawmart::publish::write(collect(input, batches)?, verdicts, tables, folder, &|_| {
+            true
+        })?;
     let mut kept = Vec::new();
     for file in files.iter().filter(|file| file.table == tables.kept.0) {
         let fields = tables.kept.1.fields().iter().map(|field| {
@@ -170,7 +175,11 @@ fn collect(input: &Input, batches: &[Batch]) -> Result<Collected> {
     for batch in batches {
         let keys = batch.times.iter().zip(&batch.ids);
         let keys = keys.map(|(time, id)| [places.of(from_sortable(*time)), *time, *id]);
-        collector.push(Keyed::new(batch.events.clone(), keys.collect()))?;
+        let mut events = batch.events.clone();
+        for in_key in [RAW_RECORD, &input.source.decode.event_time] {
+            events.remove_column(events.schema().index_of(in_key)?);
+        }
+        collector.push(Keyed::new(events, keys.collect()))?;
     }
     Ok(collector.finish()?)
 }
@@ -185,7 +194,7 @@ fn tables(input: &Input) -> Tables {
         duplicates: Some(table(tables.duplicates)),
         objects: Arc::new(objects.collect::<StringArray>()),
         rules: Arc::new(rules.collect::<StringArray>()),
-        timed: true,
+        event_time: Some(input.source.decode.event_time.clone()),
         settings: FileSettings {
             compression: input.source.compression,
             bloom_filters: Vec::new(),

@@ -453,8 +453,7 @@ impl<'a> Inputs<'a> {
         most: &AtOnce,
         state: &State,
     ) -> Vec<Vec<NaiveDate>> {
-        // Bytes of each input's files, by their dates.
-        let mut inputs: Vec<(Option<&Reach>, BTreeMap<Option<NaiveDate>, u64>)> = Vec::new();
+        let mut inputs = Vec::new();
         for input in &mart.inputs {
             let mut bytes: BTreeMap<Option<NaiveDate>, u64> = BTreeMap::new();
             for (file, _) in self.files(input, state) {
