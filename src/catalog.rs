@@ -31,9 +31,6 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 
-/// Bytes of a file's end that are read first: most footers are in them whole, which saves a request.
-const FOOTER: usize = 64 << 10;
-
 /// A table of the lake, without its data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableDefinition {
@@ -263,8 +260,7 @@ impl TableProvider for LakeTable {
             Precision::Inexact(usize::try_from(bytes).unwrap_or(usize::MAX));
         let group = files.into_iter().map(partitioned).collect();
         let groups = FileGroup::new(group).split_files(state.config().target_partitions());
-        let source = ParquetSource::new(self.table.clone()).with_metadata_size_hint(FOOTER);
-        let source = Arc::new(source);
+        let source = Arc::new(ParquetSource::new(self.table.clone()));
         let scan = FileScanConfigBuilder::new(self.store.clone(), source)
             .with_file_groups(groups)
             .with_statistics(statistics)

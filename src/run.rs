@@ -575,11 +575,10 @@ impl Round<'_> {
 
     /// Leaves nothing of a commit that will not be made, and says why it will not.
     async fn withdraw(&self, commit: &Commit, error: RunError) -> RunError {
-        // With a store that does not answer, the next run sweeps it.
+        // Of a lake that does not answer, it is swept when this commit was made.
         let store = matches!(
             error,
-            RunError::Store(_)
-                | RunError::Publish(PublishError::Store(_))
+            RunError::Publish(PublishError::Store(_))
                 | RunError::Write(WriteError::Stored(StoredError::Store(_)))
         );
         if !store && let Err(error) = publish::unstage(self.lake, commit.number, &commit.run).await

@@ -58,7 +58,8 @@ pub struct Finished {
     pub times: Option<(i64, i64)>,
 }
 
-/// Takes a file that is whole, and says whether to go on.
+/// Takes a file that is whole, and says whether to go on. Where the merge fails, the last one of each table
+/// ends early; [`write`] says so.
 pub type Done<'a> = dyn Fn(&Finished) -> bool + Sync + 'a;
 
 /// The rule of a verdict that keeps an event that was stored as a duplicate.

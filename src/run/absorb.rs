@@ -103,8 +103,8 @@ pub enum WhySlice {
     Verdicts,
 }
 
-/// How `--memory` is shared while a source is absorbed. The shares add up to less than the whole:
-/// what is left is for decoding, for the blocks of the merge and for the runtime.
+/// How `--memory` is shared while a source is absorbed. Those that are held at one time add up to less
+/// than the whole: what is left is for the blocks of the merge and for the runtime.
 struct Shares {
     /// Of one worker's collector; sorting takes a second such share for a moment.
     collector: usize,
@@ -258,10 +258,12 @@ pub async fn absorb(
     });
     let staging = crate::publish::stage(lake, commit, run, to_stage, in_flight);
     let ((), absorbed, staged) = tokio::join!(feeding, computing, staging);
-    // Where staging fails, writing does because of it.
-    let staged = staged?;
-    let absorbed = absorbed.map_err(|_| RunError::Defect("a worker died".to_owned()))??;
-    Ok((absorbed, staged))
+    let absorbed = absorbed.map_err(|_| RunError::Defect("a worker died".to_owned()))?;
+    match (absorbed, staged) {
+        // Where staging fails, writing does because of it.
+        (Ok(_) | Err(RunError::Write(WriteError::NotStaged)), Err(error)) => Err(error.into()),
+        (absorbed, staged) => Ok((absorbed?, staged?)),
+    }
 }
 
 /// The names of all raw objects whose events may meet, sorted as bytes: their index is their rank.

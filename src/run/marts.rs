@@ -56,7 +56,8 @@ pub async fn build(
         at_once: AtOnce {
             dates: usize::try_from(job.memory >> 28)
                 .unwrap_or(usize::MAX)
-                .min(DATES_AT_ONCE),
+                .min(DATES_AT_ONCE)
+                .min(job.threads),
             bytes: job.memory / 8,
         },
         in_flight: super::in_flight(job),
@@ -161,7 +162,12 @@ impl Build<'_> {
         state: &State,
     ) -> Result<MartSummary, RunError> {
         let definition = self.inputs.definition(&mart.name)?.clone();
-        let settings = super::mart_files(self.commit.number, self.row_group);
+        // However many dates are evaluated at once, so that a file does not depend on it.
+        let row_group = match planned.dates {
+            Some(_) => self.row_group / DATES_AT_ONCE,
+            None => self.row_group,
+        };
+        let settings = super::mart_files(self.commit.number, row_group);
         let mut left_out = BTreeSet::new();
         let dates = planned
             .dates
@@ -180,6 +186,14 @@ impl Build<'_> {
                     });
                     // All of them, so that the first that fails is the same every time.
                     for (date, made) in dates.iter().zip(join_all(made).await) {
+                        let made = match made {
+                            // Beside others it may lack memory that it has alone.
+                            Err(RunError::Mart(_)) if !alone => {
+                                let partition = Some(partition(*date));
+                                self.evaluate(mart, partition, true, state, &settings).await
+                            }
+                            made => made,
+                        };
                         files.extend(of_date(mart, partition(*date), made?, &mut left_out)?);
                     }
                 }
