@@ -14,7 +14,7 @@ pub use tables::{Columns, SourceTables, columns, reject_fields};
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, StringViewArray};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use async_trait::async_trait;
@@ -31,6 +31,9 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 
+/// Bytes of a file's end that are read first: most footers are in them whole, which saves a request.
+const FOOTER: usize = 64 << 10;
+
 /// A table of the lake, without its data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableDefinition {
@@ -43,7 +46,8 @@ pub struct TableDefinition {
 
 impl TableDefinition {
     /// The columns as a query sees them: those of the files, all nullable because an older file
-    /// may lack one, then the partition columns as nullable Utf8.
+    /// may lack one, then the partition columns as nullable strings. Strings are views: a query copies
+    /// and compares fewer of their bytes.
     pub fn full_schema(&self) -> SchemaRef {
         let mut fields: Vec<FieldRef> = self.file_fields();
         fields.extend(self.partition_fields());
@@ -54,14 +58,20 @@ impl TableDefinition {
         self.schema
             .fields()
             .iter()
-            .map(|field| Arc::new(field.as_ref().clone().with_nullable(true)))
+            .map(|field| {
+                let field = field.as_ref().clone().with_nullable(true);
+                Arc::new(match field.data_type() {
+                    DataType::Utf8 => field.with_data_type(DataType::Utf8View),
+                    _ => field,
+                })
+            })
             .collect()
     }
 
     fn partition_fields(&self) -> Vec<FieldRef> {
         self.partition_columns
             .iter()
-            .map(|name| Arc::new(Field::new(name, DataType::Utf8, true)))
+            .map(|name| Arc::new(Field::new(name, DataType::Utf8View, true)))
             .collect()
     }
 }
@@ -136,7 +146,7 @@ impl LakeTable {
                         .files
                         .iter()
                         .map(|file| file.partition.get(i).and_then(|value| value.as_deref()));
-                    Arc::new(values.collect::<StringArray>()) as ArrayRef
+                    Arc::new(values.collect::<StringViewArray>()) as ArrayRef
                 })
                 .collect();
             let options = RecordBatchOptions::new().with_row_count(Some(self.files.len()));
@@ -260,8 +270,8 @@ impl TableProvider for LakeTable {
             Precision::Inexact(usize::try_from(bytes).unwrap_or(usize::MAX));
         let group = files.into_iter().map(partitioned).collect();
         let groups = FileGroup::new(group).split_files(state.config().target_partitions());
-        let source = Arc::new(ParquetSource::new(self.table.clone()));
-        let scan = FileScanConfigBuilder::new(self.store.clone(), source)
+        let source = ParquetSource::new(self.table.clone()).with_metadata_size_hint(FOOTER);
+        let scan = FileScanConfigBuilder::new(self.store.clone(), Arc::new(source))
             .with_file_groups(groups)
             .with_statistics(statistics)
             .with_projection_indices(projection.cloned())?
@@ -320,7 +330,7 @@ fn partitioned(file: &TableFile) -> PartitionedFile {
     entry.partition_values = file
         .partition
         .iter()
-        .map(|value| ScalarValue::Utf8(value.clone()))
+        .map(|value| ScalarValue::Utf8View(value.clone()))
         .collect();
     entry
 }
@@ -340,7 +350,7 @@ pub fn memory_table(
 mod tests {
     use std::path::Path;
 
-    use arrow::array::Int64Array;
+    use arrow::array::{Int64Array, StringArray};
     use datafusion::common::assert_batches_eq;
     use datafusion::parquet::arrow::ArrowWriter;
     use datafusion::physical_plan::displayable;

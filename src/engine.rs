@@ -10,6 +10,7 @@
 //! knows nothing of what tables mean.
 
 mod expressions;
+mod memory;
 
 pub(crate) use expressions::nearest;
 pub use expressions::{ExpressionError, RuleExpressions};
@@ -20,9 +21,10 @@ use std::sync::Arc;
 
 use datafusion::error::DataFusionError;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::memory_pool::TrackConsumersPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::prelude::{SessionConfig, SessionContext};
+use memory::SharedPool;
 use object_store::ObjectStore;
 use url::Url;
 
@@ -64,8 +66,7 @@ impl Engine {
             source,
         })?;
         let bytes = usize::try_from(memory_bytes).unwrap_or(usize::MAX);
-        // Fair: one greedy aggregation must not starve the sort that follows it.
-        let pool = TrackConsumersPool::new(FairSpillPool::new(bytes), NAMED_CONSUMERS);
+        let pool = TrackConsumersPool::new(SharedPool::new(bytes), NAMED_CONSUMERS);
         let disk = DiskManagerBuilder::default()
             .with_mode(DiskManagerMode::Directories(vec![spill.to_path_buf()]))
             .with_max_temp_directory_size(u64::MAX);
@@ -112,8 +113,6 @@ impl Engine {
         options.execution.time_zone = Some("UTC".to_owned());
         // Errors of planning carry the line of the SQL file.
         options.sql_parser.collect_spans = true;
-        // String literals and casts of the same type as what is stored.
-        options.sql_parser.map_string_types_to_utf8view = false;
         config
     }
 }

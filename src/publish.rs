@@ -42,7 +42,7 @@ pub use collect::{Collected, Collector, Displaced, Keyed, StoredRows};
 pub use merge::{Finished, KEPT, KEPT_OBJECT, KEPT_RECORD, RULE, Tables, write};
 pub use ordered::{Ordered, OrderedError};
 pub use parquet::{FileSettings, ParquetFile};
-pub use stage::{PublishError, Staged, check, publish, stage, sweep, unstage};
+pub use stage::{Local, PublishError, Staged, check, publish, stage, sweep, unstage};
 pub use stored::{Content, StoredError, StoredFile, Wanted};
 pub use words::Words;
 

@@ -40,13 +40,14 @@ use crate::ledger::{self, Commit, LedgerError, SourceDelta, State};
 use crate::mart::{MartError, ReferenceError};
 use crate::plan::{CommitLimits, Rebuild, Refusal, RunPlan, SourcePlan, Why};
 use crate::publish::{
-    self, FileSettings, Finished, ParquetFile, PublishError, Staged, StoredError, WriteError,
+    self, FileSettings, Finished, Local, ParquetFile, PublishError, Staged, StoredError, WriteError,
 };
 use crate::raw::{DiscoverError, ObjectCounts};
 use crate::report::{Event, Report};
 use crate::store::{Store, StoreError, StoreSettings};
 use absorb::Work;
 use look::{Checked, Looked};
+use marts::Folders;
 
 /// Below this many new records a share of rejects says nothing.
 const FEW_RECORDS: u64 = 1_000;
@@ -319,9 +320,12 @@ pub fn run<'a>(job: &'a Job, options: &'a Options, context: &'a Context) -> Doin
         looked.plan.roll_forward = rolled_forward.map(|commit| commit.number);
         refuse(&looked.plan)?;
         let mut totals = Totals::default();
+        let mut local = Local::default();
         let rounds = looked.plan.sources.iter().map(|source| source.steps.len());
         for round in 0..rounds.max().unwrap_or(0) {
-            Round {
+            // Of all rounds together there may be more than the local disk takes.
+            drop(std::mem::take(&mut local));
+            local = Round {
                 job,
                 limits: options.limits(job),
                 looked: &looked,
@@ -333,16 +337,12 @@ pub fn run<'a>(job: &'a Job, options: &'a Options, context: &'a Context) -> Doin
             .await?;
         }
         looked.plan_marts(&state);
-        let marts = marts::build(
-            job,
-            &looked,
-            &lake,
-            &mut state,
-            context,
-            spill.path(),
-            &mut totals,
-        )
-        .await?;
+        let folders = Folders {
+            lake: &lake,
+            local: &local,
+            spill: spill.path(),
+        };
+        let marts = marts::build(job, &looked, folders, &mut state, context, &mut totals).await?;
         publish::sweep(&lake, &state).await?;
         ledger::checkpoint(&lake, &state).await?;
         Ok(summary(&lake, &looked, &state, marts, totals))
@@ -473,7 +473,7 @@ impl Round<'_> {
         round: usize,
         state: &mut State,
         totals: &mut Totals,
-    ) -> Result<(), RunError> {
+    ) -> Result<Local, RunError> {
         let mut commit = new_commit(state, self.context);
         let mut staged = Staged::default();
         for (planned, listed) in self.looked.plan.sources.iter().zip(&self.looked.sources) {
@@ -695,7 +695,7 @@ fn new_commit(state: &State, context: &Context) -> Commit {
     }
 }
 
-/// Commit → publish → mark.
+/// Commit → publish → mark: what of it still lies on local disk.
 async fn commit_files(
     job: &Job,
     lake: &Store,
@@ -704,7 +704,7 @@ async fn commit_files(
     state: &mut State,
     context: &Context,
     totals: &mut Totals,
-) -> Result<(), RunError> {
+) -> Result<Local, RunError> {
     commit.files.extend(staged.entries.iter().cloned());
     totals.files += commit.files.len() as u64;
     totals.bytes_written += commit.files.iter().map(|file| file.bytes).sum::<u64>();
@@ -715,7 +715,8 @@ async fn commit_files(
         commit: commit.number,
     });
     state.apply(&commit);
-    finish(job, lake, &commit, &staged, state, context).await
+    finish(job, lake, &commit, &staged, state, context).await?;
+    Ok(staged.published())
 }
 
 /// Publishes a commit and marks it. `state` has the commit applied.

@@ -27,6 +27,7 @@ mod credentials;
 mod disk;
 mod error;
 mod gate;
+mod reads;
 mod wire;
 
 pub use error::{StoreError, StoreErrorKind};
@@ -39,6 +40,8 @@ use futures::stream::BoxStream;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use object_store::path::Path as ClientPath;
+use reads::Reads;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -394,23 +397,16 @@ impl Store {
         target: &str,
         expected: Option<&str>,
     ) -> Result<Publish, StoreError> {
-        self.pass(Operation::Publish, target, async {
-            match &self.inner {
-                Inner::Disk(disk) => disk.publish(staged, target, expected).await,
-                Inner::Bucket(bucket) => bucket.publish(staged, target, expected).await,
-            }
-        })
-        .await
+        self.publish_from(None, staged, target, expected).await
     }
 
-    /// The same from a local file that holds what is staged: it spares a bucket reading the staged
-    /// object.
+    /// The same where a `local` file may hold what is staged: a bucket is spared reading it back.
     ///
     /// # Errors
-    /// Unreachable, denied or full.
+    /// See [`Self::publish`].
     pub async fn publish_from(
         &self,
-        local: &Path,
+        local: Option<&Path>,
         staged: &str,
         target: &str,
         expected: Option<&str>,
@@ -418,7 +414,7 @@ impl Store {
         self.pass(Operation::Publish, target, async {
             match &self.inner {
                 Inner::Disk(disk) => disk.publish(staged, target, expected).await,
-                Inner::Bucket(bucket) => bucket.publish_from(local, staged, target, expected).await,
+                Inner::Bucket(bucket) => bucket.publish(local, staged, target, expected).await,
             }
         })
         .await
@@ -482,12 +478,17 @@ impl Store {
     }
 
     /// For an engine's session: the base URL to register under, the client, and the root's path
-    /// below that URL.
-    pub fn object_store(&self) -> (Url, Arc<dyn ObjectStore>, ClientPath) {
-        match &self.inner {
+    /// below that URL. Of some keys `local` files have the same content, and are read in their place.
+    pub fn object_store(
+        &self,
+        local: &BTreeMap<String, PathBuf>,
+    ) -> (Url, Arc<dyn ObjectStore>, ClientPath) {
+        let (url, client, root) = match &self.inner {
             Inner::Disk(disk) => disk.object_store(),
             Inner::Bucket(bucket) => bucket.object_store(),
-        }
+        };
+        let reads = Reads::new(client, &root, local);
+        (url, Arc::new(reads), root)
     }
 }
 

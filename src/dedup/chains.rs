@@ -64,33 +64,45 @@ pub type Link = [u64; 6];
 /// Which keys changed events have. May say yes for others, never no for one of them.
 ///
 /// ```text
-/// fingerprint ─▶ high half: two bits of a word ── few others pass ──▶ low half: two bits of a word
-///                every key, in cache                                  hardly any other passes
+/// fingerprint ─▶ high half: two bits of a word ── few others pass ──▶ low half: four bits of a word
+///                every key, in the nearest caches                     hardly any other passes
 /// ```
 #[derive(Debug)]
 pub struct KeyFilter {
-    halves: [Vec<AtomicU64>; 2],
+    first: Vec<AtomicU64>,
+    /// Eight times as large.
+    second: Vec<AtomicU64>,
 }
 
 impl KeyFilter {
-    /// Takes at most `memory` bytes, and no less than 16 KiB.
+    /// Takes little more than `memory` bytes at most, and no less than 16 KiB.
     pub fn new(memory: usize) -> Self {
-        let words = (memory / 16).max(1 << 10);
+        let words = (memory / size_of::<u64>()).max(1 << 11);
         // The largest power of two that fits.
         let words = 1 << words.ilog2();
-        let half = || (0..words).map(|_| AtomicU64::new(0)).collect();
+        let part = |words| (0..words).map(|_| AtomicU64::new(0)).collect();
         Self {
-            halves: [half(), half()],
+            first: part(words / 8),
+            second: part(words),
         }
     }
 
     /// The word of each half of a key, and its bits.
-    fn bits(&self, key: Fingerprint) -> impl Iterator<Item = (&AtomicU64, u64)> {
-        self.halves.iter().zip(key).filter_map(|(words, half)| {
-            // A fingerprint is a hash already: any of its bits will do.
-            let word = usize::try_from(half >> 6).unwrap_or(usize::MAX) & (words.len() - 1);
-            Some((words.get(word)?, 1 << (half & 63) | 1 << (half >> 58)))
-        })
+    fn bits(&self, [high, low]: Fingerprint) -> impl Iterator<Item = (&AtomicU64, u64)> {
+        // A fingerprint is a hash already: any of its bits will do.
+        let word = |words: &'_ [AtomicU64], half: u64| {
+            usize::try_from(half >> 24).unwrap_or(usize::MAX) & (words.len() - 1)
+        };
+        let bit = |half: u64, number: u32| 1 << (half >> (6 * number) & 63);
+        let first = (
+            self.first.get(word(&self.first, high)),
+            bit(high, 0) | bit(high, 1),
+        );
+        let few = bit(low, 0) | bit(low, 1) | bit(low, 2) | bit(low, 3);
+        let second = (self.second.get(word(&self.second, low)), few);
+        [first, second]
+            .into_iter()
+            .filter_map(|(word, mask)| Some((word?, mask)))
     }
 
     pub fn insert(&self, key: Fingerprint) {

@@ -48,8 +48,21 @@ pub enum PublishError {
 #[derive(Debug, Default)]
 pub struct Staged {
     pub entries: Vec<FileEntry>,
-    /// By staged key, where their content still lies on local disk: of a bucket, until it is published.
+    /// By staged key, where their content still lies on local disk, if they are staged in a bucket.
     local: BTreeMap<String, PathBuf>,
+}
+
+/// Published files whose content still lies on local disk; there no more when this is dropped.
+#[derive(Debug, Default)]
+pub struct Local {
+    /// By key.
+    pub files: BTreeMap<String, PathBuf>,
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        self.files.values().for_each(|file| forget(file));
+    }
 }
 
 impl Staged {
@@ -57,6 +70,17 @@ impl Staged {
     pub fn only_staged(self) -> Vec<FileEntry> {
         self.local.values().for_each(|file| forget(file));
         self.entries
+    }
+
+    /// What lies on local disk, once it is published.
+    pub fn published(self) -> Local {
+        let Self { entries, mut local } = self;
+        let files = entries
+            .iter()
+            .filter_map(|entry| Some((entry.key(), local.remove(&entry.staged)?)));
+        Local {
+            files: files.collect(),
+        }
     }
 
     /// Adds what was staged by another call.
@@ -236,21 +260,13 @@ pub async fn publish(
         async move {
             let _room = room.take(entry.bytes).await;
             let (from, expected) = (&entry.staged, expected.as_deref());
-            let local = staged.local.get(from);
-            let put = match local {
-                Some(local) => store.publish_from(local, from, &key, expected).await?,
-                None => store.publish(from, &key, expected).await?,
-            };
-            match put {
-                Publish::Done(put) => {
-                    if let Some(local) = local {
-                        forget(local);
-                    }
-                    Ok(PublishedFile {
-                        key,
-                        etag: put.etag,
-                    })
-                }
+            let local = staged.local.get(from).map(PathBuf::as_path);
+            let put = store.publish_from(local, from, &key, expected);
+            match put.await? {
+                Publish::Done(put) => Ok(PublishedFile {
+                    key,
+                    etag: put.etag,
+                }),
                 Publish::Conflict => Err(PublishError::Foreign {
                     url: store.url_of(&key),
                 }),

@@ -20,7 +20,7 @@ use crate::layout;
 use crate::ledger::{self, FileEntry, MartEntry, State};
 use crate::mart::{self, Input, Mart, MartError, Partition, Reach};
 use crate::plan::{self, MartPlan, Reads};
-use crate::publish::{self, Finished, Ordered, Staged, WriteError};
+use crate::publish::{self, Finished, Local, Ordered, Staged, WriteError};
 use crate::report::Event;
 use crate::store::Store;
 
@@ -34,15 +34,22 @@ struct AtOnce {
     bytes: u64,
 }
 
-/// Builds the planned marts in their order. A mart that fails takes those that read it along; the
-/// others go on.
+/// Where marts read from, and write to.
+pub struct Folders<'a> {
+    pub lake: &'a Store,
+    /// What is published there and lies on local disk, too.
+    pub local: &'a Local,
+    pub spill: &'a Path,
+}
+
+/// Builds the planned marts in their order, from `local` files where these are what was published. A mart
+/// that fails takes those that read it along; the others go on.
 pub async fn build(
     job: &Job,
     looked: &Looked<'_>,
-    lake: &Store,
+    Folders { lake, local, spill }: Folders<'_>,
     state: &mut State,
     context: &Context,
-    spill: &Path,
     totals: &mut Totals,
 ) -> Result<Vec<MartSummary>, RunError> {
     let Some(graph) = &looked.graph else {
@@ -50,7 +57,7 @@ pub async fn build(
     };
     let mut build = Build {
         lake,
-        inputs: Inputs::new(job, looked, lake, state)?,
+        inputs: Inputs::new(job, looked, lake, local, state)?,
         commit: super::new_commit(state, context),
         row_group: usize::try_from(job.memory / 8).unwrap_or(usize::MAX),
         at_once: AtOnce {
@@ -129,7 +136,7 @@ pub async fn reads(
     let Some(graph) = &looked.graph else {
         return Ok(Vec::new());
     };
-    let inputs = Inputs::new(job, looked, lake, state)?;
+    let inputs = Inputs::new(job, looked, lake, &Local::default(), state)?;
     let mut all = Vec::new();
     for (mart, planned) in graph.marts().iter().zip(&looked.plan.marts) {
         all.push(match planned.why {
@@ -367,9 +374,10 @@ impl<'a> Inputs<'a> {
         job: &Job,
         looked: &'a Looked<'a>,
         lake: &Store,
+        local: &Local,
         state: &State,
     ) -> Result<Self, RunError> {
-        let (url, client, root) = lake.object_store();
+        let (url, client, root) = lake.object_store(&local.files);
         looked.engine.register_store(&url, client);
         let store = ObjectStoreUrl::parse(url.as_str())
             .map_err(|error| RunError::Defect(format!("{url} is no store: {error}")))?;

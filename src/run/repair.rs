@@ -22,6 +22,7 @@ use std::path::Path;
 use futures::stream;
 
 use super::look::{Checked, ListedSource, Looked, hash};
+use super::marts::Folders;
 use super::verify::{DamagedFile, Note, Repaired, Verified, files, verify};
 use super::{
     Context, Doing, MartOutcome, MartSummary, Options, Round, RunError, Totals, commit_files, marts,
@@ -34,7 +35,7 @@ use crate::ledger::{
     self, Commit, File, FoundFile, ObjectEntry, PublishedFile, Sha256, SourceState, State,
 };
 use crate::plan::{self, SourcePlan, Step, Why};
-use crate::publish::{self, PublishError, Staged};
+use crate::publish::{self, Local, PublishError, Staged};
 use crate::report::Event;
 use crate::store::{Object, Publish, Store, StoreError, StoreErrorKind};
 
@@ -307,6 +308,7 @@ impl Repair<'_> {
             totals,
         )
         .await
+        .map(drop)
     }
 
     /// Plans what makes the lost files again, in the place of what a run would do.
@@ -423,13 +425,14 @@ impl Repair<'_> {
         totals: &mut Totals,
     ) -> Result<Vec<MartSummary>, RunError> {
         self.empty_again(looked, state, spill, totals).await?;
+        let mut local = Local::default();
         if looked
             .plan
             .sources
             .iter()
             .any(|source| source.why.is_some())
         {
-            Round {
+            local = Round {
                 job: self.job,
                 limits: plan::CommitLimits::new(self.job.memory),
                 looked,
@@ -441,8 +444,12 @@ impl Repair<'_> {
             .await?;
         }
         looked.plan_marts(state);
-        let (job, lake, context) = (self.job, self.lake, self.context);
-        marts::build(job, looked, lake, state, context, spill, totals).await
+        let folders = Folders {
+            lake: self.lake,
+            local: &local,
+            spill,
+        };
+        marts::build(self.job, looked, folders, state, self.context, totals).await
     }
 
     /// Nothing but the log says that there are files without rows.

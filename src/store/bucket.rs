@@ -316,36 +316,23 @@ impl Bucket {
 
     pub(super) async fn publish(
         &self,
+        local: Option<&Path>,
         staged: &str,
         target: &str,
         expected: Option<&str>,
     ) -> Result<Publish, StoreError> {
-        match self.read(staged).await? {
-            Some((_, bytes)) => self.publish_bytes(target, bytes, expected).await,
-            None => Ok(Publish::StagedGone),
-        }
-    }
-
-    pub(super) async fn publish_from(
-        &self,
-        local: &Path,
-        staged: &str,
-        target: &str,
-        expected: Option<&str>,
-    ) -> Result<Publish, StoreError> {
-        match tokio::fs::read(local).await {
-            Ok(bytes) => self.publish_bytes(target, bytes.into(), expected).await,
-            // Somebody tidied up; what is staged is whole.
-            Err(_) => self.publish(staged, target, expected).await,
-        }
-    }
-
-    async fn publish_bytes(
-        &self,
-        target: &str,
-        bytes: Bytes,
-        expected: Option<&str>,
-    ) -> Result<Publish, StoreError> {
+        let held = match local {
+            // Where somebody has tidied up, what is staged is whole.
+            Some(local) => tokio::fs::read(local).await.ok(),
+            None => None,
+        };
+        let bytes = match held {
+            Some(bytes) => bytes.into(),
+            None => match self.read(staged).await? {
+                Some((_, bytes)) => bytes,
+                None => return Ok(Publish::StagedGone),
+            },
+        };
         match self.put_if("publishing", target, bytes, expected).await? {
             Conditional::Done(put) => Ok(Publish::Done(put)),
             Conditional::Conflict => Ok(Publish::Conflict),

@@ -228,7 +228,11 @@ fn one_late_event_among_two_months_of_marts() {
          FROM daily JOIN daily AS week ON week.dt <= daily.dt GROUP BY daily.dt",
     );
     lake.add_days(0..60);
-    lake.run();
+    let built = lake.run();
+    // What this run has published lies on its disk, too.
+    let of_events =
+        |(op, key): &&(String, String)| op == "GetObject" && key.starts_with("app/app/");
+    assert_eq!(built.requests.keys().find(of_events), None);
     let before = lake.server.objects("lake");
     let late = event(40, 725, "late");
     lake.server.put("raw", "app/2019/12/31/23/late", late);

@@ -6,6 +6,7 @@
 //!                                                  holds, refuses                log · faults · buckets
 //! ```
 
+use bytes::Bytes;
 use md5::{Digest, Md5};
 use s3s::auth::SimpleAuth;
 use s3s::dto::*;
@@ -72,7 +73,7 @@ struct Fault {
 
 #[derive(Debug, Clone)]
 struct Stored {
-    bytes: Vec<u8>,
+    bytes: Bytes,
     etag: String,
     time: SystemTime,
 }
@@ -80,7 +81,7 @@ struct Stored {
 #[derive(Debug, Default)]
 struct State {
     buckets: BTreeMap<String, BTreeMap<String, Stored>>,
-    uploads: HashMap<String, BTreeMap<i32, Vec<u8>>>,
+    uploads: HashMap<String, BTreeMap<i32, (Vec<u8>, String)>>,
     faults: Vec<Fault>,
     log: Vec<(String, String)>,
     /// Seconds since 2024-01-01; one more with every write.
@@ -95,7 +96,7 @@ impl State {
             .ok_or_else(|| s3_error!(NoSuchBucket, "The specified bucket does not exist"))
     }
 
-    fn store(&mut self, bucket: &str, key: &str, bytes: Vec<u8>, etag: String) -> S3Result<()> {
+    fn store(&mut self, bucket: &str, key: &str, bytes: Bytes, etag: String) -> S3Result<()> {
         self.clock += 1;
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_704_067_200 + self.clock);
         let stored = Stored { bytes, etag, time };
@@ -157,9 +158,9 @@ fn close() -> s3s::S3Error {
 }
 
 /// Half of the bytes, sent before the connection breaks.
-fn broken_off(mut bytes: Vec<u8>) -> StreamingBlob {
+fn broken_off(mut bytes: Bytes) -> StreamingBlob {
     bytes.truncate(bytes.len() / 2);
-    let half = futures::stream::iter([Ok(bytes::Bytes::from(bytes))]);
+    let half = futures::stream::iter([Ok(bytes)]);
     let end = futures::stream::once(async {
         tokio::task::yield_now().await;
         Err(std::io::Error::other("broken on purpose"))
@@ -171,15 +172,17 @@ fn md5_hex(bytes: &[u8]) -> String {
     hex::encode(Md5::digest(bytes))
 }
 
-async fn collect(body: Option<StreamingBlob>) -> S3Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+/// A body and its MD5, which is found while it comes.
+async fn collect(body: Option<StreamingBlob>) -> S3Result<(Vec<u8>, String)> {
+    let (mut bytes, mut md5) = (Vec::new(), Md5::new());
     if let Some(mut body) = body {
         while let Some(piece) = futures::StreamExt::next(&mut body).await {
             let piece = piece.map_err(|_| s3_error!(IncompleteBody, "body cut off"))?;
+            md5.update(&piece);
             bytes.extend_from_slice(&piece);
         }
     }
-    Ok(bytes)
+    Ok((bytes, hex::encode(md5.finalize())))
 }
 
 impl Backend {
@@ -351,14 +354,14 @@ impl S3 for Backend {
                     .check(total)
                     .map_err(|_| s3_error!(InvalidRange, "range"))?;
                 let shown = format!("bytes {}-{}/{total}", range.start, range.end - 1);
-                let bytes = stored.bytes[range.start as usize..range.end as usize].to_vec();
+                let bytes = stored.bytes.slice(range.start as usize..range.end as usize);
                 (bytes, Some(shown))
             }
         };
         let length = bytes.len() as i64;
         let body = match after.0 {
             Some(FaultKind::BreakBody) => broken_off(bytes),
-            _ => StreamingBlob::from(Body::from(bytes::Bytes::from(bytes))),
+            _ => StreamingBlob::from(Body::from(bytes)),
         };
         after.answer(GetObjectOutput {
             accept_ranges: Some("bytes".to_owned()),
@@ -398,14 +401,13 @@ impl S3 for Backend {
         req: S3Request<PutObjectInput>,
     ) -> S3Result<S3Response<PutObjectOutput>> {
         let input = req.input;
-        let bytes = collect(input.body).await?;
+        let (bytes, etag) = collect(input.body).await?;
         let after = self.enter("PutObject", &input.key)?;
-        let etag = md5_hex(&bytes);
         let mut state = self.state();
         let (if_match, if_none_match) =
             self.conditions(input.if_match.as_ref(), input.if_none_match.as_ref());
         state.check(&input.bucket, &input.key, if_match, if_none_match)?;
-        state.store(&input.bucket, &input.key, bytes, etag.clone())?;
+        state.store(&input.bucket, &input.key, bytes.into(), etag.clone())?;
         drop(state);
         after.answer(PutObjectOutput {
             e_tag: Some(ETag::Strong(etag)),
@@ -508,14 +510,13 @@ impl S3 for Backend {
         req: S3Request<UploadPartInput>,
     ) -> S3Result<S3Response<UploadPartOutput>> {
         let input = req.input;
-        let bytes = collect(input.body).await?;
+        let (bytes, etag) = collect(input.body).await?;
         let after = self.enter("UploadPart", &input.key)?;
-        let etag = md5_hex(&bytes);
         self.state()
             .uploads
             .get_mut(&input.upload_id)
             .ok_or_else(|| s3_error!(NoSuchUpload, "no such upload"))?
-            .insert(input.part_number, bytes);
+            .insert(input.part_number, (bytes, etag.clone()));
         after.answer(UploadPartOutput {
             e_tag: Some(ETag::Strong(etag)),
             ..UploadPartOutput::default()
@@ -542,15 +543,15 @@ impl S3 for Backend {
             .and_then(|upload| upload.parts)
             .unwrap_or_default();
         for part in &named {
-            let part = part
+            let (part, etag) = part
                 .part_number
                 .and_then(|number| parts.get(&number))
                 .ok_or_else(|| s3_error!(InvalidPart, "no such part"))?;
-            sums.extend_from_slice(&Md5::digest(part));
+            sums.extend(hex::decode(etag).unwrap());
             bytes.extend_from_slice(part);
         }
         let etag = format!("{}-{}", md5_hex(&sums), named.len());
-        state.store(&input.bucket, &input.key, bytes, etag.clone())?;
+        state.store(&input.bucket, &input.key, bytes.into(), etag.clone())?;
         drop(state);
         after.answer(CompleteMultipartUploadOutput {
             bucket: Some(input.bucket),
@@ -756,7 +757,7 @@ impl S3Server {
         let bytes = bytes.into();
         let etag = md5_hex(&bytes);
         let mut state = self.backend.state();
-        state.store(bucket, key, bytes, etag).unwrap();
+        state.store(bucket, key, bytes.into(), etag).unwrap();
     }
 
     /// Removes an object without a request.
@@ -782,7 +783,7 @@ impl Peek {
             .get(bucket)
             .into_iter()
             .flatten()
-            .map(|(key, stored)| (key.clone(), stored.bytes.clone()))
+            .map(|(key, stored)| (key.clone(), stored.bytes.to_vec()))
             .collect()
     }
 

@@ -302,7 +302,7 @@ async fn keeps_odd_keys(lake: Lake) {
         }
     }
     // An engine finds them under the same names.
-    let (_, client, prefix) = lake.store.object_store();
+    let (_, client, prefix) = lake.store.object_store(&Default::default());
     let key = "t/dt=a%2Fb%3D c/part-00000.parquet";
     let path = object_store::path::Path::parse(format!("{prefix}/{key}")).unwrap();
     let bytes = client.get(&path).await.unwrap().bytes().await.unwrap();
@@ -346,7 +346,7 @@ async fn reads_streams_and_ranges(lake: Lake) {
     let whole = lake.store.root().starts_with("memory:");
     assert!(whole || pieces.len() > 1, "in pieces");
     assert_eq!(pieces.concat(), bytes);
-    let (_, client, prefix) = lake.store.object_store();
+    let (_, client, prefix) = lake.store.object_store(&Default::default());
     let path = object_store::path::Path::parse(format!("{prefix}/big")).unwrap();
     let range = client.get_range(&path, 1_000..1_010).await.unwrap();
     assert_eq!(range, bytes[1_000..1_010]);
@@ -571,6 +571,43 @@ async fn a_lost_answer_does_not_lose_the_win() {
         assert!(matches!(second, Ok(Publish::Done(_))), "{kind:?}");
         assert_eq!(text(&lake.store, "t").await.as_deref(), Some("v2"));
     }
+}
+
+#[tokio::test]
+async fn publishes_from_a_local_file_or_else_from_what_is_staged() {
+    let lake = on_s3().await;
+    let server = lake.server.as_ref().unwrap();
+    let local = lake.folder.path().join("local");
+    std::fs::write(&local, "staged").unwrap();
+    lake.store.upload("s/1", &local).await.unwrap();
+    let reads = || {
+        let log = server.log();
+        log.iter()
+            .filter(|(op, key)| op == "GetObject" && key.ends_with("/s/1"))
+            .count()
+    };
+    let put = lake
+        .store
+        .publish_from(Some(&local), "s/1", "a", None)
+        .await;
+    assert!(matches!(put, Ok(Publish::Done(_))));
+    assert_eq!(reads(), 0);
+    std::fs::remove_file(&local).unwrap();
+    let put = lake
+        .store
+        .publish_from(Some(&local), "s/1", "b", None)
+        .await;
+    assert!(matches!(put, Ok(Publish::Done(_))));
+    assert_eq!(reads(), 1);
+    for key in ["a", "b"] {
+        assert_eq!(text(&lake.store, key).await.as_deref(), Some("staged"));
+    }
+    lake.store.delete(vec!["s/1".into()]).await.unwrap();
+    let put = lake
+        .store
+        .publish_from(Some(&local), "s/1", "c", None)
+        .await;
+    assert_eq!(put.unwrap(), Publish::StagedGone);
 }
 
 #[tokio::test]

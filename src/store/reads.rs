@@ -1,0 +1,209 @@
+//! What an engine reads of a root.
+//!
+//! ```text
+//! range of a key ─┬─ on this disk as well ─▶ local file
+//!                 └─ else ─────────────────▶ store ─▶ as long as was asked for? ─▶ bytes, or an error
+//! ```
+//!
+//! The log says how long a data file is, and from its end Parquet is read. Where another run has put a shorter
+//! file since, a store answers with what there is, and the engine's reader, which takes a range for what it
+//! asked for, panics.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetRange, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+
+#[derive(Debug)]
+pub(super) struct Reads {
+    store: Arc<dyn ObjectStore>,
+    disk: LocalFileSystem,
+    /// Where the content of some keys of the store lies on this disk.
+    local: BTreeMap<Path, Path>,
+}
+
+impl Reads {
+    /// `local` files have the content of these keys below `root`.
+    pub(super) fn new(
+        store: Arc<dyn ObjectStore>,
+        root: &Path,
+        local: &BTreeMap<String, PathBuf>,
+    ) -> Self {
+        let paths = local.iter().filter_map(|(key, file)| {
+            let key = match root.as_ref() {
+                "" => key.clone(),
+                root => format!("{root}/{key}"),
+            };
+            // A file whose path the client cannot spell is read from the store.
+            let file = Path::from_absolute_path(file).ok()?;
+            Some((Path::parse(key).ok()?, file))
+        });
+        Self {
+            store,
+            disk: LocalFileSystem::new(),
+            local: paths.collect(),
+        }
+    }
+
+    /// The store that has what is asked for, and under which path.
+    fn of<'a>(&'a self, key: &'a Path) -> (&'a dyn ObjectStore, &'a Path) {
+        match self.local.get(key) {
+            Some(file) => (&self.disk, file),
+            None => (&*self.store, key),
+        }
+    }
+}
+
+impl Display for Reads {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.store.fmt(f)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{key} has {found} bytes from {from} on, not {wanted}: it was replaced by another file")]
+struct Short {
+    key: String,
+    from: u64,
+    wanted: u64,
+    found: u64,
+}
+
+fn check(key: &Path, asked: &Range<u64>, found: u64) -> Result<()> {
+    let wanted = asked.end - asked.start;
+    if found == wanted {
+        return Ok(());
+    }
+    Err(Error::Generic {
+        store: "lake",
+        source: Box::new(Short {
+            key: key.to_string(),
+            from: asked.start,
+            wanted,
+            found,
+        }),
+    })
+}
+
+#[async_trait::async_trait]
+impl ObjectStore for Reads {
+    async fn get_opts(&self, key: &Path, options: GetOptions) -> Result<GetResult> {
+        let asked = match &options.range {
+            Some(GetRange::Bounded(range)) => Some(range.clone()),
+            _ => None,
+        };
+        let (store, path) = self.of(key);
+        let found = store.get_opts(path, options).await?;
+        if let Some(asked) = asked {
+            check(key, &asked, found.range.end - found.range.start)?;
+        }
+        Ok(found)
+    }
+
+    async fn get_ranges(&self, key: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        let (store, path) = self.of(key);
+        let found = store.get_ranges(path, ranges).await?;
+        for (asked, found) in ranges.iter().zip(&found) {
+            check(key, asked, found.len() as u64)?;
+        }
+        Ok(found)
+    }
+
+    async fn put_opts(
+        &self,
+        key: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
+        self.store.put_opts(key, payload, options).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        key: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.store.put_multipart_opts(key, options).await
+    }
+
+    fn delete_stream(
+        &self,
+        keys: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        self.store.delete_stream(keys)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.store.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.store.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.store.copy_opts(from, to, options).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::ObjectStoreExt;
+    use object_store::memory::InMemory;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_range_that_an_object_does_not_have_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = LocalFileSystem::new_with_prefix(folder.path()).unwrap();
+        for store in [
+            Arc::new(disk) as Arc<dyn ObjectStore>,
+            Arc::new(InMemory::new()),
+        ] {
+            let reads = Reads::new(store, &Path::default(), &BTreeMap::new());
+            let key = Path::from("t/part-00000.parquet");
+            reads.put(&key, "0123456789".into()).await.unwrap();
+            assert_eq!(reads.get_range(&key, 8..10).await.unwrap(), "89");
+            let whole = reads.get_ranges(&key, &[0..2, 8..10]).await.unwrap();
+            assert_eq!(whole, ["01", "89"]);
+            assert!(reads.get_ranges(&key, &[0..2, 8..11]).await.is_err());
+            let error = reads.get_range(&key, 8..12).await.unwrap_err().to_string();
+            assert!(
+                error.contains("t/part-00000.parquet has 2 bytes from 8 on, not 4"),
+                "{error}"
+            );
+            let whole = reads.get(&key).await.unwrap().bytes().await.unwrap();
+            assert_eq!(whole, "0123456789");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_on_this_disk_is_read_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("part one");
+        std::fs::write(&file, "here").unwrap();
+        let store = Arc::new(InMemory::new());
+        let (near, far) = (Path::from("lake/t/near"), Path::from("lake/t/far"));
+        for key in [&near, &far] {
+            store.put(key, "there".into()).await.unwrap();
+        }
+        let local = BTreeMap::from([("t/near".to_owned(), file)]);
+        let reads = Reads::new(store, &Path::from("lake"), &local);
+        assert_eq!(reads.get_range(&near, 0..4).await.unwrap(), "here");
+        assert_eq!(reads.get_range(&far, 0..5).await.unwrap(), "there");
+        let ranges = reads.get_ranges(&near, &[0..1, 1..4]).await.unwrap();
+        assert_eq!(ranges, ["h", "ere"]);
+        assert!(reads.get_range(&near, 0..5).await.is_err());
+    }
+}
