@@ -10,7 +10,6 @@
 //! knows nothing of what tables mean.
 
 mod expressions;
-mod memory;
 
 pub(crate) use expressions::nearest;
 pub use expressions::{ExpressionError, RuleExpressions};
@@ -21,10 +20,9 @@ use std::sync::Arc;
 
 use datafusion::error::DataFusionError;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::TrackConsumersPool;
+use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::prelude::{SessionConfig, SessionContext};
-use memory::SharedPool;
 use object_store::ObjectStore;
 use url::Url;
 
@@ -66,7 +64,8 @@ impl Engine {
             source,
         })?;
         let bytes = usize::try_from(memory_bytes).unwrap_or(usize::MAX);
-        let pool = TrackConsumersPool::new(SharedPool::new(bytes), NAMED_CONSUMERS);
+        // Fair: one greedy aggregation must not starve the sort that follows it.
+        let pool = TrackConsumersPool::new(FairSpillPool::new(bytes), NAMED_CONSUMERS);
         let disk = DiskManagerBuilder::default()
             .with_mode(DiskManagerMode::Directories(vec![spill.to_path_buf()]))
             .with_max_temp_directory_size(u64::MAX);
