@@ -14,7 +14,7 @@ pub use tables::{Columns, SourceTables, columns, reject_fields};
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, StringViewArray};
+use arrow::array::{Array, ArrayRef, AsArray, StringArray};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use async_trait::async_trait;
@@ -46,8 +46,7 @@ pub struct TableDefinition {
 
 impl TableDefinition {
     /// The columns as a query sees them: those of the files, all nullable because an older file
-    /// may lack one, then the partition columns as nullable strings. Strings are views: a query copies
-    /// and compares fewer of their bytes.
+    /// may lack one, then the partition columns as nullable Utf8.
     pub fn full_schema(&self) -> SchemaRef {
         let mut fields: Vec<FieldRef> = self.file_fields();
         fields.extend(self.partition_fields());
@@ -58,20 +57,14 @@ impl TableDefinition {
         self.schema
             .fields()
             .iter()
-            .map(|field| {
-                let field = field.as_ref().clone().with_nullable(true);
-                Arc::new(match field.data_type() {
-                    DataType::Utf8 => field.with_data_type(DataType::Utf8View),
-                    _ => field,
-                })
-            })
+            .map(|field| Arc::new(field.as_ref().clone().with_nullable(true)))
             .collect()
     }
 
     fn partition_fields(&self) -> Vec<FieldRef> {
         self.partition_columns
             .iter()
-            .map(|name| Arc::new(Field::new(name, DataType::Utf8View, true)))
+            .map(|name| Arc::new(Field::new(name, DataType::Utf8, true)))
             .collect()
     }
 }
@@ -146,7 +139,7 @@ impl LakeTable {
                         .files
                         .iter()
                         .map(|file| file.partition.get(i).and_then(|value| value.as_deref()));
-                    Arc::new(values.collect::<StringViewArray>()) as ArrayRef
+                    Arc::new(values.collect::<StringArray>()) as ArrayRef
                 })
                 .collect();
             let options = RecordBatchOptions::new().with_row_count(Some(self.files.len()));
@@ -330,7 +323,7 @@ fn partitioned(file: &TableFile) -> PartitionedFile {
     entry.partition_values = file
         .partition
         .iter()
-        .map(|value| ScalarValue::Utf8View(value.clone()))
+        .map(|value| ScalarValue::Utf8(value.clone()))
         .collect();
     entry
 }
@@ -350,7 +343,7 @@ pub fn memory_table(
 mod tests {
     use std::path::Path;
 
-    use arrow::array::{Int64Array, StringArray};
+    use arrow::array::Int64Array;
     use datafusion::common::assert_batches_eq;
     use datafusion::parquet::arrow::ArrowWriter;
     use datafusion::physical_plan::displayable;

@@ -112,6 +112,8 @@ impl Engine {
         options.execution.time_zone = Some("UTC".to_owned());
         // Errors of planning carry the line of the SQL file.
         options.sql_parser.collect_spans = true;
+        // String literals and casts of the same type as what is stored.
+        options.sql_parser.map_string_types_to_utf8view = false;
         config
     }
 }

@@ -357,14 +357,21 @@ mod tests {
             .await
             .map_err(|error| MartError::running(mart, &error).to_string())?;
         for batch in &batches {
-            let columns = definition.schema.fields().iter();
-            let columns = columns.map(|field| (field.name().clone(), field.data_type().clone()));
-            let partitions = definition.partition_columns.iter();
-            let partitions = partitions.map(|name| (name.clone(), DataType::Utf8));
-            let made = batch.schema();
-            let made = made.fields().iter();
-            let made = made.map(|field| (field.name().clone(), field.data_type().clone()));
-            assert!(made.eq(columns.chain(partitions)));
+            assert_eq!(
+                batch.schema().fields().len(),
+                definition.full_schema().fields().len()
+            );
+            for (made, told) in batch
+                .schema()
+                .fields()
+                .iter()
+                .zip(definition.full_schema().fields())
+            {
+                assert_eq!(
+                    (made.name(), made.data_type()),
+                    (told.name(), told.data_type())
+                );
+            }
         }
         Ok((definition, batches))
     }
