@@ -483,12 +483,20 @@ impl Store {
         &self,
         local: &BTreeMap<String, PathBuf>,
     ) -> (Url, Arc<dyn ObjectStore>, ClientPath) {
-        let (url, client, root) = match &self.inner {
-            Inner::Disk(disk) => disk.object_store(),
-            Inner::Bucket(bucket) => bucket.object_store(),
+        let ((url, client, root), local) = match &self.inner {
+            // All of it is local.
+            Inner::Disk(disk) => (disk.object_store(), Vec::new()),
+            Inner::Bucket(bucket) => {
+                let path = |(key, file): (&String, &PathBuf)| {
+                    Some((bucket.path("reading", key).ok()?, file.clone()))
+                };
+                (
+                    bucket.object_store(),
+                    local.iter().filter_map(path).collect(),
+                )
+            }
         };
-        let reads = Reads::new(client, &root, local);
-        (url, Arc::new(reads), root)
+        (url, Arc::new(Reads::new(client, local)), root)
     }
 }
 

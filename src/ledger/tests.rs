@@ -548,7 +548,7 @@ async fn a_long_log_opens() {
 /// A million raw objects in 100,000 commits:
 /// `cargo test --release --lib a_million -- --ignored --nocapture`.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "it writes 200,000 files"]
+#[ignore = "it writes 200,000 files: a step of .ci/run"]
 async fn a_million_objects_open_within_seconds() {
     years(100_000).await;
 }

@@ -176,7 +176,7 @@ impl Bucket {
         (self.base.clone(), Arc::clone(&self.client), prefix)
     }
 
-    fn path(&self, action: &'static str, key: &str) -> Result<ClientPath, StoreError> {
+    pub(super) fn path(&self, action: &'static str, key: &str) -> Result<ClientPath, StoreError> {
         let full = format!("{}{key}", self.prefix);
         ClientPath::parse(&full)
             .ok()

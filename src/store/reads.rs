@@ -34,25 +34,17 @@ pub(super) struct Reads {
 }
 
 impl Reads {
-    /// `local` files have the content of these keys below `root`.
+    /// `local` files have the content of these keys of the store.
     pub(super) fn new(
         store: Arc<dyn ObjectStore>,
-        root: &Path,
-        local: &BTreeMap<String, PathBuf>,
+        local: impl IntoIterator<Item = (Path, PathBuf)>,
     ) -> Self {
-        let paths = local.iter().filter_map(|(key, file)| {
-            let key = match root.as_ref() {
-                "" => key.clone(),
-                root => format!("{root}/{key}"),
-            };
-            // A file whose path the client cannot spell is read from the store.
-            let file = Path::from_absolute_path(file).ok()?;
-            Some((Path::parse(key).ok()?, file))
-        });
+        // A file whose path the client cannot spell is read from the store.
+        let spelt = |(key, file)| Some((key, Path::from_absolute_path(file).ok()?));
         Self {
             store,
             disk: Arc::new(LocalFileSystem::new()),
-            local: paths.collect(),
+            local: local.into_iter().filter_map(spelt).collect(),
         }
     }
 
@@ -179,7 +171,7 @@ mod tests {
             Arc::new(disk) as Arc<dyn ObjectStore>,
             Arc::new(InMemory::new()),
         ] {
-            let reads = Reads::new(store, &Path::default(), &BTreeMap::new());
+            let reads = Reads::new(store, []);
             let key = Path::from("t/part-00000.parquet");
             reads.put(&key, "0123456789".into()).await.unwrap();
             assert_eq!(reads.get_range(&key, 8..10).await.unwrap(), "89");
@@ -209,14 +201,13 @@ mod tests {
         for key in [&near, &far] {
             store.put(key, "there".into()).await.unwrap();
         }
-        let local = BTreeMap::from([("t/near".to_owned(), file)]);
-        let reads = Reads::new(store, &Path::from("lake"), &local);
+        let reads = Reads::new(store, [(near.clone(), file.clone())]);
         assert_eq!(reads.get_range(&near, 0..4).await.unwrap(), "here");
         assert_eq!(reads.get_range(&far, 0..5).await.unwrap(), "there");
         let ranges = reads.get_ranges(&near, &[0..1, 1..4]).await.unwrap();
         assert_eq!(ranges, ["h", "ere"]);
         assert!(reads.get_range(&near, 0..5).await.is_err());
-        std::fs::remove_file(&local["t/near"]).unwrap();
+        std::fs::remove_file(file).unwrap();
         assert_eq!(reads.get_range(&near, 0..5).await.unwrap(), "there");
     }
 }

@@ -649,7 +649,7 @@ fn a_run_may_die_at_some_requests_on_s3() {
 }
 
 #[test]
-#[ignore = "minutes: every request, where CI takes every seventh"]
+#[ignore = "minutes: every request, a step of .ci/run"]
 fn a_run_may_die_at_any_request_on_s3() {
     dies_on_s3(&[], FIRST, 0, 1);
     dies_on_s3(&[FIRST], SECOND, 0, 1);

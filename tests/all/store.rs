@@ -586,28 +586,20 @@ async fn publishes_from_a_local_file_or_else_from_what_is_staged() {
             .filter(|(op, key)| op == "GetObject" && key.ends_with("/s/1"))
             .count()
     };
-    let put = lake
-        .store
-        .publish_from(Some(&local), "s/1", "a", None)
-        .await;
-    assert!(matches!(put, Ok(Publish::Done(_))));
+    let publish = async |target| {
+        let put = lake.store.publish_from(Some(&local), "s/1", target, None);
+        put.await.unwrap()
+    };
+    assert!(matches!(publish("a").await, Publish::Done(_)));
     assert_eq!(reads(), 0);
     std::fs::remove_file(&local).unwrap();
-    let put = lake
-        .store
-        .publish_from(Some(&local), "s/1", "b", None)
-        .await;
-    assert!(matches!(put, Ok(Publish::Done(_))));
+    assert!(matches!(publish("b").await, Publish::Done(_)));
     assert_eq!(reads(), 1);
     for key in ["a", "b"] {
         assert_eq!(text(&lake.store, key).await.as_deref(), Some("staged"));
     }
     lake.store.delete(vec!["s/1".into()]).await.unwrap();
-    let put = lake
-        .store
-        .publish_from(Some(&local), "s/1", "c", None)
-        .await;
-    assert_eq!(put.unwrap(), Publish::StagedGone);
+    assert_eq!(publish("c").await, Publish::StagedGone);
 }
 
 #[tokio::test]

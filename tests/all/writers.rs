@@ -372,7 +372,7 @@ fn a_repair_held_at_some_requests_harms_no_other() {
 }
 
 #[test]
-#[ignore = "minutes: every request, where CI takes every ninth"]
+#[ignore = "minutes: every request, a step of .ci/run"]
 fn a_repair_held_at_any_request_harms_no_other() {
     repairs(0, 1);
 }
@@ -404,7 +404,7 @@ fn a_log_that_is_listed_in_no_order_is_listed_while_it_grows() {
 }
 
 #[test]
-#[ignore = "minutes: hundreds of interleavings, where CI takes dozens"]
+#[ignore = "minutes: hundreds of interleavings, a step of .ci/run"]
 fn two_runs_that_take_turns_in_many_ways_harm_no_other() {
     let starts = [nothing(), new_objects(), unpublished()];
     for seed in 1_000..1_600 {
@@ -413,7 +413,7 @@ fn two_runs_that_take_turns_in_many_ways_harm_no_other() {
 }
 
 #[test]
-#[ignore = "minutes: every request, where CI takes every ninth"]
+#[ignore = "minutes: every request, a step of .ci/run"]
 fn a_run_held_at_any_request_harms_no_other() {
     zombies(&nothing(), 0, 1);
     zombies(&new_objects(), 0, 1);
