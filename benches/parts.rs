@@ -194,9 +194,9 @@ fn tables(input: &Input) -> Tables {
         duplicates: Some(table(tables.duplicates)),
         objects: Arc::new(objects.collect::<StringArray>()),
         rules: Arc::new(rules.collect::<StringArray>()),
-        event_time: Some(input.source.decode.event_time.clone()),
         settings: FileSettings {
             compression: input.source.compression,
+            event_time: Some(input.source.decode.event_time.clone()),
             bloom_filters: Vec::new(),
             commit: 1,
             memory: MEMORY,

@@ -15,6 +15,7 @@
 //! touches a store: bytes come in as [`Pieces`], and the same bytes always give the same records,
 //! however they are cut.
 
+mod buffer;
 mod codec;
 mod frame;
 mod json;

@@ -777,6 +777,7 @@ fn spill_folder(job: &Job) -> Result<tempfile::TempDir, WriteError> {
 pub(crate) fn mart_files(commit: u64, memory: usize) -> FileSettings {
     FileSettings {
         compression: Compression::default(),
+        event_time: None,
         bloom_filters: Vec::new(),
         commit,
         memory,

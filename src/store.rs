@@ -368,7 +368,9 @@ impl Store {
         .await
     }
 
-    /// Writes or replaces an object with the content of a local file, in bounded memory.
+    /// Writes or replaces an object with the content of a local file, in bounded memory. The file is the
+    /// store's from then on, also after an error: on disk it becomes the object, where both are of one file
+    /// system.
     ///
     /// # Errors
     /// Unreachable, denied or full; an unreadable local file.

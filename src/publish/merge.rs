@@ -39,8 +39,6 @@ pub struct Tables {
     pub objects: Arc<StringArray>,
     /// Names of the rules.
     pub rules: Arc<StringArray>,
-    /// The column of event times; `None` where the keys have no times.
-    pub event_time: Option<String>,
     pub settings: FileSettings,
 }
 
@@ -157,7 +155,7 @@ fn encode(
             name: layout::file_name(place.slice),
             rows,
             bytes,
-            times: tables.event_time.is_some().then_some(times),
+            times: tables.settings.event_time.is_some().then_some(times),
         };
         if !done(&file) {
             return Err(WriteError::NotStaged);
@@ -359,7 +357,7 @@ fn send(
                     .iter()
                     .map(|key| i64::from(EventId(key[2]).record())),
             )),
-            name if tables.event_time.as_deref() == Some(name) => {
+            name if tables.settings.event_time.as_deref() == Some(name) => {
                 let times = picks.keys.iter().map(|key| from_sortable(key[1]));
                 cast(&Int64Array::from_iter_values(times), field.data_type())?
             }

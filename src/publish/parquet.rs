@@ -36,6 +36,8 @@ pub(super) const COMMIT: &str = "rawmart.commit";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileSettings {
     pub compression: Compression,
+    /// The column of event times; `None` where the rows have none.
+    pub event_time: Option<String>,
     /// Columns with a bloom filter.
     pub bloom_filters: Vec<String>,
     /// The commit that the footer names, so that no two versions of a file are equal in bytes.
@@ -96,6 +98,11 @@ impl ParquetFile {
                 COMMIT.to_owned(),
                 settings.commit.to_string(),
             )]));
+        if let Some(column) = &settings.event_time {
+            // Hardly any repeats: a dictionary is filled in vain, and the file larger.
+            let column = ColumnPath::from(column.as_str());
+            properties = properties.set_column_dictionary_enabled(column, false);
+        }
         for column in &settings.bloom_filters {
             properties =
                 properties.set_column_bloom_filter_enabled(ColumnPath::from(column.as_str()), true);

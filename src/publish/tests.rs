@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use ::parquet::file::reader::{FileReader, SerializedFileReader};
 use arrow::array::{Array, AsArray, RecordBatch, StringArray, TimestampMillisecondArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampMillisecondType};
 use rand::seq::SliceRandom;
@@ -65,9 +66,9 @@ fn tables() -> Tables {
                 .map(|name| Some(*name))
                 .collect::<StringArray>(),
         ),
-        event_time: Some("at".to_owned()),
         settings: FileSettings {
             compression: Compression::Snappy,
+            event_time: Some("at".to_owned()),
             bloom_filters: Vec::new(),
             commit: 7,
             memory: 1 << 20,
@@ -320,6 +321,28 @@ fn stored(folder: &std::path::Path) -> StoredFile {
     };
     let content = Content::new(Arc::new(fetch), bytes, 0);
     StoredFile::open("here".to_owned(), content, settings.commit, rows).unwrap()
+}
+
+#[test]
+fn event_times_have_no_dictionary() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    let batch = batch(&[[0, 5, 1], [0, 6, 2]]).batch;
+    let mut settings = tables().settings;
+    let mut dictionaries = || -> Vec<bool> {
+        let mut file = ParquetFile::create(path.clone(), batch.schema(), &settings).unwrap();
+        file.write(&batch).unwrap();
+        file.finish().unwrap();
+        settings.event_time = Some(batch.schema().field(0).name().clone());
+        let reader = SerializedFileReader::new(std::fs::File::open(&path).unwrap()).unwrap();
+        let columns = reader.metadata().row_group(0).columns().iter();
+        columns
+            .map(|column| column.dictionary_page_offset().is_some())
+            .collect()
+    };
+    let (before, after) = (dictionaries(), dictionaries());
+    assert!(before.iter().all(|has| *has), "{before:?}");
+    assert!(!after[0] && after[1..].iter().all(|has| *has), "{after:?}");
 }
 
 #[test]

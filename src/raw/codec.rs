@@ -2,7 +2,7 @@
 //! called.
 //!
 //! ```text
-//! Pieces ──▶ sha256 ──▶ blocks of 64 KiB ──▶ none | gzip members | zstd frames ──▶ buffer
+//! Pieces ──▶ sha256 ──▶ blocks of 64 KiB ──▶ none | gzip members | zstd frames ──▶ Buffer
 //! ```
 //!
 //! Codecs are fed in blocks that do not depend on how the bytes arrived: how much a decompressor
@@ -23,6 +23,7 @@ use memchr::memmem;
 use sha2::{Digest, Sha256};
 use zstd::stream::raw::{Decoder as Zstd, InBuffer, Operation, OutBuffer};
 
+use super::buffer::Buffer;
 use super::memory::{DecodeMemory, Window, Windows};
 use super::{PieceError, Pieces};
 
@@ -144,7 +145,6 @@ pub(super) struct Inflow<'a> {
     taken: usize,
     ended: bool,
     codec: Option<Codec>,
-    window: Vec<u8>,
 }
 
 impl<'a> Inflow<'a> {
@@ -159,17 +159,16 @@ impl<'a> Inflow<'a> {
             taken: 0,
             ended: false,
             codec: None,
-            window: Vec::new(),
         }
     }
 
     /// Appends some decompressed bytes to `out`.
-    pub fn fill(&mut self, out: &mut Vec<u8>) -> Result<Flow, PieceError> {
+    pub fn fill(&mut self, out: &mut Buffer) -> Result<Flow, PieceError> {
         let mut codec = match self.codec.take() {
             Some(codec) => codec,
             None => {
-                self.refill()?;
-                match self.sniff() {
+                self.join_pieces(ZSTD.len())?;
+                match sniff(&self.piece) {
                     Ok(Codec::GzipHead { .. }) => Codec::GzipHead {
                         members: self.at_once(out)?.into(),
                     },
@@ -207,6 +206,24 @@ impl<'a> Inflow<'a> {
         }
     }
 
+    /// Makes one piece, so long or longer, of what is left; it is shorter only at the end.
+    fn join_pieces(&mut self, least: usize) -> Result<(), PieceError> {
+        let mut joined = std::mem::take(&mut self.piece);
+        while joined.len() < least && self.next_piece()? {
+            let piece = std::mem::take(&mut self.piece);
+            joined = match joined.is_empty() {
+                true => piece,
+                false => {
+                    let mut longer = Vec::from(joined);
+                    longer.extend_from_slice(&piece);
+                    longer.into()
+                }
+            };
+        }
+        self.piece = joined;
+        Ok(())
+    }
+
     /// Replaces a block that was taken by the next one.
     fn refill(&mut self) -> Result<(), PieceError> {
         self.block.clear();
@@ -226,45 +243,28 @@ impl<'a> Inflow<'a> {
         Ok(())
     }
 
-    fn sniff(&self) -> std::io::Result<Codec> {
-        let block = self.block.as_slice();
-        // An object that was cut off within the magic number is no JSON either.
-        if block.starts_with(&GZIP) || block == [0x1F] {
-            Ok(Codec::GzipHead { members: 0 })
-        } else if block.starts_with(&ZSTD) || (block.len() > 1 && ZSTD.starts_with(block)) {
-            Ok(Codec::Zstd(Frames::new()?))
-        } else {
-            Ok(Codec::None)
-        }
-    }
-
     /// Appends all decompressed bytes if the object is a single gzip member; if not, or if that is
     /// not certain, all is as before and the answer is false.
-    fn at_once(&mut self, out: &mut Vec<u8>) -> Result<bool, PieceError> {
-        let mut stored = std::mem::take(&mut self.block);
-        loop {
-            stored.extend_from_slice(&self.piece);
+    fn at_once(&mut self, out: &mut Buffer) -> Result<bool, PieceError> {
+        let most = self.memory.at_once / PACKED;
+        self.join_pieces(most + 1)?;
+        // The end is known when it was asked for.
+        let ended = self.piece.len() <= most;
+        let done = ended && inflate(&self.piece, self.memory.at_once, out);
+        if done {
             self.piece.clear();
-            if stored.len() > self.memory.at_once / PACKED || !self.next_piece()? {
-                break;
-            }
-        }
-        let done = self.ended && inflate(&stored, self.memory.at_once, out);
-        if !done {
-            self.piece = stored.into();
-            self.refill()?;
         }
         Ok(done)
     }
 
-    fn step(&mut self, codec: &mut Codec, out: &mut Vec<u8>) -> Result<Flow, PieceError> {
+    fn step(&mut self, codec: &mut Codec, out: &mut Buffer) -> Result<Flow, PieceError> {
         if self.taken == self.block.len() && !matches!(codec, Codec::None) {
             self.refill()?;
         }
         let input = self.block.get(self.taken..).unwrap_or_default();
         match codec {
             Codec::None => {
-                out.extend_from_slice(input);
+                out.extend(input);
                 self.refill()?;
                 Ok(if self.block.is_empty() {
                     Flow::End
@@ -299,13 +299,12 @@ impl<'a> Inflow<'a> {
             }
             Codec::Gzip { inflate, members } => {
                 // Without input there may still be output inside the decoder.
-                self.window.resize(WINDOW, 0);
                 let (read, written) = (inflate.total_in(), inflate.total_out());
                 let last = input.is_empty();
-                let result = inflate.decompress(input, &mut self.window, FlushDecompress::None);
+                let result = inflate.decompress(input, out.room(WINDOW), FlushDecompress::None);
                 self.taken += (inflate.total_in() - read) as usize;
                 let written = (inflate.total_out() - written) as usize;
-                out.extend_from_slice(self.window.get(..written).unwrap_or_default());
+                out.fill(written);
                 match result {
                     Ok(Status::StreamEnd) => {
                         *codec = Codec::GzipHead { members: *members };
@@ -320,10 +319,9 @@ impl<'a> Inflow<'a> {
             }
             Codec::Zstd(frames) => {
                 // Without input there may still be output inside the decoder.
-                self.window.resize(WINDOW, 0);
                 let ran = frames
                     .admit(input, &self.memory.windows)
-                    .and_then(|()| frames.run(input, &mut self.window));
+                    .and_then(|()| frames.run(input, out.room(WINDOW)));
                 match ran {
                     Err(error) => Ok(Flow::Broken(format!("zstd: {error}"))),
                     Ok((0, 0)) if frames.open => {
@@ -332,12 +330,23 @@ impl<'a> Inflow<'a> {
                     Ok((0, 0)) => Ok(Flow::End),
                     Ok((read, written)) => {
                         self.taken += read;
-                        out.extend_from_slice(self.window.get(..written).unwrap_or_default());
+                        out.fill(written);
                         Ok(Flow::More)
                     }
                 }
             }
         }
+    }
+}
+
+/// What begins so; an object that was cut off within a magic number is no JSON either.
+fn sniff(bytes: &[u8]) -> std::io::Result<Codec> {
+    if bytes.starts_with(&GZIP) || bytes == [0x1F] {
+        Ok(Codec::GzipHead { members: 0 })
+    } else if bytes.starts_with(&ZSTD) || (bytes.len() > 1 && ZSTD.starts_with(bytes)) {
+        Ok(Codec::Zstd(Frames::new()?))
+    } else {
+        Ok(Codec::None)
     }
 }
 
@@ -379,7 +388,7 @@ fn window(head: &[u8]) -> Option<u64> {
 /// The inflater does not say where the member ended, but it checks that the length of what it made
 /// stands there, after the CRC. If that length is the last four bytes of `stored`, and those four
 /// stand nowhere else in it, the member ended at its end.
-fn inflate(stored: &[u8], at_once: usize, out: &mut Vec<u8>) -> bool {
+fn inflate(stored: &[u8], at_once: usize, out: &mut Buffer) -> bool {
     let (Some(flags), Some((_, trailer))) = (stored.get(3), stored.split_last_chunk::<4>()) else {
         return false;
     };
@@ -393,12 +402,9 @@ fn inflate(stored: &[u8], at_once: usize, out: &mut Vec<u8>) -> bool {
     {
         return false;
     }
-    let start = out.len();
-    out.resize(start + length, 0);
-    let room = out.get_mut(start..).unwrap_or_default();
-    let whole = Decompressor::new().gzip_decompress(stored, room) == Ok(length);
-    if !whole {
-        out.truncate(start);
+    let whole = Decompressor::new().gzip_decompress(stored, out.room(length)) == Ok(length);
+    if whole {
+        out.fill(length);
     }
     whole
 }
@@ -441,7 +447,7 @@ mod tests {
         if streaming {
             inflow.codec = Some(Codec::GzipHead { members: 0 });
         }
-        let mut out = Vec::new();
+        let mut out = Buffer::default();
         let flow = loop {
             match inflow.fill(&mut out).unwrap() {
                 Flow::More => {}
@@ -449,7 +455,7 @@ mod tests {
             }
         };
         let (sha256, bytes) = inflow.finish().unwrap();
-        (out, flow, sha256, bytes)
+        (out.to_vec(), flow, sha256, bytes)
     }
 
     fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -508,7 +514,8 @@ mod tests {
             ("more than is held", bomb, false),
         ] {
             assert_eq!(
-                inflate(&stored, AT_ONCE, &mut Vec::new()) && stored.len() <= AT_ONCE / PACKED,
+                inflate(&stored, AT_ONCE, &mut Buffer::default())
+                    && stored.len() <= AT_ONCE / PACKED,
                 at_once,
                 "{name}"
             );

@@ -15,6 +15,7 @@
 //! once. A stretch is let go as it is read, but for its first 64 KiB.
 
 use super::PieceError;
+use super::buffer::Buffer;
 use super::codec::{Flow, Inflow};
 use super::json::{Skipper, Stop, starts_other_value};
 use super::members::Members;
@@ -76,7 +77,7 @@ pub(super) struct Framer {
     limits: Limits,
     longest: usize,
     skipper: Skipper,
-    buffer: Vec<u8>,
+    buffer: Buffer,
     /// Room that the buffer keeps for the next object.
     keep: usize,
     /// Offset of the buffer's first byte in the object.
@@ -93,7 +94,7 @@ impl Framer {
                 .unwrap_or(usize::MAX)
                 .clamp(1, LONGEST_RECORD),
             skipper: Skipper::new(limits.max_depth),
-            buffer: Vec::new(),
+            buffer: Buffer::default(),
             keep: keep.max(FILL),
             base: 0,
             ended: Ended::NotYet,
@@ -108,8 +109,7 @@ impl Framer {
         members: &mut Members,
         take: &mut Take<'_>,
     ) -> Result<(), PieceError> {
-        self.buffer.clear();
-        self.buffer.shrink_to(self.keep);
+        self.buffer.clear(self.keep);
         self.base = 0;
         self.ended = Ended::NotYet;
         let mut at = 0;
@@ -248,7 +248,7 @@ impl Framer {
 
     /// Lets go what is before `at` and reads until what is left has doubled.
     fn refill(&mut self, at: usize, inflow: &mut Inflow<'_>) -> Result<(), PieceError> {
-        self.buffer.drain(..at.min(self.buffer.len()));
+        self.buffer.let_go(at);
         self.base += at as u64;
         let enough = FILL.max((self.buffer.len() * 2).min(self.longest));
         while self.buffer.len() < enough && matches!(self.ended, Ended::NotYet) {

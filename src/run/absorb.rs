@@ -689,9 +689,9 @@ impl Scan {
             duplicates: Some(table(duplicates)),
             objects: Arc::clone(&self.stored.objects),
             rules: Arc::new(rules.collect::<StringArray>()),
-            event_time: Some(self.source.decode.event_time.clone()),
             settings: FileSettings {
                 compression: self.source.compression,
+                event_time: Some(self.source.decode.event_time.clone()),
                 bloom_filters: self.source.bloom_filters.clone(),
                 commit: self.commit,
                 memory: self.shares.row_group,
@@ -784,7 +784,7 @@ impl Scan {
             crate::publish::write(events, Some(verdicts), &tables, &self.folder, &stage)?;
         tables.kept = table(rejected);
         tables.duplicates = None;
-        tables.event_time = None;
+        tables.settings.event_time = None;
         tables.settings.bloom_filters.clear();
         files.extend(crate::publish::write(
             rejects,

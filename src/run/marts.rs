@@ -1,16 +1,24 @@
 //! Marts: from published tables to staged files, all of one commit. A mart by date has each of its
-//! dates evaluated over the files in reach, several at once where they are small.
+//! dates evaluated over the files in reach.
+//!
+//! ```text
+//! marts in their order ──▶ wave: up to the first that reads one of them
+//!                            │ two at a time, their small dates beside each other
+//!                            ▼
+//!                          files on this disk ──▶ staged ──▶ the next wave reads them
+//! ```
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use chrono::NaiveDate;
 use datafusion::catalog::TableProvider;
 use datafusion::execution::object_store::ObjectStoreUrl;
-use futures::future::join_all;
-use futures::stream;
+use futures::{StreamExt, TryStreamExt, stream};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::look::Looked;
 use super::{Context, MartOutcome, MartSummary, RunError, Totals};
@@ -24,14 +32,49 @@ use crate::publish::{self, Finished, Local, Ordered, Staged, WriteError};
 use crate::report::Event;
 use crate::store::Store;
 
-/// Each has a file open, outside of DataFusion's memory.
+/// Dates that are evaluated at once: each has a file open, outside of DataFusion's memory.
 const DATES_AT_ONCE: usize = 4;
+/// Marts whose files may lie on this disk at one time.
+const MARTS_AT_ONCE: usize = 2;
 
-/// How many dates of a mart are evaluated at once.
-struct AtOnce {
-    dates: usize,
-    /// Bytes of data files that they read together.
+/// What is evaluated at once takes slots, a small date one of them; what takes all of them is alone.
+struct Slots {
+    free: Semaphore,
+    all: u32,
+    /// Bytes of data files that may be read by what has all slots.
     bytes: u64,
+}
+
+impl Slots {
+    /// As many as there are threads, or 256 MiB of `memory`, whichever are fewer.
+    fn new(memory: u64, threads: usize) -> Self {
+        let all = (memory >> 28).min(DATES_AT_ONCE as u64).min(threads as u64);
+        let all = u32::try_from(all).unwrap_or(1).max(1);
+        Self {
+            free: Semaphore::new(all as usize),
+            all,
+            bytes: memory / 8,
+        }
+    }
+
+    /// How many slots it takes to read so many bytes. No two that take more than half of them would fit, so
+    /// each gets all.
+    fn of(&self, bytes: u64) -> u32 {
+        let share = (self.bytes / u64::from(self.all)).max(1);
+        let slots = u32::try_from(bytes.div_ceil(share))
+            .unwrap_or(u32::MAX)
+            .max(1);
+        match slots > self.all / 2 {
+            true => self.all,
+            false => slots,
+        }
+    }
+
+    /// Waits for them, in the order in which they were asked for.
+    async fn take(&self, slots: u32) -> Result<SemaphorePermit<'_>, RunError> {
+        let taken = self.free.acquire_many(slots).await;
+        taken.map_err(|error| RunError::Defect(error.to_string()))
+    }
 }
 
 /// Where marts read from, and write to.
@@ -55,75 +98,94 @@ pub async fn build(
     let Some(graph) = &looked.graph else {
         return Ok(Vec::new());
     };
+    let mut commit = super::new_commit(state, context);
     let mut build = Build {
         lake,
         inputs: Inputs::new(job, looked, lake, local, state)?,
-        commit: super::new_commit(state, context),
+        number: commit.number,
+        run: &context.run,
         row_group: usize::try_from(job.memory / 8).unwrap_or(usize::MAX),
-        at_once: AtOnce {
-            dates: usize::try_from(job.memory >> 28)
-                .unwrap_or(usize::MAX)
-                .min(DATES_AT_ONCE)
-                .min(job.threads),
-            bytes: job.memory / 8,
-        },
-        in_flight: super::in_flight(job),
+        slots: Slots::new(job.memory, job.threads),
+        in_flight: job.memory / 8 / MARTS_AT_ONCE as u64,
         spill,
     };
     let mut summaries = Vec::new();
     let mut failed: BTreeSet<String> = BTreeSet::new();
-    for (mart, planned) in graph.marts().iter().zip(&looked.plan.marts) {
-        let summary = |rows, outcome| MartSummary {
-            name: mart.name.clone(),
-            rows,
-            dates: None,
-            left_out: BTreeSet::new(),
-            outcome,
-        };
-        if let Some(because) = mart.inputs.iter().find(|input| failed.contains(*input)) {
-            failed.insert(mart.name.clone());
-            summaries.push(summary(
-                0,
-                MartOutcome::Skipped {
-                    because: because.clone(),
-                },
-            ));
-            continue;
-        }
-        if planned.why.is_none() {
-            let rows = state
-                .marts
-                .get(&mart.name)
-                .map_or(0, |built| built.entry.rows);
-            summaries.push(summary(rows, MartOutcome::Fresh));
-            continue;
-        }
-        context.report.event(Event::Mart {
-            name: mart.name.clone(),
-        });
-        match build.one(mart, planned, state).await {
-            Ok(built) => summaries.push(built),
-            Err(RunError::Mart(error)) => {
-                // It fails too when another run has replaced what it reads.
-                super::overtaken(lake, build.commit.number).await?;
-                failed.insert(mart.name.clone());
-                summaries.push(summary(
-                    0,
-                    MartOutcome::Failed {
-                        error: error.to_string(),
-                    },
-                ));
+    let mut planned: VecDeque<_> = graph.marts().iter().zip(&looked.plan.marts).collect();
+    while !planned.is_empty() {
+        let wave = wave(&mut planned);
+        let only = wave.iter().filter(|(_, planned)| planned.why.is_some());
+        let only = only.count() == 1;
+        let attempts = stream::iter(wave).map(async |(mart, planned)| {
+            let mut summary = MartSummary {
+                name: mart.name.clone(),
+                rows: 0,
+                dates: None,
+                left_out: BTreeSet::new(),
+                outcome: MartOutcome::Built,
+            };
+            if let Some(because) = mart.inputs.iter().find(|input| failed.contains(*input)) {
+                let because = because.clone();
+                summary.outcome = MartOutcome::Skipped { because };
+                return Ok((summary, None));
             }
-            Err(other) => return Err(other),
+            if planned.why.is_none() {
+                let built = state.marts.get(&mart.name);
+                summary.rows = built.map_or(0, |built| built.entry.rows);
+                summary.outcome = MartOutcome::Fresh;
+                return Ok((summary, None));
+            }
+            context.report.event(Event::Mart {
+                name: mart.name.clone(),
+            });
+            match build.one(mart, planned, only, state).await {
+                Ok(built) => Ok((summary, Some(built))),
+                Err(RunError::Mart(error)) => {
+                    // It fails too when another run has replaced what it reads.
+                    super::overtaken(lake, build.number).await?;
+                    let error = error.to_string();
+                    summary.outcome = MartOutcome::Failed { error };
+                    Ok((summary, None))
+                }
+                Err(other) => Err(other),
+            }
+        });
+        let attempts: Vec<_> = attempts.buffered(MARTS_AT_ONCE).try_collect().await?;
+        for (mut summary, built) in attempts {
+            if let Some(built) = built {
+                summary.rows = built.entry.rows;
+                summary.dates = built.dates;
+                summary.left_out = built.left_out;
+                commit.files.extend(built.staged.iter().cloned());
+                commit.columns.insert(summary.name.clone(), built.columns);
+                commit.marts.push(built.entry);
+                let staged = &mut build.inputs.staged;
+                staged.insert(summary.name.clone(), built.staged);
+            }
+            if let MartOutcome::Failed { .. } | MartOutcome::Skipped { .. } = summary.outcome {
+                failed.insert(summary.name.clone());
+            }
+            summaries.push(summary);
         }
     }
-    let mut commit = build.commit;
     let built = commit.marts.iter().map(|mart| mart.name.as_str());
     commit.found = built.flat_map(|mart| looked.found(mart)).collect();
     if !commit.marts.is_empty() {
         super::commit_files(job, lake, commit, Staged::default(), state, context, totals).await?;
     }
     Ok(summaries)
+}
+
+/// Takes the marts up to the first that reads one of them.
+fn wave<'a>(planned: &mut VecDeque<(&'a Mart, &'a MartPlan)>) -> Vec<(&'a Mart, &'a MartPlan)> {
+    let mut wave: Vec<(&Mart, &MartPlan)> = Vec::new();
+    while let Some(next) = planned.pop_front_if(|(mart, _)| {
+        let read = |(earlier, _): &(&Mart, &MartPlan)| mart.inputs.contains(&earlier.name);
+        !wave.iter().any(read)
+    }) {
+        wave.push(next);
+    }
+    wave
 }
 
 /// What each planned mart would read of the tables as they are, in the order of the plan.
@@ -153,28 +215,41 @@ pub async fn reads(
 struct Build<'a> {
     lake: &'a Store,
     inputs: Inputs<'a>,
-    commit: ledger::Commit,
+    /// Of the commit to come.
+    number: u64,
+    run: &'a str,
     row_group: usize,
-    at_once: AtOnce,
+    slots: Slots,
+    /// Bytes of files of one mart that are staged at once.
     in_flight: u64,
     spill: &'a Path,
 }
 
+/// A mart, or dates of it, evaluated and staged.
+struct Built {
+    staged: Vec<FileEntry>,
+    columns: Vec<(String, String)>,
+    entry: MartEntry,
+    dates: Option<u64>,
+    left_out: BTreeSet<NaiveDate>,
+}
+
 impl Build<'_> {
-    /// Builds and stages one mart, or the dates of it that are planned.
+    /// Builds and stages one mart, or the dates of it that are planned; it may be the `only` one for now.
     async fn one(
-        &mut self,
+        &self,
         mart: &Mart,
         planned: &MartPlan,
+        only: bool,
         state: &State,
-    ) -> Result<MartSummary, RunError> {
-        let definition = self.inputs.definition(&mart.name)?.clone();
+    ) -> Result<Built, RunError> {
+        let definition = self.inputs.definition(&mart.name)?;
         // However many dates are evaluated at once, so that a file does not depend on it.
         let row_group = match planned.dates {
             Some(_) => self.row_group / DATES_AT_ONCE,
             None => self.row_group,
         };
-        let settings = super::mart_files(self.commit.number, row_group);
+        let settings = super::mart_files(self.number, row_group);
         let mut left_out = BTreeSet::new();
         let dates = planned
             .dates
@@ -182,27 +257,28 @@ impl Build<'_> {
             .map(|known| self.inputs.dates(mart, known, planned.every_date, state));
         let mut files = Vec::new();
         match &dates {
-            None => files = self.evaluate(mart, None, true, state, &settings).await?,
+            None => {
+                let _all = self.slots.take(self.slots.all).await?;
+                files = self.evaluate(mart, None, true, state, &settings).await?;
+            }
             Some(Dates { all, build }) => {
-                for dates in self.inputs.at_once(mart, build, &self.at_once, state) {
-                    let partition = |date| Partition { date, dates: all };
-                    let alone = dates.len() == 1;
-                    let made = dates.iter().map(|date| {
-                        let partition = Some(partition(*date));
-                        self.evaluate(mart, partition, alone, state, &settings)
-                    });
-                    // All of them, so that the first that fails is the same every time.
-                    for (date, made) in dates.iter().zip(join_all(made).await) {
-                        let made = match made {
-                            // Beside others it may lack memory that it has alone.
-                            Err(RunError::Mart(_)) if !alone => {
-                                let partition = Some(partition(*date));
-                                self.evaluate(mart, partition, true, state, &settings).await
-                            }
-                            made => made,
-                        };
-                        files.extend(of_date(mart, partition(*date), made?, &mut left_out)?);
-                    }
+                let bytes = self.inputs.bytes(mart, state);
+                let made = stream::iter(build).map(|date| {
+                    let partition = Partition {
+                        date: *date,
+                        dates: all,
+                    };
+                    let slots = match only && build.len() == 1 {
+                        true => self.slots.all,
+                        false => self.slots.of(bytes(*date)),
+                    };
+                    self.date(mart, partition, slots, state, &settings)
+                });
+                // In order, so that the first that fails is the same every time.
+                let mut made = pin!(made.buffered(DATES_AT_ONCE));
+                for date in build {
+                    let Some(made) = made.next().await else { break };
+                    files.extend(of_date(mart, *date, made?, &mut left_out)?);
                 }
             }
         }
@@ -220,49 +296,58 @@ impl Build<'_> {
         let (stay, gone): (Vec<_>, Vec<_>) = old.into_iter().partition(|file| stays(file));
         let rows = files.iter().map(|file| file.rows).sum::<u64>()
             + stay.iter().map(|file| file.rows).sum::<u64>();
-        files.extend(self.emptied(&definition, &files, &gone, &settings)?);
-        let staged = publish::stage(
-            self.lake,
-            self.commit.number,
-            &self.commit.run,
-            stream::iter(files),
-            self.in_flight,
-        )
-        .await?;
+        files.extend(self.emptied(definition, &files, &gone, &settings)?);
+        let files = stream::iter(files);
+        let staged = publish::stage(self.lake, self.number, self.run, files, self.in_flight);
+        let staged = staged.await?;
         let inputs = mart
             .inputs
             .iter()
             .map(|input| {
                 let version = if self.inputs.staged.contains_key(input) {
-                    self.commit.number.to_string()
+                    self.number.to_string()
                 } else {
                     plan::version(input, state, &self.inputs.references)
                 };
                 (input.clone(), version)
             })
             .collect();
-        // Of all marts together there may be more than the local disk takes.
-        let entries = staged.only_staged();
-        self.commit.files.extend(entries.iter().cloned());
-        self.inputs.staged.insert(mart.name.clone(), entries);
-        self.commit.columns.insert(
-            definition.name.clone(),
-            crate::catalog::columns(&definition.schema),
-        );
-        self.commit.marts.push(MartEntry {
-            name: mart.name.clone(),
-            sql: mart.fingerprint.clone(),
-            inputs,
-            reach: mart.reach_by_name(),
-            rows,
-        });
-        Ok(MartSummary {
-            name: mart.name.clone(),
-            rows,
+        Ok(Built {
+            // Of all marts together there may be more than the local disk takes.
+            staged: staged.only_staged(),
+            columns: crate::catalog::columns(&definition.schema),
+            entry: MartEntry {
+                name: mart.name.clone(),
+                sql: mart.fingerprint.clone(),
+                inputs,
+                reach: mart.reach_by_name(),
+                rows,
+            },
             dates: dates.map(|dates| dates.build.len() as u64),
             left_out,
-            outcome: MartOutcome::Built,
         })
+    }
+
+    /// Evaluates a date that takes so many slots, beside others or alone.
+    async fn date(
+        &self,
+        mart: &Mart,
+        partition: Partition<'_>,
+        slots: u32,
+        state: &State,
+        settings: &publish::FileSettings,
+    ) -> Result<Vec<Finished>, RunError> {
+        let evaluate = async |slots: u32| {
+            let alone = slots == self.slots.all;
+            let _taken = self.slots.take(slots).await?;
+            let partition = Some(partition);
+            self.evaluate(mart, partition, alone, state, settings).await
+        };
+        match evaluate(slots).await {
+            // Beside others it may lack memory that it has alone.
+            Err(RunError::Mart(_)) if slots < self.slots.all => evaluate(self.slots.all).await,
+            made => made,
+        }
     }
 
     /// Evaluates a mart, or one partition of it, into files on this disk.
@@ -327,7 +412,7 @@ impl Build<'_> {
 /// partition of are `left_out`.
 fn of_date(
     mart: &Mart,
-    Partition { date, .. }: Partition<'_>,
+    date: NaiveDate,
     made: Vec<Finished>,
     left_out: &mut BTreeSet<NaiveDate>,
 ) -> Result<Vec<Finished>, MartError> {
@@ -467,14 +552,8 @@ impl<'a> Inputs<'a> {
         Dates { all, build }
     }
 
-    /// The dates in groups that are evaluated at once.
-    fn at_once(
-        &self,
-        mart: &Mart,
-        dates: &BTreeSet<NaiveDate>,
-        most: &AtOnce,
-        state: &State,
-    ) -> Vec<Vec<NaiveDate>> {
+    /// Bytes of data files and references that a date of a mart reads.
+    fn bytes(&self, mart: &Mart, state: &State) -> impl Fn(NaiveDate) -> u64 + use<> {
         let mut inputs = Vec::new();
         for input in &mart.inputs {
             let mut bytes: BTreeMap<Option<NaiveDate>, u64> = BTreeMap::new();
@@ -486,29 +565,15 @@ impl<'a> Inputs<'a> {
                 let held: usize = batches.map(RecordBatch::get_array_memory_size).sum();
                 bytes.insert(None, held as u64);
             }
-            inputs.push((mart.reach.get(input), bytes));
+            inputs.push((mart.reach.get(input).copied(), bytes));
         }
-        let bytes_of = |date: NaiveDate| -> u64 {
+        move |date| {
             let in_reach = inputs.iter().flat_map(|(reach, bytes)| {
                 let holds = move |dt| reach.is_none_or(|reach| reach.holds(date, dt));
                 bytes.iter().filter(move |(dt, _)| holds(**dt))
             });
             in_reach.map(|(_, bytes)| bytes).sum()
-        };
-        let mut groups: Vec<Vec<NaiveDate>> = Vec::new();
-        let mut held = 0;
-        for &date in dates {
-            let bytes = bytes_of(date);
-            held += bytes;
-            match groups.last_mut() {
-                Some(group) if held <= most.bytes && group.len() < most.dates => group.push(date),
-                _ => {
-                    held = bytes;
-                    groups.push(vec![date]);
-                }
-            }
         }
-        groups
     }
 
     /// The files of a mart's input that are `in_reach`, as a table.
@@ -553,5 +618,51 @@ impl<'a> Inputs<'a> {
                 .map(|(_, value)| value.clone())
                 .collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wave_ends_before_what_reads_one_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, reads) in [("a", "t"), ("b", "a"), ("c", "t"), ("d", "c"), ("e", "d")] {
+            let sql = format!("SELECT count(*) AS n FROM {reads}");
+            std::fs::write(folder.path().join(format!("{name}.sql")), sql).unwrap();
+        }
+        let graph = mart::load(folder.path(), &["t".to_owned()], &[]).unwrap();
+        let plan = MartPlan {
+            mart: String::new(),
+            why: None,
+            dates: None,
+            every_date: false,
+            reads: Vec::new(),
+        };
+        let mut planned = graph.marts().iter().map(|mart| (mart, &plan)).collect();
+        let waves = std::iter::from_fn(|| {
+            let wave = wave(&mut planned).into_iter();
+            let names: String = wave.map(|(mart, _)| mart.name.as_str()).collect();
+            (!names.is_empty()).then_some(names)
+        });
+        assert_eq!(waves.collect::<Vec<_>>(), ["a", "bc", "d", "e"]);
+    }
+
+    #[test]
+    fn a_date_takes_as_many_slots_as_it_has_bytes_for() {
+        let of = |memory: u64, threads: usize, mib: &[u64]| -> Vec<u32> {
+            let slots = Slots::new(memory, threads);
+            mib.iter().map(|mib| slots.of(mib << 20)).collect()
+        };
+        assert_eq!(of(1 << 30, 2, &[0, 64, 65, 128, 1 << 20]), [1, 1, 2, 2, 2]);
+        assert_eq!(
+            of(1 << 30, 16, &[0, 32, 33, 64, 65, 97]),
+            [1, 1, 2, 2, 4, 4]
+        );
+        assert_eq!(of(1 << 40, 3, &[0, 1 << 15, 1 << 17]), [1, 1, 3]);
+        // There is one.
+        assert_eq!(of(1 << 28, 8, &[0, 1 << 20]), [1, 1]);
+        assert_eq!(of(1 << 40, 1, &[0, 1 << 20]), [1, 1]);
     }
 }

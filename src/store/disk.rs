@@ -1,7 +1,8 @@
 //! A root on the local disk.
 //!
 //! ```text
-//! bytes ─▶ <root>/.rawmart-tmp/* ─ fsync ─▶ hard link (new name) | rename (replace) ─▶ fsync folder
+//! bytes ─────── write ─────┐
+//! local file ── hard link ─┴▶ <root>/.rawmart-tmp/* ─ fsync ─▶ hard link (new name) | rename (replace) ─▶ fsync folder
 //! ```
 //!
 //! What a killed process leaves in `.rawmart-tmp` goes when the next one takes the writers' lock.
@@ -34,7 +35,10 @@ use url::Url;
 /// The folder of files that are being written, outside of every table; no listing shows it.
 const TEMPORARY: &str = ".rawmart-tmp";
 
-const CHUNK: usize = 1024 * 1024;
+/// A file is read in chunks of this, …
+const CHUNK: u64 = 1 << 20;
+/// … or at once, if it is no larger than this: most raw objects are not, and are then not put together again.
+const WHOLE: u64 = 4 << 20;
 
 static NEXT_TEMPORARY: AtomicU64 = AtomicU64::new(0);
 
@@ -179,16 +183,20 @@ impl Disk {
             .await?;
         let disk = self.clone();
         let key = key.to_owned();
+        let chunk = match found.size {
+            size if size <= WHOLE => size.max(1),
+            _ => CHUNK,
+        };
         let chunks = futures::stream::try_unfold(file, move |mut file| {
             let disk = disk.clone();
             let key = key.clone();
             async move {
                 disk.run("reading", &key, move || {
-                    let mut chunk = Vec::with_capacity(CHUNK);
+                    let mut bytes = Vec::with_capacity(usize::try_from(chunk).unwrap_or(0));
                     Read::by_ref(&mut file)
-                        .take(CHUNK as u64)
-                        .read_to_end(&mut chunk)?;
-                    Ok((!chunk.is_empty()).then(|| (Bytes::from(chunk), file)))
+                        .take(chunk)
+                        .read_to_end(&mut bytes)?;
+                    Ok((!bytes.is_empty()).then(|| (Bytes::from(bytes), file)))
                 })
                 .await
             }
@@ -238,11 +246,20 @@ impl Disk {
 
     pub(super) async fn upload(&self, key: &str, local_file: &Path) -> Result<Put, StoreError> {
         let path = self.path("writing", key)?;
-        let source = open_source(local_file)?;
+        let mut source = open_source(local_file)?;
+        let local_file = local_file.to_owned();
         let root = Arc::clone(&self.folder);
         self.run("writing", key, move || {
-            let mut source = source;
-            let staged = Temporary::write(&root, |file| io::copy(&mut source, file).map(|_| ()))?;
+            let staged = match Temporary::link(&root, &local_file) {
+                Ok(linked) => {
+                    source.sync_all()?;
+                    // With one name less, whoever writes to that path cannot write to the object.
+                    fs::remove_file(&local_file)?;
+                    linked
+                }
+                // It lies on another file system.
+                Err(_) => Temporary::write(&root, |file| io::copy(&mut source, file).map(drop))?,
+            };
             let found = fs::metadata(&staged.path)?;
             staged.rename(&path)?;
             Ok(put(&found))
@@ -368,12 +385,8 @@ fn same_content(a: &Path, b: &Path) -> io::Result<bool> {
     loop {
         left.clear();
         right.clear();
-        Read::by_ref(&mut a)
-            .take(CHUNK as u64)
-            .read_to_end(&mut left)?;
-        Read::by_ref(&mut b)
-            .take(CHUNK as u64)
-            .read_to_end(&mut right)?;
+        Read::by_ref(&mut a).take(CHUNK).read_to_end(&mut left)?;
+        Read::by_ref(&mut b).take(CHUNK).read_to_end(&mut right)?;
         if left != right {
             return Ok(false);
         }

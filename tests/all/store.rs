@@ -332,7 +332,7 @@ async fn refuses_keys_outside_the_root(lake: Lake) {
 }
 
 async fn reads_streams_and_ranges(lake: Lake) {
-    let bytes: Vec<u8> = (0..3_000_000u32).map(|n| (n % 251) as u8).collect();
+    let bytes: Vec<u8> = (0..5_000_000u32).map(|n| (n % 251) as u8).collect();
     let put = lake
         .store
         .create("big", bytes.clone().into())
@@ -340,7 +340,7 @@ async fn reads_streams_and_ranges(lake: Lake) {
         .unwrap();
     let (object, stream) = lake.store.get("big").await.unwrap();
     assert_eq!(object.etag, put.map(|put| put.etag));
-    assert_eq!(object.size, 3_000_000);
+    assert_eq!(object.size, 5_000_000);
     let pieces: Vec<Bytes> = stream.try_collect().await.unwrap();
     // What is in memory is there at once.
     let whole = lake.store.root().starts_with("memory:");
@@ -364,10 +364,13 @@ async fn uploads_small_and_large(lake: Lake) {
         let bytes: Vec<u8> = (0..size).map(|n: usize| (n % 253) as u8).collect();
         std::fs::write(&local, &bytes).unwrap();
         let put = lake.store.upload("up/x", &local).await.unwrap();
+        // On disk it was not copied.
+        assert_eq!(local.exists(), lake.store.local_path("").is_none());
         let head = lake.store.head("up/x").await.unwrap().unwrap();
         assert_eq!(head.etag, Some(put.etag));
         assert_eq!(lake.store.read("up/x").await.unwrap().unwrap(), bytes);
-        std::fs::write(&local, "changed afterwards").unwrap();
+        // Another file of that name.
+        std::fs::write(&local, "written afterwards").unwrap();
         assert_eq!(lake.store.read("up/x").await.unwrap().unwrap(), bytes);
     }
     let error = lake
@@ -747,6 +750,18 @@ async fn what_a_killed_process_was_writing_goes() {
     std::fs::write(&left, "being written").unwrap();
     assert!(store.lock("lock").await.unwrap().is_none());
     assert!(left.exists());
+}
+
+/// A file of another file system cannot become the object itself.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_file_of_another_file_system_is_copied() {
+    let lake = on_disk().await;
+    let local = std::path::Path::new("/proc/version");
+    lake.store.upload("x", local).await.unwrap();
+    let read = lake.store.read("x").await.unwrap();
+    assert_eq!(read.unwrap(), std::fs::read(local).unwrap());
+    assert!(local.exists());
 }
 
 #[tokio::test]
