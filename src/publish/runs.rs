@@ -34,6 +34,7 @@ struct Cursor {
 /// A block that is being read, or that rows picked from it still refer to.
 struct Source {
     batch: RecordBatch,
+    bytes: usize,
     /// Mean bytes of a row.
     row_bytes: usize,
 }
@@ -150,6 +151,7 @@ impl Runs {
             cursor.source = self.sources.len();
             self.sources.push(Source {
                 row_bytes: bytes / block.keys.len() + 1,
+                bytes,
                 batch,
             });
             cursor.keys = block.keys;
@@ -168,7 +170,7 @@ impl Runs {
 
     /// So much is held in used-up blocks that the picks from them should be handed over.
     pub fn is_crowded(&self) -> bool {
-        self.held > (2 * self.cursors.len() + 16) * BLOCK
+        self.held > (self.cursors.len() + USED_UP) * BLOCK
             || self.sources.len() > 4 * self.cursors.len() + 64
     }
 
@@ -184,7 +186,7 @@ impl Runs {
                 continue;
             }
             if let Some(source) = old.get_mut(cursor.source).and_then(Option::take) {
-                self.held += bytes_of(&source.batch);
+                self.held += source.bytes;
                 cursor.source = self.sources.len();
                 self.sources.push(source);
             }
@@ -242,6 +244,8 @@ impl Runs {
     }
 }
 
+/// Used-up blocks that are held: few where there are hundreds of runs, and far more than fill a batch.
+const USED_UP: usize = 16;
 /// Rows of a stretch from which on it is faster to copy it at once than row by row.
 const LONG: usize = 4;
 
