@@ -250,15 +250,19 @@ impl Disk {
         let local_file = local_file.to_owned();
         let root = Arc::clone(&self.folder);
         self.run("writing", key, move || {
-            let staged = match Temporary::link(&root, &local_file) {
-                Ok(linked) => {
+            let linked = match same_group(&root, &source.metadata()?)? {
+                true => Temporary::link(&root, &local_file).ok(),
+                false => None,
+            };
+            let staged = match linked {
+                Some(linked) => {
                     source.sync_all()?;
                     // With one name less, whoever writes to that path cannot write to the object.
                     fs::remove_file(&local_file)?;
                     linked
                 }
-                // It lies on another file system.
-                Err(_) => Temporary::write(&root, |file| io::copy(&mut source, file).map(drop))?,
+                // It lies on another file system, or would not belong to the lake's group.
+                None => Temporary::write(&root, |file| io::copy(&mut source, file).map(drop))?,
             };
             let found = fs::metadata(&staged.path)?;
             staged.rename(&path)?;
@@ -340,6 +344,15 @@ impl Disk {
 pub(super) fn open_source(local_file: &Path) -> Result<File, StoreError> {
     File::open(local_file)
         .map_err(|error| StoreError::io("reading", local_file.display().to_string(), error))
+}
+
+/// Whether a file is of the group that it would have if it were made in the folder of temporaries: a folder
+/// with the set-group-ID bit gives its own.
+fn same_group(root: &Path, file: &Metadata) -> io::Result<bool> {
+    let folder = root.join(TEMPORARY);
+    create_folder(&folder)?;
+    let folder = fs::metadata(folder)?;
+    Ok(folder.mode() & 0o2000 == 0 || folder.gid() == file.gid())
 }
 
 fn publish(root: &Path, from: &Path, to: &Path, expected: Option<&str>) -> io::Result<Publish> {

@@ -764,6 +764,27 @@ async fn a_file_of_another_file_system_is_copied() {
     assert!(local.exists());
 }
 
+/// Nor can one of another group, where the lake's folder says of which group its files are.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn files_of_a_shared_lake_are_of_its_group() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+    let lake = on_disk().await;
+    let root = lake.store.local_path("").unwrap();
+    std::fs::create_dir_all(&root).unwrap();
+    let local = lake.folder.path().join("local");
+    std::fs::write(&local, "x").unwrap();
+    let group = std::fs::metadata(&local).unwrap().gid() + 1;
+    if chown(&root, None, Some(group)).is_err() {
+        // Only root may give a folder to any group.
+        return;
+    }
+    std::fs::set_permissions(&root, PermissionsExt::from_mode(0o2775)).unwrap();
+    lake.store.upload("x", &local).await.unwrap();
+    let made = std::fs::metadata(root.join("x")).unwrap();
+    assert_eq!(made.gid(), group);
+}
+
 #[tokio::test]
 async fn files_where_folders_are_needed_are_told() {
     let lake = on_disk().await;
