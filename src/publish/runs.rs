@@ -45,8 +45,8 @@ pub(super) struct Runs {
     cursors: Vec<Cursor>,
     heads: BinaryHeap<Reverse<(Key, usize)>>,
     sources: Vec<Source>,
-    /// Bytes of all blocks held.
-    held: usize,
+    /// Bytes of the used-up blocks.
+    used_up: usize,
 }
 
 impl Runs {
@@ -57,7 +57,7 @@ impl Runs {
             cursors: Vec::with_capacity(runs.len()),
             heads: BinaryHeap::with_capacity(runs.len()),
             sources: Vec::new(),
-            held: 0,
+            used_up: 0,
         };
         for blocks in runs {
             let run = merge.cursors.len();
@@ -138,6 +138,10 @@ impl Runs {
         let Some(cursor) = self.cursors.get_mut(run) else {
             return Ok(());
         };
+        if !cursor.keys.is_empty() {
+            let used_up = self.sources.get(cursor.source);
+            self.used_up += used_up.map_or(0, |source| source.bytes);
+        }
         cursor.keys = Vec::new();
         cursor.at = 0;
         while let Some(block) = cursor.blocks.next()? {
@@ -147,7 +151,6 @@ impl Runs {
             self.heads.push(Reverse((*first, run)));
             let batch = self.common.spell(block.batch)?;
             let bytes = bytes_of(&batch);
-            self.held += bytes;
             cursor.source = self.sources.len();
             self.sources.push(Source {
                 row_bytes: bytes / block.keys.len() + 1,
@@ -170,8 +173,7 @@ impl Runs {
 
     /// So much is held in used-up blocks that the picks from them should be handed over.
     pub fn is_crowded(&self) -> bool {
-        self.held > (self.cursors.len() + USED_UP) * BLOCK
-            || self.sources.len() > 4 * self.cursors.len() + 64
+        self.used_up > USED_UP * BLOCK || self.sources.len() > 4 * self.cursors.len() + 64
     }
 
     /// Lets go of used-up blocks. Rows picked before are no longer valid.
@@ -180,13 +182,12 @@ impl Runs {
             .into_iter()
             .map(Some)
             .collect();
-        self.held = 0;
+        self.used_up = 0;
         for cursor in &mut self.cursors {
             if cursor.keys.is_empty() {
                 continue;
             }
             if let Some(source) = old.get_mut(cursor.source).and_then(Option::take) {
-                self.held += source.bytes;
                 cursor.source = self.sources.len();
                 self.sources.push(source);
             }
@@ -259,4 +260,41 @@ fn stretches(rows: &[(usize, usize)]) -> Vec<(usize, usize, usize)> {
         }
     }
     stretches
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::StringArray;
+
+    use super::super::Keyed;
+    use super::*;
+
+    /// Blocks whose codes are spelled out are larger than others: that alone hands nothing over.
+    #[test]
+    fn only_used_up_blocks_crowd() {
+        let block = |run: u64, time: u64| {
+            let text = "x".repeat(BLOCK * 2);
+            let column: ArrayRef = Arc::new(StringArray::from(vec![text]));
+            let batch = RecordBatch::try_from_iter([("a", column)]).unwrap();
+            Keyed::new(batch, vec![[0, time, run]])
+        };
+        let runs = (0..40).map(|run| vec![block(run, 0), block(run, 1)]);
+        let runs = runs.map(|blocks| Blocks::Memory(blocks.into_iter()));
+        let mut runs = Runs::new(runs.collect(), &Words::default()).unwrap();
+        let mut taken = 0;
+        let mut crowded = Vec::new();
+        while let Some(stretch) = runs.stretch() {
+            assert!(!runs.is_crowded(), "{taken}");
+            runs.advance(stretch).unwrap();
+            taken += 1;
+            if runs.is_crowded() {
+                runs.release();
+                crowded.push(taken);
+            }
+        }
+        // Eight such blocks are as many bytes as sixteen.
+        assert_eq!(crowded, [8, 16, 24, 32, 40, 48, 56, 64, 72, 80]);
+    }
 }
