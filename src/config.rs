@@ -18,6 +18,7 @@ mod tests;
 
 pub use file::load;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use chrono::NaiveDate;
@@ -25,13 +26,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{DecodeSpec, PartitionBy, Slicing, Zone};
 
-/// A variable of the process's environment; absent where it is not UTF-8. Nothing else reads them.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place that reads the environment"
-)]
-pub fn environment(name: &str) -> Option<String> {
-    std::env::var(name).ok()
+/// A variable of the process's environment. Nothing else reads them.
+pub fn environment(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
 }
 
 /// What the command line gave that is stronger than environment and file.

@@ -10,6 +10,7 @@
 //! Paths in the file resolve from its folder; a lake given as a flag or variable resolves from the
 //! folder that the command runs in, where its writer stands.
 
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Duration, NaiveDate, NaiveTime, TimeZone};
@@ -24,6 +25,7 @@ use crate::event::{
     Accept, Column, ColumnType, DecodeSpec, EXTRA, Limits, OnTypeError, PartitionBy, RAW_RECORD,
     RECORD_SHA256, TimeUnit, Zone,
 };
+use crate::layout::Layout;
 
 /// Looked for in the folder that the command runs in.
 const FILE: &str = "rawmart.toml";
@@ -57,7 +59,7 @@ const HOUR_MS: i64 = 3_600_000;
 /// `environment` answers for `RAWMART_*`; `folder` is the folder that the command runs in, absolute.
 pub fn load(
     overrides: &Overrides,
-    environment: &dyn Fn(&str) -> Option<String>,
+    environment: &dyn Fn(&str) -> Option<OsString>,
     folder: &Path,
 ) -> Result<Job, ConfigError> {
     // An empty variable is how shells and schedulers spell an absent one.
@@ -92,15 +94,26 @@ pub fn load(
         name: name.to_owned(),
         message,
     };
-    let stronger = |flag: &str, typed: Option<&String>, variable: &str| {
-        typed
-            .map(|value| (flag.to_owned(), value.clone()))
-            .or_else(|| environment(variable).map(|value| (variable.to_owned(), value)))
+    let unicode = |name: &str, value: &OsStr| match value.to_str() {
+        Some(text) => Ok(text.to_owned()),
+        None => Err(given(
+            name,
+            format!("{value:?} is not UTF-8: give a value in that encoding"),
+        )),
+    };
+    let variable = |name: &str| {
+        let value = environment(name);
+        value.map(|value| unicode(name, &value)).transpose()
+    };
+    let stronger = |flag: &str, typed: Option<&String>, name: &str| match typed {
+        Some(value) => Ok(Some((flag.to_owned(), value.clone()))),
+        None => Ok(variable(name)?.map(|value| (name.to_owned(), value))),
     };
 
     let typed_spill = overrides.spill_dir.as_ref();
-    let typed_spill = typed_spill.map(|path| path.display().to_string());
-    let lake = match stronger("--lake", overrides.lake.as_ref(), "RAWMART_LAKE") {
+    let typed_spill = typed_spill.map(|path| unicode("--spill-dir", path.as_os_str()));
+    let typed_spill = typed_spill.transpose()?;
+    let lake = match stronger("--lake", overrides.lake.as_ref(), "RAWMART_LAKE")? {
         Some((name, text)) => {
             place::folder_url(&text, folder).map_err(|message| given(&name, message))?
         }
@@ -111,13 +124,13 @@ pub fn load(
             )?
             .read(|text| place::folder_url(text, base))?,
     };
-    let memory = match stronger("--memory", overrides.memory.as_ref(), "RAWMART_MEMORY") {
+    let memory = match stronger("--memory", overrides.memory.as_ref(), "RAWMART_MEMORY")? {
         Some((name, text)) => memory(&text).map_err(|message| given(&name, message))?,
         None => top.text_or("memory", MEMORY, memory)?,
     };
     let threads = match overrides.threads {
         Some(threads) => some_threads(threads).map_err(|message| given("--threads", message))?,
-        None => match environment("RAWMART_THREADS") {
+        None => match variable("RAWMART_THREADS")? {
             Some(text) => text
                 .trim()
                 .parse()
@@ -131,7 +144,7 @@ pub fn load(
             },
         },
     };
-    let spill_dir = match stronger("--spill-dir", typed_spill.as_ref(), "RAWMART_SPILL_DIR") {
+    let spill_dir = match stronger("--spill-dir", typed_spill.as_ref(), "RAWMART_SPILL_DIR")? {
         Some((name, text)) => {
             Some(place::local_path(&text, folder).map_err(|message| given(&name, message))?)
         }
@@ -386,7 +399,11 @@ fn raw(table: &Table<'_>, base: &Path) -> Result<Vec<RawRoot>, ConfigError> {
     for (name, root) in roots.in_order() {
         columns::name(name).map_err(|message| root.error(message))?;
         let url = root.read(folder)?;
-        if let Some(other) = named.iter().find(|other| place::overlap(&other.url, &url)) {
+        let overlaps = |other: &&RawRoot| {
+            place::overlap(&other.url, &url)
+                || place::overlap(&place::resolved(&other.url), &place::resolved(&url))
+        };
+        if let Some(other) = named.iter().find(overlaps) {
             return Err(root.error(format!(
                 "{url} overlaps the root `{}` ({}), so objects would be read twice: give roots \
                  that lie apart",
@@ -424,18 +441,8 @@ fn layout(table: &Table<'_>) -> Result<Option<String>, ConfigError> {
                 "`{text}` begins with `/`: it is matched below the root, take it out"
             ));
         }
-        if chrono::format::StrftimeItems::new(text).any(|item| item == chrono::format::Item::Error)
-        {
-            return Err(format!(
-                "`{text}` is no strftime pattern: write such as `%Y/%m/%d/%H/` or `dt=%Y-%m-%d/`"
-            ));
-        }
-        if !["%Y", "%F", "%s"].iter().any(|year| text.contains(year)) {
-            return Err(format!(
-                "`{text}` holds no year: write such as `%Y/%m/%d/%H/`, or `layout = false` where \
-                 keys hold no time"
-            ));
-        }
+        // The zone does not matter for the pattern.
+        Layout::new(text, Zone(chrono_tz::UTC)).map_err(|error| error.to_string())?;
         Ok(Some(text.to_owned()))
     })
 }
@@ -910,17 +917,22 @@ fn distinct_tables(
 fn lake_apart(top: &Table<'_>, lake: &str, sources: &[Source]) -> Result<(), ConfigError> {
     for source in sources {
         for root in &source.raw {
-            if place::overlap(lake, &root.url) {
-                return Err(top.error_at(
-                    "lake",
-                    format!(
-                        "the lake {lake} and the raw root {} of the source `{}` overlap, so the \
-                         lake's files would be read as raw objects or written among them: move \
-                         the lake",
-                        root.url, source.name
-                    ),
-                ));
-            }
+            let (real_lake, real_root) = (place::resolved(lake), place::resolved(&root.url));
+            let links = match place::overlap(lake, &root.url) {
+                true => String::new(),
+                false if place::overlap(&real_lake, &real_root) => {
+                    format!(" (through symbolic links: they are {real_lake} and {real_root})")
+                }
+                false => continue,
+            };
+            return Err(top.error_at(
+                "lake",
+                format!(
+                    "the lake {lake} and the raw root {} of the source `{}` overlap{links}, so the \
+                     lake's files would be read as raw objects or written among them: move the lake",
+                    root.url, source.name
+                ),
+            ));
         }
     }
     Ok(())

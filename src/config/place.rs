@@ -41,6 +41,65 @@ pub(super) fn overlap(a: &str, b: &str) -> bool {
     a.starts_with(b) || b.starts_with(a)
 }
 
+/// The folder URL with every symbolic link on the way to it followed, as far as its folders exist; one of
+/// a bucket as it is.
+pub(super) fn resolved(url: &str) -> String {
+    let local = Url::parse(url).ok().filter(|url| url.scheme() == "file");
+    let Some(path) = local.and_then(|url| url.to_file_path().ok()) else {
+        return url.to_owned();
+    };
+    let real = path.ancestors().find_map(|above| {
+        let rest = path.strip_prefix(above).ok()?;
+        Some(above.canonicalize().ok()?.join(rest))
+    });
+    real.and_then(|real| Url::from_directory_path(real).ok())
+        .map_or_else(|| url.to_owned(), String::from)
+}
+
+const CREDENTIALS: &str = "has a user or key before `@`: credentials never come from this file, S3 uses \
+                           the standard AWS chain; take that part out";
+
+/// Schemes that name no folder of this machine, whatever is left out behind them.
+const SCHEMES: [&str; 16] = [
+    "s3", "s3a", "s3n", "gs", "gcs", "az", "abfs", "abfss", "wasb", "wasbs", "oss", "hdfs", "http",
+    "https", "ftp", "file",
+];
+
+/// Refuses a path that was meant as a URL: `s3:/b/x`, `s3:b/x`, `s3//b/x`, `gs:/b`.
+fn refuse_url_like(text: &str) -> Result<(), String> {
+    let (first, rest) = text.split_once('/').unwrap_or((text, ""));
+    let (before, after) = first.split_once(':').unwrap_or((first, ""));
+    let scheme = before.trim().to_ascii_lowercase();
+    let colon = before.len() < first.len();
+    let known = SCHEMES.contains(&scheme.as_str());
+    let spelt = scheme.len() > 1 && scheme.bytes().all(|b| b.is_ascii_alphanumeric());
+    let like = match (colon, known) {
+        (true, true) => true,
+        // `name:/x`; a colon within a name may be the folder's own.
+        (true, false) => spelt && after.is_empty() && first.len() < text.len(),
+        (false, true) => rest.starts_with('/'),
+        (false, false) => false,
+    };
+    if !like {
+        return Ok(());
+    }
+    if text.contains('@') {
+        // Nothing of it is repeated: see `locate`.
+        return Err(CREDENTIALS.to_owned());
+    }
+    let rest = format!("{after}/{rest}");
+    let rest = rest.trim_matches('/');
+    let remedy = match scheme.as_str() {
+        "s3" | "s3a" | "s3n" => format!("write s3://{rest}"),
+        "file" => format!("write file:///{rest}, or the path without `file:`"),
+        _ => "give an s3:// or file:// URL, or a path".to_owned(),
+    };
+    Err(format!(
+        "`{text}` looks like a URL and would be a folder of this machine: {remedy} (a folder of that \
+         name is `./{text}`)"
+    ))
+}
+
 /// The URL that is meant. What follows `s3://bucket/` is a key and stays as it is typed: encoded, it
 /// would name another prefix.
 fn locate(text: &str, base: &Path) -> Result<String, String> {
@@ -48,17 +107,14 @@ fn locate(text: &str, base: &Path) -> Result<String, String> {
         return Err("is empty: give an s3:// URL or a path".to_owned());
     }
     let Some((scheme, rest)) = text.split_once("://") else {
+        refuse_url_like(text)?;
         return local(text, base).map(String::from);
     };
     // Nothing of a URL with a user in it is repeated, for it may hold a secret; and secrets of AWS
     // may hold `/`, so the `@` may come after one.
     let host = rest.split('/').next().unwrap_or_default();
     if host.contains('@') || (host.contains(':') && rest.contains('@')) {
-        return Err(
-            "has a user or key before `@`: credentials never come from this file, S3 uses the \
-             standard AWS chain; take that part out"
-                .to_owned(),
-        );
+        return Err(CREDENTIALS.to_owned());
     }
     if host.contains(':') {
         return Err(
@@ -174,6 +230,9 @@ mod tests {
                 "file:///data/%EB%8B%A8%EC%A7%80%201/",
             ),
             ("file:///data/%61%20b/", "file:///data/a%20b/"),
+            ("s3/x", "file:///etc/rawmart/s3/x/"),
+            ("./s3:/x", "file:///etc/rawmart/s3:/x/"),
+            ("day:2024/x", "file:///etc/rawmart/day:2024/x/"),
         ] {
             assert_eq!(folder_url(text, base).as_deref(), Ok(url), "{text}");
         }
@@ -192,6 +251,17 @@ mod tests {
             ("s3://b/x//y", "empty name"),
             ("file://data/x", "file:///absolute/path"),
             ("~/x", "not expanded"),
+            ("s3:/b/x", "write s3://b/x"),
+            ("s3:b/x/", "write s3://b/x"),
+            ("s3:", "write s3://"),
+            ("S3://b/x", "write s3://b/x"),
+            ("S3:/b/x", "write s3://b/x"),
+            ("s3//b/x", "write s3://b/x"),
+            ("s3a:/b", "write s3://b"),
+            ("gs:/b/x", "give an s3:// or file:// URL"),
+            ("gs//b/x", "give an s3:// or file:// URL"),
+            ("minio:/b/x", "give an s3:// or file:// URL"),
+            ("file:/data/x", "write file:///data/x"),
         ] {
             let error = folder_url(text, base).unwrap_err();
             assert!(error.contains(why), "{text}: {error}");
@@ -200,6 +270,7 @@ mod tests {
             "s3://AKIA:hunter2@b/x",
             "s3://AKIA:a/hunter2@b/x",
             "https://hunter2@b",
+            "s3:/AKIA:hunter2@b/x",
         ] {
             let error = folder_url(text, base).unwrap_err();
             assert!(error.contains("credentials never"), "{error}");

@@ -93,7 +93,7 @@ fn loaded(text: &str, overrides: &Overrides, variables: &[(&str, &str)]) -> Resu
     std::fs::write(folder.path().join("rawmart.toml"), text).unwrap();
     let environment = |name: &str| {
         let found = variables.iter().find(|(variable, _)| *variable == name);
-        found.map(|(_, value)| (*value).to_owned())
+        found.map(|(_, value)| (*value).into())
     };
     let overrides = Overrides {
         threads: overrides.threads.or_else(|| {
@@ -416,6 +416,74 @@ fn flags_win_over_variables_over_the_file_over_defaults() {
     );
 }
 
+#[cfg(unix)]
+#[test]
+fn a_lake_in_another_encoding_is_refused() {
+    use std::os::unix::ffi::OsStringExt;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(
+        folder.path().join("rawmart.toml"),
+        minimal(TOP, SOURCE, "", ""),
+    )
+    .unwrap();
+    let odd = || std::ffi::OsString::from_vec(b"/lak\xe9".to_vec());
+    let refused = |overrides: &Overrides, set: &str| {
+        let environment = |name: &str| (name == set).then(odd);
+        load(overrides, &environment, folder.path())
+            .unwrap_err()
+            .to_string()
+    };
+    let none = Overrides::default();
+    for name in ["RAWMART_LAKE", "RAWMART_MEMORY", "RAWMART_SPILL_DIR"] {
+        let error = refused(&none, name);
+        assert!(error.starts_with(&format!("{name}: ")), "{error}");
+        assert!(error.contains("is not UTF-8"), "{error}");
+    }
+    let spill = Overrides {
+        spill_dir: Some(odd().into()),
+        ..none
+    };
+    assert!(refused(&spill, "").starts_with("--spill-dir: "));
+}
+
+#[cfg(unix)]
+#[test]
+fn overlaps_through_symbolic_links_are_found() {
+    use std::os::unix::fs::symlink;
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    for name in ["raw/app", "lake", "other"] {
+        std::fs::create_dir_all(here.join(name)).unwrap();
+    }
+    symlink(here.join("raw"), here.join("link")).unwrap();
+    symlink(here.join("lake"), here.join("into")).unwrap();
+    let error = |lake: &str, raw: &str| {
+        let text = minimal(
+            &format!("lake = '{lake}'"),
+            &format!("raw = {raw}\nevent_time = 't'"),
+            "",
+            "",
+        );
+        std::fs::write(here.join("rawmart.toml"), text).unwrap();
+        let loaded = load(&Overrides::default(), &|_| None, here);
+        loaded.err().map(|error| error.to_string())
+    };
+    for (lake, raw, part) in [
+        ("link/lake", "'raw'", "symbolic links"),
+        ("link", "'raw/app'", "symbolic links"),
+        ("lake", "'into/raw'", "symbolic links"),
+        (
+            "other",
+            "{ a = 'raw', b = 'link/app' }",
+            "overlaps the root `a`",
+        ),
+    ] {
+        let error = error(lake, raw).unwrap_or_default();
+        assert!(error.contains(part), "{lake} {raw}: {error}");
+    }
+    assert_eq!(error("other/lake", "'link'"), None);
+}
+
 #[test]
 fn what_is_given_wrongly_is_named() {
     let text = minimal(TOP, SOURCE, "", "");
@@ -498,7 +566,7 @@ fn the_file_is_found() {
     std::fs::create_dir(&jobs).unwrap();
     let text = minimal("lake = 'lake'", SOURCE, "", "[marts]\npath = '../marts'");
     std::fs::write(jobs.join("app.toml"), text).unwrap();
-    let variable = |name: &str| (name == "RAWMART_CONFIG").then(|| "jobs/app.toml".to_owned());
+    let variable = |name: &str| (name == "RAWMART_CONFIG").then(|| "jobs/app.toml".into());
     let job = load(&Overrides::default(), &variable, folder.path()).unwrap();
     assert!(job.lake.ends_with("/jobs/lake/"), "{}", job.lake);
     assert_eq!(job.marts, Some(folder.path().join("marts")));

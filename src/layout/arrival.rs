@@ -47,58 +47,63 @@ enum Digits {
 pub struct LayoutError(String);
 
 impl Layout {
-    /// Compiles a pattern of `%Y %m %d %j %H %M %S %%` and literals; `%-H` and the like read numbers
-    /// without leading zeros.
+    /// Compiles a pattern of `%Y %m %d %j %H %M %S %F %%` and literals; `%-H` and the like read
+    /// numbers without leading zeros, and `%F` is `%Y-%m-%d`.
     ///
     /// # Errors
-    /// A specifier that is not known, or a pattern without a full date.
+    /// A specifier that is not known, with its place in the pattern, or a pattern without a full date.
     pub fn new(pattern: &str, zone: Zone) -> Result<Self, LayoutError> {
         let mut items = Vec::new();
-        let mut bytes = pattern.bytes();
-        while let Some(b) = bytes.next() {
-            if b != b'%' {
-                items.push(Item::Literal(b));
+        let mut rest = pattern.char_indices();
+        while let Some((at, character)) = rest.next() {
+            if character != '%' {
+                let mut bytes = [0; 4];
+                let bytes = character.encode_utf8(&mut bytes).bytes();
+                items.extend(bytes.map(Item::Literal));
                 continue;
             }
-            let mut specifier = bytes.next();
+            let mut specifier = rest.next().map(|(_, character)| character);
             let mut digits = Digits::All;
-            if specifier == Some(b'-') {
+            if specifier == Some('-') {
                 digits = Digits::Some;
-                specifier = bytes.next();
+                specifier = rest.next().map(|(_, character)| character);
             }
-            let (field, width) = match specifier {
-                Some(b'Y') => (Field::Year, 4),
-                Some(b'm') => (Field::Month, 2),
-                Some(b'd') => (Field::Day, 2),
-                Some(b'j') => (Field::DayOfYear, 3),
-                Some(b'H') => (Field::Hour, 2),
-                Some(b'M') => (Field::Minute, 2),
-                Some(b'S') => (Field::Second, 2),
-                Some(b'%') => {
-                    items.push(Item::Literal(b'%'));
-                    continue;
-                }
-                other => {
-                    let other = other.map_or_else(String::new, |b| char::from(b).to_string());
-                    return Err(LayoutError(format!(
-                        "`%{other}` in `{pattern}` is not known: use %Y %m %d (or %j) %H %M %S, \
-                         with `-` for numbers without leading zeros, such as %-H"
-                    )));
-                }
-            };
-            items.push(Item::Field(field, width, digits));
+            let number = |field, width| Item::Field(field, width, digits);
+            match specifier {
+                Some('Y') => items.push(number(Field::Year, 4)),
+                Some('m') => items.push(number(Field::Month, 2)),
+                Some('d') => items.push(number(Field::Day, 2)),
+                Some('j') => items.push(number(Field::DayOfYear, 3)),
+                Some('H') => items.push(number(Field::Hour, 2)),
+                Some('M') => items.push(number(Field::Minute, 2)),
+                Some('S') => items.push(number(Field::Second, 2)),
+                Some('F') if digits == Digits::All => items.extend([
+                    number(Field::Year, 4),
+                    Item::Literal(b'-'),
+                    number(Field::Month, 2),
+                    Item::Literal(b'-'),
+                    number(Field::Day, 2),
+                ]),
+                Some('%') if digits == Digits::All => items.push(Item::Literal(b'%')),
+                _ => return Err(unknown(pattern, at, specifier, digits)),
+            }
         }
         let has = |wanted: Field| {
             items
                 .iter()
                 .any(|item| matches!(item, Item::Field(field, ..) if *field == wanted))
         };
-        if !has(Field::Year) || !(has(Field::DayOfYear) || (has(Field::Month) && has(Field::Day))) {
-            return Err(LayoutError(format!(
-                "`{pattern}` holds no full date: it needs %Y, and %m with %d, or %j"
-            )));
-        }
-        Ok(Self { items, zone })
+        let of_year = has(Field::DayOfYear);
+        let lacks = match () {
+            () if !has(Field::Year) => "year",
+            () if !of_year && !has(Field::Month) => "month",
+            () if !of_year && !has(Field::Day) => "day",
+            () => return Ok(Self { items, zone }),
+        };
+        Err(LayoutError(format!(
+            "`{pattern}` holds no {lacks}: an arrival needs a full date, %Y with %m and %d, or %Y \
+             with %j; write such as `%Y/%m/%d/%H/`, or `layout = false` where keys hold no time"
+        )))
     }
 
     /// When the object of this key arrived: the end of the span that the key names, milliseconds
@@ -128,25 +133,26 @@ impl Layout {
         let local = DateTime::from_timestamp_millis(ms)?.with_timezone(&self.zone.0);
         // A span ends after its name says; clocks are set back by an hour, rarely more.
         let local = local.naive_local().checked_sub_signed(Duration::days(2))?;
-        let mut text = String::new();
+        let mut bytes = Vec::new();
         let mut year = false;
         for item in &self.items {
             match item {
-                Item::Literal(b) => text.push(char::from(*b)),
+                Item::Literal(b) => bytes.push(*b),
                 Item::Field(Field::Year, ..) => {
                     year = true;
-                    text.push_str(&format!("{:04}", local.year()));
+                    bytes.extend(format!("{:04}", local.year()).bytes());
                 }
+                // Days make little difference, and may not be next.
                 Item::Field(Field::Month, _, Digits::All) if year => {
-                    text.push_str(&format!("{:02}", local.month()));
-                    // Days make little difference, and may not be next.
-                    return Some(text);
+                    bytes.extend(format!("{:02}", local.month()).bytes());
+                    return String::from_utf8(bytes).ok();
                 }
                 Item::Field(Field::DayOfYear, _, Digits::All) if year => {
-                    text.push_str(&format!("{:03}", local.ordinal()));
-                    return Some(text);
+                    bytes.extend(format!("{:03}", local.ordinal()).bytes());
+                    return String::from_utf8(bytes).ok();
                 }
-                Item::Field(..) => return year.then_some(text),
+                Item::Field(..) if year => return String::from_utf8(bytes).ok(),
+                Item::Field(..) => return None,
             }
         }
         None
@@ -222,6 +228,37 @@ impl Layout {
         }
         local.and_utc().timestamp_millis()
     }
+}
+
+/// The error of a specifier that begins at byte `at` and is not read here.
+fn unknown(pattern: &str, at: usize, specifier: Option<char>, digits: Digits) -> LayoutError {
+    let column = 1 + pattern.get(..at).unwrap_or_default().chars().count();
+    let flag = match digits {
+        Digits::All => "",
+        Digits::Some => "-",
+    };
+    let Some(specifier) = specifier else {
+        return LayoutError(format!(
+            "`{pattern}` is no strftime pattern: it ends in a `%` at character {column}; write `%%` \
+             for the character itself"
+        ));
+    };
+    let instead = match specifier {
+        'D' | 'x' => "write the date as it stands in the keys, such as %m/%d/%Y",
+        'T' | 'X' => "write %H:%M:%S",
+        'R' => "write %H:%M",
+        'e' => "write %-d",
+        'k' => "write %-H",
+        's' => "a key with an epoch holds no date to read: `layout = false` takes LastModified",
+        _ => {
+            "use %Y %m %d (or %j) %H %M %S %F, with `-` for numbers without leading zeros, such as %-H"
+        }
+    };
+    LayoutError(format!(
+        "`{pattern}` is no strftime pattern that is read here: `%{flag}{}` at character {column} is \
+         not known; {instead}",
+        specifier.escape_debug()
+    ))
 }
 
 #[cfg(test)]
@@ -319,6 +356,8 @@ mod tests {
             ("%Y/%j/", Some("2019/103")),
             ("%Y-%-m-%d", Some("2019-")),
             ("%d.%m.%Y", None),
+            ("dt=%F/", Some("dt=2019-04")),
+            ("°%Y/%m/%d/", Some("°2019/04")),
         ] {
             let layout = Layout::new(pattern, "UTC".parse().unwrap()).unwrap();
             assert_eq!(layout.sorts_before(ms).as_deref(), expected, "{pattern}");
@@ -336,7 +375,37 @@ mod tests {
                 .unwrap_err()
                 .to_string()
         };
-        assert!(error("%H/").contains("no full date"));
-        assert!(error("%Y/%q/").contains("`%q`"));
+        assert!(error("%H/").contains("holds no year"));
+        assert!(error("%Y/%H/").contains("holds no month"));
+        assert!(error("%Y/%m/%H/").contains("holds no day"));
+        for (pattern, parts) in [
+            ("%Y/%q/", ["`%q` at character 4", "use %Y"]),
+            ("%s", ["`%s` at character 1", "layout = false"]),
+            ("집/%Y%m%d/%T", ["`%T` at character 10", "%H:%M:%S"]),
+            ("%-F", ["`%-F` at character 1", "use %Y"]),
+            ("%F/%", ["`%` at character 4", "write `%%`"]),
+            ("%F/%\n", ["`%\\n` at character 4", "use %Y"]),
+        ] {
+            for part in parts {
+                assert!(
+                    error(pattern).contains(part),
+                    "{pattern}: {}",
+                    error(pattern)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_date_in_one_specifier() {
+        assert_eq!(
+            arrival("dt=%F/%-H.json", "UTC", "app/dt=2019-04-01/5.json").as_deref(),
+            Some("2019-04-01T06:00:00+00:00")
+        );
+        assert_eq!(arrival("dt=%F/", "UTC", "dt=2019-4-1/5.json"), None);
+        assert_eq!(
+            arrival("100%%/%F", "UTC", "100%/2019-04-01").as_deref(),
+            Some("2019-04-02T00:00:00+00:00")
+        );
     }
 }
