@@ -4,7 +4,7 @@ use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
 
 use chrono::Utc;
-use rawmart::cli::{Asked, LogFormat, Request, Verb};
+use rawmart::cli::{Asked, LogFormat, Output, Request, Verb};
 use rawmart::ledger::Dates;
 use rawmart::plan::Rebuild;
 use rawmart::report::{Exit, Failure, Outcome, Report, Signal};
@@ -47,6 +47,9 @@ fn main() -> ExitCode {
         },
         Err(failure) => {
             failure.print();
+            if request.output == Output::Json {
+                failure.print_json();
+            }
             failure.exit()
         }
     };

@@ -18,11 +18,11 @@ use chrono::NaiveDate;
 use serde::Serialize;
 
 use crate::config::{Job, OnChangedObject, Source};
-use crate::event::TimeUnit;
+use crate::event::{EXTRA, TimeUnit};
 use crate::layout;
 use crate::ledger::{Dates, ObjectEntry, Settings, SourceState, State};
 use crate::raw::{Discovered, Found};
-use settings::{Needs, ranges};
+use settings::{Needs, is_in_extra, ranges};
 
 /// What one commit may hold at most. A long catch-up is published bit by bit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +71,10 @@ pub struct SourcePlan {
     pub changed: Vec<String>,
     /// Absorbed raw objects that are not listed any more.
     pub vanished: Vec<String>,
+    /// Columns that came after published dates, with the number of dates on which they are null: `extra`
+    /// keeps their values until a rebuild.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub unfilled: BTreeMap<String, u64>,
     /// Why it cannot be done.
     pub refused: Option<Refusal>,
     /// One a commit, in order.
@@ -115,6 +119,9 @@ pub struct Step {
     /// Event dates that are decided again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub again: Option<Dates>,
+    /// Columns that came after events of these dates, and are taken out of their `extra`.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub fill: BTreeSet<String>,
     /// The tables are made of these objects alone, whatever is stored.
     pub anew: bool,
 }
@@ -175,6 +182,8 @@ pub enum WhyPartition {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "refused")]
 pub enum Refusal {
+    /// There are objects whose keys cannot be asked for; the first few of their URLs.
+    Unreadable { count: usize, first: Vec<String> },
     /// Absorbed raw objects have other content now.
     Changed { count: usize, first: String },
     /// Absorbed raw objects that are needed are gone.
@@ -271,6 +280,8 @@ impl SourcePlan {
 /// What a source is found to hold.
 pub struct Listed<'a> {
     pub source: &'a Source,
+    /// The columns that each of its rules reads.
+    pub reads: &'a [BTreeSet<String>],
     pub found: &'a Discovered,
     /// Absorbed objects whose content is another now.
     pub changed: Vec<String>,
@@ -329,7 +340,8 @@ fn plan_source(
     let skipped = [
         ("hidden", &found.hidden),
         ("excluded", &found.excluded),
-        ("unrepresentable", &found.unrepresentable),
+        ("folder_marker", &found.folder_markers),
+        ("no_file", &found.no_files),
     ];
     let mut plan = SourcePlan {
         source: listed.source.name.clone(),
@@ -345,6 +357,7 @@ fn plan_source(
             .collect(),
         changed: listed.changed.clone(),
         vanished: vanished(listed, known),
+        unfilled: BTreeMap::new(),
         refused: None,
         steps: Vec::new(),
         partitions: Vec::new(),
@@ -361,6 +374,14 @@ fn plan_source(
         new,
     };
     match (known, rebuild) {
+        // They may hold events: without them the counts would balance and be wrong.
+        (_, None) if !found.unreadable.is_empty() => {
+            let first = found.unreadable.iter().take(UNREADABLE_NAMED);
+            plan.refused = Some(Refusal::Unreadable {
+                count: found.unreadable.len(),
+                first: first.cloned().collect(),
+            });
+        }
         (None, None) => source.first(&mut plan),
         // Nothing of it is published yet: the next run makes it as it is configured.
         (None, Some(_)) => {}
@@ -376,6 +397,9 @@ fn plan_source(
     }
     plan
 }
+
+/// So many objects that cannot be read are named.
+const UNREADABLE_NAMED: usize = 5;
 
 fn vanished(listed: &Listed<'_>, known: Option<&SourceState>) -> Vec<String> {
     let (Some(known), false) = (known, listed.partial) else {
@@ -447,6 +471,7 @@ impl Planned<'_> {
             plan.refused = Some(self.refusal(&needs));
             return;
         }
+        plan.unfilled = null_dates(needs.unfilled.as_ref(), &self.published());
         let mut read = self.new.clone();
         read.extend(self.indexes(|found| changed.contains(&found.identity)));
         read.sort_unstable();
@@ -482,15 +507,25 @@ impl Planned<'_> {
                 .iter()
                 .any(|s| s.from <= dates.to && dates.from <= s.to),
         };
+        let unfilled = needs.unfilled.iter().flatten();
+        let unfilled = unfilled.filter(|(_, null)| concerned(null));
+        let unfilled: BTreeSet<&str> = unfilled.map(|(name, _)| name.as_str()).collect();
+        let in_extra: BTreeSet<&str> = self.in_extra().collect();
         let from_raw = rebuild.raw
             || rebuild.forget_missing
             || !needs.whole.is_empty()
-            || concerned(&needs.columns.0);
+            || concerned(&needs.columns.0)
+            || !unfilled.is_subset(&in_extra);
         plan.why = Some(Why::Rebuild);
         plan.settings = self.settings(known, &needs, Some((dates, from_raw)));
         plan.meanwhile = self.settings(known, &needs, None);
         if !from_raw {
-            plan.steps = self.steps_again(dates);
+            let fill = match needs.unfilled {
+                Some(_) => unfilled,
+                // Each of them may have come later.
+                None => in_extra,
+            };
+            plan.steps = self.steps_again(dates, fill);
             return;
         }
         let held: BTreeSet<String> = known
@@ -548,7 +583,7 @@ impl Planned<'_> {
             return;
         }
         // Events next to these dates are of other objects.
-        let mut again = self.steps_again(dates);
+        let mut again = self.steps_again(dates, BTreeSet::new());
         match (plan.steps.as_mut_slice(), again.as_slice()) {
             ([step], [only]) => step.again = only.again,
             _ => plan.steps.append(&mut again),
@@ -558,12 +593,22 @@ impl Planned<'_> {
     /// What has to be rebuilt before anything is added.
     fn needs(&self, known: &SourceState) -> Needs {
         match &known.settings {
-            Some(settings) => Needs::new(settings, self.now, &self.published()),
+            Some(settings) => Needs::new(settings, self.now, &self.published(), self.listed.reads),
             None => Needs {
                 whole: vec!["the log does not say how its tables were made".to_owned()],
                 ..Needs::default()
             },
         }
+    }
+
+    /// The columns that a rebuild can take out of the `extra` of stored events.
+    fn in_extra(&self) -> impl Iterator<Item = &str> {
+        // Such a rule has other keys after that.
+        let is_key = self.listed.reads.iter().any(|reads| reads.contains(EXTRA));
+        let decode = &self.now.decode;
+        let columns = decode.columns.iter().filter(move |_| !is_key);
+        let columns = columns.filter(|column| is_in_extra(column, decode));
+        columns.map(|column| column.name.as_str())
     }
 
     fn refusal(&self, needs: &Needs) -> Refusal {
@@ -635,23 +680,27 @@ impl Planned<'_> {
             _ => stale.to_vec(),
         };
         let from_raw = rebuilt.is_some_and(|(_, from_raw)| from_raw);
+        let unfilled = match (&needs.unfilled, rebuilt) {
+            (_, Some((None, _))) => Some(BTreeMap::new()),
+            (None, _) => None,
+            (Some(unfilled), _) => {
+                let left = unfilled
+                    .iter()
+                    .map(|(name, null)| (name.clone(), left(null, true)));
+                Some(left.filter(|(_, null)| !null.is_empty()).collect())
+            }
+        };
         let settings = Settings {
             stale_rules: left(&needs.rules.0, true),
             stale_columns: left(&needs.columns.0, from_raw),
+            unfilled,
             ..self.now.clone()
         };
         (known.settings.as_ref() != Some(&settings)).then_some(settings)
     }
 
-    /// Event dates with rows, in order.
     fn published(&self) -> Vec<NaiveDate> {
-        let [kept, duplicates, _] = self.listed.source.tables();
-        let files = self.state.table(&kept).chain(self.state.table(&duplicates));
-        let dates: BTreeSet<NaiveDate> = files
-            .filter(|file| file.entry.rows > 0)
-            .filter_map(|file| file.entry.date())
-            .collect();
-        dates.into_iter().collect()
+        published(self.listed.source, self.state)
     }
 
     /// Whether a raw object may hold events of these dates: a reject may be of any date.
@@ -819,8 +868,10 @@ impl Planned<'_> {
         steps
     }
 
-    /// Cuts event dates that are decided again into commits.
-    fn steps_again(&self, dates: Option<Dates>) -> Vec<Step> {
+    /// Cuts event dates that are decided again into commits; there, the columns of `fill` are taken out of
+    /// `extra`.
+    fn steps_again(&self, dates: Option<Dates>, fill: BTreeSet<&str>) -> Vec<Step> {
+        let fill: BTreeSet<String> = fill.into_iter().map(str::to_owned).collect();
         let [kept, duplicates, _] = self.listed.source.tables();
         let files = self.state.table(&kept).chain(self.state.table(&duplicates));
         let mut stored: BTreeMap<NaiveDate, u64> = BTreeMap::new();
@@ -846,6 +897,7 @@ impl Planned<'_> {
                             from: date,
                             to: date,
                         }),
+                        fill: fill.clone(),
                         ..Step::default()
                     });
                 }
@@ -894,5 +946,33 @@ pub fn settings(job: &Job, source: &Source) -> Settings {
         layout_timezone: source.layout_timezone,
         stale_rules: Vec::new(),
         stale_columns: Vec::new(),
+        unfilled: Some(BTreeMap::new()),
     }
+}
+
+/// Event dates with events of a source, in order.
+pub fn published(source: &Source, state: &State) -> Vec<NaiveDate> {
+    let [kept, duplicates, _] = source.tables();
+    let files = state.table(&kept).chain(state.table(&duplicates));
+    let dates: BTreeSet<NaiveDate> = files
+        .filter(|file| file.entry.rows > 0)
+        .filter_map(|file| file.entry.date())
+        .collect();
+    dates.into_iter().collect()
+}
+
+/// On how many of the published dates each column is null.
+pub fn null_dates(
+    unfilled: Option<&BTreeMap<String, Vec<Dates>>>,
+    published: &[NaiveDate],
+) -> BTreeMap<String, u64> {
+    let null = |dates: &[Dates]| {
+        let dates = published
+            .iter()
+            .filter(|date| dates.iter().any(|d| d.holds(**date)));
+        dates.count() as u64
+    };
+    let columns = unfilled.into_iter().flatten();
+    let columns = columns.map(|(name, dates)| (name.clone(), null(dates)));
+    columns.filter(|(_, null)| *null > 0).collect()
 }

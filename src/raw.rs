@@ -21,6 +21,7 @@ mod frame;
 mod json;
 mod members;
 mod memory;
+mod refill;
 mod rows;
 mod values;
 
@@ -41,6 +42,8 @@ pub use discover::{DiscoverError, Discovered, Found, Roots};
 use frame::{Framer, Unit, readable};
 use members::Members;
 pub use memory::DecodeMemory;
+pub use refill::{Refill, RefillError};
+pub use rows::NO_OFFSET;
 use rows::Rows;
 
 /// A batch is given out when it has so many rows, or rejects, …

@@ -21,7 +21,7 @@ use crate::ledger::LedgerError;
 use crate::plan::RunPlan;
 use crate::publish::{PublishError, StoredError, WriteError};
 use crate::raw::DiscoverError;
-use crate::run::{History, MartOutcome, PastRun, RunError, RunSummary, Verified};
+use crate::run::{History, MartOutcome, PastRun, RejectsOf, RunError, RunSummary, Verified};
 
 /// What happens during a run, as it happens.
 #[derive(Debug, Clone)]
@@ -298,9 +298,11 @@ impl Failure {
             | RunError::NoReference { .. } => Exit::Usage,
             RunError::Rule { .. }
             | RunError::TooManyRejects { .. }
+            | RunError::Unreadable { .. }
             | RunError::Changed { .. }
             | RunError::NeedsRebuild { .. }
             | RunError::OnlyWhole { .. }
+            | RunError::OnlyRaw { .. }
             | RunError::Vanished { .. } => Exit::Refused,
             RunError::Write(WriteError::Stored(StoredError::Store(_))) => Exit::Store,
             RunError::Write(WriteError::Stored(_)) => Exit::Damaged,
@@ -313,8 +315,8 @@ impl Failure {
         }
     }
 
-    /// Prints the error to stderr: what failed and, where it adds something, why.
-    pub fn print(&self) {
+    /// What failed and, where it adds something, why.
+    fn message(&self) -> String {
         let mut message = self.to_string();
         let mut cause = std::error::Error::source(self);
         while let Some(error) = cause {
@@ -326,7 +328,40 @@ impl Failure {
             }
             cause = error.source();
         }
+        message
+    }
+
+    /// Prints the error to stderr.
+    pub fn print(&self) {
+        let message = self.message();
         let mut err = std::io::stderr().lock();
         let _ = writeln!(err, "error: {message}");
+        let _ = text::rejects(&mut err, self.rejects());
+    }
+
+    /// Prints the failure to stdout, where the result is asked for as JSON.
+    pub fn print_json(&self) {
+        #[derive(Serialize)]
+        struct Failed<'a> {
+            exit: u8,
+            error: String,
+            #[serde(skip_serializing_if = "<[_]>::is_empty")]
+            rejects: &'a [RejectsOf],
+        }
+        let failed = Failed {
+            exit: self.exit() as u8,
+            error: self.message(),
+            rejects: self.rejects(),
+        };
+        // Whoever closed the pipe asks for nothing more.
+        let _ = json(&mut std::io::stdout().lock(), &failed);
+    }
+
+    /// The rejects that a run was refused for.
+    fn rejects(&self) -> &[RejectsOf] {
+        match self {
+            Self::Run(RunError::TooManyRejects { found, .. }) => found,
+            _ => &[],
+        }
     }
 }

@@ -14,12 +14,14 @@ mod affected;
 mod history;
 mod look;
 mod marts;
+mod noticed;
 mod repair;
 mod stored;
 mod verify;
 
 pub use absorb::WhySlice;
 pub use history::{Change, History, PastCommit, PastRun, history, past_run};
+pub use noticed::{NullColumn, RejectSample, RejectsOf};
 pub use repair::repair;
 pub use verify::{Damage, Note, Repaired, Verified, verify};
 
@@ -36,9 +38,9 @@ use crate::dedup::KeyError;
 use crate::engine::EngineError;
 use crate::event::Reason;
 use crate::layout;
-use crate::ledger::{self, Commit, LedgerError, SourceDelta, State};
+use crate::ledger::{self, Balance, Commit, LedgerError, SourceDelta, State};
 use crate::mart::{MartError, ReferenceError};
-use crate::plan::{CommitLimits, Rebuild, Refusal, RunPlan, SourcePlan, Why};
+use crate::plan::{self, CommitLimits, Rebuild, Refusal, RunPlan, SourcePlan, Why};
 use crate::publish::{
     self, FileSettings, Finished, Local, ParquetFile, PublishError, Staged, StoredError, WriteError,
 };
@@ -46,8 +48,9 @@ use crate::raw::{DiscoverError, ObjectCounts};
 use crate::report::{Event, Report};
 use crate::store::{Store, StoreError, StoreSettings};
 use absorb::Work;
-use look::{Checked, Looked};
+use look::{Checked, ListedSource, Looked};
 use marts::Folders;
+use noticed::Noticed;
 
 /// Below this many new records a share of rejects says nothing.
 const FEW_RECORDS: u64 = 1_000;
@@ -128,15 +131,29 @@ pub enum RunError {
     NoReference { name: String, url: String },
     #[error(
         "{name}: {rejects} of {records} new records are rejects, more than max_rejects = {allowed}%; nothing \
-         more was published. Most frequent: {reasons}. Correct the columns, or accept them once with \
-         `run --max-rejects 100%`"
+         more was published. Most frequent: {}. Correct the configuration, or accept them once with \
+         `run --max-rejects 100%`",
+        most_frequent(found)
     )]
     TooManyRejects {
         name: String,
         rejects: u64,
         records: u64,
         allowed: f64,
-        reasons: String,
+        /// By reason, most frequent first.
+        found: Vec<RejectsOf>,
+    },
+    #[error(
+        "{name}: {count} objects below its raw roots have keys that cannot be asked for: {}; nothing was \
+         published. A key may not hold an empty name between two `/`, begin or end with `/`, have `.` or \
+         `..` as a name, or hold a control character or a file name that is not UTF-8. Copy these objects \
+         to other keys, or leave them out with sources.{name}.exclude",
+        named(first, *count)
+    )]
+    Unreadable {
+        name: String,
+        count: usize,
+        first: Vec<String>,
     },
     #[error(
         "{name}: {count} raw objects that were absorbed have other content now, first {first}; \
@@ -185,6 +202,15 @@ pub enum RunError {
          not do: leave --from and --to out"
     )]
     OnlyWhole { name: String, reasons: String },
+    #[error(
+        "{name}: {found_in}: {why}. From raw it is a reject, so the stored tables do not give the same \
+         events: `rawmart rebuild --source {name} --raw`"
+    )]
+    OnlyRaw {
+        name: String,
+        found_in: String,
+        why: String,
+    },
     #[error("{url} is damaged and cannot be made again: {why}; nothing was changed")]
     Irreparable { url: String, why: String },
     #[error(
@@ -202,6 +228,15 @@ pub enum RunError {
     },
     #[error("{0}; this is a defect of rawmart")]
     Defect(String),
+}
+
+/// The first of `count` names, each in quotes and on one line.
+fn named(first: &[String], count: usize) -> String {
+    let mut names: Vec<String> = first.iter().map(|name| format!("{name:?}")).collect();
+    if count > names.len() {
+        names.push(format!("and {} more", count - names.len()));
+    }
+    names.join(", ")
 }
 
 /// What a run did.
@@ -232,9 +267,13 @@ pub enum RunOutcome {
 /// A source after the run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct SourceSummary {
+    /// A rebuild was asked for, and had something to do.
     pub rebuilt: bool,
+    /// What this run added to the counts; less than nothing where raw objects were replaced or given up.
+    pub added: Added,
     pub objects: u64,
     pub new_objects: u64,
+    /// Of all raw objects absorbed, by this run and earlier ones.
     pub records: u64,
     pub events: u64,
     pub kept: u64,
@@ -243,10 +282,28 @@ pub struct SourceSummary {
     pub skipped: BTreeMap<&'static str, u64>,
     /// Values made null by this run, by column.
     pub nulled: BTreeMap<String, u64>,
+    /// Columns that are null in every event that this run read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub null_columns: Vec<NullColumn>,
+    /// Rules that found no key in any event that this run read, because columns are null.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub keyless_rules: Vec<String>,
+    /// Columns that came after published dates, with the number of dates on which they are null.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub unfilled: BTreeMap<String, u64>,
     /// Slices that this run has changed, by why.
     pub slices: BTreeMap<WhySlice, u64>,
     /// Partitions of kept events.
     pub partitions: Vec<String>,
+}
+
+/// What a run added to a source.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Added {
+    /// Raw objects read.
+    pub objects: u64,
+    #[serde(flatten)]
+    pub counts: Balance,
 }
 
 /// A mart after the run.
@@ -298,6 +355,26 @@ pub fn plan<'a>(job: &'a Job, options: &'a Options) -> Doing<'a, RunPlan> {
 /// # Errors
 /// Every reason why nothing, or nothing more, was published.
 pub fn run<'a>(job: &'a Job, options: &'a Options, context: &'a Context) -> Doing<'a, RunSummary> {
+    Box::pin(async move {
+        let error = match (once(job, options, context).await, &options.rebuild) {
+            (Err(error @ RunError::OnlyRaw { .. }), Some(rebuild)) if !rebuild.raw => error,
+            (result, _) => return result,
+        };
+        tracing::warn!("{error}; this run is reading raw");
+        let rebuild = Rebuild {
+            raw: true,
+            ..options.rebuild.clone().unwrap_or_default()
+        };
+        let options = Options {
+            rebuild: Some(rebuild),
+            ..options.clone()
+        };
+        once(job, &options, context).await
+    })
+}
+
+/// One try of a run.
+fn once<'a>(job: &'a Job, options: &'a Options, context: &'a Context) -> Doing<'a, RunSummary> {
     Box::pin(async move {
         let checked = Checked::check(job, options)?;
         let lake = Store::open(&job.lake, &context.store).await?;
@@ -372,10 +449,11 @@ fn summary(
         sources: plan
             .sources
             .iter()
-            .map(|source| {
+            .zip(&looked.sources)
+            .map(|(source, listed)| {
                 (
                     source.source.clone(),
-                    source_summary(source, state, &totals),
+                    source_summary(source, listed, state, &totals),
                 )
             })
             .collect(),
@@ -386,15 +464,32 @@ fn summary(
     }
 }
 
-fn source_summary(plan: &SourcePlan, state: &State, totals: &Totals) -> SourceSummary {
+fn source_summary(
+    plan: &SourcePlan,
+    listed: &ListedSource<'_>,
+    state: &State,
+    totals: &Totals,
+) -> SourceSummary {
+    let source = listed.source;
     let known = state.sources.get(&plan.source).cloned().unwrap_or_default();
     let partitions: BTreeSet<String> = state
         .table(&plan.source)
         .filter(|file| file.entry.rows > 0)
         .map(|file| layout::partition_folder(&file.entry.partition))
         .collect();
+    let settings = known.settings.as_ref();
+    let unfilled = settings.and_then(|settings| settings.unfilled.as_ref());
+    let moved = totals
+        .sources
+        .get(&plan.source)
+        .cloned()
+        .unwrap_or_default();
     SourceSummary {
-        rebuilt: plan.why.is_some(),
+        rebuilt: plan.why == Some(Why::Rebuild) && moved.committed,
+        added: moved.added,
+        null_columns: moved.noticed.null_columns(source),
+        keyless_rules: moved.noticed.keyless_rules(source, &listed.reads),
+        unfilled: plan::null_dates(unfilled, &plan::published(source, state)),
         objects: known.objects.len() as u64,
         new_objects: plan.new_objects,
         records: known.balance.records.unsigned_abs(),
@@ -407,8 +502,8 @@ fn source_summary(plan: &SourcePlan, state: &State, totals: &Totals) -> SourceSu
             .iter()
             .map(|(why, keys)| (*why, keys.len() as u64))
             .collect(),
-        nulled: totals.nulled.get(&plan.source).cloned().unwrap_or_default(),
-        slices: totals.slices.get(&plan.source).cloned().unwrap_or_default(),
+        nulled: moved.nulled,
+        slices: moved.slices,
         partitions: partitions.into_iter().collect(),
     }
 }
@@ -419,8 +514,17 @@ pub(crate) struct Totals {
     files: u64,
     bytes_read: u64,
     bytes_written: u64,
-    nulled: BTreeMap<String, BTreeMap<String, u64>>,
-    slices: BTreeMap<String, BTreeMap<WhySlice, u64>>,
+    sources: BTreeMap<String, Moved>,
+}
+
+/// What a run has moved of one source.
+#[derive(Debug, Clone, Default)]
+struct Moved {
+    committed: bool,
+    added: Added,
+    nulled: BTreeMap<String, u64>,
+    slices: BTreeMap<WhySlice, u64>,
+    noticed: Noticed,
 }
 
 fn refuse(plan: &RunPlan) -> Result<(), RunError> {
@@ -436,6 +540,7 @@ impl RunError {
     /// Why a source cannot be changed.
     pub fn refused(name: String, refusal: Refusal) -> Self {
         match refusal {
+            Refusal::Unreadable { count, first } => Self::Unreadable { name, count, first },
             Refusal::Changed { count, first } => Self::Changed { name, count, first },
             Refusal::Vanished { count, first } => Self::Vanished { name, count, first },
             Refusal::OnlyWhole { reasons } => Self::OnlyWhole { name, reasons },
@@ -500,6 +605,7 @@ impl Round<'_> {
                 read: read.collect(),
                 leaving: step.leaving.clone(),
                 again: step.again,
+                fill: step.fill.clone(),
                 anew: step.anew,
                 lost,
             };
@@ -523,14 +629,16 @@ impl Round<'_> {
                 .iter()
                 .map(|object| object.size)
                 .sum::<u64>();
-            let nulled = totals.nulled.entry(source.name.clone()).or_default();
+            let moved = totals.sources.entry(source.name.clone()).or_default();
+            moved.added.objects += absorbed.objects.len() as u64;
+            moved.added.counts.add(&absorbed.balance);
             for (column, count) in absorbed.nulled {
-                *nulled.entry(column).or_default() += count;
+                *moved.nulled.entry(column).or_default() += count;
             }
-            let slices = totals.slices.entry(source.name.clone()).or_default();
             for (why, count) in absorbed.slices {
-                *slices.entry(why).or_default() += count;
+                *moved.slices.entry(why).or_default() += count;
             }
+            moved.noticed.add(absorbed.noticed);
             staged.append(files);
             for table in tables.all() {
                 commit.found.extend(self.looked.found(&table.name));
@@ -560,6 +668,13 @@ impl Round<'_> {
                     balance: absorbed.balance,
                 },
             );
+        }
+        let nothing = commit.sources.values().all(SourceDelta::is_nothing);
+        if nothing && staged.entries.is_empty() && commit.found.is_empty() {
+            return Ok(Local::default());
+        }
+        for name in commit.sources.keys() {
+            totals.sources.entry(name.clone()).or_default().committed = true;
         }
         commit_files(
             self.job,
@@ -634,6 +749,7 @@ fn empty_file(
 fn check_rejects<'a>(
     source: &Source,
     objects: impl Iterator<Item = &'a ObjectCounts>,
+    noticed: &Noticed,
 ) -> Result<(), RunError> {
     let mut records = 0;
     let mut by_reason: BTreeMap<Reason, u64> = BTreeMap::new();
@@ -650,20 +766,19 @@ fn check_rejects<'a>(
     if records < FEW_RECORDS || share <= source.max_rejects {
         return Ok(());
     }
-    let mut reasons: Vec<_> = by_reason.into_iter().collect();
-    reasons.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    let reasons: Vec<_> = reasons
-        .iter()
-        .take(3)
-        .map(|(reason, count)| format!("{} {count}", reason.name()))
-        .collect();
     Err(RunError::TooManyRejects {
         name: source.name.clone(),
         rejects,
         records,
         allowed: source.max_rejects * 100.0,
-        reasons: reasons.join(", "),
+        found: noticed.rejects_of(source, &by_reason),
     })
+}
+
+fn most_frequent(found: &[RejectsOf]) -> String {
+    let first = found.iter().take(3);
+    let first = first.map(|rejects| format!("{} {}", rejects.reason.name(), rejects.count));
+    first.collect::<Vec<_>>().join(", ")
 }
 
 /// Whether another run has made commit `n` meanwhile, and replaced what this one reads.

@@ -106,6 +106,34 @@ pub struct Listing {
     /// Keys that exist but cannot be addressed (`a//b`, `.`, `..`, a trailing `/`, control
     /// characters, names that are not UTF-8), sorted.
     pub unrepresentable: Vec<String>,
+    /// Empty objects whose keys end in `/`, sorted: folders that a console made.
+    pub markers: Vec<String>,
+    /// Names on disk behind which is no file, sorted: links that lead nowhere, pipes, sockets.
+    pub no_files: Vec<String>,
+}
+
+impl Listing {
+    /// Leaves out every key that is not wanted, and sorts the others.
+    fn keep(&mut self, wanted: impl Fn(&str) -> bool) {
+        self.objects.retain(|object| wanted(&object.key));
+        self.objects.sort_by(|a, b| a.key.cmp(&b.key));
+        for keys in [
+            &mut self.unrepresentable,
+            &mut self.markers,
+            &mut self.no_files,
+        ] {
+            keys.retain(|key| wanted(key));
+            keys.sort();
+        }
+    }
+
+    /// Nothing at all is there.
+    pub const fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+            && self.unrepresentable.is_empty()
+            && self.markers.is_empty()
+            && self.no_files.is_empty()
+    }
 }
 
 /// A write that succeeded.
@@ -266,14 +294,7 @@ impl Store {
             }
         });
         let mut listing = found.await?;
-        listing
-            .objects
-            .retain(|object| object.key.starts_with(prefix));
-        listing
-            .unrepresentable
-            .retain(|key| key.starts_with(prefix));
-        listing.objects.sort_by(|a, b| a.key.cmp(&b.key));
-        listing.unrepresentable.sort();
+        listing.keep(|key| key.starts_with(prefix));
         Ok(listing)
     }
 
@@ -289,10 +310,7 @@ impl Store {
             }
             _ => self.list("").await?,
         };
-        listing.objects.retain(|object| object.key.as_str() > from);
-        listing.unrepresentable.retain(|key| key.as_str() > from);
-        listing.objects.sort_by(|a, b| a.key.cmp(&b.key));
-        listing.unrepresentable.sort();
+        listing.keep(|key| key > from);
         Ok(listing)
     }
 

@@ -34,9 +34,19 @@ pub struct Keys {
     places: Places,
 }
 
+/// How many events a rule found a key in, of those that its `when` admits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KeyCounts {
+    /// With a key, on a date that the rule concerns.
+    pub keyed: u64,
+    /// With a null in the key.
+    pub null: u64,
+}
+
 #[derive(Debug)]
 struct RuleKey {
     name: String,
+    counts: KeyCounts,
     expressions: RuleExpressions,
     converter: RowConverter,
     rows: KeyRows,
@@ -73,6 +83,7 @@ impl Keys {
                 let rows = converter.empty_rows(0, 0);
                 Ok(RuleKey {
                     name: rule.name.clone(),
+                    counts: KeyCounts::default(),
                     expressions,
                     converter,
                     rows,
@@ -93,6 +104,17 @@ impl Keys {
             .iter()
             .flat_map(|rule| rule.expressions.columns())
             .collect()
+    }
+
+    /// The columns that each rule reads, in the order of the rules.
+    pub fn columns_by_rule(&self) -> Vec<BTreeSet<String>> {
+        let columns = |rule: &RuleKey| rule.expressions.columns().collect();
+        self.rules.iter().map(columns).collect()
+    }
+
+    /// What each rule has found so far, in the order of the rules.
+    pub fn counts(&self) -> Vec<KeyCounts> {
+        self.rules.iter().map(|rule| rule.counts).collect()
     }
 
     /// Hands out the fingerprint of every event that a rule concerns: index of the rule, row, key.
@@ -125,9 +147,11 @@ impl Keys {
             let bounded = rule.since != NaiveDate::MIN || rule.until != NaiveDate::MAX;
             let rows = (0..batch.num_rows())
                 .filter(|row| admitted.as_ref().is_none_or(|mask| mask.value(*row)));
+            let mut counts = rule.counts;
             for (i, row) in rows.enumerate() {
                 // A null in any part says that the event has no such key.
                 if keys.iter().any(|part| part.is_null(i)) {
+                    counts.null += 1;
                     continue;
                 }
                 if bounded && let Some(times) = times {
@@ -141,8 +165,10 @@ impl Keys {
                     Some(text) => fingerprint(text.value(i).as_bytes()),
                     None => fingerprint(rule.rows.row(i).as_ref()),
                 };
+                counts.keyed += 1;
                 out(index, row, key);
             }
+            rule.counts = counts;
         }
         Ok(())
     }

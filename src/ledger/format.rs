@@ -67,6 +67,17 @@ pub struct SourceDelta {
     pub balance: Balance,
 }
 
+impl SourceDelta {
+    /// Applying it would leave everything as it is.
+    pub fn is_nothing(&self) -> bool {
+        self.settings.is_none()
+            && !self.anew
+            && self.objects.is_empty()
+            && self.forgotten.is_empty()
+            && self.balance == Balance::default()
+    }
+}
+
 /// Format 1 has a fingerprint where settings are now.
 fn known_settings<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Settings>, D::Error> {
     #[derive(Deserialize)]
@@ -96,6 +107,11 @@ pub struct Settings {
     /// Event dates that are still as other columns decoded them: `rebuild` reads them from raw.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stale_columns: Vec<Dates>,
+    /// Nullable columns that came after events of these dates were published: there they are null, and
+    /// `extra` keeps their values until `rebuild` takes them out of it. `None` where the log does not
+    /// say which columns came later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unfilled: Option<BTreeMap<String, Vec<Dates>>>,
 }
 
 /// Event dates, both inclusive.

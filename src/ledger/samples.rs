@@ -110,6 +110,7 @@ fn settings() -> Settings {
             from: date("2019-03-01"),
             to: date("2019-03-31"),
         }],
+        unfilled: None,
     }
 }
 

@@ -7,10 +7,12 @@
 //!                                 everything from raw: rows would lie in other files, or types differ
 //! ```
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use chrono::NaiveDate;
 
 use crate::config::Rule;
-use crate::event::Column;
+use crate::event::{Column, DecodeSpec, EXTRA};
 use crate::ledger::{Dates, Settings};
 
 /// What has to be rebuilt before new events may be added.
@@ -22,22 +24,41 @@ pub struct Needs {
     pub columns: (Vec<Dates>, Vec<String>),
     /// Event dates that other rules decided, and why.
     pub rules: (Vec<Dates>, Vec<String>),
+    /// Columns that are null on these event dates, because they came later. Nothing asks for them: `extra`
+    /// keeps their values. `None` where the log does not say which columns came later.
+    pub unfilled: Option<BTreeMap<String, Vec<Dates>>>,
 }
 
 impl Needs {
     /// Compares the settings of the log with those of the job; `published` are the event dates
-    /// with rows, in order.
-    pub fn new(known: &Settings, now: &Settings, published: &[NaiveDate]) -> Self {
-        let mut needs = Self::default();
+    /// with rows, in order, and `reads` the columns that each rule of the job reads.
+    pub fn new(
+        known: &Settings,
+        now: &Settings,
+        published: &[NaiveDate],
+        reads: &[BTreeSet<String>],
+    ) -> Self {
+        let mut needs = Self {
+            unfilled: unfilled(known, now, published),
+            ..Self::default()
+        };
         needs.look_at_places(known, now);
         needs.look_at_columns(known, now);
-        let decode = decode_changes(known, now);
+        let mut decode = decode_changes(known, now);
         let is_stale = |dates: &[Dates], date: NaiveDate| dates.iter().any(|d| d.holds(date));
-        let columns = published
-            .iter()
-            .filter(|date| !decode.is_empty() || is_stale(&known.stale_columns, **date));
-        needs.columns.0 = ranges(columns.copied(), published);
-        needs.columns.1.extend(decode);
+        let mut stale = BTreeSet::new();
+        for date in published {
+            let asked = needs.asked_for(*date, &now.rules, reads);
+            if !decode.is_empty() || is_stale(&known.stale_columns, *date) || !asked.is_empty() {
+                stale.insert(*date);
+            }
+            needs.columns.1.extend(asked);
+        }
+        needs.columns.1.sort();
+        needs.columns.1.dedup();
+        needs.columns.0 = ranges(stale.into_iter(), published);
+        decode.append(&mut needs.columns.1);
+        needs.columns.1 = decode;
         let rules = published.iter().filter(|date| {
             is_stale(&known.stale_rules, **date)
                 || effective(&known.rules, **date) != effective(&now.rules, **date)
@@ -67,6 +88,37 @@ impl Needs {
             .chain(&self.columns.1)
             .chain(&self.rules.1);
         all.map(String::as_str).collect::<Vec<_>>().join("; ")
+    }
+
+    /// Why the null columns of a date are asked for: a rule that concerns it reads them, or `extra`, which
+    /// still holds their members.
+    fn asked_for(
+        &self,
+        date: NaiveDate,
+        rules: &[Rule],
+        reads: &[BTreeSet<String>],
+    ) -> Vec<String> {
+        let null = self.unfilled.iter().flatten();
+        let null = null.filter(|(_, dates)| dates.iter().any(|dates| dates.holds(date)));
+        let mut why = Vec::new();
+        for (column, _) in null {
+            let concerned = rules
+                .iter()
+                .zip(reads)
+                .filter(|(rule, _)| concerns(rule, date));
+            for (rule, reads) in concerned {
+                let read = match () {
+                    () if reads.contains(column) => "it",
+                    () if reads.contains(EXTRA) => "`extra`, where its values are",
+                    () => continue,
+                };
+                why.push(format!(
+                    "column {column} is new, and the rule {} reads {read}",
+                    rule.name
+                ));
+            }
+        }
+        why
     }
 
     fn look_at_places(&mut self, known: &Settings, now: &Settings) {
@@ -127,12 +179,6 @@ fn decode_changes(known: &Settings, now: &Settings) -> Vec<String> {
                 "column {} is new, and not simply null where it is missing",
                 column.name
             )),
-            None if now.rules.iter().any(|rule| reads(rule, &column.name)) => {
-                changes.push(format!(
-                    "column {} is new, and a rule reads it",
-                    column.name
-                ));
-            }
             Some(before) if before != column && before.kind == column.kind => {
                 changes.push(format!("column {} is read in another way", column.name));
             }
@@ -153,20 +199,53 @@ fn decode_changes(known: &Settings, now: &Settings) -> Vec<String> {
     changes
 }
 
-/// Whether a rule may read a column: its name stands in the rule's text.
-fn reads(rule: &Rule, column: &str) -> bool {
-    let texts = rule.key.iter().chain(&rule.when);
-    texts.into_iter().any(|text| text.contains(column))
+/// The columns that are null on published dates because they came later: what the log knows of them, and
+/// those that are new now.
+fn unfilled(
+    known: &Settings,
+    now: &Settings,
+    published: &[NaiveDate],
+) -> Option<BTreeMap<String, Vec<Dates>>> {
+    let mut unfilled = BTreeMap::new();
+    for column in &now.decode.columns {
+        let is_new = find(&known.decode.columns, &column.name).is_none();
+        let noted = known.unfilled.iter().flatten();
+        let noted = noted.filter(|(name, _)| **name == column.name);
+        let noted: Vec<Dates> = noted.flat_map(|(_, dates)| dates.clone()).collect();
+        let null = published
+            .iter()
+            .filter(|date| is_new || noted.iter().any(|dates| dates.holds(**date)));
+        let dates = ranges(null.copied(), published);
+        if !dates.is_empty() && !column.required && column.default.is_none() {
+            unfilled.insert(column.name.clone(), dates);
+        }
+    }
+    (known.unfilled.is_some() || !unfilled.is_empty()).then_some(unfilled)
+}
+
+/// Whether a column that came later can be taken out of the `extra` of stored events, as if it had been read
+/// from raw: neither its own member nor a part of it is what another column holds.
+pub fn is_in_extra(column: &Column, decode: &DecodeSpec) -> bool {
+    let within = |a: &Column, b: &Column| a.path.starts_with(&b.path);
+    let others = decode
+        .columns
+        .iter()
+        .filter(|other| other.name != column.name);
+    let apart = others.fold(true, |apart, other| {
+        apart && !within(column, other) && !within(other, column)
+    });
+    apart && !column.required && column.default.is_none() && column.name != decode.event_time
+}
+
+fn concerns(rule: &Rule, date: NaiveDate) -> bool {
+    rule.since.is_none_or(|since| since <= date) && rule.until.is_none_or(|until| date <= until)
 }
 
 /// The rules that concern events of a date, without their bounds.
 fn effective(rules: &[Rule], date: NaiveDate) -> Vec<Rule> {
     rules
         .iter()
-        .filter(|rule| {
-            rule.since.is_none_or(|since| since <= date)
-                && rule.until.is_none_or(|until| date <= until)
-        })
+        .filter(|rule| concerns(rule, date))
         .map(|rule| Rule {
             since: None,
             until: None,
@@ -264,13 +343,21 @@ mod tests {
             layout_timezone: "UTC".parse().unwrap(),
             stale_rules: Vec::new(),
             stale_columns: Vec::new(),
+            unfilled: Some(BTreeMap::new()),
         }
+    }
+
+    /// The keys of these tests are columns.
+    fn compared(known: &Settings, now: &Settings) -> Needs {
+        let reads = |rule: &Rule| rule.key.iter().cloned().collect();
+        let reads: Vec<_> = now.rules.iter().map(reads).collect();
+        Needs::new(known, now, &[date(1), date(2), date(5)], &reads)
     }
 
     fn needs(change: impl FnOnce(&mut Settings)) -> Needs {
         let mut now = settings();
         change(&mut now);
-        Needs::new(&settings(), &now, &[date(1), date(2), date(5)])
+        compared(&settings(), &now)
     }
 
     fn span(from: u32, to: u32) -> Dates {
@@ -305,8 +392,7 @@ mod tests {
     fn what_was_left_stale_stays_stale() {
         let mut known = settings();
         known.stale_rules = vec![span(2, 3)];
-        let published = [date(1), date(2), date(5)];
-        let needs = Needs::new(&known, &settings(), &published);
+        let needs = compared(&known, &settings());
         assert_eq!(needs.rules.0, [span(2, 2)]);
         assert!(needs.columns.0.is_empty() && needs.whole.is_empty());
     }
@@ -325,7 +411,10 @@ mod tests {
                 }
             })
         };
-        assert!(added(false, None, false).is_empty());
+        let plain = added(false, None, false);
+        assert!(plain.is_empty());
+        let null = BTreeMap::from([("os".to_owned(), vec![span(1, 5)])]);
+        assert_eq!(plain.unfilled, Some(null));
         assert_eq!(added(true, None, false).columns.0, [span(1, 5)]);
         assert_eq!(added(false, Some("?"), false).columns.0, [span(1, 5)]);
         let both = added(false, None, true);
@@ -333,6 +422,80 @@ mod tests {
             (&both.columns.0, &both.rules.0),
             (&vec![span(1, 5)], &vec![span(1, 5)])
         );
+    }
+
+    #[test]
+    fn a_rule_reads_the_columns_of_its_key_and_no_other() {
+        // The name of the new column is a part of the name that the key reads.
+        let part = needs(|now| {
+            let mut column = now.decode.columns[0].clone();
+            column.name = "i".to_owned();
+            now.decode.columns.push(column);
+        });
+        assert!(part.is_empty(), "{}", part.reasons());
+        // A rule that begins to count after every published date asks for none.
+        let with_rule = |since: Option<NaiveDate>, key: &str| {
+            needs(|now| {
+                let mut column = now.decode.columns[0].clone();
+                column.name = "os".to_owned();
+                now.decode.columns.push(column);
+                now.rules.push(Rule {
+                    name: "by_os".to_owned(),
+                    key: vec![key.to_owned()],
+                    since,
+                    ..now.rules[0].clone()
+                });
+            })
+        };
+        assert!(with_rule(Some(date(6)), "os").is_empty());
+        let some = with_rule(Some(date(2)), "os");
+        assert_eq!(some.columns.0, [span(2, 5)]);
+        assert_eq!(some.rules.0, [span(2, 5)]);
+        assert!(
+            some.reasons()
+                .contains("column os is new, and the rule by_os reads it")
+        );
+        // So does one that reads what is left over.
+        assert_eq!(with_rule(None, EXTRA).columns.0, [span(1, 5)]);
+    }
+
+    #[test]
+    fn a_rule_over_a_column_that_came_earlier_reads_its_null_dates_from_raw() {
+        let mut known = settings();
+        let mut os = known.decode.columns[0].clone();
+        os.name = "os".to_owned();
+        known.decode.columns.push(os);
+        known.unfilled = Some(BTreeMap::from([("os".to_owned(), vec![span(1, 2)])]));
+        assert!(compared(&known, &known).is_empty());
+        let mut now = known.clone();
+        now.rules[0].key = vec!["os".to_owned()];
+        let needs = compared(&known, &now);
+        assert_eq!(needs.columns.0, [span(1, 2)]);
+        assert_eq!(needs.rules.0, [span(1, 5)]);
+    }
+
+    #[test]
+    fn what_of_a_record_is_in_extra() {
+        let mut decode = settings().decode;
+        let new = |path: &[&str]| Column {
+            name: "new".to_owned(),
+            path: path.iter().map(|part| (*part).to_owned()).collect(),
+            ..settings().decode.columns[0].clone()
+        };
+        decode.columns.push(Column {
+            name: "device".to_owned(),
+            ..new(&["device", "os"])
+        });
+        for (path, expected) in [
+            (&["new"][..], true),
+            (&["device", "ram"], true),
+            (&["device", "os"], false),
+            (&["device", "os", "version"], false),
+            (&["device"], false),
+            (&["id"], false),
+        ] {
+            assert_eq!(is_in_extra(&new(path), &decode), expected, "{path:?}");
+        }
     }
 
     #[test]

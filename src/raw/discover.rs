@@ -31,6 +31,11 @@ pub enum DiscoverError {
     },
     #[error("{url} does not exist: sources.{name}.raw names a folder of raw objects")]
     NoFolder { url: String, name: String },
+    #[error(
+        "{url} holds no object: sources.{name}.raw names a prefix of raw objects, is it spelt right? A first \
+         run needs one there"
+    )]
+    NoObject { url: String, name: String },
 }
 
 /// A raw object that was listed.
@@ -56,7 +61,12 @@ pub struct Discovered {
     /// Keys that hold no events, by why.
     pub hidden: Vec<String>,
     pub excluded: Vec<String>,
-    pub unrepresentable: Vec<String>,
+    pub folder_markers: Vec<String>,
+    pub no_files: Vec<String>,
+    /// URLs of objects that may hold events, and whose keys the client cannot ask for.
+    pub unreadable: Vec<String>,
+    /// Roots in buckets below which there is nothing at all.
+    pub empty_roots: Vec<usize>,
 }
 
 /// The roots of one source, opened.
@@ -142,13 +152,28 @@ impl Roots {
                     name: source.name.clone(),
                 });
             }
-            found.unrepresentable.extend(listing.unrepresentable);
-            let name = source.raw.get(root).and_then(|root| root.name.clone());
+            if listing.is_empty() && !store.is_local() {
+                found.empty_roots.push(root);
+            }
+            let name = source.raw.get(root).and_then(|root| root.name.as_deref());
+            let identity = |key: &str| match name {
+                Some(name) => format!("{name}/{key}"),
+                None => key.to_owned(),
+            };
+            let named = |keys: Vec<String>| keys.into_iter().map(|key| identity(&key));
+            found.folder_markers.extend(named(listing.markers));
+            found.no_files.extend(named(listing.no_files));
+            for key in listing.unrepresentable {
+                if hidden(&key) {
+                    found.hidden.push(identity(&key));
+                } else if self.exclude.is_match(&key) {
+                    found.excluded.push(identity(&key));
+                } else {
+                    found.unreadable.push(format!("{}{key}", store.root()));
+                }
+            }
             for object in listing.objects {
-                let identity = match &name {
-                    Some(name) => format!("{name}/{}", object.key),
-                    None => object.key.clone(),
-                };
+                let identity = identity(&object.key);
                 if hidden(&object.key) {
                     found.hidden.push(identity);
                     continue;
@@ -195,9 +220,8 @@ impl Roots {
 
 /// Folder markers of old Hadoop tools, and names that every reader hides.
 fn hidden(key: &str) -> bool {
-    key.ends_with("_$folder$")
-        || key.ends_with('/')
-        || key.split('/').any(|part| part.starts_with(['_', '.']))
+    let hides = |part: &str| part.starts_with(['_', '.']) && !matches!(part, "." | "..");
+    key.ends_with("_$folder$") || key.split('/').any(hides)
 }
 
 #[cfg(test)]
@@ -211,11 +235,11 @@ mod tests {
             ".tmp/x",
             "2019_$folder$",
             "a/.x.gz",
-            "folder/",
+            "_tmp/../x",
         ] {
             assert!(hidden(key), "{key}");
         }
-        for key in ["2019/a_b.gz", "a.b/c$folder$"] {
+        for key in ["2019/a_b.gz", "a.b/c$folder$", "a/./b", "a/../b", "a/"] {
             assert!(!hidden(key), "{key}");
         }
     }

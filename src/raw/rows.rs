@@ -20,6 +20,9 @@ use crate::event::{
     Accept, Column, ColumnType, DecodeSpec, EXTRA, OnTypeError, RAW_RECORD, RECORD_SHA256, Reason,
 };
 
+/// What the detail of a reject says of a time that is written without an offset, where no zone is given.
+pub const NO_OFFSET: &str = "has no offset from UTC";
+
 /// Characters of a value that a reject's detail shows.
 const EXCERPT: usize = 64;
 
@@ -177,9 +180,13 @@ impl Rows {
             return Err((Reason::EventTime, format!("`{name}` is missing")));
         };
         let Some(time) = self.times.read(value) else {
+            let what = match self.times.lacks_offset(value) {
+                true => NO_OFFSET,
+                false => "is no time",
+            };
             return Err((
                 Reason::EventTime,
-                format!("`{name}` is no time: {}", excerpt(value)),
+                format!("`{name}` {what}: {}", excerpt(value)),
             ));
         };
         if !self.accept.holds(time, self.times.unit, arrival_ms) {
@@ -237,7 +244,11 @@ impl Rows {
                 continue;
             }
             if self.on_type_error == OnTypeError::Reject || reading.column.required {
-                let detail = format!("`{name}` is no {kind}: {}", excerpt(value));
+                let what = match kind {
+                    ColumnType::Timestamp if self.times.lacks_offset(value) => NO_OFFSET.to_owned(),
+                    kind => format!("is no {kind}"),
+                };
+                let detail = format!("`{name}` {what}: {}", excerpt(value));
                 return Err((Reason::Type, detail));
             }
             members.force(reading.node);
@@ -263,12 +274,12 @@ impl Rows {
 
 /// Whether a valid JSON value is `null`: nothing else starts with that letter.
 #[inline]
-fn is_null(value: &str) -> bool {
+pub(super) fn is_null(value: &str) -> bool {
     value.as_bytes().first() == Some(&b'n')
 }
 
 /// The start of a value, short enough for a line.
-fn excerpt(value: &str) -> String {
+pub(super) fn excerpt(value: &str) -> String {
     match value.char_indices().nth(EXCERPT) {
         Some((end, _)) => format!("{}…", value.get(..end).unwrap_or_default()),
         None => value.to_owned(),

@@ -45,6 +45,15 @@ impl Times {
     }
 }
 
+impl Times {
+    /// Whether the value would be a time if the zone of such times were given.
+    #[cold]
+    pub fn lacks_offset(self, value: &str) -> bool {
+        let naive = Some(Zone(chrono_tz::UTC));
+        self.naive.is_none() && Self { naive, ..self }.read(value).is_some()
+    }
+}
+
 /// A value of a column that is no array, map or struct.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Scalar<'a> {

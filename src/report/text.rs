@@ -1,5 +1,6 @@
 //! Results as people read them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Result, Write};
 use std::path::{Path, PathBuf};
 
@@ -7,12 +8,13 @@ use chrono::NaiveDate;
 use url::Url;
 
 use crate::config::Job;
+use crate::event::Reason;
 use crate::plan::{
     Estimate, MartPlan, PartitionPlan, Requests, RunPlan, Why, WhyMart, WhyPartition,
 };
 use crate::run::{
-    Change, History, MartOutcome, Note, PastCommit, PastRun, Repaired, RunError, RunOutcome,
-    RunSummary, Verified, WhySlice,
+    Change, History, MartOutcome, Note, NullColumn, PastCommit, PastRun, RejectsOf, Repaired,
+    RunError, RunOutcome, RunSummary, SourceSummary, Verified, WhySlice,
 };
 
 /// `1234567` as `1,234,567`.
@@ -79,12 +81,16 @@ pub fn run(out: &mut impl Write, summary: &RunSummary, seconds: f64) -> Result<(
         )?;
     }
     for (name, source) in &summary.sources {
-        let news = if source.rebuilt {
-            format!("{} new", count(source.new_objects))
-        } else {
-            "nothing new".to_owned()
+        let again = source.added.objects.saturating_sub(source.new_objects);
+        let news = match (source.new_objects, again) {
+            (0, 0) => "nothing new".to_owned(),
+            (new, 0) => format!("{} new", count(new)),
+            (0, again) => format!("{} read again", count(again)),
+            (new, again) => format!("{} new, {} read again", count(new), count(again)),
         };
         writeln!(out, "{name}: {} raw objects, {news}", count(source.objects))?;
+        writeln!(out, "  {:>9} {:>9}", "added", "in all")?;
+        let added = &source.added.counts;
         let rejects: i64 = source.rejects.values().sum();
         let duplicates: i64 = source.duplicates.values().sum();
         let sum = format!(
@@ -92,40 +98,58 @@ pub fn run(out: &mut impl Write, summary: &RunSummary, seconds: f64) -> Result<(
             count(source.events),
             count(rejects)
         );
-        line(out, source.records, "records", &sum)?;
+        both(out, added.records, source.records, "records", &sum)?;
         let sum = format!(
             "= {} kept + {} duplicates",
             count(source.kept),
             count(duplicates)
         );
-        line(out, source.events, "events", &sum)?;
-        for (rule, n) in &source.duplicates {
-            line(out, *n, "duplicates", rule)?;
+        both(out, added.events, source.events, "events", &sum)?;
+        // A rule or a reason that is gone has left something.
+        let rules = source.duplicates.keys().chain(added.duplicates.keys());
+        for rule in rules.collect::<BTreeSet<_>>() {
+            let of = |counts: &BTreeMap<String, i64>| counts.get(rule).copied().unwrap_or(0);
+            let (new, all) = (of(&added.duplicates), of(&source.duplicates));
+            both(out, new, all, "duplicates", rule)?;
         }
-        for (reason, n) in &source.rejects {
-            line(out, *n, "rejects", reason.name())?;
+        let reasons = source.rejects.keys().chain(added.rejects.keys());
+        for reason in reasons.collect::<BTreeSet<_>>() {
+            let of = |counts: &BTreeMap<Reason, i64>| counts.get(reason).copied().unwrap_or(0);
+            let (new, all) = (of(&added.rejects), of(&source.rejects));
+            both(out, new, all, "rejects", reason.name())?;
         }
         for (why, n) in &source.skipped {
-            line(out, *n, "keys skipped", why)?;
+            in_all(out, *n, "keys skipped", why)?;
         }
         for (column, n) in &source.nulled {
-            line(out, *n, "made null", column)?;
+            new(out, *n, "made null", column)?;
         }
         for (why, n) in &source.slices {
             let why = match why {
                 WhySlice::NewEvents => "new",
                 WhySlice::MoreEvents => "written anew, more events",
                 WhySlice::EventsLeft => "written anew, events left",
+                WhySlice::EventsReplaced => "written anew, events left and others came",
                 WhySlice::Verdicts => "written anew, other verdicts",
+                WhySlice::ColumnsFilled => "written anew, columns filled from extra",
             };
-            line(out, *n, "slices", why)?;
+            new(out, *n, "slices", why)?;
         }
         let span = match source.partitions.as_slice() {
             [] => String::new(),
             [only] => only.clone(),
             [first, .., last] => format!("{first} … {last}"),
         };
-        line(out, source.partitions.len() as u64, "partitions", &span)?;
+        in_all(out, source.partitions.len() as u64, "partitions", &span)?;
+        found_nothing(out, source)?;
+        for (column, dates) in &source.unfilled {
+            writeln!(
+                out,
+                "  column {column} is newer than {} published dates: it is NULL there, and `extra` keeps its \
+                 values; `rawmart rebuild --source {name}` fills it",
+                count(*dates)
+            )?;
+        }
     }
     if !summary.marts.is_empty() {
         writeln!(out, "marts:")?;
@@ -187,6 +211,71 @@ pub fn run(out: &mut impl Write, summary: &RunSummary, seconds: f64) -> Result<(
     }
 }
 
+/// A line of a count that a run adds to.
+fn both(
+    out: &mut impl Write,
+    added: i64,
+    all: impl TryInto<u64>,
+    what: &str,
+    which: &str,
+) -> Result<()> {
+    let (added, all) = (signed(added), count(all));
+    writeln!(out, "  {added:>9} {all:>9} {what:<12} {which}")
+}
+
+/// A line of what a run did, …
+fn new(out: &mut impl Write, n: u64, what: &str, which: &str) -> Result<()> {
+    writeln!(out, "  {:>9} {:>9} {what:<12} {which}", count(n), "")
+}
+
+/// … and of what there is after it.
+fn in_all(out: &mut impl Write, n: u64, what: &str, which: &str) -> Result<()> {
+    writeln!(out, "  {:>9} {:>9} {what:<12} {which}", "", count(n))
+}
+
+/// Columns and rules that found nothing in any event of a run.
+fn found_nothing(out: &mut impl Write, source: &SourceSummary) -> Result<()> {
+    let mut absent = Vec::new();
+    for NullColumn {
+        column,
+        path,
+        nearest,
+    } in &source.null_columns
+    {
+        let rest = match nearest {
+            Some(near) if near == path => {
+                " that fits its type; the values are in `extra`".to_owned()
+            }
+            Some(near) => format!("; the events have `{near}`, is it that?"),
+            None => {
+                absent.push(column.as_str());
+                continue;
+            }
+        };
+        writeln!(
+            out,
+            "  column {column} is NULL in every event that was read: none has a value at `{path}`{rest}"
+        )?;
+    }
+    let names = absent.join(", ");
+    match absent.len() {
+        0 => {}
+        1 => writeln!(out, "  column {names} is NULL in every event that was read")?,
+        _ => writeln!(
+            out,
+            "  columns {names} are NULL in every event that was read"
+        )?,
+    }
+    for rule in &source.keyless_rules {
+        writeln!(
+            out,
+            "  rule {rule} applied to no event: a column of its key, or of its `when`, is NULL in every event \
+             that was read"
+        )?;
+    }
+    Ok(())
+}
+
 fn next_steps(out: &mut impl Write, summary: &RunSummary, lake: &str) -> Result<()> {
     let there = |mart: &&crate::run::MartSummary| {
         matches!(mart.outcome, MartOutcome::Built | MartOutcome::Fresh)
@@ -199,7 +288,7 @@ fn next_steps(out: &mut impl Write, summary: &RunSummary, lake: &str) -> Result<
     writeln!(out, "\nNext:")?;
     writeln!(
         out,
-        "  duckdb -c \"FROM read_parquet('{lake}/{table}/**/*.parquet', hive_partitioning = true)\""
+        "  duckdb -c \"FROM read_parquet('{lake}/{table}/**/*.parquet', hive_partitioning = true, union_by_name = true)\""
     )?;
     writeln!(out, "  rawmart plan      what the next run would do")?;
     writeln!(
@@ -247,6 +336,19 @@ pub fn plan(out: &mut impl Write, plan: &RunPlan) -> Result<()> {
                 "gone",
                 &some(&source.vanished),
             )?;
+        }
+        for (column, dates) in &source.unfilled {
+            writeln!(
+                out,
+                "    column {column} is NULL on {} published dates, and `extra` keeps its values: \
+                 `rawmart rebuild --source {}` fills it",
+                count(*dates),
+                source.source
+            )?;
+        }
+        let fill = source.steps.iter().flat_map(|step| &step.fill);
+        for column in fill.collect::<BTreeSet<_>>() {
+            writeln!(out, "    column {column} is filled from `extra`")?;
         }
         if let Some(refusal) = source.refused.clone() {
             let refused = RunError::refused(source.source.clone(), refusal);
@@ -332,6 +434,43 @@ fn plan_estimate(out: &mut impl Write, estimate: &Estimate) -> Result<()> {
         "requests",
         &format!("{kinds}, about"),
     )
+}
+
+/// The first rejects of each reason, and what may be done.
+pub fn rejects(out: &mut impl Write, found: &[RejectsOf]) -> Result<()> {
+    for RejectsOf {
+        reason,
+        count: n,
+        remedy,
+        samples,
+    } in found
+    {
+        writeln!(out, "  {} {}", count(*n), reason.name())?;
+        for sample in samples {
+            writeln!(
+                out,
+                "    {}, record {}: {}",
+                shown(&sample.object),
+                sample.record,
+                shown(&sample.detail)
+            )?;
+            writeln!(out, "      {}", shown(&sample.text))?;
+        }
+        writeln!(out, "    → {remedy}")?;
+    }
+    Ok(())
+}
+
+/// Text of raw objects, on one line.
+fn shown(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character.is_control() {
+            true => shown.extend(character.escape_debug()),
+            false => shown.push(character),
+        }
+    }
+    shown
 }
 
 /// Partitions shown one by one; of more, the first and the last.

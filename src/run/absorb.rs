@@ -35,20 +35,22 @@ use tokio::sync::mpsc;
 
 use super::RunError;
 use super::affected::{Finder, LEAVES, Search};
-use super::stored::{Reach, Slices, Span, Stored, place};
+use super::noticed::Noticed;
+use super::stored::{Fill, Reach, Slices, Span, Stored, place};
 use crate::catalog::{SourceTables, TableDefinition};
 use crate::config::{Job, Source};
 use crate::dedup::{
     Dropped, EventId, Fingerprint, Keys, Places, Sorted, Sorter, Standing, Window, decide, part_of,
     sortable,
 };
-use crate::event::{PartitionBy, RAW_OBJECT, RAW_RECORD, Slicing, TimeUnit};
+use crate::event::{EXTRA, PartitionBy, RAW_OBJECT, RAW_RECORD, Slicing, TimeUnit};
 use crate::ledger::{Balance, Dates, File, ObjectEntry, Sha256, SourceState, State};
 use crate::publish::{
     Collected, Collector, FileSettings, Finished, KEPT, Keyed, Staged, Tables, Words, WriteError,
 };
 use crate::raw::{
-    DecodeMemory, Decoded, Decoder, Found, ObjectCounts, PieceError, Pieces, Reject, Roots,
+    DecodeMemory, Decoded, Decoder, Found, ObjectCounts, PieceError, Pieces, Refill, RefillError,
+    Reject, Roots,
 };
 use crate::report::{Event, Report};
 use crate::store::{Store, StoreError, StoreErrorKind};
@@ -69,6 +71,8 @@ pub struct Work<'a> {
     pub leaving: BTreeSet<String>,
     /// Event dates that are decided again.
     pub again: Option<Dates>,
+    /// Columns that are taken out of the `extra` of events of these dates.
+    pub fill: BTreeSet<String>,
     /// The tables are made of `read` alone, whatever is stored.
     pub anew: bool,
     /// Data files that cannot be read and that the state does not name. All of their rows are of raw
@@ -87,6 +91,7 @@ pub struct Absorbed {
     pub stored_bytes: u64,
     /// Slices that changed, by why.
     pub slices: BTreeMap<WhySlice, u64>,
+    pub noticed: Noticed,
 }
 
 /// Why a slice changed.
@@ -99,8 +104,12 @@ pub enum WhySlice {
     MoreEvents,
     /// Events of raw objects that are taken out or replaced left, and none came.
     EventsLeft,
+    /// Events left, and others came.
+    EventsReplaced,
     /// A chain of duplicates reaches into it, or its events were decided again.
     Verdicts,
+    /// Columns that came later were taken out of `extra`.
+    ColumnsFilled,
 }
 
 /// How `--memory` is shared while a source is absorbed. Those that are held at one time add up to less
@@ -236,6 +245,7 @@ pub async fn absorb(
         },
         leaving: work.leaving,
         again: work.again,
+        fill: work.fill,
         lost: work.lost,
         known,
         anew: work.anew,
@@ -404,6 +414,7 @@ struct Scan {
     replaced: BTreeMap<(String, u64), File>,
     leaving: BTreeSet<String>,
     again: Option<Dates>,
+    fill: BTreeSet<String>,
     lost: Vec<File>,
     known: SourceState,
     anew: bool,
@@ -430,6 +441,7 @@ struct Gathered {
     /// Events and rejects of each place.
     places: BTreeMap<u64, i64>,
     reject_places: BTreeMap<u64, i64>,
+    noticed: Noticed,
 }
 
 impl Scan {
@@ -463,6 +475,7 @@ impl Scan {
             all.counts.extend(one.counts);
             all.events.append(one.events);
             all.rejects.append(one.rejects);
+            all.noticed.add(one.noticed);
             for (place, count) in one.places {
                 *all.places.entry(place).or_default() += count;
             }
@@ -510,6 +523,7 @@ impl Scan {
             seen: BTreeMap::new(),
             seen_rejects: BTreeMap::new(),
             times: None,
+            noticed: Noticed::default(),
             time_column: schema.index_of(&self.source.decode.event_time).unwrap_or(0),
             record_column: schema.index_of(RAW_RECORD).unwrap_or(0),
             collected: self.collected(),
@@ -553,6 +567,7 @@ impl Scan {
                 times: worker.times.take(),
             });
         }
+        worker.noticed.keys(keys.counts());
         let mut all = self.search.reaches.lock();
         for (all, one) in all
             .iter_mut()
@@ -568,12 +583,17 @@ impl Scan {
             rejects: worker.rejects.finish()?,
             places: worker.seen,
             reject_places: worker.seen_rejects,
+            noticed: worker.noticed,
         })
     }
 
     /// Decides, writes what changed, and proves that the counts balance.
     fn conclude(mut self, read: Gathered) -> Result<Absorbed, RunError> {
-        super::check_rejects(&self.source, read.counts.iter().map(|read| &read.counts))?;
+        super::check_rejects(
+            &self.source,
+            read.counts.iter().map(|read| &read.counts),
+            &read.noticed,
+        )?;
         self.report.event(Event::Deciding {
             source: self.source.name.clone(),
         });
@@ -705,6 +725,7 @@ impl Scan {
             file.map_or(0, |file| file.entry.rows.cast_signed())
         };
         let mut slices: BTreeMap<WhySlice, u64> = BTreeMap::new();
+        let mut written_anew = BTreeSet::new();
         for (place, change) in &changes.places {
             let (mut was_there, mut changed) = (false, false);
             for (name, (changes, by)) in [
@@ -718,15 +739,33 @@ impl Scan {
                 was_there |= old > 0;
                 changed |= changes;
             }
-            let why = match (read.places.contains_key(place), was_there) {
-                (true, false) => WhySlice::NewEvents,
-                (true, true) => WhySlice::MoreEvents,
-                (false, _) if change.gone_kept + change.gone_dropped > 0 => WhySlice::EventsLeft,
-                (false, _) => WhySlice::Verdicts,
+            let left = change.gone_kept + change.gone_dropped > 0;
+            let why = match (read.places.contains_key(place), was_there, left) {
+                (true, false, _) => WhySlice::NewEvents,
+                (true, true, false) => WhySlice::MoreEvents,
+                (true, true, true) => WhySlice::EventsReplaced,
+                (false, _, true) => WhySlice::EventsLeft,
+                (false, _, false) => WhySlice::Verdicts,
             };
             if changed {
                 *slices.entry(why).or_default() += 1;
+                written_anew.insert(*place);
             }
+        }
+        let collected = self.schema.project(&self.collected());
+        let collected = Arc::new(collected.map_err(WriteError::from)?);
+        let mut filled = BTreeSet::new();
+        for name in [&kept.name, &duplicates.name] {
+            for place in self.to_fill(name, &collected)? {
+                expected
+                    .entry((name.as_str(), place))
+                    .or_insert_with(|| old_rows(name, place));
+                filled.insert(place);
+            }
+        }
+        let filled = filled.difference(&written_anew).count() as u64;
+        if filled > 0 {
+            slices.insert(WhySlice::ColumnsFilled, filled);
         }
         let mut reject_places = read.reject_places.clone();
         let mut arrivals = Places::new(arrival_slicing(self.slicing), TimeUnit::Ms);
@@ -760,12 +799,11 @@ impl Scan {
             files.collect()
         };
         let mut events = read.events;
-        let collected = self.schema.project(&self.collected());
-        let collected = Arc::new(collected.map_err(WriteError::from)?);
         for name in [&kept.name, &duplicates.name] {
             let files = old_of(name);
             if !files.is_empty() {
-                events.append_stored(self.stored.stream(files, &collected, true));
+                let stream = self.stored.stream(files, &collected, true, self.filling());
+                events.append_stored(stream);
             }
         }
         let mut rejects = read.rejects;
@@ -776,7 +814,7 @@ impl Scan {
                 event_time: "raw_time".to_owned(),
                 ..self.stored.clone()
             };
-            rejects.append_stored(stored.stream(files, &reject_schema(), false));
+            rejects.append_stored(stored.stream(files, &reject_schema(), false, None));
         }
         let verdicts = Sorted::merge(vec![changes.verdicts]).map_err(|e| self.spilling(e))?;
         let stage = |file: &Finished| self.finished.send(file.clone()).is_ok();
@@ -806,13 +844,15 @@ impl Scan {
         self.report.event(Event::Staging {
             source: self.source.name.clone(),
         });
-        self.balance(
+        let mut absorbed = self.balance(
             read.counts,
             changes.kept,
             changes.by_rule,
             changes.gone,
             slices,
-        )
+        )?;
+        absorbed.noticed = read.noticed;
+        Ok(absorbed)
     }
 
     /// The decoded columns that are collected: the keys have the others.
@@ -821,6 +861,60 @@ impl Scan {
         let fields = self.schema.fields().iter().enumerate();
         let others = fields.filter(|(_, field)| !in_key.contains(&field.name().as_str()));
         others.map(|(i, _)| i).collect()
+    }
+
+    /// What takes columns that came later out of `extra`.
+    fn filling(&self) -> Option<Fill> {
+        let dates = self.again.filter(|_| !self.fill.is_empty())?;
+        Some(Fill {
+            refill: Refill::new(&self.source.decode, &self.fill),
+            dates,
+        })
+    }
+
+    /// The places of the files of a table in which some row changes when columns are filled. Every value
+    /// is looked at before anything is written.
+    fn to_fill(&self, table: &str, schema: &SchemaRef) -> Result<Vec<u64>, RunError> {
+        let Some(mut fill) = self.filling() else {
+            return Ok(Vec::new());
+        };
+        let fields = schema.fields().iter();
+        let fields =
+            fields.filter(|field| field.name() == EXTRA || self.fill.contains(field.name()));
+        let narrow = Arc::new(Schema::new(fields.cloned().collect::<Vec<_>>()));
+        let mut places = Vec::new();
+        let files = self.old.iter().filter(|((of, _), _)| of.as_str() == table);
+        for ((_, place), file) in files {
+            if !fill.concerns(file) {
+                continue;
+            }
+            let mut changes = false;
+            for block in self.stored.rows(file, &narrow, None, None, true)? {
+                let (batch, rows) = block?;
+                match fill.refill.fill(&batch) {
+                    Ok(filled) => changes |= filled.is_some(),
+                    Err(RefillError::Misfit {
+                        row,
+                        column,
+                        kind,
+                        value,
+                    }) => {
+                        let id = rows.get(row).map_or(EventId(0), |row| row.id);
+                        let object = self.stored.objects.value(id.object() as usize);
+                        return Err(RunError::OnlyRaw {
+                            name: self.source.name.clone(),
+                            found_in: format!("raw object {object}, record {}", id.record()),
+                            why: format!("`{column}` is no {kind}: {value}"),
+                        });
+                    }
+                    Err(error) => return Err(self.stored.unfit(file, &error).into()),
+                }
+            }
+            if changes {
+                places.push(*place);
+            }
+        }
+        Ok(places)
     }
 
     fn lost_of(&self, table: &str) -> impl Iterator<Item = &File> {
@@ -974,6 +1068,7 @@ impl Scan {
             nulled,
             stored_bytes: self.stored.read.load(Ordering::Relaxed),
             slices,
+            noticed: Noticed::default(),
         })
     }
 }
@@ -1180,6 +1275,7 @@ struct Worker<'a> {
     reaches: Vec<Reach>,
     /// First and last event time of the object being read.
     times: Option<(i64, i64)>,
+    noticed: Noticed,
     time_column: usize,
     record_column: usize,
     collected: Vec<usize>,
@@ -1228,6 +1324,7 @@ impl Worker<'_> {
             .column(self.record_column)
             .as_primitive::<Int64Type>()
             .values();
+        self.noticed.events(&found.identity, records, &batch);
         let ids: Vec<u64> = records
             .iter()
             .map(|record| EventId::new(rank, u32::try_from(*record).unwrap_or(u32::MAX)).0)
@@ -1303,6 +1400,7 @@ impl Worker<'_> {
         found: &Found,
         rejects: &[Reject],
     ) -> Result<(), RunError> {
+        self.noticed.rejects(&found.identity, rejects);
         let place = self.arrival_places.of(found.arrival_ms);
         *self.seen_rejects.entry(place).or_default() += i64::try_from(rejects.len()).unwrap_or(0);
         let keys = rejects

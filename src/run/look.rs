@@ -1,6 +1,6 @@
 //! Everything a plan is made of: the configuration checked against itself, the listing, the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,13 +11,13 @@ use sha2::{Digest, Sha256};
 
 use super::{Options, RunError};
 use crate::catalog::{SourceTables, TableDefinition};
-use crate::config::{ConfigError, Job, OnChangedObject, Source};
+use crate::config::{ConfigError, Job, OnChangedObject, ReferenceFormat, Source};
 use crate::dedup::Keys;
 use crate::engine::Engine;
 use crate::ledger::{self, FoundFile, ObjectEntry, SourceState, State};
-use crate::mart::{self, Graph};
+use crate::mart::{self, Graph, Mart};
 use crate::plan::{self, Listed, Moved, RunPlan};
-use crate::raw::{self, DecodeMemory, Decoder, Discovered, Found, Roots};
+use crate::raw::{self, DecodeMemory, Decoder, DiscoverError, Discovered, Found, Roots};
 use crate::store::{Object, Store, StoreError, StoreSettings};
 
 /// Raw objects with a new ETag that are read at once to compare their content.
@@ -26,6 +26,8 @@ const HASHED_AT_ONCE: usize = 16;
 /// A source with its raw prefixes opened and listed.
 pub struct ListedSource<'a> {
     pub source: &'a Source,
+    /// The columns that each of its rules reads.
+    pub reads: Vec<BTreeSet<String>>,
     pub roots: Roots,
     pub found: Discovered,
     /// Absorbed objects whose content is another now.
@@ -89,6 +91,32 @@ impl Looked<'_> {
             key: key.clone(),
             etag: etag.clone(),
         })
+    }
+
+    /// What may be done where a value cannot be cast and the mart reads references whose types were
+    /// inferred from their rows: a code that is all digits there is none any more in some event.
+    pub fn of_inferred_types(&self, job: &Job, mart: &Mart, error: &str) -> String {
+        if !error.to_lowercase().contains("cast") {
+            return String::new();
+        }
+        let inferred = job.references.iter().filter_map(|reference| {
+            let read = reference.columns.is_none() && mart.inputs.contains(&reference.name);
+            let table = self.references.get(&reference.name).filter(|_| read)?;
+            let columns = crate::catalog::columns(&table.schema).into_iter();
+            let other: Vec<String> = columns
+                .filter(|(_, kind)| kind != "string")
+                .map(|(name, kind)| format!("{name} = \"{kind}\""))
+                .collect();
+            let name = &reference.name;
+            let types = other.join(", ");
+            (!other.is_empty() && reference.format != ReferenceFormat::Parquet).then(|| {
+                format!(
+                    "; the types of references.{name} were inferred from its rows ({types}): where one of \
+                     these columns is text, declare it in [references.{name}.columns]"
+                )
+            })
+        });
+        inferred.collect()
     }
 
     /// The fingerprint of each reference's content.
@@ -171,12 +199,14 @@ impl<'a> Looked<'a> {
         }
         let mut sources = Vec::new();
         for source in checked.sources {
-            sources.push(list(source, state, checked.options, settings).await?);
+            let reads = compiled(job, source)?.columns_by_rule();
+            sources.push(list(source, reads, state, checked.options, settings).await?);
         }
         let listed: Vec<Listed<'_>> = sources
             .iter()
             .map(|listed| Listed {
                 source: listed.source,
+                reads: &listed.reads,
                 found: &listed.found,
                 changed: listed.changed.clone(),
                 on_changed: match checked.options.replace_changed {
@@ -224,21 +254,28 @@ fn check_sources(job: &Job) -> Result<(), RunError> {
                 message,
             })?;
         }
-        let schema = Decoder::new(&source.decode, &DecodeMemory::new(0, 1)).schema();
-        let slicing = job.slicing(source);
-        Keys::compile(&source.rules, &schema, slicing, source.decode.unit).map_err(|error| {
-            RunError::Key {
-                name: source.name.clone(),
-                error: Box::new(error),
-            }
-        })?;
+        compiled(job, source)?;
     }
     Ok(())
 }
 
-/// Lists a source's raw prefixes, and compares with the log.
+/// The expressions of a source's rules.
+fn compiled(job: &Job, source: &Source) -> Result<Keys, RunError> {
+    let schema = Decoder::new(&source.decode, &DecodeMemory::new(0, 1)).schema();
+    let slicing = job.slicing(source);
+    Keys::compile(&source.rules, &schema, slicing, source.decode.unit).map_err(|error| {
+        RunError::Key {
+            name: source.name.clone(),
+            error: Box::new(error),
+        }
+    })
+}
+
+/// Lists a source's raw prefixes, and compares with the log. `reads` are the columns that each of its rules
+/// reads.
 pub async fn list<'a>(
     source: &'a Source,
+    reads: Vec<BTreeSet<String>>,
     state: &State,
     options: &Options,
     settings: &StoreSettings,
@@ -256,6 +293,7 @@ pub async fn list<'a>(
     };
     let partial = from.iter().any(|from| !from.is_empty());
     let mut found = roots.discover(source, &from).await?;
+    refuse_empty_roots(source, state, &found)?;
     if found.objects.is_empty() && !partial {
         let urls: Vec<_> = source.raw.iter().map(|root| root.url.as_str()).collect();
         tracing::warn!(
@@ -284,12 +322,34 @@ pub async fn list<'a>(
     }
     Ok(ListedSource {
         source,
+        reads,
         roots,
         found,
         changed,
         renewed,
         partial,
     })
+}
+
+/// A prefix of a bucket that holds nothing, and of which nothing was absorbed, is most likely misspelt: a
+/// bucket cannot tell, as a missing folder does.
+fn refuse_empty_roots(
+    source: &Source,
+    state: &State,
+    found: &Discovered,
+) -> Result<(), DiscoverError> {
+    let known = state.sources.get(&source.name);
+    for root in found.empty_roots.iter().filter_map(|i| source.raw.get(*i)) {
+        let folder = root.name.as_deref().map(|name| format!("{name}/"));
+        let below = |key: &str| folder.as_ref().is_none_or(|folder| key.starts_with(folder));
+        if !known.is_some_and(|known| known.objects.keys().any(below)) {
+            return Err(DiscoverError::NoObject {
+                url: root.url.clone(),
+                name: source.name.clone(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// From which key on each root is listed: what arrived so much before the newest object is settled.

@@ -143,7 +143,8 @@ pub async fn build(
                 Err(RunError::Mart(error)) => {
                     // It fails too when another run has replaced what it reads.
                     super::overtaken(lake, build.number).await?;
-                    let error = error.to_string();
+                    let mut error = error.to_string();
+                    error += &looked.of_inferred_types(job, mart, &error);
                     summary.outcome = MartOutcome::Failed { error };
                     Ok((summary, None))
                 }

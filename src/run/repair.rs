@@ -32,7 +32,7 @@ use crate::config::{Job, OnChangedObject, Source};
 use crate::event::{Place, Slicing, TimeUnit};
 use crate::layout;
 use crate::ledger::{
-    self, Commit, File, FoundFile, ObjectEntry, PublishedFile, Sha256, SourceState, State,
+    self, Commit, File, FoundFile, ObjectEntry, PublishedFile, Settings, Sha256, SourceState, State,
 };
 use crate::plan::{self, SourcePlan, Step, Why};
 use crate::publish::{self, Local, PublishError, Staged};
@@ -361,7 +361,14 @@ impl Repair<'_> {
     ) -> Result<(), RunError> {
         let source = listed.source;
         let now = plan::settings(self.job, source);
-        let other = known.settings.as_ref() != Some(&now);
+        // A column that is null on some dates may come to be filled there.
+        let same = |known: &Settings| {
+            Settings {
+                unfilled: now.unfilled.clone(),
+                ..known.clone()
+            } == now
+        };
+        let other = !known.settings.as_ref().is_some_and(same);
         let replace = source.on_changed_object == OnChangedObject::Replace;
         let anew = other || replace && !listed.changed.is_empty();
         let held = known.objects.values().filter(|object| {
@@ -403,6 +410,7 @@ impl Repair<'_> {
             bytes: found.map(|found| found.size).sum(),
             leaving: if anew { BTreeSet::new() } else { held },
             again: None,
+            fill: BTreeSet::new(),
             anew,
             read,
         }];

@@ -25,11 +25,12 @@ use super::RunError;
 use crate::config::Source;
 use crate::dedup::{EventId, Standing, sortable};
 use crate::event::{Place, RAW_OBJECT, RAW_RECORD, TimeUnit};
-use crate::ledger::{File, State};
+use crate::ledger::{Dates, File, State};
 use crate::publish::{
     Content, Displaced, KEPT_OBJECT, KEPT_RECORD, Keyed, RULE, StoredError, StoredFile, StoredRows,
     Wanted, WriteError,
 };
+use crate::raw::{Refill, RefillError};
 use crate::store::Store;
 
 /// One slice with stored events.
@@ -201,6 +202,20 @@ pub struct Row {
     pub kept: EventId,
 }
 
+/// Fills columns of stored events.
+pub struct Fill {
+    pub refill: Refill,
+    /// The event dates whose events are filled.
+    pub dates: Dates,
+}
+
+impl Fill {
+    pub fn concerns(&self, file: &File) -> bool {
+        let date = file.entry.date();
+        date.is_some_and(|date| self.dates.holds(date))
+    }
+}
+
 /// Reads the data files of one source.
 #[derive(Clone)]
 pub struct Stored {
@@ -315,8 +330,23 @@ impl Stored {
         }))
     }
 
-    /// The rows of whole files in the order of their places, read ahead by a thread.
-    pub fn stream(&self, files: Vec<(u64, File)>, schema: &SchemaRef, timed: bool) -> StoredRows {
+    /// A file whose rows are not what they must be.
+    pub fn unfit(&self, file: &File, error: &RefillError) -> StoredError {
+        StoredError::Foreign {
+            url: self.lake.url_of(&file.entry.key()),
+            what: error.to_string(),
+        }
+    }
+
+    /// The rows of whole files in the order of their places, read ahead by a thread; `fill` fills columns of
+    /// them on the way.
+    pub fn stream(
+        &self,
+        files: Vec<(u64, File)>,
+        schema: &SchemaRef,
+        timed: bool,
+        mut fill: Option<Fill>,
+    ) -> StoredRows {
         let (sender, receiver) = sync_channel(2);
         let (stored, schema) = (self.clone(), Arc::clone(schema));
         std::thread::spawn(move || {
@@ -328,9 +358,17 @@ impl Stored {
                         return;
                     }
                 };
+                let mut fill = fill.as_mut().filter(|fill| fill.concerns(&file));
                 for block in rows {
                     let block = block
-                        .map(|(batch, rows)| keyed(place, batch, &rows, timed))
+                        .and_then(|(batch, rows)| {
+                            let filled = match &mut fill {
+                                Some(fill) => fill.refill.fill(&batch),
+                                None => Ok(None),
+                            };
+                            let filled = filled.map_err(|error| stored.unfit(&file, &error))?;
+                            Ok(keyed(place, filled.unwrap_or(batch), &rows, timed))
+                        })
                         .map_err(WriteError::Stored);
                     // A merge that is gone has failed, and says why.
                     if sender.send(block).is_err() {

@@ -279,7 +279,7 @@ async fn raw(source: &Source, state: &State, settings: &StoreSettings) -> Vec<No
         relist: true,
         ..Options::default()
     };
-    let listed = match look::list(source, state, &all, settings).await {
+    let listed = match look::list(source, Vec::new(), state, &all, settings).await {
         Ok(listed) => listed,
         Err(error) => {
             return vec![Note::Unlisted {

@@ -240,9 +240,11 @@ impl Bucket {
                 None => listing.objects.push(self.object(meta)),
                 Some(odd) => {
                     let odd = odd.strip_prefix(&*self.prefix).unwrap_or(&odd);
-                    // The marker of the root itself is not below it.
-                    if !odd.is_empty() {
-                        listing.unrepresentable.push(odd.to_owned());
+                    match (odd.is_empty(), odd.ends_with('/') && meta.size == 0) {
+                        // The marker of the root itself is not below it.
+                        (true, _) => {}
+                        (false, true) => listing.markers.push(odd.to_owned()),
+                        (false, false) => listing.unrepresentable.push(odd.to_owned()),
                     }
                 }
             }

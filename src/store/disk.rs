@@ -554,11 +554,12 @@ fn walk(folder: PathBuf, prefix: String) -> io::Result<Listing> {
                 Ok(found) if representable(&key) && found.is_file() => {
                     listing.objects.push(object(key, &found));
                 }
-                Ok(_) => listing.unrepresentable.push(key),
+                Ok(found) if found.is_file() => listing.unrepresentable.push(key),
+                Ok(_) => listing.no_files.push(key),
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     // Deleted meanwhile, or a link that leads nowhere.
                     if fs::symlink_metadata(entry.path()).is_ok() {
-                        listing.unrepresentable.push(key);
+                        listing.no_files.push(key);
                     }
                 }
                 Err(error) => return Err(error),

@@ -16,5 +16,6 @@ mod s3;
 mod s3_runs;
 mod small;
 mod store;
+mod told;
 mod verify;
 mod writers;
