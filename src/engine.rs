@@ -10,9 +10,14 @@
 //! knows nothing of what tables mean.
 
 mod expressions;
+mod frames;
+mod percentiles;
+mod shifts;
+#[cfg(test)]
+mod window_tests;
 
-pub(crate) use expressions::nearest;
 pub use expressions::{ExpressionError, RuleExpressions};
+pub(crate) use expressions::{nearest, reads_too_far};
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -95,12 +100,23 @@ impl Engine {
     /// A session without tables over the shared runtime, whose plans are run by one thread: rows come
     /// in the same order every time.
     pub fn session(&self) -> SessionContext {
-        SessionContext::new_with_config_rt(Self::config(1), Arc::clone(&self.runtime))
+        self.session_of(1)
     }
 
     /// The same with plans that are run by all threads: rows come in any order.
     pub fn parallel_session(&self) -> SessionContext {
-        SessionContext::new_with_config_rt(Self::config(self.threads), Arc::clone(&self.runtime))
+        self.session_of(self.threads)
+    }
+
+    fn session_of(&self, threads: usize) -> SessionContext {
+        let config = Self::config(threads);
+        let session = SessionContext::new_with_config_rt(config, Arc::clone(&self.runtime));
+        session.add_analyzer_rule(Arc::new(frames::MovingFrames));
+        session.register_udaf(percentiles::function());
+        for function in shifts::functions() {
+            session.register_udwf(function);
+        }
+        session
     }
 
     fn config(threads: usize) -> SessionConfig {
@@ -114,6 +130,8 @@ impl Engine {
         options.sql_parser.collect_spans = true;
         // String literals and casts of the same type as what is stored.
         options.sql_parser.map_string_types_to_utf8view = false;
+        // A LIMIT that is put below a window counts the rows ahead too low where several windows look ahead.
+        options.optimizer.enable_window_limits = false;
         config
     }
 }

@@ -1,6 +1,7 @@
 //! The SQL of duplicate rules as physical expressions.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
@@ -16,6 +17,8 @@ use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::utils::reassign_expr_columns;
 use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::sql::sqlparser::ast as sql;
+use datafusion::sql::sqlparser::ast::visit_expressions;
 
 /// The key and the predicate of one rule, compiled for one schema.
 #[derive(Debug, Clone)]
@@ -189,6 +192,21 @@ impl RuleExpressions {
 
 fn compile(state: &SessionState, text: &str, schema: &SchemaRef) -> Result<Compiled, String> {
     let columns = DFSchema::try_from(schema.as_ref().clone()).map_err(|e| e.strip_backtrace())?;
+    let dialect = state.config_options().sql_parser.dialect;
+    let parsed = state
+        .sql_to_expr(text, &dialect)
+        .map_err(|error| explain(&error, schema))?;
+    let misread = visit_expressions(&parsed, |part| match reads_too_far(part) {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    });
+    if misread.is_break() {
+        return Err(
+            "AND or OR behind IS DISTINCT FROM would be read as a part of the comparison; put the \
+             comparison into parentheses: `(a IS DISTINCT FROM b) AND c`"
+                .to_owned(),
+        );
+    }
     let expression = state
         .create_logical_expr(text, &columns)
         .map_err(|error| explain(&error, schema))?;
@@ -314,6 +332,22 @@ fn explain(error: &DataFusionError, schema: &SchemaRef) -> String {
     error.strip_backtrace()
 }
 
+/// Whether the parser has taken a condition that follows `a IS DISTINCT FROM b` for a part of `b`.
+pub(crate) fn reads_too_far(expression: &sql::Expr) -> bool {
+    use sql::BinaryOperator as B;
+    let (sql::Expr::IsDistinctFrom(_, right) | sql::Expr::IsNotDistinctFrom(_, right)) = expression
+    else {
+        return false;
+    };
+    matches!(
+        **right,
+        sql::Expr::BinaryOp {
+            op: B::And | B::Or | B::Xor,
+            ..
+        }
+    )
+}
+
 /// The known name that is most like `name`, when one is like it at all.
 pub(crate) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     known
@@ -432,6 +466,16 @@ mod tests {
                 "`now()` gives another value",
             ),
             ("login", Some("count(*) > 1"), "is an aggregate"),
+            (
+                "login",
+                Some("login IS DISTINCT FROM host OR amount > 1"),
+                "into parentheses",
+            ),
+            (
+                "coalesce(login IS NOT DISTINCT FROM host AND amount > 1, false)",
+                None,
+                "into parentheses",
+            ),
             ("row_number() OVER ()", None, "window function"),
             ("login", Some("amount IN (SELECT 1)"), "subquery"),
             ("no_such(login)", None, "no_such"),

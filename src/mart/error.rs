@@ -122,6 +122,11 @@ impl MartError {
                     .split(',')
                     .next()
                     .and_then(|line| line.trim().parse().ok());
+                // The parser knows frames without it.
+                if message.contains("Expected: ), found: EXCLUDE") {
+                    return Self::new(file, line, "EXCLUDE in a frame is not possible in a mart")
+                        .hint("take away what is to be left out, such as `sum(x) OVER (…) - coalesce(x, 0)`");
+                }
                 Self::new(
                     file,
                     line,

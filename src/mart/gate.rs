@@ -13,18 +13,22 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use arrow::compute::kernels::cast_utils::parse_interval_month_day_nano;
 use datafusion::sql::sqlparser::ast::{
-    Cte, Distinct, DuplicateTreatment, Expr, Function, FunctionArgumentList, FunctionArguments,
-    GroupByExpr, Ident, Join, JoinOperator, LimitClause, NamedWindowDefinition, NamedWindowExpr,
-    ObjectName, OrderBy, OrderByKind, Query, Select, SelectFlavor, SetExpr, SetOperator, Spanned,
-    TableAlias, TableAliasColumnDef, TableFactor, TableSampleKind, TableSampleModifier,
-    TableVersion, TableWithJoins, Visit, Visitor, WindowSpec, WindowType, With, visit_expressions,
+    Cte, Distinct, DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArgumentClause, FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, Join,
+    JoinOperator, LimitClause, NamedWindowDefinition, NamedWindowExpr, NullTreatment, ObjectName,
+    OrderBy, OrderByKind, Query, Select, SelectFlavor, SetExpr, SetOperator, SetQuantifier,
+    Spanned, TableAlias, TableAliasColumnDef, TableFactor, TableSampleKind, TableSampleModifier,
+    TableVersion, TableWithJoins, Value, ValueWithSpan, Visit, Visitor, WindowFrame,
+    WindowFrameBound, WindowFrameUnits, WindowSpec, WindowType, With, visit_expressions,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::MartError;
 use super::select::{line_of, only_select};
+use crate::engine::reads_too_far;
 
 /// What the gate has seen of a SELECT that passed.
 pub(super) struct Seen {
@@ -116,7 +120,24 @@ impl Gate<'_> {
     fn body(&self, body: &SetExpr) -> Passed {
         match body {
             SetExpr::Select(_) | SetExpr::Query(_) | SetExpr::Values(_) => PASSED,
-            SetExpr::SetOperation { left, right, .. } => {
+            SetExpr::SetOperation {
+                op,
+                set_quantifier,
+                left,
+                right,
+            } => {
+                let counted = !matches!(
+                    set_quantifier,
+                    SetQuantifier::None | SetQuantifier::Distinct
+                );
+                if *op != SetOperator::Union && counted {
+                    // The planner makes a semi join of it, which does not count equal rows.
+                    return self.fail(
+                        line_of(&**right),
+                        &format!("{op} {set_quantifier} is not possible in a mart"),
+                        "without ALL equal rows are one; to count them, number them on both sides with row_number() OVER (PARTITION BY all columns) and use it without ALL",
+                    );
+                }
                 self.body(left)?;
                 self.body(right)
             }
@@ -260,17 +281,157 @@ impl Gate<'_> {
         let WindowSpec {
             window_name,
             partition_by: _,
-            order_by: _,
-            window_frame: _,
+            order_by,
+            window_frame,
         } = window;
-        match window_name {
-            None => PASSED,
-            Some(name) => self.fail(
+        if let Some(name) = window_name {
+            return self.fail(
                 at(name).or(line),
                 &format!("a window that continues the window `{name}` is not possible in a mart"),
                 "write it out: what it continues would be passed over",
-            ),
+            );
         }
+        match window_frame {
+            None => PASSED,
+            Some(frame) => self.frame(frame, order_by.len(), line),
+        }
+    }
+
+    /// Of a frame that ends before it starts the planner makes one that cannot be evaluated.
+    fn frame(&self, frame: &WindowFrame, order_by: usize, line: Option<usize>) -> Passed {
+        let WindowFrame {
+            units,
+            start_bound,
+            end_bound,
+        } = frame;
+        let end_bound = end_bound.as_ref().unwrap_or(&WindowFrameBound::CurrentRow);
+        for bound in [start_bound, end_bound] {
+            let (WindowFrameBound::Preceding(Some(offset))
+            | WindowFrameBound::Following(Some(offset))) = bound
+            else {
+                continue;
+            };
+            let is_written = match &**offset {
+                Expr::Interval(_) => *units == WindowFrameUnits::Range,
+                offset => {
+                    whole(offset).is_some()
+                        || *units == WindowFrameUnits::Range && is_number(offset)
+                }
+            };
+            if !is_written {
+                return self.fail(
+                    line,
+                    &format!("`{offset}` is not possible as a bound of a frame of {units}"),
+                    match units {
+                        WindowFrameUnits::Range => {
+                            "write a number, or an interval such as INTERVAL '1 day'"
+                        }
+                        _ => "write a whole number",
+                    },
+                );
+            }
+            if *units == WindowFrameUnits::Range && order_by != 1 {
+                return self.fail(
+                    line,
+                    "RANGE with a distance needs ORDER BY of exactly one column",
+                    "order by the column that the distance is of",
+                );
+            }
+        }
+        if *units == WindowFrameUnits::Groups && order_by == 0 {
+            return self.fail(
+                line,
+                "GROUPS needs ORDER BY",
+                "rows with equal values of ORDER BY are one group",
+            );
+        }
+        let (start, first) = place(start_bound);
+        let (end, last) = place(end_bound);
+        let crossed = start > end
+            || start == end && first.zip(last).is_some_and(|(first, last)| first > last);
+        let unbounded = matches!(start_bound, WindowFrameBound::Following(None))
+            || matches!(end_bound, WindowFrameBound::Preceding(None));
+        if crossed || unbounded {
+            return self.fail(
+                line,
+                &format!("the frame starts at {start_bound} and ends before that, at {end_bound}"),
+                "write the earlier bound first: `3 PRECEDING AND 1 PRECEDING`, `1 FOLLOWING AND 3 FOLLOWING`",
+            );
+        }
+        PASSED
+    }
+
+    /// Clauses and arguments of a function over a window, which the planner passes over or finds wrong only
+    /// when the mart is built.
+    fn over_window(&self, function: &Function, name: &str, line: Option<usize>) -> Passed {
+        let list = match &function.args {
+            FunctionArguments::List(list) => Some(list),
+            FunctionArguments::None | FunctionArguments::Subquery(_) => None,
+        };
+        let ignores = function.null_treatment == Some(NullTreatment::IgnoreNulls)
+            || list.is_some_and(|list| {
+                list.clauses
+                    .contains(&FunctionArgumentClause::IgnoreOrRespectNulls(
+                        NullTreatment::IgnoreNulls,
+                    ))
+            });
+        let distinct =
+            list.is_some_and(|list| list.duplicate_treatment == Some(DuplicateTreatment::Distinct));
+        let of_rows = OF_ROWS.contains(&name);
+        let ranking = RANKING.contains(&name);
+        let idle = [
+            (ignores && !of_rows, "IGNORE NULLS"),
+            (function.filter.is_some() && (of_rows || ranking), "FILTER"),
+            (distinct && (of_rows || ranking), "DISTINCT"),
+        ];
+        if let Some((_, clause)) = idle.into_iter().find(|(there, _)| *there) {
+            return self.fail(
+                line,
+                &format!("{clause} is not possible with `{name}() OVER`"),
+                match clause {
+                    "IGNORE NULLS" => {
+                        "it is for lag, lead, first_value, last_value and nth_value; aggregates pass over NULLs anyway"
+                    }
+                    _ => "choose the rows in a sub-query",
+                },
+            );
+        }
+        let argument = |index: usize| -> Option<&Expr> {
+            match list?.args.get(index)? {
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(expression)) => Some(expression),
+                _ => None,
+            }
+        };
+        let (index, least, what) = match name {
+            "lag" | "lead" => (1, 0, "number of rows"),
+            "nth_value" => (1, 1, "number of the row"),
+            "ntile" => (0, 1, "number of pieces"),
+            _ => return PASSED,
+        };
+        if let Some(number) = argument(index)
+            && whole(number).is_none_or(|number| number < least)
+        {
+            return self.fail(
+                line,
+                &format!("the {what} of `{name}()` is `{number}`"),
+                match (name, least) {
+                    ("lag", _) => "write a whole number, 0 or more; `lead` looks forward",
+                    ("lead", _) => "write a whole number, 0 or more; `lag` looks back",
+                    _ => "write a whole number, 1 or more",
+                },
+            );
+        }
+        if matches!(name, "lag" | "lead")
+            && let Some(default) = argument(2)
+            && !is_literal(default)
+        {
+            return self.fail(
+                line,
+                &format!("the default of `{name}()` is `{default}`, which is not a constant"),
+                &format!("write coalesce({name}(…) OVER (…), {default}), or CASE on row_number() where NULLs are to stay"),
+            );
+        }
+        PASSED
     }
 
     fn call(&mut self, function: &Function) -> Passed {
@@ -294,6 +455,12 @@ impl Gate<'_> {
         }
         if let Some(WindowType::WindowSpec(window)) = over {
             self.window(window, line)?;
+        }
+        if over.is_some()
+            && let [part] = name.0.as_slice()
+            && let Some(ident) = part.as_ident()
+        {
+            self.over_window(function, &ident.value.to_lowercase(), line)?;
         }
         let (distinct, clauses) = match args {
             FunctionArguments::None => (false, false),
@@ -612,8 +779,88 @@ impl Visitor for Gate<'_> {
     fn pre_visit_expr(&mut self, expression: &Expr) -> Passed {
         match expression {
             Expr::Function(function) => self.call(function),
+            _ if reads_too_far(expression) => self.fail(
+                line_of(expression),
+                "AND or OR behind IS DISTINCT FROM would be read as a part of the comparison",
+                "put the comparison into parentheses: `(a IS DISTINCT FROM b) AND c`",
+            ),
             _ => PASSED,
         }
+    }
+}
+
+/// Functions over a window that give a value of one of its rows.
+const OF_ROWS: [&str; 5] = ["lag", "lead", "first_value", "last_value", "nth_value"];
+
+/// Functions over a window that have no argument to pass over.
+const RANKING: [&str; 6] = [
+    "row_number",
+    "rank",
+    "dense_rank",
+    "percent_rank",
+    "cume_dist",
+    "ntile",
+];
+
+/// A whole number of no sign that is written out.
+fn whole(expression: &Expr) -> Option<u64> {
+    match expression {
+        Expr::Value(ValueWithSpan {
+            value: Value::Number(number, false),
+            ..
+        }) => number.parse().ok(),
+        _ => None,
+    }
+}
+
+fn is_number(expression: &Expr) -> bool {
+    matches!(
+        expression,
+        Expr::Value(ValueWithSpan {
+            value: Value::Number(_, false),
+            ..
+        })
+    )
+}
+
+/// A value that is written out, with or without a sign or a type.
+fn is_literal(expression: &Expr) -> bool {
+    match expression {
+        Expr::Value(_) | Expr::TypedString(_) | Expr::Interval(_) => true,
+        Expr::UnaryOp { expr, .. } | Expr::Nested(expr) | Expr::Cast { expr, .. } => {
+            is_literal(expr)
+        }
+        _ => false,
+    }
+}
+
+/// Where a bound lies: before, at or behind the current row, and how far, where that is written out. Months count as
+/// 30 days.
+fn place(bound: &WindowFrameBound) -> (i8, Option<f64>) {
+    let far = |offset: &Option<Box<Expr>>| match offset.as_deref()? {
+        Expr::Value(ValueWithSpan {
+            value: Value::Number(number, false),
+            ..
+        }) => number.parse::<f64>().ok(),
+        Expr::Interval(interval) => {
+            let Expr::Value(value) = &*interval.value else {
+                return None;
+            };
+            let text = value.value.clone().into_string()?;
+            let text = match &interval.leading_field {
+                Some(unit) => format!("{text} {unit}"),
+                None => text,
+            };
+            let span = parse_interval_month_day_nano(&text).ok()?;
+            let days = f64::from(span.months) * 30.0 + f64::from(span.days);
+            Some(days * 86_400e9 + span.nanoseconds as f64)
+        }
+        _ => None,
+    };
+    match bound {
+        WindowFrameBound::Preceding(offset) => (-1, far(offset).map(|far| -far)),
+        WindowFrameBound::CurrentRow => (0, None),
+        WindowFrameBound::Following(offset) => (1, far(offset)),
     }
 }
 
@@ -719,6 +966,111 @@ mod tests {
                 "`quantile(…)(…)`",
             ),
             (
+                "SELECT a,\nsum(a) OVER (ORDER BY a ROWS BETWEEN 1 PRECEDING AND 2 PRECEDING) AS s FROM t",
+                2,
+                "ends before that, at 2 PRECEDING",
+            ),
+            (
+                "SELECT a,\nsum(a) OVER (ORDER BY a RANGE BETWEEN INTERVAL '1 day' PRECEDING AND INTERVAL '36 hours' PRECEDING) AS s FROM t",
+                2,
+                "ends before that",
+            ),
+            (
+                "SELECT a,\nsum(a) OVER (ORDER BY a RANGE BETWEEN 2.5 FOLLOWING AND 2 FOLLOWING) AS s FROM t",
+                2,
+                "ends before that",
+            ),
+            (
+                "SELECT a FROM t\nWINDOW w AS (ORDER BY a ROWS BETWEEN CURRENT ROW AND 1 PRECEDING)",
+                2,
+                "ends before that",
+            ),
+            (
+                "SELECT sum(a)\nOVER (ORDER BY a GROUPS BETWEEN 1 FOLLOWING AND CURRENT ROW) AS s FROM t",
+                1,
+                "ends before that, at CURRENT ROW",
+            ),
+            (
+                "SELECT\nsum(a) OVER (ORDER BY a ROWS BETWEEN UNBOUNDED FOLLOWING AND UNBOUNDED FOLLOWING) AS s FROM t",
+                2,
+                "starts at UNBOUNDED FOLLOWING",
+            ),
+            (
+                "SELECT\nsum(a) OVER (ORDER BY a ROWS b PRECEDING) AS s FROM t",
+                2,
+                "`b` is not possible as a bound of a frame of ROWS",
+            ),
+            (
+                "SELECT\nsum(a) OVER (ORDER BY a ROWS -1 PRECEDING) AS s FROM t",
+                2,
+                "`-1` is not possible",
+            ),
+            (
+                "SELECT\nsum(a) OVER (ORDER BY a, b RANGE 1 PRECEDING) AS s FROM t",
+                2,
+                "exactly one column",
+            ),
+            (
+                "SELECT\nsum(a) OVER (GROUPS 1 PRECEDING) AS s FROM t",
+                2,
+                "GROUPS needs ORDER BY",
+            ),
+            (
+                "SELECT\nsum(a) OVER (ORDER BY a ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING EXCLUDE CURRENT ROW) AS s FROM t",
+                2,
+                "EXCLUDE in a frame",
+            ),
+            (
+                "SELECT\nrank() IGNORE NULLS OVER (ORDER BY a) AS s FROM t",
+                2,
+                "IGNORE NULLS is not possible with `rank() OVER`",
+            ),
+            (
+                "SELECT\nsum(a) IGNORE NULLS OVER (ORDER BY a) AS s FROM t",
+                2,
+                "aggregates pass over NULLs anyway",
+            ),
+            (
+                "SELECT\nlag(a) FILTER (WHERE b) OVER (ORDER BY a) AS s FROM t",
+                2,
+                "FILTER is not possible with `lag() OVER`",
+            ),
+            (
+                "SELECT\nfirst_value(DISTINCT a) OVER (ORDER BY a) AS s FROM t",
+                2,
+                "DISTINCT is not possible",
+            ),
+            (
+                "SELECT\nlag(a, b) OVER (ORDER BY a) AS s FROM t",
+                2,
+                "the number of rows of `lag()` is `b`",
+            ),
+            (
+                "SELECT\nlag(a, -1) OVER (ORDER BY a) AS s FROM t",
+                2,
+                "`lead` looks forward",
+            ),
+            (
+                "SELECT\nlead(a, NULL) OVER (ORDER BY a) AS s FROM t",
+                2,
+                "is `NULL`",
+            ),
+            (
+                "SELECT\nlead(a, 1, b) OVER (ORDER BY a) AS s FROM t",
+                2,
+                "coalesce(lead(…) OVER (…), b)",
+            ),
+            (
+                "SELECT\nnth_value(a, 0) OVER (ORDER BY a) AS s FROM t",
+                2,
+                "1 or more",
+            ),
+            (
+                "SELECT\nntile(a) OVER (ORDER BY a) AS s FROM t",
+                2,
+                "is `a`",
+            ),
+            (
                 "SELECT 1 AS x, (SELECT a FROM t\nTABLESAMPLE (10)) AS y",
                 2,
                 "TABLESAMPLE is",
@@ -747,6 +1099,14 @@ mod tests {
             "SELECT * EXCLUDE (a) FROM t LEFT ANTI JOIN u ON t.a = u.a",
             "SELECT count(DISTINCT a) FILTER (WHERE b > 0) AS n, array_agg(a ORDER BY b) AS l FROM t",
             "SELECT x FROM t CROSS JOIN UNNEST(t.xs) AS u(x)",
+            "SELECT a FROM t UNION ALL SELECT a FROM u EXCEPT SELECT a FROM v",
+            "SELECT a FROM t WHERE c AND (a IS DISTINCT FROM b + 1) AND (a IS NOT DISTINCT FROM c) OR b IS DISTINCT FROM (b AND c)",
+            "SELECT lag(a, 2, -1) IGNORE NULLS OVER w AS l, nth_value(a, 3) OVER w AS n, ntile(4) OVER w AS t FROM t WINDOW w AS (PARTITION BY b ORDER BY a DESC)",
+            "SELECT lead(a, 0, DATE '2024-01-01') OVER (ORDER BY a) AS l, count(DISTINCT a) OVER (PARTITION BY b) AS c FROM t",
+            "SELECT sum(a) FILTER (WHERE b) OVER (ORDER BY a ROWS BETWEEN 3 PRECEDING AND 1 PRECEDING) AS s FROM t",
+            "SELECT sum(a) OVER (ORDER BY a RANGE BETWEEN INTERVAL '7' DAY PRECEDING AND INTERVAL '1 day' PRECEDING) AS s FROM t",
+            "SELECT sum(a) OVER (ORDER BY a RANGE BETWEEN 2.5 PRECEDING AND 2.5 FOLLOWING) AS s, max(a) OVER (ORDER BY a, b GROUPS 2 PRECEDING) AS m FROM t",
+            "SELECT sum(a) OVER (ORDER BY a, b RANGE BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS s FROM t",
         ] {
             if let Err(error) = parse(Path::new("m.sql"), text) {
                 panic!("{text}: {error}");
