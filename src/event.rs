@@ -101,4 +101,17 @@ impl Reason {
             Self::OutOfRange => "out_of_range",
         }
     }
+
+    /// Whether no JSON object was read.
+    pub const fn unread(self) -> bool {
+        match self {
+            Self::NotJson
+            | Self::NotObject
+            | Self::TooLarge
+            | Self::TooDeep
+            | Self::Codec
+            | Self::ObjectTooLarge => true,
+            Self::Missing | Self::Type | Self::EventTime | Self::OutOfRange => false,
+        }
+    }
 }

@@ -6,6 +6,7 @@
 //! bytes      bytes     records   columns'    of types
 //!              │       are       values are    │
 //!              │         │                     │
+//!            kind     explain                  │
 //!              └─────────┴──────────┬──────────┘
 //!                                   └───────────────▶ Decoded::Rejects
 //! ```
@@ -17,8 +18,10 @@
 
 mod buffer;
 mod codec;
+mod explain;
 mod frame;
 mod json;
+mod kind;
 mod members;
 mod memory;
 mod refill;
@@ -96,6 +99,12 @@ pub struct ObjectCounts {
     pub sha256: [u8; 32],
     /// Stored bytes.
     pub bytes: u64,
+    /// Stored bytes of which nothing is kept, neither as an event nor as the text of a reject: behind
+    /// the place where decompression broke off or a limit was reached, in a member whose checksum is
+    /// wrong, and behind the first 64 KiB of a reject. All of them where no JSON object was read.
+    pub lost: u64,
+    /// Why the object ended before its end, if it did.
+    pub torn: Option<String>,
 }
 
 /// Reads raw objects of one source, one after another.
@@ -143,9 +152,13 @@ impl Decoder {
         let mut counts = ObjectCounts::default();
         let mut rejects = Vec::new();
         let (mut row_bytes, mut reject_bytes) = (0, 0);
+        // Decompressed bytes of rejects that are not in their text.
+        let mut unkept = 0;
         let rows = &mut self.rows;
-        let mut inflow = Inflow::new(pieces, &self.memory);
-        self.framer
+        let most = self.framer.most();
+        let mut inflow = Inflow::new(pieces, &self.memory, most);
+        let torn = self
+            .framer
             .run(&mut inflow, &mut self.members, &mut |unit, members| {
                 counts.records += 1;
                 let reject = match unit {
@@ -191,6 +204,7 @@ impl Decoder {
                         raw_text: readable(head, bytes > head.len() as u64),
                     },
                 };
+                unkept += reject.raw_bytes.saturating_sub(frame::HEAD as u64);
                 *counts.rejects.entry(reject.reason).or_default() += 1;
                 reject_bytes += reject.raw_text.len();
                 rejects.push(reject);
@@ -200,7 +214,14 @@ impl Decoder {
                 }
                 Ok(())
             })?;
-        (counts.sha256, counts.bytes) = inflow.finish()?;
+        counts.torn = torn;
+        (counts.sha256, counts.bytes, counts.lost) = inflow.finish()?;
+        let read = u128::from(counts.bytes - counts.lost) * u128::from(unkept);
+        let unkept = read.checked_div(u128::from(self.framer.bytes()));
+        counts.lost += unkept.and_then(|n| n.try_into().ok()).unwrap_or(0_u64);
+        if counts.events == 0 && counts.rejects.keys().all(|reason| reason.unread()) {
+            counts.lost = if counts.records > 0 { counts.bytes } else { 0 };
+        }
         if self.rows.len() > 0 {
             out(Decoded::Events(self.rows.finish()?))?;
         }

@@ -299,6 +299,7 @@ impl Failure {
             RunError::Rule { .. }
             | RunError::TooManyRejects { .. }
             | RunError::Unreadable { .. }
+            | RunError::TooMuchLost { .. }
             | RunError::Changed { .. }
             | RunError::NeedsRebuild { .. }
             | RunError::OnlyWhole { .. }
@@ -360,7 +361,9 @@ impl Failure {
     /// The rejects that a run was refused for.
     fn rejects(&self) -> &[RejectsOf] {
         match self {
-            Self::Run(RunError::TooManyRejects { found, .. }) => found,
+            Self::Run(
+                RunError::TooManyRejects { found, .. } | RunError::TooMuchLost { found, .. },
+            ) => found,
             _ => &[],
         }
     }

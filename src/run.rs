@@ -15,6 +15,7 @@ mod history;
 mod look;
 mod marts;
 mod noticed;
+mod rejects;
 mod repair;
 mod stored;
 mod verify;
@@ -22,6 +23,7 @@ mod verify;
 pub use absorb::WhySlice;
 pub use history::{Change, History, PastCommit, PastRun, history, past_run};
 pub use noticed::{NullColumn, RejectSample, RejectsOf};
+pub use rejects::{Incomplete, IncompleteObject};
 pub use repair::repair;
 pub use verify::{Damage, Note, Repaired, Verified, verify};
 
@@ -44,16 +46,13 @@ use crate::plan::{self, CommitLimits, Rebuild, Refusal, RunPlan, SourcePlan, Why
 use crate::publish::{
     self, FileSettings, Finished, Local, ParquetFile, PublishError, Staged, StoredError, WriteError,
 };
-use crate::raw::{DiscoverError, ObjectCounts};
+use crate::raw::DiscoverError;
 use crate::report::{Event, Report};
 use crate::store::{Store, StoreError, StoreSettings};
 use absorb::Work;
 use look::{Checked, ListedSource, Looked};
 use marts::Folders;
 use noticed::Noticed;
-
-/// Below this many new records a share of rejects says nothing.
-const FEW_RECORDS: u64 = 1_000;
 
 /// What `main` alone knows.
 #[derive(Clone)]
@@ -154,6 +153,25 @@ pub enum RunError {
         name: String,
         count: usize,
         first: Vec<String>,
+    },
+    #[error(
+        "{name}: {lost} of {bytes} stored bytes of new raw objects are lost, more than max_rejects = \
+         {allowed}%; nothing more was published. Most of them are of {}, with {} events in {} records: {}. \
+         Restore the object, leave it out with sources.{name}.exclude, or accept the loss once with \
+         `run --max-rejects 100%`",
+        worst.object,
+        worst.events,
+        worst.records,
+        worst.why
+    )]
+    TooMuchLost {
+        name: String,
+        lost: u64,
+        bytes: u64,
+        allowed: f64,
+        worst: Box<IncompleteObject>,
+        /// By reason, most frequent first.
+        found: Vec<RejectsOf>,
     },
     #[error(
         "{name}: {count} raw objects that were absorbed have other content now, first {first}; \
@@ -291,6 +309,9 @@ pub struct SourceSummary {
     /// Columns that came after published dates, with the number of dates on which they are null.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub unfilled: BTreeMap<String, u64>,
+    /// Raw objects read by this run that lost bytes, ended before their end, or have no event.
+    #[serde(skip_serializing_if = "Incomplete::is_empty")]
+    pub incomplete: Incomplete,
     /// Slices that this run has changed, by why.
     pub slices: BTreeMap<WhySlice, u64>,
     /// Partitions of kept events.
@@ -503,6 +524,7 @@ fn source_summary(
             .map(|(why, keys)| (*why, keys.len() as u64))
             .collect(),
         nulled: moved.nulled,
+        incomplete: moved.incomplete,
         slices: moved.slices,
         partitions: partitions.into_iter().collect(),
     }
@@ -523,6 +545,7 @@ struct Moved {
     committed: bool,
     added: Added,
     nulled: BTreeMap<String, u64>,
+    incomplete: Incomplete,
     slices: BTreeMap<WhySlice, u64>,
     noticed: Noticed,
 }
@@ -635,6 +658,7 @@ impl Round<'_> {
             for (column, count) in absorbed.nulled {
                 *moved.nulled.entry(column).or_default() += count;
             }
+            moved.incomplete.append(absorbed.incomplete);
             for (why, count) in absorbed.slices {
                 *moved.slices.entry(why).or_default() += count;
             }
@@ -743,35 +767,6 @@ fn empty_file(
         rows,
         bytes,
         times: None,
-    })
-}
-
-fn check_rejects<'a>(
-    source: &Source,
-    objects: impl Iterator<Item = &'a ObjectCounts>,
-    noticed: &Noticed,
-) -> Result<(), RunError> {
-    let mut records = 0;
-    let mut by_reason: BTreeMap<Reason, u64> = BTreeMap::new();
-    for object in objects {
-        records += object.records;
-        for (reason, count) in &object.rejects {
-            *by_reason.entry(*reason).or_default() += count;
-        }
-    }
-    let rejects: u64 = by_reason.values().sum();
-    // Shares of counts: far from where a double loses a unit.
-    #[expect(clippy::cast_precision_loss, reason = "a share of counts")]
-    let share = rejects as f64 / records.max(1) as f64;
-    if records < FEW_RECORDS || share <= source.max_rejects {
-        return Ok(());
-    }
-    Err(RunError::TooManyRejects {
-        name: source.name.clone(),
-        rejects,
-        records,
-        allowed: source.max_rejects * 100.0,
-        found: noticed.rejects_of(source, &by_reason),
     })
 }
 

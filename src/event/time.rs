@@ -24,6 +24,14 @@ impl TimeUnit {
         }
     }
 
+    /// Whether a time since 1970 is in the years 1 to 9999, the only ones that all readers have.
+    pub const fn holds(self, time: i64) -> bool {
+        const FIRST: i64 = -62_135_596_800;
+        const END: i64 = 253_402_300_800;
+        let seconds = time.div_euclid(self.per_second());
+        FIRST <= seconds && seconds < END
+    }
+
     /// Units in a second.
     pub const fn per_second(self) -> i64 {
         match self {
@@ -121,8 +129,11 @@ pub fn read_epoch(text: &str, unit: TimeUnit) -> Option<i64> {
     i64::try_from(scaled).ok()
 }
 
-/// Reads `YYYY-MM-DD` as days since 1970.
+/// Reads `YYYY-MM-DD` as days since 1970. No calendar that readers share has a year 0.
 pub fn read_date(text: &str) -> Option<i32> {
+    if text.starts_with("0000") {
+        return None;
+    }
     i32::try_from(read_days(text.as_bytes())?).ok()
 }
 
@@ -549,7 +560,7 @@ mod tests {
 
     #[test]
     fn days_agree_with_chrono() {
-        let mut date = chrono::NaiveDate::from_ymd_opt(0, 1, 1).unwrap();
+        let mut date = chrono::NaiveDate::from_ymd_opt(1, 1, 1).unwrap();
         let epoch = chrono::NaiveDate::from_ymd_opt(1970, 1, 1).unwrap();
         while date.format("%Y").to_string().len() == 4 {
             let text = date.format("%Y-%m-%d").to_string();
@@ -563,8 +574,31 @@ mod tests {
             "20190402",
             "2019-02-29",
             "",
+            // Readers disagree about a year before the first.
+            "0000-01-01",
+            "0000-12-31",
         ] {
             assert_eq!(read_date(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn years_are_1_to_9999() {
+        for (text, held) in [
+            ("0000-12-31T23:59:59.999Z", false),
+            ("0001-01-01T00:00:00Z", true),
+            ("0001-01-01T00:00:00+00:01", false),
+            ("9999-12-31T23:59:59.999999Z", true),
+            ("9999-12-31T23:59:59-00:01", false),
+            // Seconds before the year 1, nanoseconds of the year 10000.
+            ("-62135596801", false),
+            ("253402300800000000000", false),
+            ("253402300799999999999", true),
+        ] {
+            for unit in [TimeUnit::Ms, TimeUnit::Us] {
+                let time = read_time(text, unit, None).unwrap();
+                assert_eq!(unit.holds(time), held, "{text}");
+            }
         }
     }
 

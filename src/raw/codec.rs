@@ -13,6 +13,11 @@
 //! about three times as fast; whatever is not certainly such a member, or larger than the memory
 //! allows, goes the way above, from its first byte. Both ways yield the same.
 //!
+//! Between gzip members, and between zstd frames, white space and zeros are skipped: shippers put a line
+//! feed behind each batch that they compressed, tapes and block devices pad. The stored bytes behind
+//! the place where decompression breaks off are counted as lost, and so are all of a member or frame
+//! whose checksum is wrong: nobody knows which of its bytes are right.
+//!
 //! A zstd frame says how large its window is. Before the decoder makes one of that size, it is taken
 //! from what all decoders may hold.
 
@@ -24,6 +29,7 @@ use sha2::{Digest, Sha256};
 use zstd::stream::raw::{Decoder as Zstd, InBuffer, Operation, OutBuffer};
 
 use super::buffer::Buffer;
+use super::kind;
 use super::memory::{DecodeMemory, Window, Windows};
 use super::{PieceError, Pieces};
 
@@ -38,8 +44,21 @@ const PACKED: usize = 8;
 /// Deflate makes no more bytes of one.
 const EXPANSION: usize = 1_032;
 
+/// Stored bytes that are looked at to tell the codec.
+const SNIFFED: usize = 512;
+
 const GZIP: [u8; 2] = [0x1F, 0x8B];
 const ZSTD: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
+/// How a zstd frame that is to be skipped begins, behind a byte from 0x50 to 0x5F: pzstd writes the
+/// length of each frame into one before it.
+const SKIPPABLE: [u8; 3] = [0x2A, 0x4D, 0x18];
+
+/// What zlib and zstd say of a checksum that is wrong.
+const CHECKSUMS: [&str; 3] = [
+    "incorrect data check",
+    "incorrect length check",
+    "Restored data doesn't match checksum",
+];
 
 /// Where decompression stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,13 +73,15 @@ pub(super) enum Flow {
 
 enum Codec {
     None,
-    /// Between members, where zeros may be.
+    /// Between members, where white space and zeros may be.
     GzipHead {
         members: u64,
     },
     Gzip {
         inflate: Decompress,
         members: u64,
+        /// Of this member, among the stored bytes.
+        begun: u64,
     },
     Zstd(Frames),
 }
@@ -68,6 +89,11 @@ enum Codec {
 /// Decompresses zstd frames, one after another.
 struct Frames {
     decoder: Zstd<'static>,
+    /// Frames that have begun, and where the last one did among the stored bytes.
+    frames: u64,
+    begun: u64,
+    /// Whether the last one has given bytes.
+    given: bool,
     /// Whether the last byte was inside a frame.
     open: bool,
     /// The first bytes of a frame while they do not say how large its window is.
@@ -82,6 +108,9 @@ impl Frames {
     fn new() -> std::io::Result<Self> {
         Ok(Self {
             decoder: Zstd::new()?,
+            frames: 0,
+            begun: 0,
+            given: false,
             open: false,
             head: Vec::new(),
             admitted: false,
@@ -119,6 +148,7 @@ impl Frames {
         let mut target = OutBuffer::around(out);
         let hint = self.decoder.run(&mut source, &mut target)?;
         let (read, written) = (source.pos(), target.pos());
+        self.given |= written > 0;
         if read > 0 || written > 0 {
             self.open = hint != 0;
         }
@@ -136,27 +166,37 @@ impl Frames {
 pub(super) struct Inflow<'a> {
     pieces: &'a mut dyn Pieces,
     memory: &'a DecodeMemory,
+    /// Decompressed bytes that are wanted at most.
+    most: u64,
     sha256: Sha256,
     stored: u64,
+    /// Stored bytes that nothing was made of.
+    lost: u64,
     /// What is left of the last piece.
     piece: Bytes,
     /// The stored bytes that the codec is fed with, and how many of them it took.
     block: Vec<u8>,
     taken: usize,
+    /// Of the block's first byte, among the stored bytes.
+    block_at: u64,
     ended: bool,
     codec: Option<Codec>,
 }
 
 impl<'a> Inflow<'a> {
-    pub fn new(pieces: &'a mut dyn Pieces, memory: &'a DecodeMemory) -> Self {
+    /// `most` bounds what is inflated at once: whoever wants no more stops there.
+    pub fn new(pieces: &'a mut dyn Pieces, memory: &'a DecodeMemory, most: u64) -> Self {
         Self {
             pieces,
             memory,
+            most,
             sha256: Sha256::new(),
             stored: 0,
+            lost: 0,
             piece: Bytes::new(),
             block: Vec::new(),
             taken: 0,
+            block_at: 0,
             ended: false,
             codec: None,
         }
@@ -167,13 +207,13 @@ impl<'a> Inflow<'a> {
         let mut codec = match self.codec.take() {
             Some(codec) => codec,
             None => {
-                self.join_pieces(ZSTD.len())?;
-                match sniff(&self.piece) {
+                self.join_pieces(SNIFFED)?;
+                match sniff(self.piece.get(..SNIFFED).unwrap_or(&self.piece)) {
                     Ok(Codec::GzipHead { .. }) => Codec::GzipHead {
                         members: self.at_once(out)?.into(),
                     },
                     Ok(codec) => codec,
-                    Err(error) => return Ok(Flow::Broken(error.to_string())),
+                    Err(error) => return self.broken(0, error.to_string()),
                 }
             }
         };
@@ -182,10 +222,57 @@ impl<'a> Inflow<'a> {
         Ok(flow)
     }
 
-    /// Reads what is left, so that the hash is that of the whole object: SHA-256 and bytes.
-    pub fn finish(mut self) -> Result<([u8; 32], u64), PieceError> {
+    /// Reads what is left, so that the hash is that of the whole object: SHA-256, bytes, and how many
+    /// of them were lost.
+    pub fn finish(mut self) -> Result<([u8; 32], u64, u64), PieceError> {
         while self.next_piece()? {}
-        Ok((self.sha256.finalize().into(), self.stored))
+        Ok((self.sha256.finalize().into(), self.stored, self.lost))
+    }
+
+    /// What the decompressed bytes come out of; `None` where they are the stored ones.
+    pub fn codec(&self) -> Option<&'static str> {
+        match self.codec {
+            None | Some(Codec::None) => None,
+            Some(Codec::GzipHead { .. } | Codec::Gzip { .. }) => Some("gzip"),
+            Some(Codec::Zstd(_)) => Some("zstd"),
+        }
+    }
+
+    /// All of the object is lost: its stored bytes.
+    pub fn lose_all(&mut self) -> Result<u64, PieceError> {
+        self.lose(0)?;
+        Ok(self.stored)
+    }
+
+    /// No more is wanted, and not the last `excess` bytes that were given either. In words what is lost.
+    pub fn stop(&mut self, excess: u64) -> Result<String, PieceError> {
+        let excess = match self.codec() {
+            None => excess,
+            Some(_) => 0,
+        };
+        let at = self.at();
+        self.lose(at - excess.min(at))
+    }
+
+    /// Where the codec stands among the stored bytes.
+    fn at(&self) -> u64 {
+        self.block_at + self.taken as u64
+    }
+
+    /// Nothing can be made of what is stored from `from` on. In words what is lost.
+    fn lose(&mut self, from: u64) -> Result<String, PieceError> {
+        while self.next_piece()? {}
+        self.lost = self.stored.saturating_sub(from);
+        Ok(match self.lost {
+            0 => String::new(),
+            lost => format!("; {lost} of {} stored bytes are lost", self.stored),
+        })
+    }
+
+    /// What is stored from `from` on cannot be decompressed.
+    fn broken(&mut self, from: u64, why: String) -> Result<Flow, PieceError> {
+        let lost = self.lose(from)?;
+        Ok(Flow::Broken(why + &lost))
     }
 
     fn next_piece(&mut self) -> Result<bool, PieceError> {
@@ -226,6 +313,7 @@ impl<'a> Inflow<'a> {
 
     /// Replaces a block that was taken by the next one.
     fn refill(&mut self) -> Result<(), PieceError> {
+        self.block_at += self.block.len() as u64;
         self.block.clear();
         self.taken = 0;
         while self.block.len() < BLOCK {
@@ -250,8 +338,11 @@ impl<'a> Inflow<'a> {
         self.join_pieces(most + 1)?;
         // The end is known when it was asked for.
         let ended = self.piece.len() <= most;
-        let done = ended && inflate(&self.piece, self.memory.at_once, out);
+        let wanted = usize::try_from(self.most).unwrap_or(usize::MAX);
+        let at_once = self.memory.at_once.min(wanted);
+        let done = ended && inflate(&self.piece, at_once, out);
         if done {
+            self.block_at = self.piece.len() as u64;
             self.piece.clear();
         }
         Ok(done)
@@ -274,30 +365,31 @@ impl<'a> Inflow<'a> {
             }
             Codec::GzipHead { members } => {
                 let members = *members;
-                if members > 0 {
-                    // Tape and block devices pad with zeros, and gzip(1) lets them.
-                    let zeros = input.iter().take_while(|byte| **byte == 0).count();
-                    self.taken += zeros;
-                    if zeros == input.len() {
-                        return Ok(if input.is_empty() {
-                            Flow::End
-                        } else {
-                            Flow::More
-                        });
-                    }
-                    if input.get(zeros) != Some(&GZIP[0]) {
-                        return Ok(Flow::Broken(format!(
-                            "bytes after gzip member {members} that are no gzip member"
-                        )));
+                let blank = blank(input);
+                self.taken += blank;
+                let rest = input.get(blank..).unwrap_or_default();
+                match rest.first() {
+                    None if input.is_empty() => return Ok(Flow::End),
+                    None => return Ok(Flow::More),
+                    Some(first) if *first == GZIP[0] => {}
+                    Some(_) => {
+                        let found = follows(rest);
+                        let why = format!("{found} after gzip member {members}, not a gzip member");
+                        return self.broken(self.at(), why);
                     }
                 }
                 *codec = Codec::Gzip {
                     inflate: Decompress::new_gzip(15),
                     members: members + 1,
+                    begun: self.at(),
                 };
                 Ok(Flow::More)
             }
-            Codec::Gzip { inflate, members } => {
+            Codec::Gzip {
+                inflate,
+                members,
+                begun,
+            } => {
                 // Without input there may still be output inside the decoder.
                 let (read, written) = (inflate.total_in(), inflate.total_out());
                 let last = input.is_empty();
@@ -305,45 +397,96 @@ impl<'a> Inflow<'a> {
                 self.taken += (inflate.total_in() - read) as usize;
                 let written = (inflate.total_out() - written) as usize;
                 out.fill(written);
-                match result {
+                let why = match result {
                     Ok(Status::StreamEnd) => {
                         *codec = Codec::GzipHead { members: *members };
-                        Ok(Flow::More)
+                        return Ok(Flow::More);
                     }
-                    Ok(_) if last && written == 0 => {
-                        Ok(Flow::Broken(format!("gzip member {members} is cut off")))
-                    }
-                    Ok(_) => Ok(Flow::More),
-                    Err(error) => Ok(Flow::Broken(format!("gzip member {members}: {error}"))),
-                }
+                    Ok(_) if last && written == 0 => format!("gzip member {members} is cut off"),
+                    Ok(_) => return Ok(Flow::More),
+                    Err(error) => format!("gzip member {members}: {error}"),
+                };
+                let whole = inflate.total_out() == 0 || checksum(&why);
+                let from = if whole { *begun } else { self.at() };
+                self.broken(from, why)
             }
             Codec::Zstd(frames) => {
+                if !frames.open {
+                    let blank = blank(input);
+                    self.taken += blank;
+                    let rest = input.get(blank..).unwrap_or_default();
+                    if rest.is_empty() {
+                        return Ok(if input.is_empty() {
+                            Flow::End
+                        } else {
+                            Flow::More
+                        });
+                    }
+                    if rest.len() >= ZSTD.len() && !begins_frame(rest) {
+                        let (found, frames) = (follows(rest), frames.frames);
+                        let why = format!("{found} after zstd frame {frames}, not a zstd frame");
+                        return self.broken(self.at(), why);
+                    }
+                    frames.frames += 1;
+                    frames.begun = self.at();
+                    frames.given = false;
+                }
+                let input = self.block.get(self.taken..).unwrap_or_default();
                 // Without input there may still be output inside the decoder.
                 let ran = frames
                     .admit(input, &self.memory.windows)
                     .and_then(|()| frames.run(input, out.room(WINDOW)));
-                match ran {
-                    Err(error) => Ok(Flow::Broken(format!("zstd: {error}"))),
-                    Ok((0, 0)) if frames.open => {
-                        Ok(Flow::Broken("the zstd frame is cut off".to_owned()))
-                    }
-                    Ok((0, 0)) => Ok(Flow::End),
+                let why = match ran {
+                    Ok((0, 0)) => "the zstd frame is cut off".to_owned(),
                     Ok((read, written)) => {
                         self.taken += read;
                         out.fill(written);
-                        Ok(Flow::More)
+                        return Ok(Flow::More);
                     }
-                }
+                    Err(error) => format!("zstd: {error}"),
+                };
+                let whole = !frames.given || checksum(&why);
+                let from = if whole { frames.begun } else { self.at() };
+                self.broken(from, why)
             }
         }
     }
 }
 
-/// What begins so; an object that was cut off within a magic number is no JSON either.
+/// How many white space characters and zeros `input` begins with.
+fn blank(input: &[u8]) -> usize {
+    let blank = |byte: &&u8| matches!(**byte, 0 | b' ' | b'\t' | b'\r' | b'\n');
+    input.iter().take_while(blank).count()
+}
+
+/// What stands where a member or frame should begin.
+fn follows(rest: &[u8]) -> String {
+    match kind::of(rest) {
+        Some(kind) => format!("data that is {kind}"),
+        None if std::str::from_utf8(rest.get(..16).unwrap_or(rest)).is_ok() => {
+            "plain text".to_owned()
+        }
+        None => "other bytes".to_owned(),
+    }
+}
+
+fn begins_frame(rest: &[u8]) -> bool {
+    rest.starts_with(&ZSTD)
+        || matches!(rest, [0x50..=0x5F, rest @ ..] if rest.starts_with(&SKIPPABLE))
+}
+
+/// Whether all that was decompressed may be wrong.
+fn checksum(error: &str) -> bool {
+    CHECKSUMS.iter().any(|known| error.ends_with(known))
+}
+
+/// What begins so; an object that was cut off within a magic number is no JSON either. No record begins
+/// with white space or zeros and then one of these numbers.
 fn sniff(bytes: &[u8]) -> std::io::Result<Codec> {
+    let bytes = bytes.get(blank(bytes)..).unwrap_or_default();
     if bytes.starts_with(&GZIP) || bytes == [0x1F] {
         Ok(Codec::GzipHead { members: 0 })
-    } else if bytes.starts_with(&ZSTD) || (bytes.len() > 1 && ZSTD.starts_with(bytes)) {
+    } else if begins_frame(bytes) || (bytes.len() > 1 && ZSTD.starts_with(bytes)) {
         Ok(Codec::Zstd(Frames::new()?))
     } else {
         Ok(Codec::None)
@@ -429,8 +572,8 @@ mod tests {
         }
     }
 
-    /// What an object decompresses to and how that ends, its hash, and its length.
-    type Outcome = (Vec<u8>, Flow, [u8; 32], u64);
+    /// What an object decompresses to and how that ends, its hash, its length, and how much was lost.
+    type Outcome = (Vec<u8>, Flow, [u8; 32], u64, u64);
 
     fn outcome(stored: &[u8], piece: usize, streaming: bool) -> Outcome {
         outcome_within(&DecodeMemory::new(2 * AT_ONCE, 1), stored, piece, streaming)
@@ -443,7 +586,7 @@ mod tests {
         streaming: bool,
     ) -> Outcome {
         let mut pieces = Cut(stored.chunks(piece));
-        let mut inflow = Inflow::new(&mut pieces, memory);
+        let mut inflow = Inflow::new(&mut pieces, memory, u64::MAX);
         if streaming {
             inflow.codec = Some(Codec::GzipHead { members: 0 });
         }
@@ -454,8 +597,8 @@ mod tests {
                 flow => break flow,
             }
         };
-        let (sha256, bytes) = inflow.finish().unwrap();
-        (out.to_vec(), flow, sha256, bytes)
+        let (sha256, bytes, lost) = inflow.finish().unwrap();
+        (out.to_vec(), flow, sha256, bytes, lost)
     }
 
     fn gzip(bytes: &[u8]) -> Vec<u8> {

@@ -10,6 +10,8 @@
 //! ends before the first line feed after p, or before the first `{` from e on from which a whole
 //! object parses, or with the bytes.
 //!
+//! An object of another kind (`kind`) is one bad stretch as a whole, in the place of thousands.
+//!
 //! The buffer holds no more than an unfinished record, which doubles before it is read again, so
 //! that a record is validated about twice however its bytes arrive; or an object that was inflated at
 //! once. A stretch is let go as it is read, but for its first 64 KiB.
@@ -17,7 +19,9 @@
 use super::PieceError;
 use super::buffer::Buffer;
 use super::codec::{Flow, Inflow};
-use super::json::{Skipper, Stop, starts_other_value};
+use super::explain::{Ending, Failure, Fault, explain};
+use super::json::{Skipper, Stop};
+use super::kind;
 use super::members::Members;
 use crate::event::{Limits, Reason};
 
@@ -53,14 +57,6 @@ enum Ended {
     Whole,
     /// They are fewer than the object has.
     Torn(Reason, String),
-}
-
-/// Why no object starts at a position, and where that shows, counted from there.
-#[derive(Debug)]
-struct Failure {
-    at: usize,
-    reason: Reason,
-    detail: String,
 }
 
 /// Whether an object starts at a position.
@@ -102,16 +98,73 @@ impl Framer {
         }
     }
 
-    /// Finds all records of one raw object.
+    /// Decompressed bytes of an object that are read at most.
+    pub fn most(&self) -> u64 {
+        self.limits.max_object_bytes
+    }
+
+    /// Decompressed bytes of the object that was read last, as far as it was read.
+    pub fn bytes(&self) -> u64 {
+        self.base + self.buffer.len() as u64
+    }
+
+    /// Finds all records of one raw object. In words why it ended before its end, where it did.
     pub fn run(
         &mut self,
         inflow: &mut Inflow<'_>,
         members: &mut Members,
         take: &mut Take<'_>,
-    ) -> Result<(), PieceError> {
+    ) -> Result<Option<String>, PieceError> {
         self.buffer.clear(self.keep);
         self.base = 0;
         self.ended = Ended::NotYet;
+        self.refill(0, inflow)?;
+        match kind::of(self.buffer.get(..HEAD).unwrap_or(&self.buffer)) {
+            Some(kind) => self.other_kind(kind, inflow, members, take)?,
+            None => self.records(inflow, members, take)?,
+        }
+        Ok(match &self.ended {
+            Ended::Torn(_, detail) => Some(detail.clone()),
+            Ended::NotYet | Ended::Whole => None,
+        })
+    }
+
+    /// One reject for an object that is no text.
+    fn other_kind(
+        &mut self,
+        kind: &str,
+        inflow: &mut Inflow<'_>,
+        members: &mut Members,
+        take: &mut Take<'_>,
+    ) -> Result<(), PieceError> {
+        self.head.clear();
+        self.keep(0, self.buffer.len());
+        while matches!(self.ended, Ended::NotYet) {
+            self.refill(self.buffer.len(), inflow)?;
+        }
+        let inside = inflow.codec();
+        let inside = inside.map_or(String::new(), |codec| format!(" inside {codec}"));
+        let stored = inflow.lose_all()?;
+        let detail = format!(
+            "the object is {kind}{inside}, which is not read: all of its {stored} stored bytes are lost"
+        );
+        self.ended = Ended::Torn(Reason::Codec, detail.clone());
+        let unit = Unit::Bad {
+            offset: 0,
+            bytes: self.bytes(),
+            head: &self.head,
+            reason: Reason::Codec,
+            detail,
+        };
+        take(unit, members)
+    }
+
+    fn records(
+        &mut self,
+        inflow: &mut Inflow<'_>,
+        members: &mut Members,
+        take: &mut Take<'_>,
+    ) -> Result<(), PieceError> {
         let mut at = 0;
         loop {
             at = between(&self.buffer, at);
@@ -125,8 +178,9 @@ impl Framer {
                 }),
                 _ => Verdict::Failed(Failure {
                     at: 0,
-                    reason: Reason::NotJson,
-                    detail: "expected an object".to_owned(),
+                    fault: Fault::NoObject,
+                    found: rest.first().copied(),
+                    next_line: false,
                 }),
             };
             match verdict {
@@ -175,6 +229,7 @@ impl Framer {
         // Up to here all bytes are known to be in the stretch; up to `kept` they are in `head`.
         let mut at = start + 1;
         let mut kept = start;
+        let mut ending = Ending::Bytes;
         let torn = loop {
             let rest = self.buffer.get(at..).unwrap_or_default();
             let whole = matches!(self.ended, Ended::Whole);
@@ -183,6 +238,7 @@ impl Framer {
                     at += found;
                     let rest = rest.get(found..).unwrap_or_default();
                     if rest.first() == Some(&b'\n') {
+                        ending = Ending::Line;
                         break false;
                     }
                     if self.base + (at as u64) < fails {
@@ -193,7 +249,10 @@ impl Framer {
                     match judge(rest, self.longest, self.limits, whole, |text| {
                         skipper.value(text, 0, 0)
                     }) {
-                        Verdict::Object(_) => break false,
+                        Verdict::Object(_) => {
+                            ending = Ending::Object;
+                            break false;
+                        }
                         Verdict::Failed(_) => {
                             at += 1;
                             continue;
@@ -221,11 +280,7 @@ impl Framer {
         let bytes = self.base + at as u64 - offset;
         let (reason, detail) = match &self.ended {
             Ended::Torn(reason, detail) if torn => (*reason, detail.clone()),
-            _ if failure.at == 0 && starts_other_value(&self.head) => (
-                Reason::NotObject,
-                "a JSON value that is no object".to_owned(),
-            ),
-            _ => (failure.reason, failure.detail),
+            _ => explain(&self.head, bytes, failure, ending),
         };
         let unit = Unit::Bad {
             offset,
@@ -258,10 +313,11 @@ impl Framer {
                 Flow::Broken(detail) => self.ended = Ended::Torn(Reason::Codec, detail),
             }
             let limit = self.limits.max_object_bytes;
-            if self.base + self.buffer.len() as u64 > limit {
+            if self.bytes() > limit {
+                let lost = inflow.stop(self.bytes() - limit)?;
                 self.buffer
                     .truncate(usize::try_from(limit - self.base).unwrap_or(usize::MAX));
-                let detail = format!("more than {limit} decompressed bytes");
+                let detail = format!("more than {limit} decompressed bytes{lost}");
                 self.ended = Ended::Torn(Reason::ObjectTooLarge, detail);
             }
         }
@@ -291,44 +347,35 @@ fn judge(
     read: impl FnOnce(&[u8]) -> Result<usize, Stop>,
 ) -> Verdict<'_> {
     let text = rest.get(..longest).unwrap_or(rest);
-    let (at, reason, detail) = match read(text) {
+    let (at, fault) = match read(text) {
         Ok(length) => {
             let object = text.get(..length).unwrap_or_default();
             if let Ok(object) = simdutf8::basic::from_utf8(object) {
                 return Verdict::Object(object);
             }
-            (length, Reason::NotJson, String::new())
+            (length, Fault::Utf8)
         }
-        Err(Stop::Short) if text.len() == longest => {
-            let detail = format!("larger than {longest} bytes");
-            (longest, Reason::TooLarge, detail)
-        }
-        Err(Stop::Short) if whole => (
-            text.len(),
-            Reason::NotJson,
-            "the object is cut off".to_owned(),
-        ),
+        Err(Stop::Short) if text.len() == longest => (longest, Fault::TooLarge(longest)),
+        Err(Stop::Short) if whole => (text.len(), Fault::CutOff),
         Err(Stop::Short) => return Verdict::Short,
-        Err(Stop::Bad { at, wanted }) => (
-            at,
-            Reason::NotJson,
-            format!("expected {wanted} at byte {at}"),
-        ),
-        Err(Stop::Deep { at }) => {
-            let detail = format!("deeper than {} levels at byte {at}", limits.max_depth);
-            (at, Reason::TooDeep, detail)
-        }
+        Err(Stop::Bad { at, wanted }) => (at, Fault::Wanted(wanted)),
+        Err(Stop::Deep { at }) => (at, Fault::TooDeep(limits.max_depth)),
     };
     // The grammar does not look at UTF-8, so that may have failed earlier.
-    let failure = match std::str::from_utf8(text.get(..at).unwrap_or_default()) {
-        Err(error) if error.error_len().is_some() => Failure {
-            at: error.valid_up_to(),
-            reason: Reason::NotJson,
-            detail: format!("invalid UTF-8 at byte {}", error.valid_up_to()),
-        },
-        _ => Failure { at, reason, detail },
+    let before = text.get(..at).unwrap_or_default();
+    let (at, fault) = match std::str::from_utf8(before) {
+        Err(error) if error.error_len().is_some() => (error.valid_up_to(), Fault::Utf8),
+        _ => (at, fault),
     };
-    Verdict::Failed(failure)
+    Verdict::Failed(Failure {
+        at,
+        fault,
+        found: text.get(at).copied(),
+        next_line: memchr::memchr(b'\n', before).is_some_and(|line| {
+            let behind = before.get(line..).unwrap_or_default();
+            behind.iter().all(u8::is_ascii_whitespace)
+        }),
+    })
 }
 
 /// The bytes as text of at most [`HEAD`] bytes; `cut` when more bytes followed them.

@@ -17,6 +17,12 @@ pub(super) enum Stop {
     Deep { at: usize },
 }
 
+/// What the grammar wants where producers often have something else.
+pub(super) const CONTROL: &str = "no control character in a string";
+pub(super) const ESCAPE: &str = "an escape that JSON knows";
+pub(super) const NAME: &str = "a name in quotes";
+pub(super) const VALUE: &str = "a value";
+
 fn bad<T>(at: usize, wanted: &'static str) -> Result<T, Stop> {
     Err(Stop::Bad { at, wanted })
 }
@@ -68,7 +74,7 @@ pub(super) fn string(text: &[u8], mut at: usize) -> Result<(usize, bool), Stop> 
         match byte(text, at)? {
             b'"' => return Ok((at, false)),
             b'\\' => return Ok((escaped(text, at)?, true)),
-            0..=0x1F => return bad(at, "no control character in a string"),
+            0..=0x1F => return bad(at, CONTROL),
             _ => at += 1,
         }
     }
@@ -90,9 +96,9 @@ fn escaped(text: &[u8], mut at: usize) -> Result<usize, Stop> {
                     }
                     at += 6;
                 }
-                _ => return bad(at + 1, "an escape that JSON knows"),
+                _ => return bad(at + 1, ESCAPE),
             },
-            0..=0x1F => return bad(at, "no control character in a string"),
+            0..=0x1F => return bad(at, CONTROL),
             _ => at += 1,
         }
     }
@@ -134,7 +140,7 @@ pub(super) fn number(text: &[u8], mut at: usize) -> Result<usize, Stop> {
 fn word(text: &[u8], at: usize, word: &'static [u8]) -> Result<usize, Stop> {
     for (i, expected) in word.iter().enumerate() {
         if byte(text, at + i)? != *expected {
-            return bad(at + i, "a value");
+            return bad(at + i, VALUE);
         }
     }
     Ok(at + word.len())
@@ -148,7 +154,7 @@ fn atom(text: &[u8], at: usize, first: u8) -> Result<usize, Stop> {
         b't' => word(text, at, b"true"),
         b'f' => word(text, at, b"false"),
         b'n' => word(text, at, b"null"),
-        _ => bad(at, "a value"),
+        _ => bad(at, VALUE),
     }
 }
 
@@ -248,7 +254,7 @@ impl Skipper {
 #[inline(always)]
 fn key(text: &[u8], at: usize) -> Result<usize, Stop> {
     if byte(text, at)? != b'"' {
-        return bad(at, "a name in quotes");
+        return bad(at, NAME);
     }
     let (end, _) = string(text, at + 1)?;
     colon(text, end + 1)
@@ -264,11 +270,11 @@ pub(super) fn colon(text: &[u8], at: usize) -> Result<usize, Stop> {
     Ok(space(text, at + 1))
 }
 
-/// The string between two quotes with its escapes resolved; what is half of a surrogate pair
-/// becomes U+FFFD.
-pub(super) fn unescape(text: &str) -> Cow<'_, str> {
+/// The string between two quotes with its escapes resolved; `None` where half of a surrogate pair
+/// stands alone, which is no character: no UTF-8 text can hold it.
+pub(super) fn unescape(text: &str) -> Option<Cow<'_, str>> {
     let Some(first) = text.find('\\') else {
-        return Cow::Borrowed(text);
+        return Some(Cow::Borrowed(text));
     };
     let mut out = String::with_capacity(text.len());
     let (plain, mut rest) = text.split_at_checked(first).unwrap_or((text, ""));
@@ -292,11 +298,12 @@ pub(super) fn unescape(text: &str) -> Cow<'_, str> {
                 };
                 match low {
                     Some((low @ 0xDC00..=0xDFFF, after)) => {
-                        let code = 0x1_0000 + ((unit - 0xD800) << 10) + (low - 0xDC00);
-                        out.push(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
+                        out.push(char::from_u32(
+                            0x1_0000 + ((unit - 0xD800) << 10) + (low - 0xDC00),
+                        )?);
                         rest = after;
                     }
-                    _ => out.push(char::from_u32(unit).unwrap_or(char::REPLACEMENT_CHARACTER)),
+                    _ => out.push(char::from_u32(unit)?),
                 }
             }
             other => out.push(other),
@@ -306,7 +313,43 @@ pub(super) fn unescape(text: &str) -> Cow<'_, str> {
         out.push_str(plain);
         rest = tail;
     }
-    Cow::Owned(out)
+    Some(Cow::Owned(out))
+}
+
+/// A name as it is compared with others.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Name<'a> {
+    Text(Cow<'a, str>),
+    /// UTF-16 of a name with half of a surrogate pair.
+    Units(Vec<u16>),
+}
+
+/// A member's name between its quotes, with its escapes resolved.
+pub(super) fn name(text: &str) -> Name<'_> {
+    match unescape(text) {
+        Some(text) => Name::Text(text),
+        None => Name::Units(units(text)),
+    }
+}
+
+/// The string between two quotes in UTF-16, which can hold half of a surrogate pair.
+#[cold]
+fn units(text: &str) -> Vec<u16> {
+    let mut units = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        if let Some(digits) = rest.strip_prefix("\\u") {
+            let (unit, after) = hex4(digits);
+            units.push(unit as u16);
+            rest = after;
+            continue;
+        }
+        let length = if first == '\\' { 2 } else { first.len_utf8() };
+        let (one, after) = rest.split_at_checked(length).unwrap_or((rest, ""));
+        units.extend(unescape(one).unwrap_or_default().encode_utf16());
+        rest = after;
+    }
+    units
 }
 
 fn hex4(text: &str) -> (u32, &str) {

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::HashMap;
 
-use super::json::{Skipper, Stop, byte, colon, space, string, unescape};
+use super::json::{NAME, Name, Skipper, Stop, byte, colon, name, space, string, unescape};
 use crate::event::{Column, ColumnType};
 
 /// No node: the entry is a member that nothing names.
@@ -169,10 +169,7 @@ impl Names {
     /// The member at `at`, whatever it is.
     fn member(&self, text: &[u8], at: usize, guess: usize) -> Result<Met<'_>, Stop> {
         if byte(text, at)? != b'"' {
-            return Err(Stop::Bad {
-                at,
-                wanted: "a name in quotes",
-            });
+            return Err(Stop::Bad { at, wanted: NAME });
         }
         let (quote, escaped) = string(text, at + 1)?;
         let name = text.get(at + 1..quote).unwrap_or_default();
@@ -180,7 +177,8 @@ impl Names {
         let index = if escaped {
             std::str::from_utf8(name)
                 .ok()
-                .and_then(|name| self.find(unescape(name).as_bytes(), guess))
+                .and_then(unescape)
+                .and_then(|name| self.find(name.as_bytes(), guess))
         } else {
             self.find(name, guess)
         };
@@ -433,7 +431,7 @@ impl Members {
             let entry = self.found.entries.get(*at)?;
             (entry.node == UNNAMED).then_some(entry)
         };
-        let name = |entry: &Entry| slice(record, entry.name + 1, entry.name_end - 1);
+        let written = |entry: &Entry| slice(record, entry.name + 1, entry.name_end - 1);
         // Of a few names it is faster to compare all pairs.
         let distinct = siblings.len() <= FEW
             && siblings.iter().enumerate().all(|(i, sibling)| {
@@ -443,23 +441,22 @@ impl Members {
                         && rest
                             .iter()
                             .filter_map(unnamed)
-                            .all(|other| name(other) != name(entry))
+                            .all(|other| written(other) != written(entry))
                 })
             });
         if distinct {
             return None;
         }
         let mut last = vec![true; siblings.len()];
-        let mut seen: HashMap<Cow<'_, str>, usize> = HashMap::with_capacity(siblings.len());
+        let mut seen: HashMap<Name<'_>, usize> = HashMap::with_capacity(siblings.len());
         for (i, sibling) in siblings.iter().enumerate() {
             let Some(entry) = unnamed(sibling) else {
                 continue;
             };
-            let name = name(entry);
             let name = if entry.escaped {
-                unescape(name)
+                name(written(entry))
             } else {
-                Cow::Borrowed(name)
+                Name::Text(Cow::Borrowed(written(entry)))
             };
             if let Some(earlier) = seen.insert(name, i)
                 && let Some(last) = last.get_mut(earlier)

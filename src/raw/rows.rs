@@ -14,8 +14,9 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use sha2::{Digest, Sha256};
 
+use super::json::{Members as Fields, Skipper};
 use super::members::Members;
-use super::values::{Builder, Fit, Times, fits, nested, scalar};
+use super::values::{Builder, Fit, Times, fits, misfit, nested, scalar};
 use crate::event::{
     Accept, Column, ColumnType, DecodeSpec, EXTRA, OnTypeError, RAW_RECORD, RECORD_SHA256, Reason,
 };
@@ -177,7 +178,10 @@ impl Rows {
             .text(record)
             .filter(|value| !is_null(value))
         else {
-            return Err((Reason::EventTime, format!("`{name}` is missing")));
+            let inside = objects_inside(record).map_or(String::new(), |inside| {
+                format!("; the objects inside `{inside}` are not read as records")
+            });
+            return Err((Reason::EventTime, format!("`{name}` is missing{inside}")));
         };
         let Some(time) = self.times.read(value) else {
             let what = match self.times.lacks_offset(value) {
@@ -189,7 +193,8 @@ impl Rows {
                 format!("`{name}` {what}: {}", excerpt(value)),
             ));
         };
-        if !self.accept.holds(time, self.times.unit, arrival_ms) {
+        let unit = self.times.unit;
+        if !unit.holds(time) || !self.accept.holds(time, unit, arrival_ms) {
             let detail = format!("`{name}` is outside the accepted times: {}", excerpt(value));
             return Err((Reason::OutOfRange, detail));
         }
@@ -248,7 +253,9 @@ impl Rows {
                     ColumnType::Timestamp if self.times.lacks_offset(value) => NO_OFFSET.to_owned(),
                     kind => format!("is no {kind}"),
                 };
-                let detail = format!("`{name}` {what}: {}", excerpt(value));
+                let why = misfit(kind, value, self.times);
+                let why = why.map_or(String::new(), |why| format!(" ({why})"));
+                let detail = format!("`{name}` {what}{why}: {}", excerpt(value));
                 return Err((Reason::Type, detail));
             }
             members.force(reading.node);
@@ -278,10 +285,24 @@ pub(super) fn is_null(value: &str) -> bool {
     value.as_bytes().first() == Some(&b'n')
 }
 
-/// The start of a value, short enough for a line.
+/// The name of the only member of a record that is an array of objects: an envelope around records.
+#[cold]
+fn objects_inside(record: &str) -> Option<String> {
+    let mut skipper = Skipper::new(u32::MAX);
+    let mut arrays = Fields::of(record, &mut skipper).filter(|member| {
+        let items = member.value.strip_prefix('[');
+        items.is_some_and(|items| items.trim_start().starts_with('{'))
+    });
+    let only = arrays.next()?;
+    arrays.next().is_none().then(|| excerpt(only.name))
+}
+
+/// The start of a value, short enough for a line and without line breaks.
 pub(super) fn excerpt(value: &str) -> String {
-    match value.char_indices().nth(EXCERPT) {
-        Some((end, _)) => format!("{}…", value.get(..end).unwrap_or_default()),
-        None => value.to_owned(),
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    let mut start: String = value.chars().take(EXCERPT).map(plain).collect();
+    if value.chars().nth(EXCERPT).is_some() {
+        start.push('…');
     }
+    start
 }

@@ -350,6 +350,241 @@ mod framing {
         assert!(found.rejects[0].raw_text.len() <= 64 << 10);
     }
 
+    /// What is wrong, in words.
+    #[test]
+    fn details_say_what_is_wrong() {
+        let spec = spec(&[]);
+        for (text, reason, detail) in [
+            ("{\"a\":1", "not_json", "the object is cut off"),
+            (
+                "{\"a\":1\n{\"t\":1}",
+                "not_json",
+                "cut off: the line ends before",
+            ),
+            (
+                "{\"a\":1\n\n {\"t\":1}",
+                "not_json",
+                "cut off: the line ends before",
+            ),
+            (
+                "{\"a\":\"x\n{\"t\":1}",
+                "not_json",
+                "cut off: the line ends inside a string",
+            ),
+            (
+                "{\"a\":\"x\r\n{\"t\":1}",
+                "not_json",
+                "cut off: the line ends inside a string",
+            ),
+            (
+                "{\"a\":tru{\"t\":1}",
+                "not_json",
+                "cut off: another object begins",
+            ),
+            (
+                "{\"a\":NaN}",
+                "not_json",
+                "NaN at byte 5: JSON has no such number",
+            ),
+            (
+                "{\"a\":[1,nan]}",
+                "not_json",
+                "nan at byte 9: JSON has no such number",
+            ),
+            (
+                "{\"a\":-Infinity}",
+                "not_json",
+                "-Infinity at byte 6: JSON has no",
+            ),
+            (
+                "{\"a\":Infinity}",
+                "not_json",
+                "Infinity at byte 5: JSON has no",
+            ),
+            (
+                "{\"a\":None}",
+                "not_json",
+                "None at byte 5, as Python writes it",
+            ),
+            (
+                "{\"a\":True}",
+                "not_json",
+                "True at byte 5, as Python writes it",
+            ),
+            (
+                "{\"a\":undefined}",
+                "not_json",
+                "undefined at byte 5, as JavaScript",
+            ),
+            (
+                "{'a':1}",
+                "not_json",
+                "single quotes, where JSON has double quotes at byte 1",
+            ),
+            (
+                "{\"a\":'x'}",
+                "not_json",
+                "single quotes, where JSON has double quotes at byte 5",
+            ),
+            ("{\u{201C}a\u{201D}:1}", "not_json", "typographic quotes"),
+            ("{a:1}", "not_json", "the name `a` at byte 1 has no quotes"),
+            (
+                "{\"b\":1, user_id:1}",
+                "not_json",
+                "the name `user_id` at byte 8 has no quotes",
+            ),
+            (
+                "{\"a\":1,}",
+                "not_json",
+                "a comma after the last value at byte 7",
+            ),
+            (
+                "{\"a\":[1, ]}",
+                "not_json",
+                "a comma after the last value at byte 9",
+            ),
+            ("{\"a\":1 // one\n}", "not_json", "a comment at byte 7"),
+            ("{/* c */\"a\":1}", "not_json", "a comment at byte 1"),
+            (
+                "{\"a\":\"\u{1}\"}",
+                "not_json",
+                "U+0001 in a string at byte 6: it is written as \\u0001",
+            ),
+            (
+                "{\"a\":\"\t\"}",
+                "not_json",
+                "U+0009 (tab) in a string at byte 6: it is written as \\t",
+            ),
+            (
+                "{\"a\":\"\\x41\"}",
+                "not_json",
+                "is no escape that JSON has",
+            ),
+            (
+                "{\"a\":01}",
+                "not_json",
+                "a number with a leading zero, at byte 6",
+            ),
+            (
+                "{\"a\":.5}",
+                "not_json",
+                "a number without a digit before its point",
+            ),
+            (
+                "{\"a\":5.}",
+                "not_json",
+                "a number without a digit after its point",
+            ),
+            ("{\"a\":+5}", "not_json", "a number with a plus sign"),
+            ("{\"a\":0x1F}", "not_json", "a hexadecimal number"),
+            (
+                "{\"a\":1 \"b\":2}",
+                "not_json",
+                "expected `,` or `}` at byte 7, found `\"`",
+            ),
+            (
+                "{\"a\":ISODate(1)}",
+                "not_json",
+                "expected a value at byte 5, found `ISODate`",
+            ),
+            (
+                "{\"a\":}",
+                "not_json",
+                "expected a value at byte 5, found `}`",
+            ),
+            (
+                "{\n\"a\": x\n}",
+                "not_json",
+                "expected a value at byte 7, on a later line, found `x`",
+            ),
+            ("<!DOCTYPE html><html>", "not_json", "HTML, not JSON"),
+            (
+                "<?xml version=\"1.0\"?>",
+                "not_json",
+                "XML or HTML, not JSON",
+            ),
+            (
+                "<Error><Code>NoSuchKey</Code></Error>",
+                "not_json",
+                "XML or HTML, not JSON",
+            ),
+            ("id,at,page", "not_json", "it looks like a line of CSV"),
+            ("a1\u{9}a\u{9}b", "not_json", "it looks like a line of CSV"),
+            (
+                "2019-04-02 INFO, started, well",
+                "not_json",
+                "found `2019-04-02 INFO, started…`",
+            ),
+            ("\0\0\0\0\0", "not_json", "nothing but zero bytes"),
+            (
+                "{\"a\":\"b\0\0",
+                "not_json",
+                "zero bytes, as where a file was",
+            ),
+            (
+                "{\"a\":\0\0",
+                "not_json",
+                "zero bytes, as where a file was not written to its end",
+            ),
+            (
+                "\"{\\\"t\\\":1}\"",
+                "not_object",
+                "a JSON string with JSON inside",
+            ),
+            ("\"text\"", "not_object", "a JSON string that is no object"),
+            ("1,a,b", "not_object", "it looks like a line of CSV"),
+            ("12", "not_object", "a JSON number that is no object"),
+            ("true", "not_object", "a JSON boolean that is no object"),
+            ("null", "not_object", "a JSON null that is no object"),
+        ] {
+            let found = decode(&spec, text.as_bytes());
+            let first = &found.rejects[0];
+            assert_eq!(first.reason.name(), reason, "{text}");
+            assert!(first.detail.contains(detail), "{text}: {}", first.detail);
+            assert_eq!(decode_cut(&spec, text.as_bytes(), || 1), found, "{text}");
+        }
+        for (bytes, detail) in [
+            (
+                &b"{\"t\":1}\n\xFF\xFE{\0"[..],
+                "a byte order mark of UTF-16",
+            ),
+            (b"{\"a\":\"\xB0\xA1\"}", "invalid UTF-8 at byte 6 (0xB0)"),
+            (b"\x80\x81", "bytes that are no text"),
+        ] {
+            let found = decode(&spec, bytes);
+            let first = &found.rejects[0].detail;
+            assert!(first.contains(detail), "{first}");
+        }
+    }
+
+    /// No detail has a control character, panics, or depends on how the bytes arrive.
+    #[test]
+    fn details_are_one_line_of_text() {
+        let mut rng = ChaCha8Rng::seed_from_u64(77);
+        let spec = spec(&["a string"]);
+        let with =
+            b"{}[]\",:\\nu0-1.eE tfN'`/#<>\n\r\x1B\x00\x80\xC3\xA9\xEF\xBB\xBF\xFF\xE2\x80\x9C";
+        for case in 0..4_000 {
+            let mut bytes = mutated(&mut rng);
+            for _ in 0..rng.random_range(0..4) {
+                let at = rng.random_range(0..bytes.len());
+                bytes[at] = with[rng.random_range(0..with.len())];
+            }
+            let found = decode(&spec, &bytes);
+            for reject in &found.rejects {
+                assert!(
+                    !reject.detail.contains(char::is_control),
+                    "{}",
+                    reject.detail
+                );
+                assert!(!reject.detail.is_empty() && reject.detail.len() < 300);
+            }
+            if case % 20 == 0 {
+                assert_eq!(decode_cut(&spec, &bytes, || 1), found);
+            }
+        }
+    }
+
     /// The grammar as the text has it, on the whole slice, by serde_json.
     fn oracle(bytes: &[u8], limits: Limits) -> Frames {
         let mut found = Vec::new();
@@ -606,6 +841,12 @@ mod codecs {
         zstd::stream::encode_all(bytes, 3).unwrap()
     }
 
+    /// A zstd frame that readers pass over.
+    fn skipped(bytes: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(bytes.len()).unwrap().to_le_bytes();
+        [&[0x5A, 0x2A, 0x4D, 0x18], &length[..], bytes].concat()
+    }
+
     fn lines(count: u64) -> Vec<u8> {
         (1..=count)
             .flat_map(|i| format!("{{\"t\":{i},\"n\":{}}}\n", i * 7919 % 1000).into_bytes())
@@ -626,12 +867,64 @@ mod codecs {
                 [gzip(head), gzip(tail), vec![0; 70_000]].concat(),
             ),
             ("zstd", zstd(&lines(300))),
+            ("frames", [zstd(head), skipped(b"9"), zstd(tail)].concat()),
+            // As pzstd writes them: the length of each frame before it.
             (
-                "frames",
+                "frames behind what is skipped",
                 [
+                    skipped(&[9, 0, 0, 0]),
                     zstd(head),
-                    vec![0x50, 0x2A, 0x4D, 0x18, 1, 0, 0, 0, 9],
+                    skipped(&[8, 0, 0, 0]),
                     zstd(tail),
+                    skipped(b""),
+                ]
+                .concat(),
+            ),
+            (
+                "a line feed behind every member",
+                [
+                    &gzip(head)[..],
+                    b"\n",
+                    &gzip(b""),
+                    b"\r\n",
+                    &gzip(tail),
+                    b"\n",
+                ]
+                .concat(),
+            ),
+            (
+                "blank space and zeros around members",
+                [
+                    &b"\n\0"[..],
+                    &gzip(head),
+                    &[b' '; 70_000],
+                    &gzip(tail),
+                    b"\t\0\n",
+                ]
+                .concat(),
+            ),
+            (
+                "a line feed behind every frame",
+                [
+                    &zstd(head)[..],
+                    b"\n",
+                    &zstd(b""),
+                    b"\r\n",
+                    &zstd(tail),
+                    b"\n",
+                ]
+                .concat(),
+            ),
+            (
+                "blank space and zeros around frames",
+                [
+                    &b"\n\0"[..],
+                    &zstd(head),
+                    &[0; 70_000],
+                    &skipped(b"x"),
+                    b" ",
+                    &zstd(tail),
+                    &[b'\n'; 70_000],
                 ]
                 .concat(),
             ),
@@ -639,6 +932,11 @@ mod codecs {
             let found = decode(&spec, &stored);
             assert_eq!(found.events, plain.events, "{name}");
             assert_eq!(found.rejects, [], "{name}");
+            assert_eq!(
+                (found.counts.lost, &found.counts.torn),
+                (0, &None),
+                "{name}"
+            );
             assert_eq!(
                 found.counts.sha256,
                 <[u8; 32]>::from(<sha2::Sha256 as sha2::Digest>::digest(&stored))
@@ -681,6 +979,261 @@ mod codecs {
             (found.counts.events, found.rejects[0].reason),
             (3, Reason::Codec)
         );
+    }
+
+    /// Members at random, with whatever may stand between them, against the plain text.
+    #[test]
+    fn members_and_frames_in_any_company() {
+        let spec = spec(&["n int"]);
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        let text = lines(2_000);
+        let plain = decode(&spec, &text);
+        for case in 0..60 {
+            let gzips: bool = rng.random();
+            let mut stored = Vec::new();
+            let mut rest = &text[..];
+            while !rest.is_empty() {
+                if !gzips && rng.random::<bool>() {
+                    let bytes = vec![7; rng.random_range(0..100_000)];
+                    stored.extend(skipped(&bytes));
+                }
+                let blanks = b"\0 \t\r\n";
+                for _ in 0..rng.random_range(0..4) * rng.random_range(0..100) {
+                    stored.push(blanks[rng.random_range(0..blanks.len())]);
+                }
+                let (part, behind) = rest.split_at(rng.random_range(0..=rest.len()));
+                stored.extend(if gzips { gzip(part) } else { zstd(part) });
+                rest = behind;
+            }
+            let found = decode_cut(&spec, &stored, || rng.random_range(1..9_999));
+            assert_eq!(found.events, plain.events, "{case}");
+            assert_eq!(found.rejects, [], "{case}");
+            assert_eq!(found.counts.lost, 0, "{case}");
+        }
+    }
+
+    /// How many stored bytes nothing was made of, and the words for it.
+    #[test]
+    fn bytes_that_are_lost_are_counted() {
+        let spec = spec(&["n int"]);
+        let (text, one) = (lines(3_000), gzip(&lines(30)));
+        let whole = gzip(&text);
+        let all = whole.len() as u64;
+        // A wrong block type in the middle, a wrong checksum, a wrong length.
+        let with = |at: usize, byte: u8| {
+            let mut stored = whole.clone();
+            stored[at] ^= byte;
+            stored
+        };
+        let zstd_whole = {
+            let mut encoder = zstd::stream::Encoder::new(Vec::new(), 3).unwrap();
+            encoder.include_checksum(true).unwrap();
+            encoder.write_all(&text).unwrap();
+            encoder.finish().unwrap()
+        };
+        let mut zstd_wrong = zstd_whole.clone();
+        *zstd_wrong.last_mut().unwrap() ^= 1;
+        for (name, stored, lost, detail) in [
+            (
+                "plain text behind a member",
+                [&one[..], b"{\"t\":1,\"n\":1}\n"].concat(),
+                14,
+                "plain text after gzip member 1, not a gzip member; 14 of",
+            ),
+            (
+                "another codec behind a member",
+                [&one[..], &zstd_whole].concat(),
+                zstd_whole.len() as u64,
+                "data that is zstd-compressed after gzip member 1",
+            ),
+            (
+                "plain text behind a frame",
+                [&zstd_whole[..], b"\n{\"t\":1}\n"].concat(),
+                8,
+                "plain text after zstd frame 1, not a zstd frame; 8 of",
+            ),
+            (
+                "a member that never begins",
+                [&one[..], &[0x1F, 0x8B, 9, 9, 9, 9, 9, 9, 9, 9, 9]].concat(),
+                11,
+                "gzip member 2",
+            ),
+            (
+                "a wrong checksum",
+                with(whole.len() - 7, 1),
+                all,
+                "data check",
+            ),
+            (
+                "a wrong length",
+                with(whole.len() - 1, 1),
+                all,
+                "length check",
+            ),
+            (
+                "a wrong checksum behind a member",
+                [&one[..], &with(whole.len() - 7, 1)].concat(),
+                all,
+                "gzip member 2",
+            ),
+            (
+                "a wrong checksum of a frame",
+                zstd_wrong,
+                zstd_whole.len() as u64,
+                "checksum",
+            ),
+        ] {
+            let found = decode(&spec, &stored);
+            assert_eq!(found.counts.lost, lost, "{name}: {:?}", found.counts.torn);
+            let torn = found.counts.torn.as_deref().unwrap();
+            assert!(torn.contains(detail), "{name}: {torn}");
+            assert!(torn.contains("stored bytes are lost"), "{name}: {torn}");
+            let last = found.rejects.last().unwrap();
+            assert_eq!((last.reason, &*last.detail), (Reason::Codec, torn));
+            assert_eq!(decode_cut(&spec, &stored, || 7), found, "{name}");
+        }
+        // What was cut off was never stored: there is nothing to count.
+        let found = decode(&spec, &whole[..whole.len() / 2]);
+        assert!(found.counts.events > 100);
+        assert_eq!(found.counts.lost, 0);
+        assert_eq!(
+            found.counts.torn.as_deref(),
+            Some("gzip member 1 is cut off")
+        );
+        // Zeros in the middle of the deflated bytes: all behind them is lost, and no more.
+        let mut broken = whole.clone();
+        broken[whole.len() / 2..].fill(0xFF);
+        let found = decode(&spec, &broken);
+        assert!(found.counts.events > 100);
+        assert!(
+            (all / 3..=all / 2).contains(&found.counts.lost),
+            "{:?}",
+            found.counts
+        );
+    }
+
+    #[test]
+    fn what_lies_beyond_a_limit_is_lost() {
+        let text = lines(100_000);
+        let limited = |max_object_bytes| DecodeSpec {
+            limits: Limits {
+                max_object_bytes,
+                ..Limits::default()
+            },
+            ..spec(&["n int"])
+        };
+        let stored = text.len() as u64;
+        for limit in [0, 1, 65_536, 1_000_000] {
+            let found = decode(&limited(limit), &text);
+            let lost = if found.counts.events == 0 {
+                stored
+            } else {
+                stored - limit
+            };
+            assert_eq!(found.counts.lost, lost, "{limit}");
+            assert_eq!(found, decode_cut(&limited(limit), &text, || 999));
+        }
+        assert_eq!(decode(&limited(stored), &text).counts.lost, 0);
+        // The share of what is packed, whether it would be inflated at once or not.
+        let packed = gzip(&text);
+        let found = decode(&limited(stored / 4), &packed);
+        let share = found.counts.lost as f64 / packed.len() as f64;
+        assert!((0.6..0.8).contains(&share), "{share}");
+        let small = DecodeMemory::new(1_000, 2);
+        let mut decoder = Decoder::new(&limited(stored / 4), &small);
+        assert!(decode_with(&mut decoder, &packed, || 4_000) == found);
+        // Of a stretch, the reject keeps 64 KiB.
+        let long = [&b"{\"t\":1}\n"[..], &vec![b'x'; 1 << 20], b"\n{\"t\":2}"].concat();
+        let found = decode(&spec(&[]), &long);
+        assert_eq!(found.counts.events, 2);
+        assert_eq!(found.counts.lost, (1 << 20) - (64 << 10));
+        let found = decode(&spec(&[]), &gzip(&long));
+        let share = found.counts.lost as f64 / found.counts.bytes as f64;
+        assert!((0.9..1.0).contains(&share), "{share}");
+        // An event that is refused keeps no more of its text.
+        let long = format!("{{\"t\":1}}{{\"x\":\"{}\"}}", "x".repeat(1 << 20));
+        let found = decode(&spec(&[]), long.as_bytes());
+        assert_eq!((found.counts.events, found.counts.records), (1, 2));
+        assert_eq!(found.counts.lost, (1 << 20) + 8 - (64 << 10));
+    }
+
+    /// An object of another kind is one reject that names it.
+    #[test]
+    fn another_kind_is_one_reject() {
+        let spec = spec(&["n int"]);
+        let text = lines(5_000);
+        let zlib = {
+            let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::new(6));
+            zlib.write_all(&text).unwrap();
+            zlib.finish().unwrap()
+        };
+        let utf16: Vec<u8> = String::from_utf8(text.clone())
+            .unwrap()
+            .encode_utf16()
+            .flat_map(u16::to_be_bytes)
+            .collect();
+        let bzip2 = [&b"BZh91AY&SY"[..], &text].concat();
+        let xz = [&b"\xFD7zXZ\0\0\x04"[..], &text].concat();
+        for (stored, bytes, detail) in [
+            (
+                zlib.clone(),
+                zlib.len(),
+                "the object is zlib-compressed, which",
+            ),
+            (
+                utf16.clone(),
+                utf16.len(),
+                "the object is UTF-16 text, which",
+            ),
+            (
+                bzip2.clone(),
+                bzip2.len(),
+                "the object is bzip2-compressed, which",
+            ),
+            (xz.clone(), xz.len(), "the object is xz-compressed, which"),
+            (
+                gzip(&gzip(&text)),
+                gzip(&text).len(),
+                "the object is gzip-compressed inside gzip, which",
+            ),
+            (
+                zstd(&gzip(&text)),
+                gzip(&text).len(),
+                "the object is gzip-compressed inside zstd, which",
+            ),
+            (
+                gzip(&utf16),
+                utf16.len(),
+                "the object is UTF-16 text inside gzip, which",
+            ),
+        ] {
+            let found = decode(&spec, &stored);
+            assert_eq!(
+                (found.counts.records, found.rejects.len()),
+                (1, 1),
+                "{detail}"
+            );
+            let reject = &found.rejects[0];
+            assert_eq!((reject.reason, reject.raw_offset), (Reason::Codec, 0));
+            assert_eq!(reject.raw_bytes, bytes as u64, "{detail}");
+            assert!(reject.detail.contains(detail), "{}", reject.detail);
+            let all = format!("all of its {} stored bytes are lost", stored.len());
+            assert!(reject.detail.contains(&all), "{}", reject.detail);
+            assert_eq!(found.counts.lost, stored.len() as u64, "{detail}");
+            assert_eq!(found.counts.torn.as_ref(), Some(&reject.detail));
+            assert!(decode_cut(&spec, &stored, || 999) == found, "{detail}");
+        }
+        // Text without a single object is lost as a whole, whatever it is.
+        let csv = b"id,at\na,1\nb,2\n";
+        let found = decode(&spec, csv);
+        assert_eq!(found.counts.records, 3);
+        assert_eq!(
+            (found.counts.lost, &found.counts.torn),
+            (csv.len() as u64, &None)
+        );
+        // One that was read and refused is not.
+        assert_eq!(decode(&spec, b"{\"n\":1}\nx\n").counts.lost, 0);
+        assert_eq!(decode(&spec, b"\n\n").counts.lost, 0);
     }
 
     #[test]
@@ -754,11 +1307,22 @@ mod columns {
                 "string",
                 vec![
                     ("\"a\\n\\u00e9\"", "a\né"),
-                    ("\"\\ud83d\\ude00\\ud800x\\udc00\"", "😀\u{FFFD}x\u{FFFD}"),
+                    ("\"\\ud83d\\ude00\\uFFFD\"", "😀\u{FFFD}"),
                     ("\"\"", ""),
                     ("null", "-"),
                 ],
-                vec!["1", "true", "{}", "[]"],
+                vec![
+                    "1",
+                    "true",
+                    "{}",
+                    "[]",
+                    // Half of a surrogate pair, which no UTF-8 text can hold.
+                    "\"\\ud800\"",
+                    "\"a\\uDC00b\"",
+                    "\"\\ud83d\\ud83d\\ude00\"",
+                    "\"\\ude00\\ud83d\"",
+                    "\"\\ud83d\\n\"",
+                ],
             ),
             (
                 "boolean",
@@ -800,7 +1364,12 @@ mod columns {
             (
                 "date",
                 vec![("\"2019-04-02\"", "2019-04-02")],
-                vec!["\"2019-04-02T00:00:00Z\"", "20190402", "\"2019-02-30\""],
+                vec![
+                    "\"2019-04-02T00:00:00Z\"",
+                    "20190402",
+                    "\"2019-02-30\"",
+                    "\"0000-04-02\"",
+                ],
             ),
             (
                 "timestamp",
@@ -809,7 +1378,16 @@ mod columns {
                     ("1554195900.5", "2019-04-02T09:05:00.500Z"),
                     ("\"1554195900\"", "2019-04-02T09:05:00Z"),
                 ],
-                vec!["\"2019-04-02\"", "true", "\"2019-04-02 09:05:00\"", "{}"],
+                vec![
+                    "\"2019-04-02\"",
+                    "true",
+                    "\"2019-04-02 09:05:00\"",
+                    "{}",
+                    "\"0000-12-31T23:59:59Z\"",
+                    "\"9999-12-31T23:59:59-01:00\"",
+                    "253402300800000000000",
+                    "\"\\ud800\"",
+                ],
             ),
             (
                 "array<bigint>",
@@ -822,7 +1400,7 @@ mod columns {
                     ("{\"a\":1,\"b\":null,\"a\":2}", "{b: -, a: 2}"),
                     ("{}", "{}"),
                 ],
-                vec!["[]", "{\"a\":\"1\"}"],
+                vec!["[]", "{\"a\":\"1\"}", "{\"\\ud800\":1,\"\\ud801\":2}"],
             ),
             (
                 "struct<a:int,b:array<string>>",
@@ -830,13 +1408,19 @@ mod columns {
                     ("{\"b\":[\"x\"],\"a\":1,\"a\":2}", "{a: 2, b: [x]}"),
                     ("{}", "{a: -, b: -}"),
                 ],
-                vec!["[]", "{\"a\":\"1\"}", "{\"b\":[1]}"],
+                vec![
+                    "[]",
+                    "{\"a\":\"1\"}",
+                    "{\"b\":[1]}",
+                    "{\"b\":[\"\\udfff\"]}",
+                ],
             ),
             (
                 "json",
                 vec![
                     ("{ \"a\": [1, 2.50] }", "{ \"a\": [1, 2.50] }"),
                     ("\"x\\n\"", "\"x\\n\""),
+                    ("\"\\ud800\"", "\"\\ud800\""),
                     ("1e5", "1e5"),
                     ("null", "-"),
                 ],
@@ -941,6 +1525,33 @@ mod columns {
             .collect();
         let extra = row(&spec, &many.join(",")).pop().unwrap();
         assert_eq!(extra, format!("{{{}}}", many[1_000..].join(",")));
+    }
+
+    /// A name with half of a surrogate pair is no text: it names no column and is not U+FFFD, but two of
+    /// them are the same name or not.
+    #[test]
+    fn names_that_are_no_text_are_told_apart() {
+        let spec = spec(&["\u{FFFD} string", "s struct<a:int>"]);
+        for (members, expected) in [
+            (
+                "\"\\ud800\":1,\"\\udc00\":2",
+                "{\"\\ud800\":1,\"\\udc00\":2}",
+            ),
+            (
+                "\"\\ud800\":1,\"\\uD800\":2,\"\\ud800x\":3",
+                "{\"\\uD800\":2,\"\\ud800x\":3}",
+            ),
+            (
+                "\"\\ud800\\u0041\":1,\"\\ud800A\":2,\"\\ud800\\n\":3",
+                "{\"\\ud800A\":2,\"\\ud800\\n\":3}",
+            ),
+            ("\"s\":{\"\\ud800\":1}", "{\"s\":{\"\\ud800\":1}}"),
+        ] {
+            let row = row(&spec, members);
+            assert_eq!(row.last().unwrap(), expected, "{members}");
+            assert_eq!(row[0], "-", "{members}");
+        }
+        assert_eq!(row(&spec, "\"\\ufffd\":\"x\"")[0], "x");
     }
 
     #[test]
@@ -1160,6 +1771,8 @@ mod columns {
             ("{\"t\":-1,\"a\":\"x\"}", Reason::OutOfRange),
             ("{\"t\":1554282300.001,\"a\":\"x\"}", Reason::OutOfRange),
             ("{\"t\":1554282300,\"a\":\"x\"}", Reason::Type),
+            // The year 0 is in no accepted span.
+            ("{\"t\":\"0000-01-01T00:00:00Z\"}", Reason::OutOfRange),
             ("{\"t\":1}", Reason::Missing),
             ("{\"t\":1,\"b\":1", Reason::NotJson),
         ] {

@@ -39,7 +39,7 @@ impl Times {
     #[inline]
     pub fn read(self, value: &str) -> Option<i64> {
         match quoted(value) {
-            Some(text) => read_time(&resolved(text), self.unit, self.naive),
+            Some(text) => read_time(&resolved(text)?, self.unit, self.naive),
             None => read_epoch(value, self.unit),
         }
     }
@@ -73,12 +73,13 @@ fn quoted(value: &str) -> Option<&str> {
     value.strip_prefix('"')?.strip_suffix('"')
 }
 
+/// `None` where half of a surrogate pair stands alone.
 #[inline]
-fn resolved(text: &str) -> Cow<'_, str> {
+fn resolved(text: &str) -> Option<Cow<'_, str>> {
     if memchr::memchr(b'\\', text.as_bytes()).is_some() {
         unescape(text)
     } else {
-        Cow::Borrowed(text)
+        Some(Cow::Borrowed(text))
     }
 }
 
@@ -103,7 +104,7 @@ pub(super) fn scalar<'a>(kind: &ColumnType, value: &'a str, times: Times) -> Opt
         return Some(Scalar::Null);
     }
     Some(match kind {
-        ColumnType::String => Scalar::Text(resolved(quoted(value)?)),
+        ColumnType::String => Scalar::Text(resolved(quoted(value)?)?),
         ColumnType::Json => Scalar::Text(Cow::Borrowed(value)),
         ColumnType::Boolean => match value {
             "true" => Scalar::Boolean(true),
@@ -115,13 +116,15 @@ pub(super) fn scalar<'a>(kind: &ColumnType, value: &'a str, times: Times) -> Opt
         ColumnType::Double => Scalar::Double(double(value)?),
         ColumnType::Decimal(precision, scale) => {
             let text = match quoted(value) {
-                Some(text) => resolved(text),
+                Some(text) => resolved(text)?,
                 None => Cow::Borrowed(value),
             };
             Scalar::Decimal(Decimal::parse(text.as_bytes())?.exact(*precision, *scale)?)
         }
-        ColumnType::Date => Scalar::Integer(read_date(&resolved(quoted(value)?))?.into()),
-        ColumnType::Timestamp => Scalar::Integer(times.read(value)?),
+        ColumnType::Date => Scalar::Integer(read_date(&resolved(quoted(value)?)?)?.into()),
+        ColumnType::Timestamp => {
+            Scalar::Integer(times.read(value).filter(|time| times.unit.holds(*time))?)
+        }
         ColumnType::Array(_) | ColumnType::Map(_) | ColumnType::Struct(_) => return None,
     })
 }
@@ -166,7 +169,10 @@ pub(super) fn fits(kind: &ColumnType, value: &str, times: Times, inside: bool) -
             }
         }
         ColumnType::Map(item) if value.starts_with('{') => {
-            for (_, value) in pairs(value, &mut skipper) {
+            let Some(pairs) = pairs(value, &mut skipper) else {
+                return Fit::No;
+            };
+            for (_, value) in pairs {
                 if !also(fits(item, value, times, true)) {
                     break;
                 }
@@ -201,8 +207,9 @@ fn struct_fields<'a>(
     let mut values = vec![None; fields.len()];
     let mut unnamed = false;
     for member in Members::of(value, skipper) {
-        let name = resolved(member.name);
-        let field = fields.iter().position(|(field, _)| *field == *name);
+        // A name that is no text is the name of no field.
+        let field = resolved(member.name)
+            .and_then(|name| fields.iter().position(|(field, _)| *field == *name));
         match field.and_then(|field| values.get_mut(field)) {
             Some(slot) => *slot = Some(member.value),
             None => unnamed = true,
@@ -211,11 +218,11 @@ fn struct_fields<'a>(
     (values, unnamed)
 }
 
-/// The members of an object; of duplicate names only the last.
-fn pairs<'a>(value: &'a str, skipper: &'a mut Skipper) -> Vec<(Cow<'a, str>, &'a str)> {
+/// The members of an object; of duplicate names only the last. `None` where a name is no text.
+fn pairs<'a>(value: &'a str, skipper: &'a mut Skipper) -> Option<Vec<(Cow<'a, str>, &'a str)>> {
     let mut all: Vec<(Cow<'a, str>, &'a str)> = Members::of(value, skipper)
-        .map(|member| (resolved(member.name), member.value))
-        .collect();
+        .map(|member| Some((resolved(member.name)?, member.value)))
+        .collect::<Option<_>>()?;
     let mut last: HashMap<Cow<'a, str>, usize> = HashMap::with_capacity(all.len());
     for (i, (name, _)) in all.iter().enumerate() {
         last.insert(name.clone(), i);
@@ -227,7 +234,23 @@ fn pairs<'a>(value: &'a str, skipper: &'a mut Skipper) -> Vec<(Cow<'a, str>, &'a
             last.get(name) == Some(&(i - 1))
         });
     }
-    all
+    Some(all)
+}
+
+/// Why a JSON value is not of `kind`, where more can be said than that.
+#[cold]
+pub(super) fn misfit(kind: &ColumnType, value: &str, times: Times) -> Option<&'static str> {
+    const YEARS: &str = "outside the years 1 to 9999";
+    const HALF: &str = "half of a surrogate pair stands alone in it, which no text can hold";
+    match (kind, quoted(value)) {
+        (ColumnType::Date, Some(text)) => {
+            let year = text.strip_prefix("0000-")?;
+            read_date(&format!("2000-{year}")).map(|_| YEARS)
+        }
+        (ColumnType::Timestamp, _) => times.read(value).map(|_| YEARS),
+        (ColumnType::String, Some(_)) => Some(HALF),
+        _ => None,
+    }
 }
 
 /// Whether a column's default fits its type; the error says what was expected.
@@ -461,7 +484,7 @@ impl Builder {
                     ..
                 },
             ) => {
-                for (key, value) in pairs(value, &mut skipper) {
+                for (key, value) in pairs(value, &mut skipper).unwrap_or_default() {
                     keys.text(&key);
                     values.json(kind, value, times);
                 }

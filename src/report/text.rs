@@ -13,8 +13,8 @@ use crate::plan::{
     Estimate, MartPlan, PartitionPlan, Requests, RunPlan, Why, WhyMart, WhyPartition,
 };
 use crate::run::{
-    Change, History, MartOutcome, Note, NullColumn, PastCommit, PastRun, RejectsOf, Repaired,
-    RunError, RunOutcome, RunSummary, SourceSummary, Verified, WhySlice,
+    Change, History, Incomplete, MartOutcome, Note, NullColumn, PastCommit, PastRun, RejectsOf,
+    Repaired, RunError, RunOutcome, RunSummary, SourceSummary, Verified, WhySlice,
 };
 
 /// `1234567` as `1,234,567`.
@@ -124,6 +124,7 @@ pub fn run(out: &mut impl Write, summary: &RunSummary, seconds: f64) -> Result<(
         for (column, n) in &source.nulled {
             new(out, *n, "made null", column)?;
         }
+        incomplete(out, &source.incomplete)?;
         for (why, n) in &source.slices {
             let why = match why {
                 WhySlice::NewEvents => "new",
@@ -274,6 +275,31 @@ fn found_nothing(out: &mut impl Write, source: &SourceSummary) -> Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// Raw objects of which something is missing, a line each.
+fn incomplete(out: &mut impl Write, incomplete: &Incomplete) -> Result<()> {
+    if incomplete.is_empty() {
+        return Ok(());
+    }
+    let lost = format!("incomplete, {} lost", bytes(incomplete.lost_bytes));
+    new(out, incomplete.count, "raw objects", &lost)?;
+    for object in incomplete.objects.iter().take(SHOWN) {
+        writeln!(
+            out,
+            "    {}: {} events in {} records, {} of {} stored bytes lost: {}",
+            shown(&object.object),
+            count(object.events),
+            count(object.records),
+            count(object.lost_bytes),
+            count(object.stored_bytes),
+            shown(&object.why)
+        )?;
+    }
+    match incomplete.count.saturating_sub(SHOWN as u64) {
+        0 => Ok(()),
+        more => writeln!(out, "    … {} more …", count(more)),
+    }
 }
 
 fn next_steps(out: &mut impl Write, summary: &RunSummary, lake: &str) -> Result<()> {
@@ -473,7 +499,7 @@ fn shown(text: &str) -> String {
     shown
 }
 
-/// Partitions shown one by one; of more, the first and the last.
+/// Partitions and raw objects shown one by one; of more partitions, the first and the last.
 const SHOWN: usize = 12;
 
 fn plan_partitions(out: &mut impl Write, partitions: &[PartitionPlan]) -> Result<()> {

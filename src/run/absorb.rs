@@ -36,6 +36,7 @@ use tokio::sync::mpsc;
 use super::RunError;
 use super::affected::{Finder, LEAVES, Search};
 use super::noticed::Noticed;
+use super::rejects::{self, Incomplete};
 use super::stored::{Fill, Reach, Slices, Span, Stored, place};
 use crate::catalog::{SourceTables, TableDefinition};
 use crate::config::{Job, Source};
@@ -87,6 +88,7 @@ pub struct Absorbed {
     pub balance: Balance,
     /// Values that became null under `on_type_error = "null"`, by column.
     pub nulled: BTreeMap<String, u64>,
+    pub incomplete: Incomplete,
     /// Bytes of data files that were read.
     pub stored_bytes: u64,
     /// Slices that changed, by why.
@@ -589,11 +591,9 @@ impl Scan {
 
     /// Decides, writes what changed, and proves that the counts balance.
     fn conclude(mut self, read: Gathered) -> Result<Absorbed, RunError> {
-        super::check_rejects(
-            &self.source,
-            read.counts.iter().map(|read| &read.counts),
-            &read.noticed,
-        )?;
+        let identities = self.objects.iter().map(|found| found.identity.as_str());
+        let counts = read.counts.iter().map(|read| &read.counts);
+        rejects::check(&self.source, identities.zip(counts), &read.noticed)?;
         self.report.event(Event::Deciding {
             source: self.source.name.clone(),
         });
@@ -987,6 +987,7 @@ impl Scan {
             ..Balance::default()
         };
         let mut nulled: BTreeMap<String, u64> = BTreeMap::new();
+        let mut incomplete = Incomplete::default();
         let mut objects = Vec::with_capacity(counts.len());
         for (read, found) in counts.into_iter().zip(&self.objects) {
             let Read {
@@ -995,6 +996,7 @@ impl Scan {
                 times,
                 ..
             } = read;
+            incomplete.note(&found.identity, &counts);
             for (column, count) in counts.nulled {
                 *nulled.entry(column).or_default() += count;
             }
@@ -1066,6 +1068,7 @@ impl Scan {
             objects,
             balance,
             nulled,
+            incomplete,
             stored_bytes: self.stored.read.load(Ordering::Relaxed),
             slices,
             noticed: Noticed::default(),

@@ -162,12 +162,23 @@ fn a_name_that_says_another_codec() {
     assert_eq!(counts(&ran), (50, 50, serde_json::json!({})));
 }
 
+/// Few records say nothing about a share of them, but lost bytes and whole objects do.
 #[test]
 fn bytes_that_are_no_events() {
     let project = project();
     let noise: Vec<u8> = (0..5_000u32).map(|i| (i * i % 251) as u8).collect();
     project.write(&format!("{HOUR}/b.bin"), noise);
-    let ran = project.rawmart(&["run", "--output", "json"]);
+    refused(
+        &project,
+        4,
+        &[
+            "5000 of",
+            "bytes of new raw objects are lost",
+            "b.bin",
+            "exclude",
+        ],
+    );
+    let ran = project.rawmart(&["run", "--max-rejects", "100%", "--output", "json"]);
     ran.expect(0, &[]);
     let (records, events, rejects) = counts(&ran);
     let rejects: u64 = rejects
@@ -180,6 +191,225 @@ fn bytes_that_are_no_events() {
     assert!(rejects > 0);
     assert_eq!(records, events + rejects);
     assert_eq!(project.lake().rows("app_rejects").len() as u64, rejects);
+}
+
+/// What a run says of raw objects of which something is missing: name, records, events, stored bytes,
+/// lost bytes, and whether these words are in the reason.
+fn incomplete(ran: &Ran, words: &[&str]) -> Vec<(String, u64, u64, u64, u64)> {
+    let found = &ran.json()["sources"]["app"]["incomplete"];
+    let objects = found["objects"].as_array().unwrap();
+    assert_eq!(objects.len(), words.len(), "{found}");
+    let objects = objects.iter().zip(words).map(|(object, words)| {
+        assert!(object["why"].as_str().unwrap().contains(words), "{found}");
+        let number = |name: &str| object[name].as_u64().unwrap();
+        let key = object["object"].as_str().unwrap();
+        let name = key.rsplit('/').next().unwrap().to_owned();
+        let (stored, lost) = (number("stored_bytes"), number("lost_bytes"));
+        (name, number("records"), number("events"), stored, lost)
+    });
+    objects.collect()
+}
+
+/// A torn object of many events is one reject; what is lost with it shows by its bytes.
+#[test]
+fn objects_are_lost_by_their_bytes() {
+    let project = configured("max_rejects = \"50%\"", RULE);
+    // Bytes that repeat little, so that half of the bytes are half of the events.
+    let long = |ids: std::ops::Range<usize>| -> String {
+        let hashes = ids.map(|id| {
+            let noise: u64 = (id as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            format!(
+                "{{\"id\":\"{noise:x}{:x}\",\"at\":{}}}\n",
+                noise.rotate_left(29),
+                1_554_076_800 + id
+            )
+        });
+        hashes.collect()
+    };
+    let mut torn = gzip(&long(100..40_100));
+    let size = torn.len() as u64;
+    let middle = torn.len() / 5;
+    torn[middle..].fill(0xFF);
+    project.write(&format!("{HOUR}/b.gz"), &torn);
+    project.write(&format!("{HOUR}/c.json"), lines(20..100));
+    refused(
+        &project,
+        4,
+        &[
+            "stored bytes of new raw objects are lost",
+            "max_rejects = 50%",
+            "b.gz",
+            "gzip member 1",
+        ],
+    );
+    let args = ["run", "--max-rejects", "100%", "--output", "json"];
+    let ran = project.rawmart(&args);
+    ran.expect(0, &[]);
+    let (records, events, rejects) = counts(&ran);
+    assert!(records - events < 50, "{rejects}");
+    assert!((5_000..20_000).contains(&events), "{events}");
+    let found = incomplete(&ran, &["gzip member 1"]);
+    let (name, of, made, stored, lost) = &found[0];
+    assert_eq!(
+        (name.as_str(), *of, *made),
+        ("b.gz", records - 100, events - 100)
+    );
+    assert_eq!(*stored, size);
+    assert!((size / 2..size).contains(lost), "{lost} of {size}");
+    // It is not named again when it is not read again.
+    let again = project.rawmart(&["run", "--output", "json"]);
+    assert_eq!(
+        again.json()["sources"]["app"]["incomplete"],
+        serde_json::Value::Null
+    );
+    project.rawmart(&["verify"]).expect(0, &["balances"]);
+}
+
+/// Objects of other kinds are one reject each, and named.
+#[test]
+fn objects_of_other_kinds() {
+    let project = configured("max_rejects = \"99%\"", RULE);
+    let utf16: Vec<u8> = lines(0..40)
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    let twice = gzip(&String::from_utf8(vec![b'a'; 9]).unwrap());
+    let mut outer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    outer.write_all(&twice).unwrap();
+    let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+    zlib.write_all(lines(0..500).as_bytes()).unwrap();
+    for (name, bytes) in [
+        ("b.json", utf16),
+        ("c.gz", outer.finish().unwrap()),
+        ("d.z", zlib.finish().unwrap()),
+        (
+            "e.gz",
+            [&gzip(&lines(20..30))[..], lines(30..32).as_bytes()].concat(),
+        ),
+        (
+            "f.gz",
+            [
+                &gzip(&lines(32..40))[..],
+                b"\n",
+                &gzip(&lines(40..50)),
+                b"\n",
+            ]
+            .concat(),
+        ),
+    ] {
+        project.write(&format!("{HOUR}/{name}"), bytes);
+    }
+    let ran = project.rawmart(&["run", "--output", "json"]);
+    ran.expect(0, &[]);
+    assert_eq!(counts(&ran), (52, 48, serde_json::json!({ "codec": 4 })));
+    let words = [
+        "UTF-16 text",
+        "gzip-compressed inside gzip",
+        "zlib-compressed",
+        "plain text after gzip member 1",
+    ];
+    let found = incomplete(&ran, &words);
+    let events: Vec<_> = found.iter().map(|(name, _, n, ..)| (&**name, *n)).collect();
+    assert_eq!(
+        events,
+        [("b.json", 0), ("c.gz", 0), ("d.z", 0), ("e.gz", 10)]
+    );
+    assert!(
+        found
+            .iter()
+            .take(3)
+            .all(|(.., stored, lost)| stored == lost)
+    );
+    // The text says the same.
+    let lake = ["--lake", "other", "run"];
+    project.rawmart(&lake).expect(
+        0,
+        &[
+            "raw objects  incomplete",
+            "d.z: 0 events in 1 records",
+            "zlib-compressed",
+        ],
+    );
+}
+
+/// Not one event is never right, however few the records are.
+#[test]
+fn a_commit_of_rejects_alone() {
+    let project = project();
+    let twice: String = (0..5)
+        .map(|id| serde_json::to_string(line(id).trim_end()).unwrap() + "\n")
+        .collect();
+    project.write(&format!("{HOUR}/a.json"), twice);
+    refused(
+        &project,
+        4,
+        &[
+            "5 of 5 new records are rejects",
+            "not_object 5",
+            "--max-rejects 100%",
+        ],
+    );
+    project
+        .rawmart(&["run", "--max-rejects", "100%"])
+        .expect(0, &["raw objects  incomplete", "not_object 5"]);
+    let details = project.lake().cells("app_rejects", &["detail"]);
+    assert!(
+        details
+            .iter()
+            .all(|row| row[0].contains("serialised twice")),
+        "{details:?}"
+    );
+    // One right event among few records is enough.
+    project.write(
+        &format!("{HOUR}/b.json"),
+        lines(0..1) + "{\"id\": 7}\n{\"id\": 8}\n",
+    );
+    project.rawmart(&["run"]).expect(0, &["1 new"]);
+    // An envelope around records says where they are.
+    project.write(
+        &format!("{HOUR}/c.json"),
+        format!("{{\"Records\": [{}]}}", lines(0..1).trim()),
+    );
+    project
+        .rawmart(&["run"])
+        .expect(4, &["1 of 1", "event_time 1"]);
+    project
+        .rawmart(&["run", "--max-rejects", "100%"])
+        .expect(0, &[]);
+    let details = project.lake().cells("app_rejects", &["detail"]);
+    let said = "`at` is missing; the objects inside `Records` are not read as records";
+    assert!(details.iter().any(|row| row[0] == said), "{details:?}");
+}
+
+/// Two ids that are half of a surrogate pair are not one.
+#[test]
+fn ids_that_are_no_text() {
+    let project = configured("on_type_error = \"null\"", RULE);
+    let ids = ["\\ud800", "\\udbff", "\\ufffd", "\\ud83d\\ude00"];
+    let text: String = ids
+        .iter()
+        .map(|id| format!("{{\"id\": \"{id}\", \"at\": 1554076800}}\n"))
+        .collect();
+    project.write(&format!("{HOUR}/a.json"), &text);
+    project.rawmart(&["run"]).expect(0, &["made null"]);
+    let found = project.lake().cells("app", &["id", "extra"]);
+    let expected = [
+        ["", "{\"id\":\"\\ud800\"}"],
+        ["", "{\"id\":\"\\udbff\"}"],
+        ["\u{FFFD}", ""],
+        ["😀", ""],
+    ];
+    assert_eq!(found, expected);
+    // By default such an event is a reject that says so.
+    project.write("rawmart.toml", toml("", RULE));
+    project.rawmart(&["--lake", "other", "run"]).expect(0, &[]);
+    let lake = Lake::on_disk(&project.path("other"));
+    let details = lake.cells("app_rejects", &["reason", "detail"]);
+    assert_eq!(details.len(), 2);
+    for row in details {
+        assert_eq!(row[0], "type");
+        assert!(row[1].contains("half of a surrogate pair"), "{row:?}");
+    }
 }
 
 #[test]
@@ -536,7 +766,7 @@ fn too_many_rejects() {
     // What was accepted once is not judged again.
     project.rawmart(&["run"]).expect(0, &["Nothing new"]);
     // Few records say nothing about a share.
-    project.write(&format!("{HOUR}/c.json"), "bad\n");
+    project.write(&format!("{HOUR}/c.json"), lines(0..5) + "bad\n");
     project.rawmart(&["run"]).expect(0, &["1 new"]);
 }
 

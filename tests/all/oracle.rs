@@ -434,11 +434,18 @@ fn compress(random: &mut ChaCha8Rng, plain: &[u8]) -> Vec<u8> {
     };
     let middle = random.random_range(0..=plain.len());
     let (head, tail) = plain.split_at(middle);
-    match random.random_range(0..4) {
+    let zstd = |bytes: &[u8]| zstd::encode_all(bytes, 1).unwrap();
+    // What shippers put behind members and frames, and pzstd before frames.
+    let blank = *[&b""[..], b"\n", b"\r\n", b"\0\0 \t"]
+        .choose(random)
+        .unwrap();
+    let skipped: &[u8] = &[0x50, 0x2A, 0x4D, 0x18, 4, 0, 0, 0, 9, 9, 9, 9];
+    match random.random_range(0..5) {
         0 => plain.to_vec(),
         1 => gzip(plain),
-        2 => [gzip(head), gzip(b""), gzip(tail)].concat(),
-        _ => zstd::encode_all(plain, 1).unwrap(),
+        2 => [&gzip(head)[..], blank, &gzip(b""), &gzip(tail), blank].concat(),
+        3 => zstd(plain),
+        _ => [skipped, &zstd(head), blank, skipped, &zstd(tail), blank].concat(),
     }
 }
 
