@@ -9,24 +9,33 @@
 //! The text of an expression is the setting that travels; it is compiled where it runs. This room
 //! knows nothing of what tables mean.
 
+mod bounds;
+mod depth;
 mod expressions;
 mod frames;
 mod percentiles;
+mod plans;
+mod pool;
 mod shifts;
 #[cfg(test)]
 mod window_tests;
 
+pub use bounds::TooLarge;
+pub(crate) use depth::{level, on_large_stack};
 pub use expressions::{ExpressionError, RuleExpressions};
 pub(crate) use expressions::{nearest, reads_too_far};
+pub(crate) use plans::sorted;
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use datafusion::error::DataFusionError;
+use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::memory_pool::TrackConsumersPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::optimizer::analyzer::function_rewrite::ApplyFunctionRewrites;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use object_store::ObjectStore;
 use url::Url;
@@ -37,10 +46,14 @@ const NAMED_CONSUMERS: NonZeroUsize = match NonZeroUsize::new(3) {
     None => NonZeroUsize::MIN,
 };
 
+/// A partition of a plan that is run by several threads has at least so many bytes to work with.
+const PARTITION: usize = 64 << 20;
+
 /// A DataFusion runtime with a memory limit; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Engine {
     runtime: Arc<RuntimeEnv>,
+    memory_bytes: u64,
     threads: usize,
 }
 
@@ -69,8 +82,8 @@ impl Engine {
             source,
         })?;
         let bytes = usize::try_from(memory_bytes).unwrap_or(usize::MAX);
-        // Fair: one greedy aggregation must not starve the sort that follows it.
-        let pool = TrackConsumersPool::new(FairSpillPool::new(bytes), NAMED_CONSUMERS);
+        // Shares: one greedy aggregation must not starve the sort that follows it.
+        let pool = TrackConsumersPool::new(pool::Shares::new(bytes), NAMED_CONSUMERS);
         let disk = DiskManagerBuilder::default()
             .with_mode(DiskManagerMode::Directories(vec![spill.to_path_buf()]))
             .with_max_temp_directory_size(u64::MAX);
@@ -88,7 +101,8 @@ impl Engine {
             })?;
         Ok(Self {
             runtime,
-            threads: threads.max(1),
+            memory_bytes,
+            threads: threads.min(bytes / PARTITION).max(1),
         })
     }
 
@@ -108,9 +122,17 @@ impl Engine {
         self.session_of(self.threads)
     }
 
-    fn session_of(&self, threads: usize) -> SessionContext {
-        let config = Self::config(threads);
-        let session = SessionContext::new_with_config_rt(config, Arc::clone(&self.runtime));
+    fn session_of(&self, partitions: usize) -> SessionContext {
+        let bounds = Arc::new(bounds::Bounds::of(self.memory_bytes));
+        let config = Self::config(partitions);
+        let state = SessionStateBuilder::new()
+            .with_config(config)
+            .with_runtime_env(Arc::clone(&self.runtime))
+            .with_default_features()
+            .with_physical_optimizer_rule(Arc::new(plans::WithinMemory))
+            .build();
+        let session = SessionContext::new_with_state(state);
+        session.add_analyzer_rule(Arc::new(ApplyFunctionRewrites::new(vec![bounds])));
         session.add_analyzer_rule(Arc::new(frames::MovingFrames));
         session.register_udaf(percentiles::function());
         for function in shifts::functions() {
@@ -132,6 +154,8 @@ impl Engine {
         options.sql_parser.map_string_types_to_utf8view = false;
         // A LIMIT that is put below a window counts the rows ahead too low where several windows look ahead.
         options.optimizer.enable_window_limits = false;
+        // The pool keeps room for merges; a fixed sum would be too much for many small sorts.
+        options.execution.sort_spill_reservation_bytes = 0;
         config
     }
 }

@@ -80,6 +80,8 @@ fn with_few_arenas() {
 }
 
 fn execute(request: &Request) -> Result<Outcome, Failure> {
+    let interrupted = interruption()
+        .map_err(|error| Failure::Defect(format!("cannot wait for signals: {error}")))?;
     let here = std::env::current_dir()
         .map_err(|error| Failure::Defect(format!("cannot tell the working directory: {error}")))?;
     let job = config::load(&request.overrides, &config::environment, &here)?;
@@ -91,7 +93,7 @@ fn execute(request: &Request) -> Result<Outcome, Failure> {
     let outcome = runtime.block_on(async {
         tokio::select! {
             outcome = perform(request, job) => outcome,
-            signal = signalled() => Err(Failure::Interrupted(signal)),
+            Ok(signal) = interrupted => Err(Failure::Interrupted(signal)),
         }
     });
     // After a signal, workers may still be decoding: they have nothing to finish.
@@ -176,17 +178,42 @@ fn context(request: &Request) -> Context {
     }
 }
 
-/// Waits for the signals of a terminal and of a scheduler.
-async fn signalled() -> Signal {
+/// Waits for the signals of a terminal and of a scheduler, on a thread of its own: all others may be busy with
+/// a query that never lets go. The first one is told; a second one, or two seconds, end the process wherever it
+/// is. Nothing is lost: what is not committed is done again, and what is committed is published by the next run.
+fn interruption() -> std::io::Result<tokio::sync::oneshot::Receiver<Signal>> {
     use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        return std::future::pending().await;
+    const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let (mut interrupt, mut terminate) = {
+        let _inside = runtime.enter();
+        (
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+        )
     };
-    tokio::select! {
-        Ok(()) = tokio::signal::ctrl_c() => Signal::Interrupt,
-        Some(()) = terminate.recv() => Signal::Terminate,
-        else => std::future::pending().await,
-    }
+    let wait = async move {
+        let mut next = async || {
+            tokio::select! {
+                Some(()) = interrupt.recv() => Signal::Interrupt,
+                Some(()) = terminate.recv() => Signal::Terminate,
+                else => std::future::pending().await,
+            }
+        };
+        let first = next().await;
+        let _ = tell.send(first);
+        let _ = tokio::time::timeout(PATIENCE, next()).await;
+        let failure = Failure::Interrupted(first);
+        failure.print();
+        std::process::exit(failure.exit() as i32)
+    };
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || runtime.block_on(wait))?;
+    Ok(told)
 }
 
 /// Tells apart two runs that start in the same second.

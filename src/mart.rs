@@ -45,7 +45,7 @@ use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::SessionContext;
 
 use crate::catalog::{self, Scan, TableDefinition};
-use crate::engine::Engine;
+use crate::engine::{self, Engine};
 use reach::DATE;
 
 /// A table that a mart reads, by name.
@@ -160,7 +160,7 @@ pub async fn evaluate(
             None => plan,
             Some(order) => {
                 let sort = SortExec::new(order.clone(), plan).with_preserve_partitioning(true);
-                Arc::new(SortPreservingMergeExec::new(order, Arc::new(sort)))
+                Arc::new(SortPreservingMergeExec::new(order, engine::sorted(sort)))
             }
         };
         // A task of its own: several are evaluated at once, and while rows are written.

@@ -19,6 +19,10 @@ use datafusion::physical_expr::utils::reassign_expr_columns;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::sqlparser::ast as sql;
 use datafusion::sql::sqlparser::ast::visit_expressions;
+use datafusion::sql::sqlparser::parser::ParserError;
+
+use super::bounds::Bounds;
+use super::depth;
 
 /// The key and the predicate of one rule, compiled for one schema.
 #[derive(Debug, Clone)]
@@ -64,6 +68,25 @@ impl RuleExpressions {
         when: Option<&str>,
         schema: &SchemaRef,
     ) -> Result<Self, ExpressionError> {
+        let texts = key.iter().map(String::as_str).chain(when);
+        let longest = texts.max_by_key(|text| text.len()).unwrap_or_default();
+        depth::on_large_stack(longest, || Self::compile_here(rule, key, when, schema))
+            .unwrap_or_else(|error| {
+                Err(ExpressionError {
+                    rule: rule.to_owned(),
+                    part: if Some(longest) == when { "when" } else { "key" },
+                    text: beginning(longest),
+                    message: error.to_string(),
+                })
+            })
+    }
+
+    fn compile_here(
+        rule: &str,
+        key: &[String],
+        when: Option<&str>,
+        schema: &SchemaRef,
+    ) -> Result<Self, ExpressionError> {
         let mut config = SessionConfig::new();
         config.options_mut().sql_parser.map_string_types_to_utf8view = false;
         config.options_mut().execution.time_zone = Some("UTC".to_owned());
@@ -72,7 +95,7 @@ impl RuleExpressions {
             compile(&state, text, schema).map_err(|message| ExpressionError {
                 rule: rule.to_owned(),
                 part,
-                text: text.to_owned(),
+                text: beginning(text),
                 message,
             })
         };
@@ -185,18 +208,31 @@ impl RuleExpressions {
                 rule: self.rule.clone(),
                 part,
                 text: compiled.text.clone(),
-                message: error.strip_backtrace(),
+                message: match error.find_root() {
+                    DataFusionError::External(own) => own.to_string(),
+                    _ => error.strip_backtrace(),
+                },
             })
+    }
+}
+
+/// A text as messages show it.
+fn beginning(text: &str) -> String {
+    const SHOWN: usize = 500;
+    match text.char_indices().nth(SHOWN) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
     }
 }
 
 fn compile(state: &SessionState, text: &str, schema: &SchemaRef) -> Result<Compiled, String> {
     let columns = DFSchema::try_from(schema.as_ref().clone()).map_err(|e| e.strip_backtrace())?;
     let dialect = state.config_options().sql_parser.dialect;
-    let parsed = state
-        .sql_to_expr(text, &dialect)
+    let mut parsed = state
+        .sql_to_expr_with_alias(text, &dialect)
         .map_err(|error| explain(&error, schema))?;
-    let misread = visit_expressions(&parsed, |part| match reads_too_far(part) {
+    depth::level(&mut parsed.expr).map_err(|error| error.to_string())?;
+    let misread = visit_expressions(&parsed.expr, |part| match reads_too_far(part) {
         true => ControlFlow::Break(()),
         false => ControlFlow::Continue(()),
     });
@@ -208,9 +244,13 @@ fn compile(state: &SessionState, text: &str, schema: &SchemaRef) -> Result<Compi
         );
     }
     let expression = state
-        .create_logical_expr(text, &columns)
+        .create_logical_expr_from_sql_expr(parsed, &columns)
         .map_err(|error| explain(&error, schema))?;
     refuse_unstable(&expression)?;
+    // Before constants are evaluated.
+    let expression = Bounds::of_rules()
+        .apply(expression, &columns)
+        .map_err(|error| explain(&error, schema))?;
     let named = expression.column_refs();
     let named: BTreeSet<String> = named
         .into_iter()
@@ -320,6 +360,11 @@ fn explain(error: &DataFusionError, schema: &SchemaRef) -> String {
                         ),
                     };
                 }
+            }
+            DataFusionError::SQL(inner, _)
+                if matches!(inner.as_ref(), ParserError::RecursionLimitExceeded) =>
+            {
+                return "nests too many levels deep; take parts of it into columns".into();
             }
             DataFusionError::SQL(inner, _) => return format!("does not parse: {inner}"),
             DataFusionError::NotImplemented(inner) if inner.to_lowercase().contains("subquer") => {
@@ -495,5 +540,64 @@ mod tests {
             error.contains("double_click") && error.contains("h1"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_long_chain_works_and_what_nests_too_deeply_is_refused() {
+        let terms: Vec<String> = (0..2_000).map(|n| format!("amount = {n}")).collect();
+        for (chain, expected) in [(" OR ", [true, false, true]), (" AND ", [false; 3])] {
+            let rule = compile("login", Some(&terms.join(chain))).unwrap();
+            let found = rule.admitted(&batch()).unwrap().unwrap();
+            assert_eq!(found.values().iter().collect::<Vec<_>>(), expected);
+        }
+        let nested = |open: &str, close: &str, times: usize| {
+            format!("{}amount{} > 0", open.repeat(times), close.repeat(times))
+        };
+        let sum = format!("{} > 0", vec!["amount"; 350].join(" + "));
+        assert!(
+            compile("login", Some(&sum))
+                .unwrap()
+                .admitted(&batch())
+                .is_ok()
+        );
+        for (when, reason) in [
+            (nested("(", ")", 10_000), "nests"),
+            (nested("abs(", ")", 10_000), "nests"),
+            (
+                nested("CASE WHEN true THEN ", " END", 10_000),
+                "does not parse",
+            ),
+            (format!("{}true", "NOT ".repeat(10_000)), "does not parse"),
+            (
+                format!("{} > 0", vec!["amount"; 20_000].join(" + ")),
+                "nests",
+            ),
+            (
+                format!("login = '{}'", "x".repeat(2 << 20)),
+                "2097162 bytes",
+            ),
+        ] {
+            let error = compile("login", Some(&when)).unwrap_err().to_string();
+            assert!(error.contains("`double_click`: when"), "{error}");
+            assert!(error.contains(reason) && error.len() < 1_000, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_would_be_large_is_an_error_of_its_rule() {
+        for (key, when) in [
+            ("repeat(host, 1000000000)", None),
+            ("login", Some("length(repeat(host, 1000000000)) > 1")),
+            ("login", Some("repeat('x', 1000000000) = host")),
+            ("login", Some("lpad(host, 2000000000) || 'x' = host")),
+        ] {
+            let rule = compile(key, when).unwrap();
+            let found = rule
+                .admitted(&batch())
+                .and_then(|_| rule.keys(&batch(), None));
+            let error = found.unwrap_err().to_string();
+            assert!(error.contains("double_click"), "{error}");
+            assert!(error.contains("()` would give a"), "{error}");
+        }
     }
 }

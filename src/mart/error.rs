@@ -3,9 +3,10 @@ use std::path::{Path, PathBuf};
 
 use chrono::NaiveDate;
 use datafusion::common::{DataFusionError, SchemaError};
+use datafusion::sql::sqlparser::parser::ParserError;
 
 use super::{Mart, shown};
-use crate::engine::nearest;
+use crate::engine::{TooLarge, nearest};
 
 /// What is wrong with a mart: file, line where known, message and remedy.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +50,13 @@ impl MartError {
     /// An error of the rows of a mart, as its stream yields it.
     pub fn running(mart: &Mart, error: &DataFusionError) -> Self {
         let error = error.find_root();
-        let made = Self::new(&mart.file, None, one_line(&error.strip_backtrace()));
+        let mut made = Self::new(&mart.file, None, one_line(&error.strip_backtrace()));
+        if let DataFusionError::External(error) = error
+            && let Some(error) = error.downcast_ref::<TooLarge>()
+        {
+            made.message = error.to_string();
+            made.line = line_of_call(&mart.sql, &error.function);
+        }
         match error {
             DataFusionError::ResourcesExhausted(_) => made.hint("give more with `--memory`"),
             _ => made,
@@ -112,6 +119,12 @@ impl MartError {
     /// An error of the SQL parser, whose line is in its text; without one it is the end of `sql`.
     pub(super) fn syntax(file: &Path, sql: &str, error: &DataFusionError) -> Self {
         let text = match error.find_root() {
+            DataFusionError::SQL(inner, _)
+                if matches!(inner.as_ref(), ParserError::RecursionLimitExceeded) =>
+            {
+                return Self::new(file, None, "the SQL nests too many levels deep")
+                    .hint("take parts of it apart with WITH");
+            }
             DataFusionError::SQL(inner, _) => inner.to_string(),
             other => other.strip_backtrace(),
         };
@@ -139,6 +152,21 @@ impl MartError {
                 format!("the SQL does not parse: {}", one_line(text)),
             ),
         }
+    }
+}
+
+/// The line of the SQL that holds every call of `function`, such as `repeat()`, or the operator `||`.
+fn line_of_call(sql: &str, function: &str) -> Option<usize> {
+    let call = function.trim_end_matches(')');
+    let lines = sql.lines().enumerate();
+    let mut found = lines.filter(|(_, line)| {
+        let code = line.split("--").next().unwrap_or_default();
+        let code: String = code.split_whitespace().collect();
+        code.to_ascii_lowercase().contains(call)
+    });
+    match (found.next(), found.next()) {
+        (Some((line, _)), None) => Some(line + 1),
+        _ => None,
     }
 }
 

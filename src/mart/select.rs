@@ -11,6 +11,7 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 
 use super::reach::{self, Reach};
 use super::{MartError, gate};
+use crate::engine;
 
 /// Header keys of the design that this version cannot keep; to ignore them would break a promise.
 const LATER: [&str; 3] = ["unique", "not_null", "check"];
@@ -172,6 +173,11 @@ pub(super) fn is_name(name: &str) -> bool {
 
 /// Parses `text`, the whole file, so that lines are those of the file.
 pub(super) fn parse(file: &Path, text: &str) -> Result<Parsed, MartError> {
+    engine::on_large_stack(text, || parse_here(file, text))
+        .unwrap_or_else(|error| Err(MartError::new(file, None, error.to_string())))
+}
+
+fn parse_here(file: &Path, text: &str) -> Result<Parsed, MartError> {
     let statements = DFParserBuilder::new(text)
         .with_dialect(&GenericDialect {})
         .build()
@@ -190,6 +196,11 @@ pub(super) fn parse(file: &Path, text: &str) -> Result<Parsed, MartError> {
                 .hint("one file is one mart: give the other a file of its own"));
         }
     };
+    let mut statement = statement;
+    if let Statement::Statement(sql) = &mut statement {
+        engine::level(sql.as_mut())
+            .map_err(|error| MartError::new(file, None, error.to_string()))?;
+    }
     let Statement::Statement(sql) = &statement else {
         return Err(only_select(file, first_line(text), &statement.to_string()));
     };

@@ -18,4 +18,6 @@ mod small;
 mod store;
 mod told;
 mod verify;
+#[cfg(target_os = "linux")]
+mod within_memory;
 mod writers;

@@ -1,0 +1,191 @@
+//! Marts and rules that ask for more than there is: the right rows within the memory, or an error in plain words.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::project::{Project, Ran};
+
+const EVENTS: usize = 8_000;
+
+/// 8,000 events `i0`, `i1` and so on, with `n` from 0, and one mart.
+fn project(mart: &str, rule: &str) -> Project {
+    let project = Project::new();
+    let toml = format!(
+        "lake = \"lake\"\n[sources.app]\nraw = \"raw\"\nevent_time = \"at\"\n[sources.app.columns]\nid = \"string\"\n\
+         at = \"timestamp\"\nn = \"bigint\"\n{rule}\n[marts]\npath = \"sql\"\n"
+    );
+    project.write("rawmart.toml", toml);
+    let line = |n: usize| {
+        format!(
+            "{{\"id\": \"i{n}\", \"at\": {}, \"n\": {n}}}\n",
+            1_554_076_800 + n
+        )
+    };
+    let lines: String = (0..EVENTS).map(line).collect();
+    project.write("raw/2019/04/01/00/a.json", lines);
+    project.write("sql/m.sql", mart);
+    project
+}
+
+/// What a run left, and the most memory that it had, in MiB.
+fn run(project: &Project, memory: &str, threads: &str) -> (Ran, u64) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_rawmart"))
+        .args(["--memory", memory, "--threads", threads, "run"])
+        .current_dir(project.path(""))
+        .env_clear()
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    while child.try_wait().unwrap().is_none() {
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let high = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let high = high.and_then(|high| high.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        peak = peak.max(high.unwrap_or(0) >> 10);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    (Ran::of(child.wait_with_output().unwrap()), peak)
+}
+
+#[test]
+fn a_join_below_a_join_is_right_in_little_memory() {
+    let sql = "SELECT count(*) AS found, sum(q.x) AS x FROM \
+               (SELECT a.n AS x, b.n AS y FROM app a JOIN app b ON a.n < b.n) q \
+               JOIN (SELECT n FROM app WHERE n IN (2, 4, 7000)) c ON q.y < c.n";
+    let project = project(sql, "");
+    // Of y < c: y pairs each, whose x are 0 to y - 1.
+    let pairs = |c: usize| (0..c).sum::<usize>();
+    let sums = |c: usize| (0..c).map(|y| (0..y).sum::<usize>()).sum::<usize>();
+    let found = [2, 4, 7000].map(pairs).iter().sum::<usize>().to_string();
+    let x = [2, 4, 7000].map(sums).iter().sum::<usize>().to_string();
+    for threads in ["1", "2"] {
+        project.write("sql/m.sql", format!("{sql}\n-- {threads}\n"));
+        let (ran, peak) = run(&project, "256MiB", threads);
+        ran.expect(0, &[]);
+        assert!((20..512).contains(&peak), "{peak} MiB");
+        let cells = project.lake().cells("m", &["found", "x"]);
+        assert_eq!(cells, [[found.as_str(), x.as_str()]], "{threads}");
+    }
+}
+
+#[test]
+fn a_sort_of_millions_of_rows_is_right_in_little_memory() {
+    // 3.2 million rows: each event and those whose number is the same by 400.
+    let sql = "SELECT id, before, row_number() OVER (ORDER BY before DESC, id) AS place FROM \
+               (SELECT a.id, b.n AS before, a.n % 2 = 0 AS even FROM app a JOIN app b ON a.n % 20 = b.n % 20)\n";
+    let project = project(sql, "");
+    for threads in ["1", "2", "8"] {
+        project.write("sql/m.sql", format!("{sql}-- {threads}\n"));
+        let (ran, peak) = run(&project, "256MiB", threads);
+        ran.expect(0, &["3,200,000"]);
+        assert!((20..512).contains(&peak), "{peak} MiB");
+        project.rawmart(&["verify"]).expect(0, &[]);
+    }
+}
+
+#[test]
+fn a_value_that_would_be_large_is_that_marts_failure_with_its_line() {
+    let project = project("", "");
+    for (expression, function) in [
+        ("repeat('x', 1000000000)", "repeat()"),
+        ("lpad(id, 2000000000)", "lpad()"),
+        ("cardinality(range(n, 1000000000))", "range()"),
+        ("rpad(id, 60000000, 'x')", "rpad()"),
+    ] {
+        project.write("sql/good.sql", "SELECT count(*) AS c FROM app");
+        project.write(
+            "sql/m.sql",
+            format!("SELECT\n  n,\n  {expression} AS x\nFROM app\n"),
+        );
+        let (ran, peak) = run(&project, "256MiB", "2");
+        ran.expect(
+            3,
+            &[
+                "m.sql:3: ",
+                &format!("`{function}` would give"),
+                "64.0 MB is the limit",
+            ],
+        );
+        assert!(peak < 512, "{peak} MiB");
+        assert_eq!(project.lake().cells("good", &["c"]), [["8000"]]);
+    }
+    let rule = "[[sources.app.dedup]]\nname = \"r\"\nkey = [\"id\"]\nwithin = \"1s\"\n\
+                when = \"length(repeat(id, 100000000)) > 3\"";
+    let (ran, peak) = run(&self::project("SELECT id FROM app", rule), "256MiB", "2");
+    ran.expect(4, &["rule `r`", "`repeat()` would give"]);
+    assert!(peak < 512, "{peak} MiB");
+}
+
+#[test]
+fn joins_of_everything_with_everything_stay_within_the_memory() {
+    let all = "SELECT count(*) AS c FROM app a, app b, app c, app d, app e, app f";
+    let (ran, peak) = run(&project(all, ""), "256MiB", "2");
+    ran.expect(3, &["m.sql", "--memory"]);
+    assert!(peak < 512, "{peak} MiB");
+}
+
+#[test]
+fn a_signal_ends_a_query_that_does_not_end() {
+    for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
+        let project = project("SELECT count(*) AS c FROM app a, app b, app c", "");
+        let child = project.spawn(&["--threads", "2", "run"], &[]);
+        // Until the events are published, and a while into the mart.
+        let log = project.path("lake/_rawmart/log/00000000000000000001.published");
+        while !log.exists() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::thread::sleep(Duration::from_millis(500));
+        let sent = Instant::now();
+        let kill = Command::new("kill")
+            .args([signal, &child.id().to_string()])
+            .status();
+        assert!(kill.unwrap().success());
+        let ran = Ran::of(child.wait_with_output().unwrap());
+        ran.expect(code, &[]);
+        assert!(
+            sent.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            sent.elapsed()
+        );
+        project.write("sql/m.sql", "SELECT count(*) AS c FROM app");
+        project.rawmart(&["run"]).expect(0, &[]);
+        assert_eq!(project.lake().cells("m", &["c"]), [["8000"]]);
+    }
+}
+
+#[test]
+fn a_rule_and_a_mart_of_thousands_of_terms_run() {
+    let terms = |count: usize| {
+        let terms: Vec<String> = (0..count).map(|n| format!("n = {n}")).collect();
+        terms.join(" OR ")
+    };
+    let rule = |when: &str| {
+        format!(
+            "[[sources.app.dedup]]\nname = \"r\"\nkey = [\"id\"]\nwithin = \"1s\"\nwhen = \"{when}\"\n"
+        )
+    };
+    let sql = format!("SELECT count(*) AS c FROM app WHERE {}", terms(2_000));
+    let project = self::project(&sql, &rule(&terms(2_000)));
+    project.rawmart(&["run"]).expect(0, &[]);
+    assert_eq!(project.lake().cells("m", &["c"]), [["2000"]]);
+    let sum = format!("{} > 0", vec!["n"; 20_000].join(" + "));
+    let project = self::project("SELECT id FROM app", &rule(&sum));
+    project
+        .rawmart(&["run"])
+        .expect(2, &["rule `r`", "more than 400 levels"]);
+    let project = self::project(&format!("SELECT id FROM app WHERE {sum}"), "");
+    project
+        .rawmart(&["run"])
+        .expect(2, &["m.sql", "more than 400 levels"]);
+    let all = vec!["SELECT id FROM app"; 3_000].join(" UNION ALL ");
+    let project = self::project(&all, "");
+    project
+        .rawmart(&["run"])
+        .expect(2, &["m.sql", "more than 500 tables"]);
+    let few = vec!["SELECT id FROM app"; 240].join(" UNION ALL ");
+    let project = self::project(&format!("SELECT count(*) AS c FROM ({few})"), "");
+    project.rawmart(&["run"]).expect(0, &[]);
+    assert_eq!(project.lake().cells("m", &["c"]), [["1920000"]]);
+}
