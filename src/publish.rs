@@ -66,4 +66,6 @@ pub enum WriteError {
     /// Whoever stages the files has failed, and says why.
     #[error("what was written could not be staged")]
     NotStaged,
+    #[error("{0}; this is a defect of rawmart")]
+    Defect(String),
 }

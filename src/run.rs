@@ -616,7 +616,10 @@ impl Round<'_> {
                 bytes: step.bytes,
             });
             let objects = &listed.found.objects;
-            let read = step.read.iter().filter_map(|i| objects.get(*i).cloned());
+            let read = step.read.iter().map(|i| {
+                let object = objects.get(*i).cloned();
+                object.ok_or_else(|| RunError::Defect(format!("there is no raw object {i}")))
+            });
             let (lost, readable) = match step.anew {
                 true => (Vec::new(), None),
                 false => self.without_lost(source, state),
@@ -625,7 +628,7 @@ impl Round<'_> {
                 source,
                 roots: &listed.roots,
                 tables: &tables,
-                read: read.collect(),
+                read: read.collect::<Result<_, _>>()?,
                 leaving: step.leaving.clone(),
                 again: step.again,
                 fill: step.fill.clone(),

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::{EventId, Sorted, Sorter, from_sortable};
 use crate::config::{Mode, Rule};
@@ -18,6 +18,8 @@ pub struct Dropped {
     /// Where each object's bits begin.
     starts: Vec<u64>,
     bits: Vec<AtomicU64>,
+    /// An event was asked for that has no bit.
+    unknown: AtomicBool,
 }
 
 impl Dropped {
@@ -38,13 +40,27 @@ impl Dropped {
         Self {
             starts,
             bits: (0..words).map(|_| AtomicU64::new(0)).collect(),
+            unknown: AtomicBool::new(false),
         }
     }
 
+    /// Whether a rule met an event of a raw object whose number of records was not given. Its verdicts say
+    /// nothing then: it is a defect.
+    pub fn met_unknown(&self) -> bool {
+        self.unknown.load(Ordering::Relaxed)
+    }
+
     fn bit(&self, id: EventId) -> Option<(&AtomicU64, u64)> {
-        let start = self.starts.get(id.object() as usize)?;
-        let bit = start.checked_add(u64::from(id.record()))?;
-        Some((self.bits.get((bit / 64) as usize)?, 1 << (bit % 64)))
+        let found = || {
+            let start = self.starts.get(id.object() as usize)?;
+            let bit = start.checked_add(u64::from(id.record()))?;
+            Some((self.bits.get((bit / 64) as usize)?, 1 << (bit % 64)))
+        };
+        let found = found();
+        if found.is_none() {
+            self.unknown.store(true, Ordering::Relaxed);
+        }
+        found
     }
 
     fn contains(&self, id: EventId) -> bool {

@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::Schema;
+use arrow::error::ArrowError;
 use arrow::row::{RowConverter, Rows as KeyRows, SortField};
 use chrono::NaiveDate;
 use siphasher::sip128::{Hasher128, SipHasher13};
@@ -133,6 +134,12 @@ impl Keys {
                 rule: rule.name.clone(),
                 source,
             };
+            if let Some(times) = times.filter(|times| times.len() != batch.num_rows()) {
+                let (times, rows) = (times.len(), batch.num_rows());
+                let message =
+                    format!("{rows} events have {times} times; this is a defect of rawmart");
+                return Err(at(ArrowError::ComputeError(message)));
+            }
             let admitted = rule.expressions.admitted(batch)?;
             let keys = rule.expressions.keys(batch, admitted.as_ref())?;
             // One string stands for itself, and need not be copied.
@@ -154,9 +161,8 @@ impl Keys {
                     counts.null += 1;
                     continue;
                 }
-                if bounded && let Some(times) = times {
-                    let time = times.get(row).copied().unwrap_or_default();
-                    let date = self.places.place(super::from_sortable(time)).date;
+                if bounded && let Some(time) = times.and_then(|times| times.get(row)) {
+                    let date = self.places.place(super::from_sortable(*time)).date;
                     if date < rule.since || date > rule.until {
                         continue;
                     }

@@ -250,3 +250,51 @@ fn windows_are_inclusive() {
         }
     }
 }
+
+/// Without a bit it would count as kept, and a later rule could drop it a second time.
+#[test]
+fn an_event_of_an_unknown_object_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    for (object, unknown) in [(0, false), (1, true), (2, true)] {
+        let mut rows = Sorter::new(folder.path(), 1 << 16);
+        for (time, id) in [(0, EventId::new(0, 1)), (1, EventId::new(object, 2))] {
+            rows.push([1, 2, sortable(time), id.0]).unwrap();
+        }
+        let earlier = Dropped::new([Some(2), None].into_iter());
+        let rules = [rule(Mode::Throttle, 1_000)];
+        let rows = vec![vec![vec![rows]]];
+        let unit = TimeUnit::Ms;
+        super::decide(
+            &rules,
+            rows,
+            &earlier,
+            slicing(),
+            unit,
+            folder.path(),
+            1 << 16,
+        )
+        .unwrap();
+        assert_eq!(earlier.met_unknown(), unknown, "object {object}");
+    }
+}
+
+#[test]
+fn times_of_another_batch_are_refused() {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, RecordBatch, StringArray};
+
+    let ids: ArrayRef = Arc::new(StringArray::from(vec!["a", "b"]));
+    let batch = RecordBatch::try_from_iter([("id", ids)]).unwrap();
+    let rules = [rule(Mode::Throttle, 1_000)];
+    let mut keys = Keys::compile(&rules, &batch.schema(), slicing(), TimeUnit::Ms).unwrap();
+    let mut seen = 0;
+    keys.each(&batch, Some(&[1, 2]), |..| seen += 1).unwrap();
+    assert_eq!(seen, 2);
+    let error = keys.each(&batch, Some(&[1]), |..| ()).unwrap_err();
+    let error = error.to_string();
+    assert!(
+        error.contains("2 events have 1 times; this is a defect of rawmart"),
+        "{error}"
+    );
+}

@@ -54,18 +54,15 @@ impl Place {
         (days.unsigned_abs() << 29) | (hour << 24) | u64::from(self.slice)
     }
 
-    /// The place behind [`Self::sortable`].
-    pub fn from_sortable(bits: u64) -> Self {
-        let days = i64::try_from(bits >> 29).unwrap_or(0) - DAYS_BEFORE_CE;
-        let date = i32::try_from(days)
-            .ok()
-            .and_then(NaiveDate::from_num_days_from_ce_opt);
-        let hour = u8::try_from((bits >> 24) & 31).unwrap_or(0);
-        Self {
-            date: date.unwrap_or_default(),
+    /// The place behind [`Self::sortable`]; `None` for an integer that stands for no place.
+    pub fn from_sortable(bits: u64) -> Option<Self> {
+        let days = i64::try_from(bits >> 29).ok()? - DAYS_BEFORE_CE;
+        let hour = u8::try_from((bits >> 24) & 31).ok()?;
+        Some(Self {
+            date: NaiveDate::from_num_days_from_ce_opt(i32::try_from(days).ok()?)?,
             hour: hour.checked_sub(1),
-            slice: u32::try_from(bits & 0xff_ffff).unwrap_or(0),
-        }
+            slice: u32::try_from(bits & 0xff_ffff).ok()?,
+        })
     }
 
     /// The place of a data file of events or rejects; `None` for a file of another kind of table.
@@ -280,7 +277,7 @@ mod tests {
                     while t < at(to) {
                         let (place, low, high) = slicing.place(t, TimeUnit::Ms);
                         assert!(low <= t && t < high, "{zone}");
-                        assert_eq!(Place::from_sortable(place.sortable()), place);
+                        assert_eq!(Place::from_sortable(place.sortable()), Some(place));
                         let name = crate::layout::file_name(place.slice);
                         assert_eq!(Place::of(&place.partition(), &name), Some(place));
                         for other in [low, high - 1, (low + high) / 2] {

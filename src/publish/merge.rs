@@ -103,7 +103,7 @@ pub fn write(
 }
 
 fn defect(what: &str) -> WriteError {
-    WriteError::Arrow(arrow::error::ArrowError::ComputeError(what.to_owned()))
+    WriteError::Defect(what.to_owned())
 }
 
 /// A thread that encodes the batches of one table.
@@ -146,7 +146,7 @@ fn encode(
     let mut open: Option<(u64, (i64, i64), ParquetFile)> = None;
     let mut close = |open: (u64, (i64, i64), ParquetFile)| -> Result<(), WriteError> {
         let (bits, times, file) = open;
-        let place = Place::from_sortable(bits);
+        let place = Place::from_sortable(bits).ok_or_else(|| defect("rows have no place"))?;
         let (path, rows, bytes) = file.finish()?;
         let file = Finished {
             path,
@@ -257,7 +257,7 @@ impl<'a> Merge<'a> {
     /// Deals one row to its table.
     fn deal(&mut self, stretch: Stretch, row: usize) -> Result<(), WriteError> {
         let Some(key) = self.runs.key(stretch, row) else {
-            return Ok(());
+            return Err(defect("a row has no key"));
         };
         let displaced = match self.verdict(key)? {
             Some((KEPT, _)) => None,
@@ -335,10 +335,11 @@ fn send(
                 &tables.objects,
             )?,
             RULE => {
+                // No rule has the largest rank, and `named` refuses it.
                 let ranks = picks
                     .displaced
                     .iter()
-                    .map(|(rule, _)| u32::try_from(*rule).unwrap_or(0));
+                    .map(|(rule, _)| u32::try_from(*rule).unwrap_or(u32::MAX));
                 named(ranks, &tables.rules)?
             }
             KEPT_OBJECT => named(
@@ -389,7 +390,8 @@ fn send(
         .map_err(|_| defect("a writer stopped"))
 }
 
-/// Strings by their ranks; a dictionary, so that a name is not copied for every row.
+/// Strings by their ranks; a dictionary, so that a name is not copied for every row. A rank that has no
+/// string is an error.
 fn named(
     ranks: impl Iterator<Item = u32>,
     names: &Arc<StringArray>,

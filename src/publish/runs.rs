@@ -219,23 +219,26 @@ impl Runs {
         let mut used: Vec<usize> = stretches.iter().map(|(source, ..)| *source).collect();
         used.sort_unstable();
         used.dedup();
-        let blocks: Vec<&RecordBatch> = used
+        let no_block = || WriteError::Defect("rows of no block".to_owned());
+        let blocks = used
             .iter()
-            .filter_map(|source| Some(&self.sources.get(*source)?.batch))
-            .collect();
-        let Some(first) = blocks.first() else {
-            return Err(WriteError::Arrow(ArrowError::ComputeError(
-                "rows of no block".to_owned(),
-            )));
-        };
+            .map(|source| Some(&self.sources.get(*source)?.batch));
+        let blocks: Vec<&RecordBatch> = blocks.collect::<Option<_>>().ok_or_else(no_block)?;
+        let first = blocks.first().ok_or_else(no_block)?;
+        // The block of each stretch among those that are used.
+        let places = stretches.iter().map(|(source, from, to)| {
+            let block = used.binary_search(source).ok()?;
+            Some((block, *from, *to))
+        });
+        let places: Vec<_> = places.collect::<Option<_>>().ok_or_else(no_block)?;
         let column = |column: usize| -> Result<ArrayRef, ArrowError> {
             let parts: Vec<ArrayData> = blocks
                 .iter()
                 .map(|block| block.column(column).to_data())
                 .collect();
             let mut copied = MutableArrayData::new(parts.iter().collect(), false, rows);
-            for (source, from, to) in stretches {
-                copied.try_extend(used.binary_search(source).unwrap_or(0), *from, *to)?;
+            for (block, from, to) in &places {
+                copied.try_extend(*block, *from, *to)?;
             }
             Ok(make_array(copied.freeze()))
         };

@@ -174,9 +174,18 @@ pub async fn absorb(
     let known = state.sources.get(&source.name).cloned().unwrap_or_default();
     let slices = match work.anew {
         true => Slices::default(),
-        false => Slices::new(source, state),
+        false => Slices::new(source, state)?,
     };
     let shares = Shares::new(job, source.rules.len(), !slices.is_empty());
+    if let Some(name) = work
+        .leaving
+        .iter()
+        .find(|name| known.objects.get(name).is_none())
+    {
+        return Err(RunError::Defect(format!(
+            "raw object {name} is to be taken out and was never absorbed"
+        )));
+    }
     let objects = names(&work, &known);
     let rules: Vec<String> = {
         let configured = source.rules.iter().map(|rule| rule.name.clone());
@@ -188,15 +197,22 @@ pub async fn absorb(
         lake: lake.clone(),
         runtime: tokio::runtime::Handle::current(),
         ahead: shares.ahead,
-        event_time: source.decode.event_time.clone(),
+        event_time: Some(source.decode.event_time.clone()),
         unit: source.decode.unit,
         objects: Arc::new(objects),
         rules: Arc::new(rules),
         leaving: Arc::default(),
         read: Arc::default(),
     };
-    let leaving = work.leaving.iter().filter_map(|name| stored.rank(name));
-    stored.leaving = Arc::new(leaving.collect());
+    let ranked = |name: &str| {
+        let rank = stored.rank(name);
+        rank.ok_or_else(|| RunError::Defect(format!("raw object {name} has no rank")))
+    };
+    let leaving = work.leaving.iter().map(|name| ranked(name));
+    let leaving = leaving.collect::<Result<_, _>>()?;
+    let ranks = work.read.iter().map(|found| ranked(&found.identity));
+    let ranks = ranks.collect::<Result<_, _>>()?;
+    stored.leaving = Arc::new(leaving);
     let (sender, receiver) = mpsc::channel::<Fed>(1);
     let (finished, mut to_stage) = mpsc::unbounded_channel::<Finished>();
     let (commit, in_flight) = (state.last + 1, shares.in_flight);
@@ -210,11 +226,7 @@ pub async fn absorb(
         job: job.clone(),
         source: source.clone(),
         schema: Decoder::new(&source.decode, &shares.decoding).schema(),
-        ranks: work
-            .read
-            .iter()
-            .map(|found| stored.rank(&found.identity).unwrap_or(u32::MAX))
-            .collect(),
+        ranks,
         objects: work.read.clone(),
         slicing: job.slicing(source),
         folder: folder.to_owned(),
@@ -239,10 +251,10 @@ pub async fn absorb(
         stored,
         old: match work.anew {
             true => BTreeMap::new(),
-            false => old_files(work.tables, state),
+            false => old_files(work.tables, state)?,
         },
         replaced: match work.anew {
-            true => old_files(work.tables, state),
+            true => old_files(work.tables, state)?,
             false => BTreeMap::new(),
         },
         leaving: work.leaving,
@@ -299,12 +311,15 @@ fn names(work: &Work<'_>, known: &SourceState) -> StringArray {
 }
 
 /// The data files that have rows, by table and place.
-fn old_files(tables: &SourceTables, state: &State) -> BTreeMap<(String, u64), File> {
+fn old_files(
+    tables: &SourceTables,
+    state: &State,
+) -> Result<BTreeMap<(String, u64), File>, RunError> {
     let tables = tables.all();
     let files = tables.iter().flat_map(|table| state.table(&table.name));
     files
         .filter(|file| file.entry.rows > 0)
-        .filter_map(|file| Some(((file.entry.table.clone(), place(file)?), file.clone())))
+        .map(|file| Ok(((file.entry.table.clone(), place(file)?), file.clone())))
         .collect()
 }
 
@@ -526,8 +541,8 @@ impl Scan {
             seen_rejects: BTreeMap::new(),
             times: None,
             noticed: Noticed::default(),
-            time_column: schema.index_of(&self.source.decode.event_time).unwrap_or(0),
-            record_column: schema.index_of(RAW_RECORD).unwrap_or(0),
+            time_column: index_of(&schema, &self.source.decode.event_time)?,
+            record_column: index_of(&schema, RAW_RECORD)?,
             collected: self.collected(),
         };
         let mut counts = Vec::new();
@@ -621,18 +636,18 @@ impl Scan {
             memory: self.shares.sorter,
         }
         .find(narrow)?;
-        let mut records: BTreeMap<u32, u64> = affected
-            .objects
-            .iter()
-            .filter_map(|rank| {
-                let name = self.stored.objects.value(*rank as usize);
-                Some((*rank, self.known.objects.get(name)?.records))
-            })
-            .collect();
+        let of_stored = affected.objects.iter().map(|rank| {
+            let name = self.stored.objects.value(*rank as usize);
+            let entry = self.known.objects.get(name);
+            let unknown = || format!("raw object {name} has stored events and is not in the log");
+            let entry = entry.ok_or_else(|| RunError::Defect(unknown()))?;
+            Ok((*rank, entry.records))
+        });
+        let mut records = of_stored.collect::<Result<BTreeMap<u32, u64>, RunError>>()?;
         for (rank, read) in self.ranks.iter().zip(&read.counts) {
             records.insert(*rank, read.counts.records);
         }
-        let ranks = 0..u32::try_from(self.stored.objects.len()).unwrap_or(u32::MAX);
+        let ranks = (0u32..).take(self.stored.objects.len());
         let earlier = Dropped::new(ranks.map(|rank| records.get(&rank).copied()));
         let dropped = decide(
             &self.source.rules,
@@ -644,6 +659,10 @@ impl Scan {
             self.shares.dropped,
         )
         .map_err(|source| self.spilling(source))?;
+        if earlier.met_unknown() {
+            let what = "a rule met an event of a raw object that is not in the log";
+            return Err(RunError::Defect(what.to_owned()));
+        }
         drop(earlier);
         let mut changes = Changes::new(
             &read.places,
@@ -782,7 +801,7 @@ impl Scan {
         }
         for file in self.lost_of(&rejected.name) {
             let rows = file.entry.rows.cast_signed();
-            *reject_places.entry(place(file).unwrap_or(0)).or_default() += rows;
+            *reject_places.entry(place(file)?).or_default() += rows;
         }
         for (place, by) in &reject_places {
             expected.insert(
@@ -810,8 +829,7 @@ impl Scan {
         let files = old_of(&rejected.name);
         if !files.is_empty() {
             let stored = Stored {
-                // Rejects have no time; no column of theirs has this name.
-                event_time: "raw_time".to_owned(),
+                event_time: None,
                 ..self.stored.clone()
             };
             rejects.append_stored(stored.stream(files, &reject_schema(), false, None));
@@ -1081,20 +1099,25 @@ fn check_rows(files: &[Finished], expected: &BTreeMap<(&str, u64), i64>) -> Resu
     let mut written: BTreeMap<(&str, u64), i64> = BTreeMap::new();
     for file in files {
         let place = crate::event::Place::of(&file.partition, &file.name);
-        let place = place.map_or(0, crate::event::Place::sortable);
+        let place = place.ok_or_else(|| {
+            RunError::Defect(format!("{} of {} has no place", file.name, file.table))
+        })?;
+        let place = place.sortable();
         *written.entry((&file.table, place)).or_default() += file.rows.cast_signed();
     }
     let slices: BTreeSet<_> = written.keys().chain(expected.keys()).collect();
     for slice in slices {
         let (wrote, counted) = (written.get(slice), expected.get(slice));
         if wrote.unwrap_or(&0) != counted.unwrap_or(&0) {
-            let place = crate::event::Place::from_sortable(slice.1);
+            let place = crate::event::Place::from_sortable(slice.1).map(|place| {
+                let folder = crate::layout::partition_folder(&place.partition());
+                format!("{folder}/{}", crate::layout::file_name(place.slice))
+            });
             return Err(RunError::Unbalanced(format!(
-                "{} rows were written to {}/{}/{}, and {} were counted",
+                "{} rows were written to {}/{}, and {} were counted",
                 wrote.unwrap_or(&0),
                 slice.0,
-                crate::layout::partition_folder(&place.partition()),
-                crate::layout::file_name(place.slice),
+                place.as_deref().unwrap_or("no place"),
                 counted.unwrap_or(&0)
             )));
         }
@@ -1202,6 +1225,7 @@ impl Changes {
         let Some([place, time, id, ..]) = was.or(is) else {
             return Ok(());
         };
+        // A rule that is not counted leaves counts that do not balance.
         let mut count = |rule: u64, by: i64| {
             if let Some(of_rule) = self.by_rule.get_mut(rule as usize) {
                 *of_rule += by;
@@ -1327,24 +1351,33 @@ impl Worker<'_> {
             .column(self.record_column)
             .as_primitive::<Int64Type>()
             .values();
+        if let Some(beyond) = records
+            .iter()
+            .find(|record| u32::try_from(**record).is_err())
+        {
+            return Err(too_many_records(found, *beyond));
+        }
         self.noticed.events(&found.identity, records, &batch);
         let ids: Vec<u64> = records
             .iter()
-            .map(|record| EventId::new(rank, u32::try_from(*record).unwrap_or(u32::MAX)).0)
+            .map(|record| EventId::new(rank, (*record & 0xffff_ffff) as u32).0)
             .collect();
         let parts = self.scan.job.threads.max(1);
         let searching = !self.scan.search.slices.is_empty();
         let (buffers, noted) = (&mut self.buffers, &mut self.noted);
+        // A row that no rule sees would be kept without a word.
+        let mut unseen = false;
         keys.each(&batch, Some(&times), |rule, row, key| {
-            let (Some(time), Some(id)) = (times.get(row), ids.get(row)) else {
+            let buffer = buffers.get_mut(rule);
+            let buffer = buffer.and_then(|parts_of| parts_of.get_mut(part_of(key, parts)));
+            let (Some(time), Some(id), Some(buffer), Some(noted)) =
+                (times.get(row), ids.get(row), buffer, noted.get_mut(rule))
+            else {
+                unseen = true;
                 return;
             };
-            let buffer = buffers.get_mut(rule);
-            if let Some(buffer) = buffer.and_then(|parts_of| parts_of.get_mut(part_of(key, parts)))
-            {
-                buffer.push([key[0], key[1], *time, *id]);
-            }
-            if let (true, Some(noted)) = (searching, noted.get_mut(rule)) {
+            buffer.push([key[0], key[1], *time, *id]);
+            if searching {
                 noted.push((key, *time));
             }
         })
@@ -1353,8 +1386,15 @@ impl Worker<'_> {
             found_in: format!("raw object {}", found.identity),
             error: Box::new(error),
         })?;
+        if unseen {
+            let what = format!(
+                "a rule has not seen an event of raw object {}",
+                found.identity
+            );
+            return Err(RunError::Defect(what));
+        }
         for (rule, (noted, reach)) in self.noted.iter_mut().zip(&mut self.reaches).enumerate() {
-            self.scan.search.note(rule, reach, noted);
+            self.scan.search.note(rule, reach, noted)?;
             noted.clear();
         }
         for (sorters, buffers) in self.scan.narrow.iter().zip(&mut self.buffers) {
@@ -1405,17 +1445,14 @@ impl Worker<'_> {
     ) -> Result<(), RunError> {
         self.noticed.rejects(&found.identity, rejects);
         let place = self.arrival_places.of(found.arrival_ms);
-        *self.seen_rejects.entry(place).or_default() += i64::try_from(rejects.len()).unwrap_or(0);
-        let keys = rejects
-            .iter()
-            .map(|reject| {
-                [
-                    place,
-                    0,
-                    EventId::new(rank, u32::try_from(reject.raw_record).unwrap_or(u32::MAX)).0,
-                ]
-            })
-            .collect();
+        *self.seen_rejects.entry(place).or_default() += (rejects.len() as u64).cast_signed();
+        let keys = rejects.iter().map(|reject| {
+            let record = u32::try_from(reject.raw_record);
+            let record =
+                record.map_err(|_| too_many_records(found, reject.raw_record.cast_signed()))?;
+            Ok([place, 0, EventId::new(rank, record).0])
+        });
+        let keys = keys.collect::<Result<_, RunError>>()?;
         let number = |value: fn(&Reject) -> u64| -> ArrayRef {
             Arc::new(Int64Array::from_iter_values(
                 rejects.iter().map(|reject| value(reject).cast_signed()),
@@ -1436,6 +1473,21 @@ impl Worker<'_> {
         self.rejects.push(Keyed::new(batch, keys))?;
         Ok(())
     }
+}
+
+/// Where a column is that every batch of decoded events has.
+fn index_of(schema: &Schema, column: &str) -> Result<usize, RunError> {
+    let found = schema.index_of(column);
+    found.map_err(|_| RunError::Defect(format!("decoded events have no column {column}")))
+}
+
+/// An event's id has 32 bits for its record.
+fn too_many_records(found: &Found, record: i64) -> RunError {
+    RunError::Defect(format!(
+        "raw object {} has a record {record}, and rawmart numbers {} records of one at most",
+        found.identity,
+        u32::MAX
+    ))
 }
 
 /// The columns of rejects but for those that their keys have.

@@ -79,9 +79,17 @@ impl Search {
     }
 
     /// Notes the keys of changed events of one rule. `times` are sortable.
-    pub fn note(&self, rule: usize, reach: &mut Reach, rows: &[(Fingerprint, u64)]) {
+    ///
+    /// # Errors
+    /// None but a defect: there is no such rule.
+    pub fn note(
+        &self,
+        rule: usize,
+        reach: &mut Reach,
+        rows: &[(Fingerprint, u64)],
+    ) -> Result<(), RunError> {
         let (Some(filter), Some(window)) = (self.filters.get(rule), self.windows.get(rule)) else {
-            return;
+            return Err(unknown_rule(rule));
         };
         let mut span: Option<(i64, i64)> = None;
         for (key, time) in rows {
@@ -106,7 +114,13 @@ impl Search {
         if let Some((first, last)) = span {
             reach.want(&self.slices, first, last);
         }
+        Ok(())
     }
+}
+
+/// A search that passed over a rule would give verdicts that look right.
+fn unknown_rule(rule: usize) -> RunError {
+    RunError::Defect(format!("the search for duplicates has no rule {rule}"))
 }
 
 /// The stored part of D, and what is to be decided.
@@ -234,14 +248,14 @@ impl Finder<'_> {
         look: impl Fn(&mut S, &File, RecordBatch, &[Row]) -> Result<(), RunError> + Sync,
         finish: impl Fn(S) + Sync,
     ) -> Result<(), RunError> {
-        let files: Vec<(&File, i64, i64)> = spans
-            .iter()
-            .filter_map(|(slice, first, last)| Some((self.search.slices.get(*slice)?, first, last)))
-            .flat_map(|(slice, first, last)| {
-                let sides = slice.kept.iter().chain(&slice.duplicates);
-                sides.map(|file| (file, *first, *last))
-            })
-            .collect();
+        let mut files: Vec<(&File, i64, i64)> = Vec::new();
+        for (slice, first, last) in spans {
+            let known = self.search.slices.get(*slice);
+            let slice =
+                known.ok_or_else(|| RunError::Defect(format!("there is no slice {slice}")))?;
+            let sides = slice.kept.iter().chain(&slice.duplicates);
+            files.extend(sides.map(|file| (file, *first, *last)));
+        }
         let next = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             let workers: Vec<_> = (0..self.threads.min(files.len()))
@@ -387,15 +401,15 @@ impl Finder<'_> {
         links: Vec<RuleLink>,
     ) -> Result<(), RunError> {
         for (rule, key, time, id, standing) in links {
-            if let Some(reach) = reaches.get_mut(rule) {
-                self.search.note(rule, reach, &[(key, time)]);
-            }
             let parts = gathering.links.get(rule);
-            if let Some(part) = parts.and_then(|parts| parts.get(part_of(key, self.threads))) {
-                lock(part)
-                    .push([key[0], key[1], time, id, standing, 0])
-                    .map_err(|e| self.spilling(e))?;
-            }
+            let part = parts.and_then(|parts| parts.get(part_of(key, self.threads)));
+            let (Some(reach), Some(part)) = (reaches.get_mut(rule), part) else {
+                return Err(unknown_rule(rule));
+            };
+            self.search.note(rule, reach, &[(key, time)])?;
+            lock(part)
+                .push([key[0], key[1], time, id, standing, 0])
+                .map_err(|e| self.spilling(e))?;
         }
         Ok(())
     }
@@ -408,14 +422,12 @@ impl Finder<'_> {
         gathering: &Gathering,
     ) -> Result<Vec<Vec<Sorter<4>>>, RunError> {
         let spilling = |error| self.spilling(error);
-        let within = self
-            .search
-            .windows
-            .get(rule)
-            .map_or(0, |window| window.within);
+        let window = self.search.windows.get(rule);
+        let within = window.ok_or_else(|| unknown_rule(rule))?.within;
         let take_reach = || {
             let mut reaches = lock(&self.search.reaches);
-            reaches.get_mut(rule).map(Reach::take).unwrap_or_default()
+            let taken = reaches.get_mut(rule).map(Reach::take);
+            taken.ok_or_else(|| unknown_rule(rule))
         };
         let later = rule + 1..self.source.rules.len();
         // Rows of the looked-at events under later rules: `[time, id, key, key]`.
@@ -426,14 +438,14 @@ impl Finder<'_> {
                 .iter()
                 .map(|part| std::mem::replace(&mut *lock(part), self.sorter()))
                 .collect(),
-            None => Vec::new(),
+            None => return Err(unknown_rule(rule)),
         };
         let mut new = new;
         let mut rows: Vec<Vec<Sorter<4>>> = new.iter().map(|_| Vec::new()).collect();
         let mut joined: Vec<Sorter<4>> = Vec::new();
         let mut step = within;
         loop {
-            let spans = take_reach();
+            let spans = take_reach()?;
             let looked = self.parts();
             self.look(rule, &spans, &looked, &aside)?;
             if spans.is_empty() && links.iter().all(Sorter::is_empty) {
@@ -444,12 +456,8 @@ impl Finder<'_> {
                 break;
             }
             let covered_by = lock(&self.search.reaches).get(rule).cloned();
-            let covered = |first, last| {
-                let slices = &self.search.slices;
-                covered_by
-                    .as_ref()
-                    .is_none_or(|reach| reach.covers(slices, first, last))
-            };
+            let covered_by = covered_by.ok_or_else(|| unknown_rule(rule))?;
+            let covered = |first, last| covered_by.covers(&self.search.slices, first, last);
             let grown = std::thread::scope(|scope| {
                 let workers: Vec<_> = std::mem::take(&mut new)
                     .into_iter()
@@ -493,11 +501,10 @@ impl Finder<'_> {
             // Twice as far each time: a chain of days takes a handful of passes.
             step = step.saturating_mul(2);
             let mut reaches = lock(&self.search.reaches);
-            if let Some(reach) = reaches.get_mut(rule) {
-                for (first, last) in beyond {
-                    let (from, to) = (first.saturating_sub(step), last.saturating_add(step));
-                    reach.want(&self.search.slices, from, to);
-                }
+            let reach = reaches.get_mut(rule).ok_or_else(|| unknown_rule(rule))?;
+            for (first, last) in beyond {
+                let (from, to) = (first.saturating_sub(step), last.saturating_add(step));
+                reach.want(&self.search.slices, from, to);
             }
         }
         self.joined(joined, aside, later, gathering)?;
@@ -512,9 +519,11 @@ impl Finder<'_> {
         links: &[Mutex<Sorter<6>>],
         aside: &[Mutex<Sorter<4>>],
     ) -> Result<(), RunError> {
-        let (Some(filter), false) = (self.search.filters.get(rule), spans.is_empty()) else {
+        if spans.is_empty() {
             return Ok(());
-        };
+        }
+        let filter = self.search.filters.get(rule);
+        let filter = filter.ok_or_else(|| unknown_rule(rule))?;
         let rules = self.source.rules.len();
         let schema = self.columns(rule, rules)?;
         let own_schema = self.columns(rule, rule + 1)?;
@@ -577,11 +586,10 @@ impl Finder<'_> {
                 for (rule, key, time, id, _) in
                     self.links_of(others, file, &batch, rows, &mask, 0)?
                 {
-                    if let Some(sorter) = aside.get(rule) {
-                        lock(sorter)
-                            .push([time, id, key[0], key[1]])
-                            .map_err(push)?;
-                    }
+                    let sorter = aside.get(rule).ok_or_else(|| unknown_rule(rule))?;
+                    lock(sorter)
+                        .push([time, id, key[0], key[1]])
+                        .map_err(push)?;
                 }
                 Ok(())
             },

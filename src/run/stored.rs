@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 
 use ahash::RandomState;
-use arrow::array::{Array, AsArray, BooleanArray, RecordBatch, StringArray};
+use arrow::array::{Array, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{
     DataType, Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType,
@@ -55,14 +55,22 @@ pub struct Slices {
 }
 
 impl Slices {
-    pub fn new(source: &Source, state: &State) -> Self {
+    /// # Errors
+    /// A file with rows that the log gives no event times or no place.
+    pub fn new(source: &Source, state: &State) -> Result<Self, RunError> {
         let [kept, duplicates, _] = source.tables();
         let mut slices: BTreeMap<u64, Slice> = BTreeMap::new();
         for (table, is_kept) in [(kept, true), (duplicates, false)] {
             for file in state.table(&table) {
-                let (Some((first, last)), Some(place)) = (file.entry.times, place(file)) else {
+                if file.entry.rows == 0 {
                     continue;
-                };
+                }
+                let place = place(file)?;
+                // Events without a time would be passed over when duplicates are looked for.
+                let (first, last) = file.entry.times.ok_or_else(|| {
+                    let key = file.entry.key();
+                    RunError::Defect(format!("the log says no event times of {key}"))
+                })?;
                 let slice = slices.entry(place).or_insert_with(|| Slice {
                     first,
                     last,
@@ -85,7 +93,7 @@ impl Slices {
             Some(*most)
         });
         let most = most.collect();
-        Self { all, most }
+        Ok(Self { all, most })
     }
 
     pub const fn is_empty(&self) -> bool {
@@ -111,9 +119,18 @@ impl Slices {
     }
 }
 
-/// The place of a data file; `None` for a name that is not ours.
-pub fn place(file: &File) -> Option<u64> {
-    Place::of(&file.entry.partition, &file.entry.name).map(Place::sortable)
+/// The place of a data file of a source.
+///
+/// # Errors
+/// A name that is not ours, which is a defect: the log names it.
+pub fn place(file: &File) -> Result<u64, RunError> {
+    let place = Place::of(&file.entry.partition, &file.entry.name).map(Place::sortable);
+    place.ok_or_else(|| {
+        let key = file.entry.key();
+        RunError::Defect(format!(
+            "the log names {key}, which is the place of no slice"
+        ))
+    })
 }
 
 /// How much of each slice is wanted, and has been looked at.
@@ -223,7 +240,8 @@ pub struct Stored {
     pub runtime: Handle,
     /// Bytes read of a file at once.
     pub ahead: u64,
-    pub event_time: String,
+    /// The column of event times; rejects have none.
+    pub event_time: Option<String>,
     pub unit: TimeUnit,
     /// Names of all raw objects, sorted.
     pub objects: Arc<StringArray>,
@@ -287,10 +305,10 @@ impl Stored {
                 fields.push(Field::new(name, kind, true));
             }
         };
-        add(
-            &self.event_time,
-            DataType::Timestamp(self.unit.arrow(), Some("UTC".into())),
-        );
+        if let Some(event_time) = &self.event_time {
+            let unit = self.unit.arrow();
+            add(event_time, DataType::Timestamp(unit, Some("UTC".into())));
+        }
         add(RAW_OBJECT, DataType::Utf8);
         add(RAW_RECORD, DataType::Int64);
         // A table of kept events has none of these.
@@ -303,9 +321,11 @@ impl Stored {
             let times = file.entry.times;
             times.is_none_or(|(from, to)| from < *first || *last < to)
         };
-        let span = span
-            .filter(beyond)
-            .map(|(first, last)| (self.event_time.clone(), self.unit, first, last));
+        let span = span.filter(beyond);
+        let span = span.and_then(|(first, last)| {
+            let event_time = self.event_time.clone()?;
+            Some((event_time, self.unit, first, last))
+        });
         let schema = Arc::new(Schema::new(fields));
         let batches = self.open(file)?.read(schema, span, wanted)?;
         let mut names = Names {
@@ -437,16 +457,25 @@ impl Names {
                 .as_primitive_opt::<Int64Type>()
                 .ok_or_else(|| lacking(name))
         };
-        let times = column(&self.stored.event_time)?;
-        let times = match self.stored.unit {
-            TimeUnit::Ms => times
-                .as_primitive_opt::<TimestampMillisecondType>()
-                .map(arrow::array::PrimitiveArray::values),
-            TimeUnit::Us => times
-                .as_primitive_opt::<TimestampMicrosecondType>()
-                .map(arrow::array::PrimitiveArray::values),
+        let times = match &self.stored.event_time {
+            Some(name) => {
+                let times = column(name)?;
+                let whole = times.null_count() == 0;
+                let times = match self.stored.unit {
+                    TimeUnit::Ms => times
+                        .as_primitive_opt::<TimestampMillisecondType>()
+                        .map(arrow::array::PrimitiveArray::values),
+                    TimeUnit::Us => times
+                        .as_primitive_opt::<TimestampMicrosecondType>()
+                        .map(arrow::array::PrimitiveArray::values),
+                };
+                times
+                    .filter(|_| whole)
+                    .ok_or_else(|| lacking(name))?
+                    .to_vec()
+            }
+            None => vec![0; batch.num_rows()],
         };
-        let times = times.ok_or_else(|| lacking(&self.stored.event_time))?;
         let (objects, records) = (text(RAW_OBJECT)?, number(RAW_RECORD)?);
         let (rules, kept_objects) = (text(RULE)?, text(KEPT_OBJECT)?);
         let kept_records = number(KEPT_RECORD)?;
@@ -454,7 +483,12 @@ impl Names {
         let mut rows = Vec::with_capacity(batch.num_rows());
         for (i, time) in times.iter().enumerate() {
             let object = self.rank(objects.value(i))?;
-            let record = |number: i64| u32::try_from(number).unwrap_or(u32::MAX);
+            let record = |numbers: &Int64Array| {
+                let number = u32::try_from(numbers.value(i)).ok();
+                number.filter(|_| numbers.is_valid(i))
+            };
+            let unnumbered = "a row has no number of a record";
+            let number = record(records).ok_or_else(|| self.unfit(unnumbered))?;
             let (mut before, mut kept) = (Standing::KEPT, EventId(0));
             if rules.is_valid(i) {
                 let rule = names.iter().position(|name| name == rules.value(i));
@@ -462,11 +496,12 @@ impl Names {
                 let unknown = || format!("the log does not know its rule {}", rules.value(i));
                 before = Standing::dropped(rule.ok_or_else(|| self.unfit(&unknown()))?);
                 let by = self.rank(kept_objects.value(i))?;
-                kept = EventId::new(by, record(kept_records.value(i)));
+                let number = record(kept_records).ok_or_else(|| self.unfit(unnumbered))?;
+                kept = EventId::new(by, number);
             }
             rows.push(Row {
                 time: sortable(*time),
-                id: EventId::new(object, record(records.value(i))),
+                id: EventId::new(object, number),
                 before,
                 leaves: self.stored.leaving.contains(&object),
                 kept,
@@ -479,5 +514,44 @@ impl Names {
 impl From<StoredError> for RunError {
     fn from(error: StoredError) -> Self {
         Self::Write(WriteError::Stored(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::FileEntry;
+
+    fn file(partition: &[(&str, &str)], name: &str) -> File {
+        let own =
+            |(column, value): &(&str, &str)| ((*column).to_owned(), Some((*value).to_owned()));
+        File {
+            commit: 1,
+            entry: FileEntry {
+                table: "app".to_owned(),
+                partition: partition.iter().map(own).collect(),
+                name: name.to_owned(),
+                rows: 1,
+                bytes: 1,
+                times: None,
+                staged: String::new(),
+                sha256: None,
+            },
+            etag: None,
+        }
+    }
+
+    /// Place 0 would be that of another slice, or of none.
+    #[test]
+    fn a_file_without_a_place_is_a_defect() {
+        assert!(place(&file(&[("dt", "2019-04-02")], "part-00001.parquet")).is_ok());
+        for (partition, name) in [
+            (&[("dt", "2019-04-02")][..], "other.parquet"),
+            (&[("dt", "yesterday")], "part-00001.parquet"),
+            (&[], "part-00001.parquet"),
+        ] {
+            let error = place(&file(partition, name)).unwrap_err();
+            assert!(matches!(error, RunError::Defect(_)), "{error}");
+        }
     }
 }

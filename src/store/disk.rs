@@ -28,7 +28,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::UNIX_EPOCH;
 use tokio::sync::Semaphore;
 use url::Url;
 
@@ -574,12 +573,11 @@ fn object(key: String, found: &Metadata) -> Object {
         key,
         size: found.len(),
         etag: Some(etag(found)),
+        // Also of a file from before 1970.
         last_modified_ms: found
-            .modified()
-            .ok()
-            .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
-            .and_then(|since| i64::try_from(since.as_millis()).ok())
-            .unwrap_or_default(),
+            .mtime()
+            .saturating_mul(1_000)
+            .saturating_add(found.mtime_nsec() / 1_000_000),
     }
 }
 
