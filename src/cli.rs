@@ -9,6 +9,7 @@ use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::config::Overrides;
+use crate::run::Depth;
 
 /// What one invocation asks for.
 #[derive(Debug, Clone)]
@@ -40,6 +41,7 @@ pub enum Verb {
     },
     Verify {
         repair: bool,
+        depth: Depth,
     },
     Config,
 }
@@ -113,7 +115,18 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Request, clap::Erro
             which: history.which,
             limit: history.limit,
         },
-        TypedVerb::Verify(Verify { repair }) => Verb::Verify { repair },
+        TypedVerb::Verify(Verify {
+            repair,
+            quick,
+            deep,
+        }) => Verb::Verify {
+            repair,
+            depth: match (quick, deep) {
+                (true, _) => Depth::Quick,
+                (_, true) => Depth::Deep,
+                (false, false) => Depth::Usual,
+            },
+        },
         TypedVerb::Config => Verb::Config,
     };
     let times = |count: u8| i8::try_from(count).unwrap_or(i8::MAX);
@@ -319,6 +332,12 @@ struct Verify {
     /// Bring back what is damaged: from staged copies, from raw, marts from their SQL
     #[arg(long)]
     repair: bool,
+    /// Compare names, sizes, times and ETags of data files, and read none
+    #[arg(long, conflicts_with = "deep")]
+    quick: bool,
+    /// Read every data file on S3 too, and compare its SHA-256; on disk this is always done
+    #[arg(long)]
+    deep: bool,
 }
 
 #[cfg(test)]
@@ -380,9 +399,16 @@ mod tests {
             rebuild.verb,
             Verb::Rebuild { from: Some(from), to: Some(to), raw: true, .. } if from < to
         ));
-        for (line, repair) in [("rawmart verify", false), ("rawmart verify --repair", true)] {
-            assert_eq!(typed(line).unwrap().verb, Verb::Verify { repair });
+        for (line, repair, depth) in [
+            ("rawmart verify", false, Depth::Usual),
+            ("rawmart verify --repair", true, Depth::Usual),
+            ("rawmart verify --quick", false, Depth::Quick),
+            ("rawmart verify --repair --deep", true, Depth::Deep),
+        ] {
+            let verb = Verb::Verify { repair, depth };
+            assert_eq!(typed(line).unwrap().verb, verb);
         }
+        assert!(typed("rawmart verify --quick --deep").is_err());
         assert_eq!(typed("rawmart -qq config").unwrap().verbosity, -2);
     }
 

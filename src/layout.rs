@@ -6,6 +6,7 @@
 //! <lake>/_rawmart/log/<n>.published                                its marker
 //! <lake>/_rawmart/checkpoint/<n>                                   the fold of commits 1 to n
 //! <lake>/_rawmart/probe                                            what the store was found to keep
+//! <lake>/_rawmart/aside/<key>                                      what a repair took away from a key
 //! <lake>/_rawmart/staging/<n>-<run>/<table>/…/part-<slice>.parquet  staged data file
 //! <raw root>/2019/04/01/23/…                                       arrival, read by `Layout`
 //! ```
@@ -22,6 +23,8 @@ pub const LOG: &str = "_rawmart/log/";
 pub const CHECKPOINT: &str = "_rawmart/checkpoint/";
 /// The folder of staged files.
 pub const STAGING: &str = "_rawmart/staging/";
+/// The folder of what a repair took away: on disk nothing is deleted that rawmart did not write.
+pub const ASIDE: &str = "_rawmart/aside/";
 /// What was found out about the store.
 pub const PROBE: &str = "_rawmart/probe";
 /// The file whose lock guards the writers of a lake on disk.
@@ -42,6 +45,14 @@ pub fn published_key(n: u64) -> String {
 
 pub fn checkpoint_key(n: u64) -> String {
     format!("{CHECKPOINT}{n:020}")
+}
+
+/// The commit that a key in the log's folder is of, or whose marker it is; `None` for anything else.
+pub fn logged(key: &str) -> Option<u64> {
+    let name = key.strip_prefix(LOG)?;
+    let digits = name.strip_suffix(".published").unwrap_or(name);
+    let number = digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit());
+    number.then(|| digits.parse().ok())?
 }
 
 /// The commit that a key below the lake is a checkpoint of; `None` for anything else.
@@ -65,6 +76,15 @@ pub fn staged_for(key: &str) -> Option<u64> {
 /// The name of the data file of a slice.
 pub fn file_name(slice: u32) -> String {
     format!("part-{slice:05}.parquet")
+}
+
+/// Whether readers of tables pass over a key below a table's root: Hive, Athena and Spark do where a name
+/// begins with `_` or `.`, and markers of folders hold nothing.
+pub fn is_hidden(key: &str) -> bool {
+    let below = key.split('/').skip(1);
+    key.ends_with('/')
+        || key.ends_with("_$folder$")
+        || below.into_iter().any(|name| name.starts_with(['_', '.']))
 }
 
 /// The slice of a data file's name; `None` for a name that is not ours.

@@ -19,19 +19,20 @@ mod checkpoint;
 mod format;
 mod objects;
 mod probe;
+mod seal;
 
 #[cfg(test)]
 mod samples;
 #[cfg(test)]
 mod tests;
 
-pub use checkpoint::checkpoint;
+pub use checkpoint::{checkpoint, damaged_checkpoints};
 pub use format::{
     Balance, Commit, Dates, FORMAT, FileEntry, FoundFile, MartEntry, OLDEST, ObjectEntry,
     Published, PublishedFile, Settings, Sha256, SourceDelta,
 };
 pub use objects::Objects;
-pub use probe::probe;
+pub use probe::{damaged_probe, probe};
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -42,7 +43,7 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 
 use crate::layout;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, StoreErrorKind};
 
 /// Commits read at once, each with its marker; and how far beyond the end a gap is looked for.
 const READ_AHEAD: usize = 16;
@@ -68,6 +69,17 @@ pub enum LedgerError {
     },
     #[error("{url} is gone, and later commits are there: `rawmart verify --repair` makes it anew")]
     Unmarked { url: String },
+    #[error("{url} is damaged: {message}; `rawmart verify --repair` makes it anew")]
+    DamagedMarker { url: String, message: String },
+    #[error(
+        "{url} is damaged: {message}; `rawmart verify --repair` takes it away, it can be done without"
+    )]
+    DamagedSpare { url: String, message: String },
+    #[error(
+        "{lake} has no log, and {url} is there: the folder _rawmart of this lake is gone. Restore it from a \
+         backup; or, if this is to be a new lake, name an empty place as `lake`"
+    )]
+    NoLog { lake: String, url: String },
     #[error(
         "the store of {lake} accepts {ignored} and ignores it, so two runs at once could overwrite \
          each other; nothing was written but {probe}. Use a store that keeps conditional writes and \
@@ -140,6 +152,37 @@ impl State {
     pub async fn open(store: &Store) -> Result<Self, LedgerError> {
         let mut state = checkpoint::newest(store).await?;
         state.fold(store).await?;
+        Ok(state)
+    }
+
+    /// The same for a lake whose tables are known by name. A lake without a commit has no data files there:
+    /// one that has some has lost its log.
+    ///
+    /// # Errors
+    /// See [`Self::open`]; [`LedgerError::NoLog`].
+    pub async fn open_with(
+        store: &Store,
+        tables: impl IntoIterator<Item = String>,
+    ) -> Result<Self, LedgerError> {
+        let state = Self::open(store).await?;
+        if state.last > 0 {
+            return Ok(state);
+        }
+        for table in tables {
+            let listing = store.list(&format!("{table}/")).await?;
+            let mut keys = listing.objects.into_iter().map(|object| object.key);
+            if let Some(key) = keys.find(|key| !layout::is_hidden(key)) {
+                // Another run may have made the first commit since.
+                let now = Self::open(store).await?;
+                return match now.last > 0 {
+                    true => Ok(now),
+                    false => Err(LedgerError::NoLog {
+                        lake: store.root().to_owned(),
+                        url: store.url_of(&key),
+                    }),
+                };
+            }
+        }
         Ok(state)
     }
 
@@ -328,12 +371,18 @@ pub async fn mark_published(store: &Store, marker: &Published) -> Result<(), Led
     Ok(())
 }
 
-/// Markers in the place of those that are gone although later commits are there. What was put is not
-/// known any more: their ETags are empty.
+/// Markers in the place of those that are damaged, or gone although later commits are there. What was put is
+/// not known any more: their ETags are empty. The last commit only loses its damaged marker, and is one that
+/// is to be published.
 ///
 /// # Errors
 /// A store that does not answer, a commit that cannot be read.
 pub async fn mark_again(store: &Store) -> Result<Vec<u64>, LedgerError> {
+    for damaged in damaged(store).await? {
+        if let LedgerError::DamagedMarker { .. } = damaged.why {
+            set_aside(store, &damaged.key).await?;
+        }
+    }
     let listing = store.list(layout::LOG).await?;
     let keys: BTreeSet<&str> = listing
         .objects
@@ -363,6 +412,67 @@ pub async fn mark_again(store: &Store) -> Result<Vec<u64>, LedgerError> {
     Ok(unmarked)
 }
 
+/// An object of the log, a checkpoint or the probe that cannot be used.
+#[derive(Debug)]
+pub struct DamagedEntry {
+    /// Below the lake.
+    pub key: String,
+    pub why: LedgerError,
+}
+
+/// Reads all commits and markers, and names those that are damaged; and commits that are missing.
+///
+/// # Errors
+/// A store that does not answer.
+pub async fn damaged(store: &Store) -> Result<Vec<DamagedEntry>, LedgerError> {
+    let listing = store.list(layout::LOG).await?;
+    let names = listing.objects.into_iter().map(|object| object.key);
+    // A folder in the place of an object has names below it.
+    let names = names.filter_map(|key| layout::logged(&key));
+    let last = names.max().unwrap_or(0);
+    let mut reads = stream::iter(1..=last)
+        .map(|n| async move {
+            let (commit_key, published_key) = (layout::commit_key(n), layout::published_key(n));
+            let (commit, marker) = futures::join!(
+                entry_of::<Commit>(store, n, &commit_key),
+                entry_of::<Published>(store, n, &published_key),
+            );
+            let gap = || LedgerError::Gap {
+                lake: store.root().to_owned(),
+                found: last,
+                missing: commit_key.clone(),
+            };
+            let commit = commit.and_then(|commit| commit.map(drop).ok_or_else(gap));
+            [
+                (commit_key.clone(), commit),
+                (published_key, marker.map(drop)),
+            ]
+        })
+        .buffered(READ_AHEAD);
+    let mut damaged = Vec::new();
+    while let Some(entries) = reads.next().await {
+        for (key, read) in entries {
+            match read {
+                Ok(()) => {}
+                Err(error @ LedgerError::Store(_)) => return Err(error),
+                Err(why) => damaged.push(DamagedEntry { key, why }),
+            }
+        }
+    }
+    Ok(damaged)
+}
+
+/// Takes a damaged object of the log's folders away.
+///
+/// # Errors
+/// A store that does not answer.
+pub async fn set_aside(store: &Store, key: &str) -> Result<(), LedgerError> {
+    let name = key.strip_prefix(layout::CONTROL).unwrap_or(key);
+    Ok(store
+        .set_aside(key, &format!("{}{name}", layout::ASIDE))
+        .await?)
+}
+
 /// The commits from `last` back to the first.
 pub fn newest_first(
     store: &Store,
@@ -383,7 +493,7 @@ pub fn newest_first(
 
 fn to_bytes<T: Serialize>(value: &T, store: &Store, key: &str) -> Result<Bytes, LedgerError> {
     serde_json::to_vec(value)
-        .map(Bytes::from)
+        .map(|json| Bytes::from(seal::sealed(json)))
         .map_err(|e| LedgerError::Unwritable {
             url: store.url_of(key),
             message: e.to_string(),
@@ -395,23 +505,53 @@ type Entry = (Option<Commit>, Option<Published>);
 
 async fn entry(store: &Store, n: u64) -> Result<Entry, LedgerError> {
     let (commit_key, published_key) = (layout::commit_key(n), layout::published_key(n));
-    let (commit, marker) = futures::try_join!(
-        read::<Commit>(store, &commit_key),
-        read::<Published>(store, &published_key),
-    )?;
-    let numbers = [
-        (&commit_key, commit.as_ref().map(|commit| commit.number)),
-        (&published_key, marker.as_ref().map(|marker| marker.number)),
-    ];
-    for (key, found) in numbers {
-        if let Some(found) = found.filter(|found| *found != n) {
-            return Err(LedgerError::Damaged {
-                url: store.url_of(key),
-                message: format!("it is of commit {found}"),
-            });
-        }
+    futures::try_join!(
+        entry_of::<Commit>(store, n, &commit_key),
+        entry_of::<Published>(store, n, &published_key),
+    )
+}
+
+/// A commit or a marker.
+trait Numbered {
+    fn number(&self) -> u64;
+    /// How a damaged one is told.
+    fn damaged(url: String, message: String) -> LedgerError;
+}
+
+impl Numbered for Commit {
+    fn number(&self) -> u64 {
+        self.number
     }
-    Ok((commit, marker))
+
+    fn damaged(url: String, message: String) -> LedgerError {
+        LedgerError::Damaged { url, message }
+    }
+}
+
+impl Numbered for Published {
+    fn number(&self) -> u64 {
+        self.number
+    }
+
+    fn damaged(url: String, message: String) -> LedgerError {
+        LedgerError::DamagedMarker { url, message }
+    }
+}
+
+/// What lies under a key, where it is of commit `n`; `None` where nothing does.
+async fn entry_of<T: Numbered + serde::de::DeserializeOwned>(
+    store: &Store,
+    n: u64,
+    key: &str,
+) -> Result<Option<T>, LedgerError> {
+    let damaged = |message| T::damaged(store.url_of(key), message);
+    match read::<T>(store, key).await {
+        Ok(Some(found)) if found.number() != n => {
+            Err(damaged(format!("it is of commit {}", found.number())))
+        }
+        Err(LedgerError::Damaged { message, .. }) => Err(damaged(message)),
+        read => read,
+    }
 }
 
 async fn read<T: serde::de::DeserializeOwned>(
@@ -422,13 +562,20 @@ async fn read<T: serde::de::DeserializeOwned>(
     struct Head {
         format: u32,
     }
-    let Some(bytes) = store.read(key).await? else {
-        return Ok(None);
-    };
-    let damaged = |e: serde_json::Error| LedgerError::Damaged {
+    let lacking = |message: String| LedgerError::Damaged {
         url: store.url_of(key),
-        message: e.to_string(),
+        message,
     };
+    let damaged = |e: serde_json::Error| lacking(e.to_string());
+    let bytes = match store.read(key).await {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return Ok(None),
+        Err(error) if error.kind() == StoreErrorKind::NotAFile => {
+            return Err(lacking("it is no file".to_owned()));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    seal::check(&bytes).map_err(lacking)?;
     let head: Head = serde_json::from_slice(&bytes).map_err(damaged)?;
     if !(OLDEST..=FORMAT).contains(&head.format) {
         return Err(LedgerError::Format {

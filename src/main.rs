@@ -109,12 +109,16 @@ async fn perform(request: &Request, job: config::Job) -> Result<Outcome, Failure
         Verb::History {
             which: Some(which), ..
         } => Outcome::PastRun(run::past_run(&job, which).await?),
-        Verb::Verify { repair: false } => {
-            Outcome::Verified(run::verify(&job, &StoreSettings::default()).await?)
-        }
-        Verb::Verify { repair: true } => {
+        Verb::Verify {
+            repair: false,
+            depth,
+        } => Outcome::Verified(run::verify(&job, *depth, &StoreSettings::default()).await?),
+        Verb::Verify {
+            repair: true,
+            depth,
+        } => {
             let context = context(request);
-            let result = run::repair(&job, &context).await;
+            let result = run::repair(&job, *depth, &context).await;
             context.report.finish();
             Outcome::Verified(result?)
         }

@@ -42,14 +42,20 @@ pub use collect::{Collected, Collector, Displaced, Keyed, StoredRows};
 pub use merge::{Finished, KEPT, KEPT_OBJECT, KEPT_RECORD, RULE, Tables, write};
 pub use ordered::{Ordered, OrderedError};
 pub use parquet::{FileSettings, ParquetFile};
-pub use stage::{Local, PublishError, Staged, check, publish, stage, sweep, unstage};
+pub use stage::{
+    Local, PublishError, Staged, check, is_staged_whole, prove, publish, stage, sweep, sweep_dead,
+    unstage,
+};
 pub use stored::{Content, StoredError, StoredFile, Wanted};
 pub use words::Words;
 
 /// A data file that cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    #[error("writing to the spill folder {folder}: {source}; it needs room for the decoded events")]
+    #[error(
+        "writing to the spill folder {folder}: {source}; it needs room for the decoded events, and for data \
+         files of a lake on S3. Free space there, or set spill_dir to a folder of a larger disk"
+    )]
     Spill {
         folder: String,
         source: std::io::Error,

@@ -22,6 +22,7 @@ use crate::plan::RunPlan;
 use crate::publish::{PublishError, StoredError, WriteError};
 use crate::raw::DiscoverError;
 use crate::run::{History, MartOutcome, PastRun, RejectsOf, RunError, RunSummary, Verified};
+use crate::store::StoreErrorKind;
 
 /// What happens during a run, as it happens.
 #[derive(Debug, Clone)]
@@ -216,7 +217,11 @@ impl Outcome {
                     Exit::Done
                 }
             }
-            Self::Verified(verified) if !verified.damage.is_empty() => Exit::Damaged,
+            Self::Verified(verified)
+                if !verified.damage.is_empty() || !verified.strays.is_empty() =>
+            {
+                Exit::Damaged
+            }
             Self::Plan(_)
             | Self::Verified(_)
             | Self::History(_)
@@ -270,11 +275,18 @@ impl Failure {
             Self::Run(error) => error,
         };
         match error {
-            RunError::Store(_)
-            | RunError::Gone { .. }
-            | RunError::Ledger(LedgerError::Store(_))
-            | RunError::Publish(PublishError::Store(_))
-            | RunError::Discover(DiscoverError::Store(_)) => Exit::Store,
+            // A full disk is no store that comes back by itself.
+            RunError::Store(error)
+            | RunError::Ledger(LedgerError::Store(error))
+            | RunError::Publish(PublishError::Store(error))
+            | RunError::Discover(DiscoverError::Store(error))
+            | RunError::Write(WriteError::Stored(StoredError::Store(error))) => {
+                match error.kind() {
+                    StoreErrorKind::Full => Exit::Internal,
+                    _ => Exit::Store,
+                }
+            }
+            RunError::Gone { .. } => Exit::Store,
             RunError::Ledger(LedgerError::Lost { .. })
             | RunError::Locked { .. }
             | RunError::Publish(PublishError::Overtaken { .. }) => Exit::Busy,
@@ -282,9 +294,16 @@ impl Failure {
                 LedgerError::Damaged { .. }
                 | LedgerError::Format { .. }
                 | LedgerError::Gap { .. }
-                | LedgerError::Unmarked { .. },
+                | LedgerError::Unmarked { .. }
+                | LedgerError::DamagedMarker { .. }
+                | LedgerError::DamagedSpare { .. }
+                | LedgerError::NoLog { .. },
             )
-            | RunError::Publish(PublishError::Foreign { .. })
+            | RunError::Publish(
+                PublishError::Foreign { .. }
+                | PublishError::StagedGone { .. }
+                | PublishError::DamagedStage { .. },
+            )
             | RunError::Irreparable { .. } => Exit::Damaged,
             // A store that is not fit stays so: trying again is of no use.
             RunError::Ledger(LedgerError::Unconditional { .. })
@@ -295,6 +314,7 @@ impl Failure {
             | RunError::Config(_)
             | RunError::Reference(_)
             | RunError::NoSuchRun { .. }
+            | RunError::NoSpillFolder { .. }
             | RunError::NoReference { .. } => Exit::Usage,
             RunError::Rule { .. }
             | RunError::TooManyRejects { .. }
@@ -305,7 +325,6 @@ impl Failure {
             | RunError::OnlyWhole { .. }
             | RunError::OnlyRaw { .. }
             | RunError::Vanished { .. } => Exit::Refused,
-            RunError::Write(WriteError::Stored(StoredError::Store(_))) => Exit::Store,
             RunError::Write(WriteError::Stored(_)) => Exit::Damaged,
             RunError::Ledger(LedgerError::Unwritable { .. })
             | RunError::Write(_)

@@ -15,8 +15,10 @@ mod history;
 mod look;
 mod marts;
 mod noticed;
+mod proof;
 mod rejects;
 mod repair;
+mod spill;
 mod stored;
 mod verify;
 
@@ -25,7 +27,7 @@ pub use history::{Change, History, PastCommit, PastRun, history, past_run};
 pub use noticed::{NullColumn, RejectSample, RejectsOf};
 pub use rejects::{Incomplete, IncompleteObject};
 pub use repair::repair;
-pub use verify::{Damage, Note, Repaired, Verified, verify};
+pub use verify::{Damage, Depth, Note, Repaired, Verified, verify};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -48,11 +50,13 @@ use crate::publish::{
 };
 use crate::raw::DiscoverError;
 use crate::report::{Event, Report};
-use crate::store::{Store, StoreError, StoreSettings};
+use crate::store::{Store, StoreError, StoreErrorKind, StoreSettings};
 use absorb::Work;
 use look::{Checked, ListedSource, Looked};
 use marts::Folders;
 use noticed::Noticed;
+use proof::Proof;
+use spill::SpillFolder;
 
 /// What `main` alone knows.
 #[derive(Clone)]
@@ -232,6 +236,15 @@ pub enum RunError {
     #[error("{url} is damaged and cannot be made again: {why}; nothing was changed")]
     Irreparable { url: String, why: String },
     #[error(
+        "the spill folder cannot be made in {folder}: {source}; set {setting} to a folder that is there and can \
+         be written"
+    )]
+    NoSpillFolder {
+        folder: String,
+        setting: &'static str,
+        source: std::io::Error,
+    },
+    #[error(
         "the counts do not balance: {0}; nothing was published, and this is a defect of rawmart"
     )]
     Unbalanced(String),
@@ -359,9 +372,9 @@ pub fn plan<'a>(job: &'a Job, options: &'a Options) -> Doing<'a, RunPlan> {
     Box::pin(async move {
         let checked = Checked::check(job, options)?;
         let settings = StoreSettings::default();
+        let spill = SpillFolder::new(job)?;
         let lake = Store::open(&job.lake, &settings).await?;
-        let state = State::open(&lake).await?;
-        let spill = spill_folder(job)?;
+        let state = open(job, &lake).await?;
         let mut looked = Looked::look(job, checked, &state, spill.path(), &settings).await?;
         let reads = marts::reads(job, &looked, &lake, &state).await?;
         for (mart, reads) in looked.plan.marts.iter_mut().zip(reads) {
@@ -398,22 +411,25 @@ pub fn run<'a>(job: &'a Job, options: &'a Options, context: &'a Context) -> Doin
 fn once<'a>(job: &'a Job, options: &'a Options, context: &'a Context) -> Doing<'a, RunSummary> {
     Box::pin(async move {
         let checked = Checked::check(job, options)?;
+        let spill = SpillFolder::new(job)?;
         let lake = Store::open(&job.lake, &context.store).await?;
         let Some(_lock) = lake.lock(layout::LOCK).await? else {
             return Err(RunError::Locked {
                 lake: lake.root().to_owned(),
             });
         };
-        let mut state = State::open(&lake).await?;
+        let mut state = open(job, &lake).await?;
         ledger::probe(&lake, &state, &context.run, job.single_writer).await?;
         let rolled_forward = state.unpublished.clone();
         if let Some(commit) = &rolled_forward {
+            publish::prove(&lake, commit).await?;
             finish(job, &lake, commit, &Staged::default(), &mut state, context).await?;
             context.report.event(Event::RolledForward {
                 commit: commit.number,
             });
         }
-        let spill = spill_folder(job)?;
+        publish::sweep_dead(&lake, &state).await?;
+        let proof = Proof::new(&lake, state.last);
         let mut looked = Looked::look(job, checked, &state, spill.path(), &context.store).await?;
         looked.plan.roll_forward = rolled_forward.map(|commit| commit.number);
         refuse(&looked.plan)?;
@@ -430,6 +446,7 @@ fn once<'a>(job: &'a Job, options: &'a Options, context: &'a Context) -> Doing<'
                 lake: &lake,
                 context,
                 spill: spill.path(),
+                proof: &proof,
             }
             .commit(round, &mut state, &mut totals)
             .await?;
@@ -439,12 +456,18 @@ fn once<'a>(job: &'a Job, options: &'a Options, context: &'a Context) -> Doing<'
             lake: &lake,
             local: &local,
             spill: spill.path(),
+            proof: &proof,
         };
         let marts = marts::build(job, &looked, folders, &mut state, context, &mut totals).await?;
         publish::sweep(&lake, &state).await?;
         ledger::checkpoint(&lake, &state).await?;
         Ok(summary(&lake, &looked, &state, marts, totals))
     })
+}
+
+/// Opens the log of a job's lake.
+async fn open(job: &Job, lake: &Store) -> Result<State, LedgerError> {
+    State::open_with(lake, job.sources.iter().flat_map(Source::tables)).await
 }
 
 fn summary(
@@ -593,6 +616,7 @@ struct Round<'a> {
     lake: &'a Store,
     context: &'a Context,
     spill: &'a Path,
+    proof: &'a Proof,
 }
 
 impl Round<'_> {
@@ -634,6 +658,7 @@ impl Round<'_> {
                 fill: step.fill.clone(),
                 anew: step.anew,
                 lost,
+                proof: self.proof.clone(),
             };
             let absorbed = absorb::absorb(
                 self.job,
@@ -717,16 +742,7 @@ impl Round<'_> {
 
     /// Leaves nothing of a commit that will not be made, and says why it will not.
     async fn withdraw(&self, commit: &Commit, error: RunError) -> RunError {
-        // Of a lake that does not answer, it is swept when this commit was made.
-        let store = matches!(
-            error,
-            RunError::Publish(PublishError::Store(_))
-                | RunError::Write(WriteError::Stored(StoredError::Store(_)))
-        );
-        if !store && let Err(error) = publish::unstage(self.lake, commit.number, &commit.run).await
-        {
-            tracing::debug!(%error, "what was staged could not be taken back");
-        }
+        unstage(self.lake, commit, &error).await;
         match error {
             // Another run may have replaced what was being read: that is no damage.
             RunError::Write(WriteError::Stored(_)) | RunError::Unbalanced(_) => {
@@ -748,6 +764,23 @@ impl Round<'_> {
         let mut readable = state.clone();
         let lost = keys.iter().filter_map(|key| readable.files.remove(key));
         (lost.collect(), Some(readable))
+    }
+}
+
+/// Takes back what was staged for a commit that will not be made because of an error.
+async fn unstage(lake: &Store, commit: &Commit, because: &RunError) {
+    let store = match because {
+        RunError::Publish(PublishError::Store(error))
+        | RunError::Write(WriteError::Stored(StoredError::Store(error))) => Some(error),
+        _ => None,
+    };
+    // Of a lake that does not answer, it is swept when a commit of this number was made. A full disk answers,
+    // and needs the room.
+    if store.is_some_and(|error| error.kind() != StoreErrorKind::Full) {
+        return;
+    }
+    if let Err(error) = publish::unstage(lake, commit.number, &commit.run).await {
+        tracing::debug!(%error, "what was staged could not be taken back");
     }
 }
 
@@ -822,8 +855,20 @@ async fn commit_files(
     totals.files += commit.files.len() as u64;
     totals.bytes_written += commit.files.iter().map(|file| file.bytes).sum::<u64>();
     state.find(&commit.found);
-    publish::check(lake, &commit, state).await?;
-    ledger::commit(lake, &commit).await?;
+    if let Err(error) = publish::check(lake, &commit, state).await {
+        let error = error.into();
+        unstage(lake, &commit, &error).await;
+        return Err(error);
+    }
+    if let Err(error) = ledger::commit(lake, &commit).await {
+        // What is full on this disk was not made; what a store has made of a request that failed is not known.
+        let full =
+            matches!(&error, LedgerError::Store(error) if error.kind() == StoreErrorKind::Full);
+        if full && overtaken(lake, commit.number).await.is_ok() {
+            let _ = publish::unstage(lake, commit.number, &commit.run).await;
+        }
+        return Err(error.into());
+    }
     context.report.event(Event::Committed {
         commit: commit.number,
     });
@@ -842,13 +887,15 @@ async fn finish(
     context: &Context,
 ) -> Result<(), RunError> {
     let marker = match publish::publish(lake, commit, staged, state, in_flight(job)).await {
-        Err(PublishError::Foreign { url }) => {
+        Err(error @ (PublishError::Foreign { .. } | PublishError::StagedGone { .. })) => {
             // Whoever found this commit unpublished may have finished it, and gone on from there.
             let now = State::open(lake).await?;
             let done = now.last > commit.number || now.unpublished.is_none();
-            return Err(match done {
-                true => PublishError::Overtaken { url },
-                false => PublishError::Foreign { url },
+            return Err(match (done, error) {
+                (true, PublishError::Foreign { url } | PublishError::StagedGone { url }) => {
+                    PublishError::Overtaken { url }
+                }
+                (_, error) => error,
             }
             .into());
         }
@@ -867,23 +914,6 @@ async fn finish(
 /// Bytes of data files that may be on their way at once.
 pub(crate) fn in_flight(job: &Job) -> u64 {
     job.memory / 2
-}
-
-/// A folder for spilled data, gone when the run ends.
-fn spill_folder(job: &Job) -> Result<tempfile::TempDir, WriteError> {
-    let mut folder = tempfile::Builder::new();
-    folder.prefix("rawmart-");
-    match &job.spill_dir {
-        Some(above) => folder.tempdir_in(above),
-        None => folder.tempdir(),
-    }
-    .map_err(|source| WriteError::Spill {
-        folder: match &job.spill_dir {
-            Some(above) => above.display().to_string(),
-            None => "the system's folder for temporary files".to_owned(),
-        },
-        source,
-    })
 }
 
 /// How the data files of marts are written.

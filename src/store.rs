@@ -30,7 +30,7 @@ mod gate;
 mod reads;
 mod wire;
 
-pub use error::{StoreError, StoreErrorKind};
+pub use error::{StoreError, StoreErrorKind, is_full};
 pub use gate::{Access, Gate, Operation};
 
 use bucket::Bucket;
@@ -161,6 +161,17 @@ pub enum Publish {
     Conflict,
     /// There is no staged object: somebody else has published and swept it.
     StagedGone,
+}
+
+/// What lies under a key, where links are not followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lies {
+    Nothing,
+    File,
+    Folder,
+    Link,
+    /// A pipe, a socket or a device.
+    Other,
 }
 
 /// The content of an object as it comes in.
@@ -356,18 +367,70 @@ impl Store {
         .await
     }
 
-    /// Some bytes of one object; fewer where it ends.
+    /// Some bytes of one object; fewer where it ends. In a bucket, an object that has not the ETag `expected`
+    /// is not read; on disk an ETag does not tell whether the bytes are the same, see [`Self::sha256`].
     ///
     /// # Errors
-    /// Not found, unreachable or denied.
-    pub async fn range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+    /// Not found, replaced, unreachable or denied.
+    pub async fn range(
+        &self,
+        key: &str,
+        expected: Option<&str>,
+        range: Range<u64>,
+    ) -> Result<Bytes, StoreError> {
         self.pass(Operation::Read, key, async {
             match &self.inner {
                 Inner::Disk(disk) => disk.range(key, range).await,
-                Inner::Bucket(bucket) => bucket.range(key, range).await,
+                Inner::Bucket(bucket) => bucket.range(key, expected, range).await,
             }
         })
         .await
+    }
+
+    /// One object and the SHA-256 of its bytes, in bounded memory; `None` if there is none.
+    ///
+    /// # Errors
+    /// Unreachable or denied; a folder in the place of a file.
+    pub async fn sha256(&self, key: &str) -> Result<Option<(Object, [u8; 32])>, StoreError> {
+        let hashed = self.pass(Operation::Get, key, async {
+            match &self.inner {
+                Inner::Disk(disk) => disk.sha256(key).await,
+                Inner::Bucket(bucket) => bucket.sha256(key).await,
+            }
+        });
+        match hashed.await {
+            Ok(hashed) => Ok(Some(hashed)),
+            Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What lies under a key on disk, where a link is not followed. In a bucket there are only files: the
+    /// answer is [`Lies::File`], whether the object exists or not.
+    ///
+    /// # Errors
+    /// Unreachable or denied.
+    pub async fn lies(&self, key: &str) -> Result<Lies, StoreError> {
+        match &self.inner {
+            Inner::Disk(disk) => disk.lies(key).await,
+            Inner::Bucket(_) => Ok(Lies::File),
+        }
+    }
+
+    /// Takes whatever lies under a key away, so that the key is free: on disk it is moved to a free name that
+    /// begins with `to`, whose content nobody reads; in a bucket the object is deleted. It is no error if
+    /// nothing is there.
+    ///
+    /// # Errors
+    /// Unreachable or denied.
+    pub async fn set_aside(&self, key: &str, to: &str) -> Result<(), StoreError> {
+        match &self.inner {
+            Inner::Disk(disk) => {
+                let moved = disk.set_aside(key, to);
+                self.pass(Operation::Delete, key, moved).await
+            }
+            Inner::Bucket(_) => self.delete(vec![key.to_owned()]).await,
+        }
     }
 
     /// Writes a new object; `None` if the key already holds other content.
@@ -498,25 +561,26 @@ impl Store {
     }
 
     /// For an engine's session: the base URL to register under, the client, and the root's path
-    /// below that URL. Of some keys `local` files have the same content, and are read in their place.
+    /// below that URL. Of some keys `local` files have the same content, and are read in their place; of some
+    /// in a bucket no other version is read than that of these `etags`.
     pub fn object_store(
         &self,
         local: &BTreeMap<String, PathBuf>,
+        etags: &BTreeMap<String, String>,
     ) -> (Url, Arc<dyn ObjectStore>, ClientPath) {
-        let ((url, client, root), local) = match &self.inner {
+        let ((url, client, root), local, etags) = match &self.inner {
             // All of it is local.
-            Inner::Disk(disk) => (disk.object_store(), Vec::new()),
+            Inner::Disk(disk) => (disk.object_store(), Vec::new(), Vec::new()),
             Inner::Bucket(bucket) => {
-                let path = |(key, file): (&String, &PathBuf)| {
-                    Some((bucket.path("reading", key).ok()?, file.clone()))
-                };
-                (
-                    bucket.object_store(),
-                    local.iter().filter_map(path).collect(),
-                )
+                let path = |key: &String| bucket.path("reading", key).ok();
+                let local = local.iter();
+                let local = local.filter_map(|(key, file)| Some((path(key)?, file.clone())));
+                let etags = etags.iter();
+                let etags = etags.filter_map(|(key, etag)| Some((path(key)?, etag.clone())));
+                (bucket.object_store(), local.collect(), etags.collect())
             }
         };
-        (url, Arc::new(Reads::new(client, local)), root)
+        (url, Arc::new(Reads::new(client, local, etags)), root)
     }
 }
 

@@ -289,9 +289,10 @@ fn times_of_another_batch_are_refused() {
     let rules = [rule(Mode::Throttle, 1_000)];
     let mut keys = Keys::compile(&rules, &batch.schema(), slicing(), TimeUnit::Ms).unwrap();
     let mut seen = 0;
-    keys.each(&batch, Some(&[1, 2]), |..| seen += 1).unwrap();
+    keys.each(&batch, Some(&[1, 2]), |_, _, _| seen += 1)
+        .unwrap();
     assert_eq!(seen, 2);
-    let error = keys.each(&batch, Some(&[1]), |..| ()).unwrap_err();
+    let error = keys.each(&batch, Some(&[1]), |_, _, _| ()).unwrap_err();
     let error = error.to_string();
     assert!(
         error.contains("2 events have 1 times; this is a defect of rawmart"),

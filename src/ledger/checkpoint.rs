@@ -32,8 +32,8 @@ use sha2::Digest;
 
 use super::objects::Packer;
 use super::{
-    Balance, Commit, FORMAT, File, FileEntry, LedgerError, MartState, OLDEST, ObjectEntry,
-    Settings, Sha256, SourceState, State, read,
+    Balance, Commit, DamagedEntry, FORMAT, File, FileEntry, LedgerError, MartState, OLDEST,
+    ObjectEntry, Settings, Sha256, SourceState, State, read,
 };
 use crate::layout;
 use crate::store::Store;
@@ -114,27 +114,48 @@ async fn numbers(store: &Store) -> Result<Vec<u64>, LedgerError> {
 /// The state at the newest checkpoint that can be used, or before the first commit.
 pub(super) async fn newest(store: &Store) -> Result<State, LedgerError> {
     for n in numbers(store).await?.into_iter().rev() {
-        let key = layout::checkpoint_key(n);
-        // Gone: a run has written two since the listing, and swept it.
-        let Some(bytes) = store.read(&key).await? else {
-            continue;
-        };
-        let commit: Option<Commit> = read(store, &layout::commit_key(n)).await?;
-        let found = decode(bytes).and_then(|state| match commit {
-            Some(commit) if (state.last, &state.run) == (n, &commit.run) => Ok(state),
-            Some(_) => Err("it is of another log".to_owned()),
-            None => Err(format!("the log has no commit {n}")),
-        });
-        match found {
-            Ok(state) => return Ok(state),
-            Err(message) => tracing::warn!(
+        match of(store, n).await? {
+            Some(Ok(state)) => return Ok(state),
+            Some(Err(message)) => tracing::warn!(
                 "{} is left aside: {message}. Delete it: the log has everything, opening the lake \
                  is slower until the next checkpoint",
-                store.url_of(&key)
+                store.url_of(&layout::checkpoint_key(n))
             ),
+            None => {}
         }
     }
     Ok(State::default())
+}
+
+/// The state at a checkpoint, or why it cannot be used; `None` where it is gone: a run has written two since
+/// the listing, and swept it.
+async fn of(store: &Store, n: u64) -> Result<Option<Result<State, String>>, LedgerError> {
+    let Some(bytes) = store.read(&layout::checkpoint_key(n)).await? else {
+        return Ok(None);
+    };
+    let commit: Option<Commit> = read(store, &layout::commit_key(n)).await?;
+    Ok(Some(decode(bytes).and_then(|state| match commit {
+        Some(commit) if (state.last, &state.run) == (n, &commit.run) => Ok(state),
+        Some(_) => Err("it is of another log".to_owned()),
+        None => Err(format!("the log has no commit {n}")),
+    })))
+}
+
+/// The checkpoints that cannot be used.
+///
+/// # Errors
+/// A store that does not answer, a commit that cannot be read.
+pub async fn damaged_checkpoints(store: &Store) -> Result<Vec<DamagedEntry>, LedgerError> {
+    let mut damaged = Vec::new();
+    for n in numbers(store).await? {
+        if let Some(Err(message)) = of(store, n).await? {
+            let key = layout::checkpoint_key(n);
+            let url = store.url_of(&key);
+            let why = LedgerError::DamagedSpare { url, message };
+            damaged.push(DamagedEntry { key, why });
+        }
+    }
+    Ok(damaged)
 }
 
 fn schema() -> SchemaRef {

@@ -12,9 +12,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{FORMAT, LedgerError, State, to_bytes};
+use super::{DamagedEntry, FORMAT, LedgerError, State, seal, to_bytes};
 use crate::layout;
-use crate::store::{Conditions, Store};
+use crate::store::{Conditions, Store, StoreErrorKind};
 
 /// What was tried, and what came of it.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,10 +26,38 @@ struct Probe {
     refuses_wrong_etag: bool,
 }
 
+/// What is remembered, or what keeps it from being read.
+async fn found(store: &Store) -> Result<Option<Result<Probe, String>>, LedgerError> {
+    let bytes = match store.read(layout::PROBE).await {
+        Err(error) if error.kind() == StoreErrorKind::NotAFile => {
+            return Ok(Some(Err("it is no file".to_owned())));
+        }
+        bytes => bytes?,
+    };
+    Ok(bytes.map(|bytes| {
+        seal::check(&bytes)?;
+        serde_json::from_slice(&bytes).map_err(|error| error.to_string())
+    }))
+}
+
 /// What nobody can read is no reason to stop: trying costs a few requests.
 async fn remembered(store: &Store) -> Result<Option<Probe>, LedgerError> {
-    let bytes = store.read(layout::PROBE).await?;
-    Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+    Ok(found(store).await?.and_then(Result::ok))
+}
+
+/// Whether what is remembered cannot be read.
+///
+/// # Errors
+/// A store that does not answer.
+pub async fn damaged_probe(store: &Store) -> Result<Option<DamagedEntry>, LedgerError> {
+    let Some(Err(message)) = found(store).await? else {
+        return Ok(None);
+    };
+    let url = store.url_of(layout::PROBE);
+    Ok(Some(DamagedEntry {
+        key: layout::PROBE.to_owned(),
+        why: LedgerError::DamagedSpare { url, message },
+    }))
 }
 
 /// Makes sure that the conditions of writes hold in the store of a lake, or that one writer vouches

@@ -1,6 +1,6 @@
 //! A sample of every format, read for ever, with every field as it was meant.
 //!
-//! `samples/1.commit.json` and `1.published.json` are of format 1, `2.*` of format 2;
+//! `samples/1.commit.json` and `1.published.json` are of format 1, `2.*` of format 2, `2.sealed.*` with seals;
 //! `2.checkpoint.parquet` is the checkpoint after the commit of format 2.
 
 use std::collections::BTreeMap;
@@ -325,6 +325,26 @@ async fn format_2() {
         (layout::published_key(1), published),
     ];
     assert_eq!(open(&files).await, state(&expected, &marker(2)));
+}
+
+/// As the others of format 2, with the seals that they have had since.
+#[tokio::test]
+async fn sealed_format_2() {
+    let (commit, published): (&[u8], &[u8]) = (
+        include_bytes!("samples/2.sealed.commit.json"),
+        include_bytes!("samples/2.sealed.published.json"),
+    );
+    for sealed in [commit, published] {
+        assert!(seal::check(sealed).is_ok());
+        let mut other = sealed.to_vec();
+        other[10] ^= 1;
+        assert!(seal::check(&other).is_err());
+    }
+    let files = [
+        (layout::commit_key(1), commit),
+        (layout::published_key(1), published),
+    ];
+    assert_eq!(open(&files).await, state(&sample(), &marker(2)));
 }
 
 #[tokio::test]

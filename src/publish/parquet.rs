@@ -2,8 +2,9 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::WriteError;
 use crate::config::Compression;
+use crate::store::is_full;
 
 /// Readers split files by row group, and Spectrum wants none above 128 MB.
 const ROW_GROUP_BYTES: usize = 128 << 20;
@@ -191,10 +193,7 @@ impl ParquetFile {
     }
 
     fn failing(&self, source: ParquetError) -> WriteError {
-        WriteError::Parquet {
-            file: self.path.display().to_string(),
-            source,
-        }
+        failing(&self.path, source)
     }
 
     /// Closes the file: path, rows and bytes.
@@ -204,14 +203,12 @@ impl ParquetFile {
     pub fn finish(mut self) -> Result<(PathBuf, u64, u64), WriteError> {
         self.flush().map_err(|source| self.failing(source))?;
         let (path, rows) = (self.path, self.rows);
-        let file = self
+        // With what is buffered; an error of the disk is told as one.
+        let finished = self.file.finish();
+        finished.map_err(|source| failing(&path, source))?;
+        let bytes = self
             .file
-            .into_inner()
-            .map_err(|source| WriteError::Parquet {
-                file: path.display().to_string(),
-                source,
-            })?;
-        let bytes = file
+            .inner()
             .metadata()
             .map_err(|e| WriteError::Spill {
                 folder: path.display().to_string(),
@@ -219,6 +216,24 @@ impl ParquetFile {
             })?
             .len();
         Ok((path, rows, bytes))
+    }
+}
+
+/// An error of writing the file of this path.
+fn failing(path: &Path, source: ParquetError) -> WriteError {
+    let full = match &source {
+        ParquetError::External(error) => error.downcast_ref::<io::Error>().filter(|e| is_full(e)),
+        _ => None,
+    };
+    match full {
+        Some(full) => WriteError::Spill {
+            folder: path.display().to_string(),
+            source: io::Error::new(full.kind(), full.to_string()),
+        },
+        None => WriteError::Parquet {
+            file: path.display().to_string(),
+            source,
+        },
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures::{Stream, StreamExt, TryStreamExt, stream};
+use futures::future::ready;
+use futures::{Stream, StreamExt, TryFutureExt, TryStreamExt, stream};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -42,6 +44,16 @@ pub enum PublishError {
     },
     #[error("{url} was changed by another run meanwhile; nothing is lost, run again")]
     Overtaken { url: String },
+    #[error(
+        "{url} is gone, and was staged for a commit that is not published, or whose marker is lost: \
+         `rawmart verify --repair` makes what is missing anew"
+    )]
+    StagedGone { url: String },
+    #[error(
+        "{url} was staged by an earlier run, and its bytes are not those any more: `rawmart verify --repair` \
+         makes what it holds anew"
+    )]
+    DamagedStage { url: String },
 }
 
 /// Files of a commit that are staged.
@@ -104,12 +116,16 @@ pub async fn stage(
 ) -> Result<Staged, PublishError> {
     let folder = layout::staging_folder(n, run);
     let room = Room::new(memory);
+    // After a failure no other file is begun, and those on their way are waited for: on disk they would come
+    // after what was staged is taken back.
+    let failed = AtomicBool::new(false);
+    let files = files.take_while(|_| ready(!failed.load(Ordering::Relaxed)));
     let uploads = files.map(|file| {
         let partition = layout::partition_folder(&file.partition);
         let key = layout::file_key(&file.table, &partition, &file.name);
         let staged = format!("{folder}{key}");
         let room = &room;
-        async move {
+        let upload = async move {
             if !store.is_local() && file.bytes > LARGEST_PUT {
                 return Err(PublishError::TooLarge {
                     key,
@@ -137,9 +153,11 @@ pub async fn stage(
                 sha256: Some(sha256),
             };
             Ok((entry, local))
-        }
+        };
+        upload.inspect_err(|_| failed.store(true, Ordering::Relaxed))
     });
-    let uploaded: Vec<_> = uploads.buffer_unordered(AT_ONCE).try_collect().await?;
+    let uploaded: Vec<Result<_, PublishError>> = uploads.buffer_unordered(AT_ONCE).collect().await;
+    let uploaded = uploaded.into_iter().collect::<Result<Vec<_>, _>>()?;
     let (mut entries, local): (Vec<FileEntry>, Vec<_>) = uploaded.into_iter().unzip();
     entries.sort_by_key(FileEntry::key);
     Ok(Staged {
@@ -195,6 +213,38 @@ impl Room {
         // The semaphore is never closed.
         self.mebibytes.acquire_many(wanted.min(self.all)).await.ok()
     }
+}
+
+/// Whether the staged copy of a file has the bytes that the log says, as far as it says them; `None` where
+/// there is none.
+///
+/// # Errors
+/// A store that does not answer.
+pub async fn is_staged_whole(store: &Store, entry: &FileEntry) -> Result<Option<bool>, StoreError> {
+    let found = store.sha256(&entry.staged).await?;
+    Ok(found.map(|(_, found)| {
+        let expected = entry.sha256;
+        expected.is_none_or(|expected| expected == ledger::Sha256(found))
+    }))
+}
+
+/// Proves that what an earlier run has staged for a commit is what it was.
+///
+/// # Errors
+/// The first staged file that is damaged; a store that does not answer.
+pub async fn prove(store: &Store, commit: &Commit) -> Result<(), PublishError> {
+    let looks = commit.files.iter().map(|entry| async move {
+        match is_staged_whole(store, entry).await? {
+            Some(false) => Err(PublishError::DamagedStage {
+                url: store.url_of(&entry.staged),
+            }),
+            Some(true) | None => Ok(()),
+        }
+    });
+    stream::iter(looks)
+        .buffer_unordered(AT_ONCE)
+        .try_collect()
+        .await
 }
 
 /// Checks that every file that a commit replaces is still what was published, and that every new
@@ -270,7 +320,7 @@ pub async fn publish(
                 Publish::Conflict => Err(PublishError::Foreign {
                     url: store.url_of(&key),
                 }),
-                Publish::StagedGone => Err(PublishError::Overtaken {
+                Publish::StagedGone => Err(PublishError::StagedGone {
                     url: store.url_of(&entry.staged),
                 }),
             }
@@ -297,12 +347,29 @@ pub async fn sweep(store: &Store, state: &State) -> Result<(), StoreError> {
         Some(commit) => commit.number - 1,
         None => state.last,
     };
+    sweep_those(store, |n| n <= published).await
+}
+
+/// Deletes what dead runs have staged for commits that they have not made. Only on disk, whose lock is held,
+/// is it known that they are dead: on a full one it is in the way.
+///
+/// # Errors
+/// A store that does not answer.
+pub async fn sweep_dead(store: &Store, state: &State) -> Result<(), StoreError> {
+    match store.is_local() && state.unpublished.is_none() {
+        true => sweep_those(store, |n| n > state.last).await,
+        false => Ok(()),
+    }
+}
+
+/// Deletes what is staged for some commits.
+async fn sweep_those(store: &Store, those: impl Fn(u64) -> bool) -> Result<(), StoreError> {
     let staged = store.list(layout::STAGING).await?;
     let old = staged
         .objects
         .into_iter()
         .map(|object| object.key)
-        .filter(|key| layout::staged_for(key).is_some_and(|n| n <= published))
+        .filter(|key| layout::staged_for(key).is_some_and(&those))
         .collect();
     store.delete(old).await
 }

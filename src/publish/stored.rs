@@ -30,7 +30,7 @@ use parquet::file::metadata::PageIndexPolicy;
 use parquet::file::reader::{ChunkReader, Length};
 
 use crate::event::TimeUnit;
-use crate::store::StoreError;
+use crate::store::{StoreError, StoreErrorKind};
 
 /// Most rows of a batch, and the bytes that it should stay near to.
 const BATCH_ROWS: usize = 8192;
@@ -41,32 +41,51 @@ const BATCH_BYTES: usize = 512 << 10;
 pub enum StoredError {
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("reading {url}: {source}; `rawmart verify` names all files that are damaged")]
+    #[error("reading {url}: {source}; `rawmart verify --repair` makes a damaged file anew")]
     Parquet { url: String, source: ParquetError },
     #[error(
-        "{url} is not what the log says was published there: {what}; `rawmart verify` names all such files"
+        "{url} is not what the log says was published there: {what}; `rawmart verify` names all such files, \
+         `rawmart verify --repair` brings back what was published"
     )]
     Foreign { url: String, what: String },
+    #[error(
+        "{url} is damaged: its bytes are not those that were published, though its size is. Nothing was made of \
+         it; `rawmart verify --repair` brings back what was published"
+    )]
+    Damaged { url: String },
 }
 
 impl StoredError {
-    fn parquet(url: &str, source: ParquetError) -> Self {
-        let other = |source| Self::Parquet {
-            url: url.to_owned(),
-            source,
-        };
-        match source {
-            ParquetError::External(error) => match error.downcast::<StoreError>() {
-                Ok(error) => Self::Store(*error),
-                Err(error) => other(ParquetError::External(error)),
+    /// An error of reading a content: that of the store, where it gave one.
+    fn reading(url: &str, content: &Content, source: ParquetError) -> Self {
+        let failed = &content.failed;
+        let failed = failed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match failed {
+            Some(error) => Self::of_store(url, error),
+            None => Self::Parquet {
+                url: url.to_owned(),
+                source,
             },
-            source => other(source),
+        }
+    }
+
+    /// A file that the log names is there, whatever else a store answers.
+    fn of_store(url: &str, error: StoreError) -> Self {
+        let what = match error.kind() {
+            StoreErrorKind::NotFound => "it is gone",
+            StoreErrorKind::NotAFile => "it is no file",
+            StoreErrorKind::Replaced => "its ETag is another",
+            _ => return Self::Store(error),
+        };
+        Self::Foreign {
+            url: url.to_owned(),
+            what: what.to_owned(),
         }
     }
 }
 
 /// Reads a range of an object; blocks.
-pub type Fetch = Arc<dyn Fn(Range<u64>) -> Result<Bytes, ParquetError> + Send + Sync>;
+pub type Fetch = Arc<dyn Fn(Range<u64>) -> Result<Bytes, StoreError> + Send + Sync>;
 
 /// The bytes of a data file, fetched as they are needed.
 #[derive(Clone)]
@@ -77,6 +96,8 @@ pub struct Content {
     ahead: u64,
     /// Ranges fetched last, the newest at the end.
     cache: Arc<Mutex<Vec<(u64, Bytes)>>>,
+    /// Why the store did not give a range: the reader of Parquet hands on no more than its words.
+    failed: Arc<Mutex<Option<StoreError>>>,
 }
 
 /// Bytes of the end of a file that are read at once: most small files are in them whole.
@@ -91,6 +112,7 @@ impl Content {
             size,
             ahead,
             cache: Arc::default(),
+            failed: Arc::default(),
         }
     }
 }
@@ -127,7 +149,13 @@ impl ChunkReader for Content {
             true => start.min(self.size.saturating_sub(TAIL)),
             false => start,
         };
-        let bytes = (self.fetch)(from..end.max(start + self.ahead).min(self.size))?;
+        let fetched = (self.fetch)(from..end.max(start + self.ahead).min(self.size));
+        let bytes = fetched.map_err(|error| {
+            let message = error.to_string();
+            let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+            failed.get_or_insert(error);
+            ParquetError::General(message)
+        })?;
         let before = usize::try_from(start - from)?;
         if bytes.len() < before + length {
             return Err(ParquetError::EOF(format!(
@@ -201,7 +229,7 @@ impl StoredFile {
     ) -> Result<Self, StoredError> {
         let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
         let metadata = ArrowReaderMetadata::load(&content, options)
-            .map_err(|source| StoredError::parquet(&url, source))?;
+            .map_err(|source| StoredError::reading(&url, &content, source))?;
         let footer = metadata.metadata().file_metadata();
         let written = footer.key_value_metadata().and_then(|pairs| {
             let pair = pairs
@@ -242,10 +270,10 @@ impl StoredFile {
     {
         let groups = match &times {
             Some(times) => groups(&self.metadata, times)
-                .map_err(|source| StoredError::parquet(&self.url, source))?,
+                .map_err(|source| StoredError::reading(&self.url, &self.content, source))?,
             None => (0..self.metadata.metadata().num_row_groups()).collect(),
         };
-        let url = self.url.clone();
+        let (url, content) = (self.url.clone(), self.content.clone());
         let mut groups = groups.into_iter();
         let mut open: Option<ParquetRecordBatchReader> = None;
         let mut next = move || -> Result<Option<RecordBatch>, ParquetError> {
@@ -261,7 +289,7 @@ impl StoredFile {
         };
         Ok(std::iter::from_fn(move || {
             next()
-                .map_err(|source| StoredError::parquet(&url, source))
+                .map_err(|source| StoredError::reading(&url, &content, source))
                 .transpose()
         }))
     }

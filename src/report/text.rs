@@ -549,6 +549,10 @@ pub fn verified(out: &mut impl Write, verified: &Verified) -> Result<()> {
                 writeln!(out, "repaired {key}: published from its staged copy")?;
             }
             Repaired::MadeAgain { key } => writeln!(out, "repaired {key}: made again")?,
+            Repaired::SetAside { key } => writeln!(
+                out,
+                "repaired {key}: what lay there was taken away, on disk to _rawmart/aside"
+            )?,
         }
     }
     for damage in &verified.damage {
@@ -557,7 +561,7 @@ pub fn verified(out: &mut impl Write, verified: &Verified) -> Result<()> {
     for stray in &verified.strays {
         writeln!(
             out,
-            "stray {stray}: not in the log, and readers may read it"
+            "STRAY {stray}: it is not in the log, and readers count its rows; move it out of the table's folder"
         )?;
     }
     for note in &verified.notes {
@@ -578,9 +582,25 @@ pub fn verified(out: &mut impl Write, verified: &Verified) -> Result<()> {
                 writeln!(out, "note {source}: raw was not looked at: {why}")?;
             }
             Note::NotBuilt { mart, why } => writeln!(out, "note {mart}: not built: {why}")?,
+            Note::NoSha256 { files } => writeln!(
+                out,
+                "note: the log has no SHA-256 of {} files, so their names, sizes and times alone were \
+                 compared; the next commit that writes them notes it",
+                count(*files)
+            )?,
+            Note::Hidden { keys } => writeln!(
+                out,
+                "note: {} keys below tables are not in the log, and readers pass over them: {}",
+                count(keys.len() as u64),
+                some(keys)
+            )?,
         }
     }
     let verdict = match (verified.damage.len(), verified.repaired.is_empty()) {
+        (0, _) if !verified.strays.is_empty() => {
+            let strays = count(verified.strays.len() as u64);
+            format!("every file of the log is as it says, and {strays} strays are there")
+        }
         (0, _) => "every file is as the log says, every count balances".to_owned(),
         (n, true) => format!(
             "{} faults; `rawmart verify --repair` repairs",
@@ -590,9 +610,10 @@ pub fn verified(out: &mut impl Write, verified: &Verified) -> Result<()> {
     };
     writeln!(
         out,
-        "{}: {} files, {} raw objects, {} commits; {verdict}.",
+        "{}: {} files ({} of them read), {} raw objects, {} commits; {verdict}.",
         place_from_here(&verified.lake),
         count(verified.files),
+        count(verified.files_read),
         count(verified.objects),
         count(verified.commits),
     )

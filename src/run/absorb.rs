@@ -36,6 +36,7 @@ use tokio::sync::mpsc;
 use super::RunError;
 use super::affected::{Finder, LEAVES, Search};
 use super::noticed::Noticed;
+use super::proof::Proof;
 use super::rejects::{self, Incomplete};
 use super::stored::{Fill, Reach, Slices, Span, Stored, place};
 use crate::catalog::{SourceTables, TableDefinition};
@@ -79,6 +80,8 @@ pub struct Work<'a> {
     /// Data files that cannot be read and that the state does not name. All of their rows are of raw
     /// objects that leave and are read.
     pub lost: Vec<File>,
+    /// Of the data files that are read.
+    pub proof: Proof,
 }
 
 /// What absorbing gave.
@@ -195,6 +198,7 @@ pub async fn absorb(
     };
     let mut stored = Stored {
         lake: lake.clone(),
+        proof: work.proof,
         runtime: tokio::runtime::Handle::current(),
         ahead: shares.ahead,
         event_time: Some(source.decode.event_time.clone()),

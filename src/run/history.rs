@@ -93,7 +93,7 @@ pub struct PastFile {
 pub fn history(job: &Job, limit: usize) -> Doing<'_, History> {
     Box::pin(async move {
         let lake = Store::open(&job.lake, &StoreSettings::default()).await?;
-        let state = State::open(&lake).await?;
+        let state = super::open(job, &lake).await?;
         let mut commits = Vec::new();
         let mut log = std::pin::pin!(ledger::newest_first(&lake, state.last));
         while commits.len() < limit
@@ -116,7 +116,7 @@ pub fn history(job: &Job, limit: usize) -> Doing<'_, History> {
 pub fn past_run<'a>(job: &'a Job, which: &'a str) -> Doing<'a, PastRun> {
     Box::pin(async move {
         let lake = Store::open(&job.lake, &StoreSettings::default()).await?;
-        let state = State::open(&lake).await?;
+        let state = super::open(job, &lake).await?;
         let number: Option<u64> = which.parse().ok();
         let sought = |commit: &Commit| commit.run == which || Some(commit.number) == number;
         // The commits of a run are neighbours.

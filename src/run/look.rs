@@ -18,7 +18,7 @@ use crate::ledger::{self, FoundFile, ObjectEntry, SourceState, State};
 use crate::mart::{self, Graph, Mart};
 use crate::plan::{self, Listed, Moved, RunPlan};
 use crate::raw::{self, DecodeMemory, Decoder, DiscoverError, Discovered, Found, Roots};
-use crate::store::{Object, Store, StoreError, StoreSettings};
+use crate::store::{Store, StoreSettings};
 
 /// Raw objects with a new ETag that are read at once to compare their content.
 const HASHED_AT_ONCE: usize = 16;
@@ -306,7 +306,7 @@ pub async fn list<'a>(
         && !options.replace_changed
         && options.rebuild.is_none();
     let (changed, renewed) = match state.sources.get(&source.name) {
-        Some(known) if !ignored => compare(&roots, &found, known).await?,
+        Some(known) if !ignored => compare(&source.name, &roots, &found, known).await?,
         _ => (Vec::new(), Vec::new()),
     };
     if let (None, Some(known)) = (&source.layout, state.sources.get(&source.name)) {
@@ -383,6 +383,7 @@ fn settled_before(
 /// ETag. A new ETag alone says nothing: a copy, a re-upload or a fresh checkout of the same bytes has
 /// one too.
 async fn compare(
+    source: &str,
     roots: &Roots,
     found: &Discovered,
     known: &SourceState,
@@ -398,8 +399,12 @@ async fn compare(
             let Some(store) = store.filter(|_| absorbed.size == found.size) else {
                 return Ok((found, None));
             };
-            let (object, sha256) = hash(store, &found.key).await?;
-            let same = sha256 == absorbed.sha256;
+            let hashed = store.sha256(&found.key).await?;
+            let (object, sha256) = hashed.ok_or_else(|| RunError::Gone {
+                name: source.to_owned(),
+                object: found.identity.clone(),
+            })?;
+            let same = ledger::Sha256(sha256) == absorbed.sha256;
             let renewed = same.then_some(ObjectEntry {
                 etag: object.etag,
                 ..absorbed
@@ -418,16 +423,6 @@ async fn compare(
         }
     }
     Ok((changed, renewed))
-}
-
-/// An object and the SHA-256 of its bytes.
-pub async fn hash(store: &Store, key: &str) -> Result<(Object, ledger::Sha256), StoreError> {
-    let (object, mut content) = store.get(key).await?;
-    let mut hash = Sha256::new();
-    while let Some(piece) = content.next().await {
-        hash.update(&piece?);
-    }
-    Ok((object, ledger::Sha256(hash.finalize().into())))
 }
 
 /// Reads the references that some mart uses.

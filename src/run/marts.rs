@@ -21,14 +21,15 @@ use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::look::Looked;
+use super::proof::Proof;
 use super::{Context, MartOutcome, MartSummary, RunError, Totals};
 use crate::catalog::{LakeTable, SourceTables, TableDefinition, TableFile, memory_table};
 use crate::config::Job;
 use crate::layout;
-use crate::ledger::{self, FileEntry, MartEntry, State};
+use crate::ledger::{self, File, FileEntry, MartEntry, State};
 use crate::mart::{self, Input, Mart, MartError, Partition, Reach};
 use crate::plan::{self, MartPlan, Reads};
-use crate::publish::{self, Finished, Local, Ordered, Staged, WriteError};
+use crate::publish::{self, Finished, Local, Ordered, Staged, StoredError, WriteError};
 use crate::report::Event;
 use crate::store::Store;
 
@@ -36,6 +37,9 @@ use crate::store::Store;
 const DATES_AT_ONCE: usize = 4;
 /// Marts whose files may lie on this disk at one time.
 const MARTS_AT_ONCE: usize = 2;
+
+/// Data files that one mart has proven at once.
+const PROVEN_AT_ONCE: usize = 4;
 
 /// What is evaluated at once takes slots, a small date one of them; what takes all of them is alone.
 struct Slots {
@@ -83,6 +87,7 @@ pub struct Folders<'a> {
     /// What is published there and lies on local disk, too.
     pub local: &'a Local,
     pub spill: &'a Path,
+    pub proof: &'a Proof,
 }
 
 /// Builds the planned marts in their order, from `local` files where these are what was published. A mart
@@ -90,7 +95,7 @@ pub struct Folders<'a> {
 pub async fn build(
     job: &Job,
     looked: &Looked<'_>,
-    Folders { lake, local, spill }: Folders<'_>,
+    folders: Folders<'_>,
     state: &mut State,
     context: &Context,
     totals: &mut Totals,
@@ -98,16 +103,18 @@ pub async fn build(
     let Some(graph) = &looked.graph else {
         return Ok(Vec::new());
     };
+    let Folders { lake, local, .. } = folders;
     let mut commit = super::new_commit(state, context);
     let mut build = Build {
         lake,
+        proof: folders.proof,
         inputs: Inputs::new(job, looked, lake, local, state)?,
         number: commit.number,
         run: &context.run,
         row_group: usize::try_from(job.memory / 8).unwrap_or(usize::MAX),
         slots: Slots::new(job.memory, job.threads),
         in_flight: job.memory / 8 / MARTS_AT_ONCE as u64,
-        spill,
+        spill: folders.spill,
     };
     let mut summaries = Vec::new();
     let mut failed: BTreeSet<String> = BTreeSet::new();
@@ -141,8 +148,9 @@ pub async fn build(
             match build.one(mart, planned, only, state).await {
                 Ok(built) => Ok((summary, Some(built))),
                 Err(RunError::Mart(error)) => {
-                    // It fails too when another run has replaced what it reads.
+                    // It fails too when another run, or somebody else, has replaced what it reads.
                     super::overtaken(lake, build.number).await?;
+                    build.look_at_inputs(mart, state).await?;
                     let mut error = error.to_string();
                     error += &looked.of_inferred_types(job, mart, &error);
                     summary.outcome = MartOutcome::Failed { error };
@@ -151,7 +159,14 @@ pub async fn build(
                 Err(other) => Err(other),
             }
         });
-        let attempts: Vec<_> = attempts.buffered(MARTS_AT_ONCE).try_collect().await?;
+        let attempts = attempts.buffered(MARTS_AT_ONCE).try_collect().await;
+        let attempts: Vec<_> = match attempts {
+            Ok(attempts) => attempts,
+            Err(error) => {
+                super::unstage(lake, &commit, &error).await;
+                return Err(error);
+            }
+        };
         for (mut summary, built) in attempts {
             if let Some(built) = built {
                 summary.rows = built.entry.rows;
@@ -215,6 +230,7 @@ pub async fn reads(
 
 struct Build<'a> {
     lake: &'a Store,
+    proof: &'a Proof,
     inputs: Inputs<'a>,
     /// Of the commit to come.
     number: u64,
@@ -351,6 +367,33 @@ impl Build<'_> {
         }
     }
 
+    /// Looks whether the published files that a mart may read are those that the log names: in a bucket, where
+    /// one that is not cannot be read.
+    async fn look_at_inputs(&self, mart: &Mart, state: &State) -> Result<(), RunError> {
+        if self.lake.is_local() {
+            return Ok(());
+        }
+        for file in self.inputs.published(mart, None, state) {
+            let Some(expected) = file.etag.as_ref().filter(|etag| !etag.is_empty()) else {
+                continue;
+            };
+            let key = file.entry.key();
+            let found = self.lake.head(&key).await?;
+            let what = match found {
+                None => "it is gone",
+                Some(found) if found.etag.as_ref().is_some_and(|etag| etag != expected) => {
+                    "its ETag is another"
+                }
+                Some(_) => continue,
+            };
+            return Err(RunError::from(StoredError::Foreign {
+                url: self.lake.url_of(&key),
+                what: what.to_owned(),
+            }));
+        }
+        Ok(())
+    }
+
     /// Evaluates a mart, or one partition of it, into files on this disk.
     async fn evaluate(
         &self,
@@ -361,6 +404,12 @@ impl Build<'_> {
         settings: &publish::FileSettings,
     ) -> Result<Vec<Finished>, RunError> {
         let date = partition.map(|partition| partition.date);
+        let published = self.inputs.published(mart, date, state);
+        stream::iter(published.map(Ok::<_, RunError>))
+            .try_for_each_concurrent(PROVEN_AT_ONCE, |file| async {
+                Ok(self.proof.prove(file).await?)
+            })
+            .await?;
         let inputs = self.inputs.of(mart, date, state)?;
         let engine = &self.inputs.looked.engine;
         let (definition, rows) = mart::evaluate(engine, mart, &inputs, partition, alone).await?;
@@ -463,7 +512,11 @@ impl<'a> Inputs<'a> {
         local: &Local,
         state: &State,
     ) -> Result<Self, RunError> {
-        let (url, client, root) = lake.object_store(&local.files);
+        let etags = state.files.iter().filter_map(|(key, file)| {
+            let etag = file.etag.as_ref().filter(|etag| !etag.is_empty())?;
+            Some((key.clone(), etag.clone()))
+        });
+        let (url, client, root) = lake.object_store(&local.files, &etags.collect());
         looked.engine.register_store(&url, client);
         let store = ObjectStoreUrl::parse(url.as_str())
             .map_err(|error| RunError::Defect(format!("{url} is no store: {error}")))?;
@@ -495,6 +548,26 @@ impl<'a> Inputs<'a> {
             Ok((input.clone(), self.table(mart, input, &in_reach, state)?))
         });
         inputs.collect()
+    }
+
+    /// The published files that a mart reads, for one of its dates where it is built by date.
+    fn published<'f>(
+        &'f self,
+        mart: &'f Mart,
+        date: Option<NaiveDate>,
+        state: &'f State,
+    ) -> impl Iterator<Item = &'f File> {
+        mart.inputs.iter().flat_map(move |input| {
+            let reach = mart.reach.get(input);
+            let in_reach = move |file: &FileEntry| match (reach, date) {
+                (Some(reach), Some(date)) => reach.holds(date, file.date()),
+                _ => true,
+            };
+            let files = self.files(input, state);
+            let files = files.filter(move |(entry, _)| in_reach(entry));
+            // What is staged has another key than that of its file.
+            files.filter_map(|(_, key)| state.files.get(&key))
+        })
     }
 
     async fn reads(

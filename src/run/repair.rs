@@ -1,7 +1,7 @@
 //! What `verify --repair` does: the lake is brought back to what its log says.
 //!
 //! ```text
-//! lock ─▶ lost markers made anew ─▶ open the log ─▶ roll forward ─▶ compare files
+//! lock ─▶ lost and damaged markers made anew ─▶ open the log ─▶ roll forward ─▶ compare files
 //!   a damaged file:  its bytes are what was published ─────────▶ note its ETag  ┐
 //!                    its staged copy is ──▶ publish it once more ─▶ note its ETag ┴▶ COMMIT without files
 //!                    neither: lost ─▶ its rows from raw, its mart from SQL ─▶ COMMIT over what was found
@@ -12,6 +12,9 @@
 //! themselves: P1 says that this gives the content that was lost, and the counts prove it. Where the
 //! settings are others now, the source is made anew as a whole.
 //!
+//! A folder or a link in the place of a file, and checkpoints and probes that cannot be used, are moved to
+//! `_rawmart/aside` on disk and deleted in a bucket.
+//!
 //! Everything that this takes is looked at before a file is changed. What lies in the place of a lost file is in
 //! the commit that replaces it, so that any run can finish a repair that was interrupted. Files that
 //! the log does not name are left alone.
@@ -21,9 +24,11 @@ use std::path::Path;
 
 use futures::stream;
 
-use super::look::{Checked, ListedSource, Looked, hash};
+use super::look::{Checked, ListedSource, Looked};
 use super::marts::Folders;
-use super::verify::{DamagedFile, Note, Repaired, Verified, files, verify};
+use super::proof::Proof;
+use super::spill::SpillFolder;
+use super::verify::{Damage, DamagedFile, Depth, Note, Repaired, Verified, files, verify};
 use super::{
     Context, Doing, MartOutcome, MartSummary, Options, Round, RunError, Totals, commit_files, marts,
 };
@@ -37,13 +42,13 @@ use crate::ledger::{
 use crate::plan::{self, SourcePlan, Step, Why};
 use crate::publish::{self, Local, PublishError, Staged};
 use crate::report::Event;
-use crate::store::{Object, Publish, Store, StoreError, StoreErrorKind};
+use crate::store::{Lies, Object, Publish, Store, StoreError};
 
 /// Brings damaged files back, then verifies.
 ///
 /// # Errors
 /// What keeps a run from starting; a file that cannot be made again: then no file was changed.
-pub fn repair<'a>(job: &'a Job, context: &'a Context) -> Doing<'a, Verified> {
+pub fn repair<'a>(job: &'a Job, depth: Depth, context: &'a Context) -> Doing<'a, Verified> {
     Box::pin(async move {
         let mut job = job.clone();
         for source in &mut job.sources {
@@ -66,11 +71,20 @@ pub fn repair<'a>(job: &'a Job, context: &'a Context) -> Doing<'a, Verified> {
                 lake: lake.root().to_owned(),
             });
         };
+        let mut repaired = Vec::new();
+        if let Some(probe) = ledger::damaged_probe(&lake).await? {
+            ledger::set_aside(&lake, &probe.key).await?;
+            repaired.push(Repaired::SetAside { key: probe.key });
+        }
         ledger::probe(&lake, &State::default(), &context.run, job.single_writer).await?;
         let marked = ledger::mark_again(&lake).await?.into_iter();
-        let mut repaired: Vec<Repaired> =
-            marked.map(|commit| Repaired::Marked { commit }).collect();
-        let mut state = State::open(&lake).await?;
+        repaired.extend(marked.map(|commit| Repaired::Marked { commit }));
+        for checkpoint in ledger::damaged_checkpoints(&lake).await? {
+            ledger::set_aside(&lake, &checkpoint.key).await?;
+            let key = checkpoint.key;
+            repaired.push(Repaired::SetAside { key });
+        }
+        let mut state = super::open(&job, &lake).await?;
         if let Some(commit) = state.unpublished.clone() {
             roll_forward(&lake, &commit, &state).await?;
             state = State::open(&lake).await?;
@@ -78,13 +92,14 @@ pub fn repair<'a>(job: &'a Job, context: &'a Context) -> Doing<'a, Verified> {
             context.report.event(Event::RolledForward { commit });
             repaired.push(Repaired::RolledForward { commit });
         }
-        let (damaged, _) = files(&lake, &job, &state).await?;
+        let damaged = files(&lake, &job, &state, depth).await?.damaged;
         let mut notes = Vec::new();
         if !damaged.is_empty() {
             let repair = Repair {
                 job: &job,
                 lake: &lake,
                 context,
+                proof: Proof::new(&lake, state.last),
             };
             let done = repair.all(checked, damaged, &mut state).await?;
             repaired.extend(done.0);
@@ -92,7 +107,7 @@ pub fn repair<'a>(job: &'a Job, context: &'a Context) -> Doing<'a, Verified> {
         }
         publish::sweep(&lake, &state).await?;
         ledger::checkpoint(&lake, &state).await?;
-        let mut verified = verify(&job, &context.store).await?;
+        let mut verified = verify(&job, depth, &context.store).await?;
         verified.repaired = repaired;
         verified.notes.extend(notes);
         Ok(verified)
@@ -113,8 +128,20 @@ async fn roll_forward(lake: &Store, commit: &Commit, state: &State) -> Result<()
         }
         // A server that tells no ETag may still compare one.
         let expected = found.and_then(|found| found.etag.or(known));
-        let put = lake.publish(&entry.staged, &key, expected.as_deref());
-        let etag = match put.await? {
+        let whole = publish::is_staged_whole(lake, entry).await?;
+        let odd = matches!(
+            lake.lies(&key).await?,
+            Lies::Folder | Lies::Link | Lies::Other
+        );
+        let put = match (whole, odd) {
+            (Some(true), false) => {
+                let put = lake.publish(&entry.staged, &key, expected.as_deref());
+                put.await?
+            }
+            // It is damage of the file then.
+            _ => Publish::StagedGone,
+        };
+        let etag = match put {
             Publish::Done(put) => put.etag,
             Publish::StagedGone => String::new(),
             Publish::Conflict if marked(lake, commit.number).await? => return Ok(()),
@@ -143,6 +170,7 @@ struct Repair<'a> {
     job: &'a Job,
     lake: &'a Store,
     context: &'a Context,
+    proof: Proof,
 }
 
 /// What is to be done about damaged files.
@@ -154,6 +182,8 @@ struct Ways {
     put_back: Vec<(String, String, Option<String>)>,
     /// The ETag of what is there.
     lost: BTreeMap<String, Option<String>>,
+    /// Folders and links in the place of files: their keys.
+    aside: Vec<String>,
 }
 
 impl Repair<'_> {
@@ -167,8 +197,9 @@ impl Repair<'_> {
             noted,
             put_back,
             lost,
+            aside,
         } = self.ways(damaged, state).await?;
-        let spill = super::spill_folder(self.job)?;
+        let spill = SpillFolder::new(self.job)?;
         let mut totals = Totals::default();
         let looked = match lost.is_empty() {
             true => None,
@@ -183,6 +214,10 @@ impl Repair<'_> {
         };
         // From here on things change.
         let mut repaired = Vec::new();
+        for key in aside {
+            ledger::set_aside(self.lake, &key).await?;
+            repaired.push(Repaired::SetAside { key });
+        }
         self.restore(noted, put_back, state, &mut totals, &mut repaired)
             .await?;
         let mut notes = Vec::new();
@@ -214,10 +249,14 @@ impl Repair<'_> {
     /// Tells by their bytes which files and staged copies are what was published.
     async fn ways(&self, damaged: Vec<DamagedFile>, state: &State) -> Result<Ways, RunError> {
         let mut ways = Ways::default();
-        for DamagedFile { key, found, .. } in damaged {
-            let Some(file) = state.files.get(&key) else {
-                continue;
-            };
+        for DamagedFile { key, found, what } in damaged {
+            let file = state.files.get(&key);
+            let file = file.ok_or_else(|| RunError::Defect(format!("the log has no {key}")))?;
+            let odd = matches!(what, Damage::NotAFile { .. });
+            if odd {
+                ways.aside.push(key.clone());
+            }
+            let found = found.filter(|_| !odd);
             let etag = found.as_ref().and_then(|object| object.etag.clone());
             let published = file.entry.sha256;
             if found.is_some_and(|object| object.size == file.entry.bytes)
@@ -243,10 +282,8 @@ impl Repair<'_> {
     /// An object and the SHA-256 of its bytes; `None` where there is none, or none any more: another
     /// run sweeps what was staged.
     async fn hash(&self, key: &str) -> Result<Option<(Object, Sha256)>, StoreError> {
-        match hash(self.lake, key).await {
-            Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(None),
-            hashed => hashed.map(Some),
-        }
+        let hashed = self.lake.sha256(key).await?;
+        Ok(hashed.map(|(object, sha256)| (object, Sha256(sha256))))
     }
 
     /// Publishes staged copies once more, and notes the ETags of all files that hold what was
@@ -447,6 +484,7 @@ impl Repair<'_> {
                 lake: self.lake,
                 context: self.context,
                 spill,
+                proof: &self.proof,
             }
             .commit(0, state, totals)
             .await?;
@@ -456,6 +494,7 @@ impl Repair<'_> {
             lake: self.lake,
             local: &local,
             spill,
+            proof: &self.proof,
         };
         marts::build(self.job, looked, folders, state, self.context, totals).await
     }

@@ -18,10 +18,10 @@ use arrow::datatypes::{
     DataType, Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType,
     TimestampMillisecondType,
 };
-use parquet::errors::ParquetError;
 use tokio::runtime::Handle;
 
 use super::RunError;
+use super::proof::Proof;
 use crate::config::Source;
 use crate::dedup::{EventId, Standing, sortable};
 use crate::event::{Place, RAW_OBJECT, RAW_RECORD, TimeUnit};
@@ -237,6 +237,7 @@ impl Fill {
 #[derive(Clone)]
 pub struct Stored {
     pub lake: Store,
+    pub proof: Proof,
     pub runtime: Handle,
     /// Bytes read of a file at once.
     pub ahead: u64,
@@ -270,14 +271,15 @@ impl Stored {
     }
 
     fn open(&self, file: &File) -> Result<StoredFile, StoredError> {
+        self.runtime.block_on(self.proof.prove(file))?;
         let key = file.entry.key();
         let url = self.lake.url_of(&key);
         let (lake, runtime) = (self.lake.clone(), self.runtime.clone());
         let read = Arc::clone(&self.read);
+        // A repair that found no marker knows no ETag.
+        let etag = file.etag.clone().filter(|etag| !etag.is_empty());
         let fetch = move |range| {
-            let bytes = runtime
-                .block_on(lake.range(&key, range))
-                .map_err(|error| ParquetError::External(Box::new(error)))?;
+            let bytes = runtime.block_on(lake.range(&key, etag.as_deref(), range))?;
             read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
             Ok(bytes)
         };

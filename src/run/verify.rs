@@ -1,10 +1,14 @@
 //! Proof that the lake is what its log says.
 //!
 //! ```text
-//! log ──▶ P2: per object, date and source   ┐
-//! log ──▶ files, ETags ──▶ listing of tables ┼──▶ Verified: damage, strays, notes
-//! log ──▶ raw objects ──▶ listing of raw     ┘
+//! log, checkpoints, probe ──▶ read whole                          ┐
+//! log ──▶ P2: per object, date and source                         ┼──▶ Verified: damage, strays, notes
+//! log ──▶ files, ETags ──▶ listing of tables ──▶ SHA-256 of files │
+//! log ──▶ raw objects ──▶ listing of raw                          ┘
 //! ```
+//!
+//! On disk the bytes of a file can change while its size and times stay, so every file is read. An object in a
+//! bucket that has the ETag of what was put is what was put; it is read where that is asked for.
 //!
 //! Raw objects may go once they are absorbed, so what became of them is a note.
 
@@ -14,13 +18,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use futures::future::try_join_all;
+use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
 use super::{Doing, Options, RunError, look};
 use crate::config::{Job, Source};
 use crate::layout;
-use crate::ledger::{Commit, State};
-use crate::store::{Object, Store, StoreSettings};
+use crate::ledger::{self, Commit, DamagedEntry, Sha256, State};
+use crate::store::{Lies, Object, Store, StoreSettings};
 
 /// What `verify` found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -32,10 +37,34 @@ pub struct Verified {
     /// What `--repair` did before.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub repaired: Vec<Repaired>,
+    /// Data files that were read, and whose SHA-256 is that of the log.
+    pub files_read: u64,
     pub damage: Vec<Damage>,
-    /// Keys below a table's root that the log does not name.
+    /// Keys below a table's root that the log does not name and that readers of the table count.
     pub strays: Vec<String>,
     pub notes: Vec<Note>,
+}
+
+/// How much of the data files is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Depth {
+    /// Names, sizes, times and ETags.
+    Quick,
+    /// On disk the bytes as well.
+    #[default]
+    Usual,
+    /// The bytes, also of files in a bucket.
+    Deep,
+}
+
+impl Depth {
+    fn reads(self, lake: &Store) -> bool {
+        match self {
+            Self::Quick => false,
+            Self::Usual => lake.is_local(),
+            Self::Deep => true,
+        }
+    }
 }
 
 /// One thing that a repair did.
@@ -52,6 +81,8 @@ pub enum Repaired {
     PutBack { key: String },
     /// A file was made again.
     MadeAgain { key: String },
+    /// What cannot be used, or lay in the place of a file, was taken away.
+    SetAside { key: String },
 }
 
 /// What is worth knowing and no damage.
@@ -66,6 +97,11 @@ pub enum Note {
     NotBuilt { mart: String, why: String },
     /// Raw cannot be looked at.
     Unlisted { source: String, why: String },
+    /// Data files that were to be read and of which the log has no SHA-256: an earlier build wrote them. The
+    /// next commit that writes such a file notes it.
+    NoSha256 { files: u64 },
+    /// Keys below a table's root that the log does not name, and that readers pass over.
+    Hidden { keys: Vec<String> },
 }
 
 /// One thing that is not as the log says.
@@ -91,6 +127,22 @@ pub enum Damage {
         key: String,
         expected: String,
         found: String,
+    },
+    /// The same size and ETag, and other bytes than the log says.
+    Bytes {
+        key: String,
+        expected: String,
+        found: String,
+    },
+    /// A folder, a link or something else lies in the place of a file.
+    NotAFile {
+        key: String,
+        found: &'static str,
+    },
+    /// An object of the log, a checkpoint or the probe cannot be used.
+    Log {
+        key: String,
+        message: String,
     },
     /// A repair made the marker anew that said what was put there.
     Unknown {
@@ -140,6 +192,18 @@ impl fmt::Display for Damage {
                     "{key} was replaced: its ETag is {found}, published was {expected}"
                 )
             }
+            Self::Bytes {
+                key,
+                expected,
+                found,
+            } => write!(
+                f,
+                "{key} has other bytes than were published: its SHA-256 is {found}, published was {expected}"
+            ),
+            Self::NotAFile { key, found } => {
+                write!(f, "{key} is {found}, and published was a file")
+            }
+            Self::Log { message, .. } => f.write_str(message),
             Self::Unknown { key } => {
                 write!(f, "{key} may be another: its marker was lost")
             }
@@ -165,24 +229,74 @@ pub struct DamagedFile {
     pub found: Option<Object>,
 }
 
+/// What is there of the files that the log names.
+#[derive(Default)]
+pub struct Compared {
+    pub damaged: Vec<DamagedFile>,
+    pub strays: Vec<String>,
+    hidden: Vec<String>,
+    /// Files that were read, and those that would have been if the log had their SHA-256.
+    read: u64,
+    without_sha256: u64,
+}
+
+/// Comparisons of a lake that others write to: what looks damaged may just have been replaced.
+const TRIES: u32 = 3;
+
 /// Compares the lake with its log, and the log with raw. Writes nothing.
 ///
 /// # Errors
 /// A store that does not answer, a log that cannot be read.
-pub fn verify<'a>(job: &'a Job, settings: &'a StoreSettings) -> Doing<'a, Verified> {
-    Box::pin(compare(job, settings))
+pub fn verify<'a>(job: &'a Job, depth: Depth, settings: &'a StoreSettings) -> Doing<'a, Verified> {
+    Box::pin(async move {
+        let lake = Store::open(&job.lake, settings).await?;
+        let mut tries = 1;
+        loop {
+            let verified = compare(job, &lake, depth, settings).await?;
+            let whole = verified.damage.is_empty() && verified.strays.is_empty();
+            if whole
+                || tries == TRIES
+                || super::overtaken(&lake, verified.commits + 1).await.is_ok()
+            {
+                return Ok(verified);
+            }
+            tries += 1;
+        }
+    })
 }
 
-async fn compare(job: &Job, settings: &StoreSettings) -> Result<Verified, RunError> {
-    let lake = Store::open(&job.lake, settings).await?;
-    let state = State::open(&lake).await?;
+async fn compare(
+    job: &Job,
+    lake: &Store,
+    depth: Depth,
+    settings: &StoreSettings,
+) -> Result<Verified, RunError> {
+    let state = super::open(job, lake).await?;
     let mut damage = counts::check(&state);
     if let Some(commit) = &state.unpublished {
-        damage.push(unpublished(&lake, commit).await?);
+        damage.push(unpublished(lake, commit).await?);
     }
-    let (damaged, strays) = files(&lake, job, &state).await?;
+    damage.extend(control(lake).await?.into_iter().map(|entry| Damage::Log {
+        message: entry.why.to_string(),
+        key: entry.key,
+    }));
+    let Compared {
+        damaged,
+        strays,
+        hidden,
+        read,
+        without_sha256,
+    } = files(lake, job, &state, depth).await?;
     damage.extend(damaged.into_iter().map(|file| file.what));
     let mut notes = Vec::new();
+    if without_sha256 > 0 {
+        notes.push(Note::NoSha256 {
+            files: without_sha256,
+        });
+    }
+    if !hidden.is_empty() {
+        notes.push(Note::Hidden { keys: hidden });
+    }
     for source in &job.sources {
         notes.extend(raw(source, &state, settings).await);
     }
@@ -193,10 +307,22 @@ async fn compare(job: &Job, settings: &StoreSettings) -> Result<Verified, RunErr
         objects: objects.sum::<usize>() as u64,
         files: state.files.len() as u64,
         repaired: Vec::new(),
+        files_read: read,
         damage,
         strays,
         notes,
     })
+}
+
+/// What of the log, the checkpoints and the probe cannot be used.
+///
+/// # Errors
+/// A store that does not answer.
+pub async fn control(lake: &Store) -> Result<Vec<DamagedEntry>, RunError> {
+    let mut damaged = ledger::damaged(lake).await?;
+    damaged.extend(ledger::damaged_checkpoints(lake).await?);
+    damaged.extend(ledger::damaged_probe(lake).await?);
+    Ok(damaged)
 }
 
 async fn unpublished(lake: &Store, commit: &Commit) -> Result<Damage, RunError> {
@@ -218,7 +344,8 @@ pub async fn files(
     lake: &Store,
     job: &Job,
     state: &State,
-) -> Result<(Vec<DamagedFile>, Vec<String>), RunError> {
+    depth: Depth,
+) -> Result<Compared, RunError> {
     let configured = job.sources.iter().flat_map(Source::tables);
     let known = state.files.values().map(|file| file.entry.table.clone());
     let tables: BTreeSet<String> = configured.chain(known).collect();
@@ -227,15 +354,17 @@ pub async fn files(
         async move { lake.list(&root).await }
     });
     let mut there: BTreeMap<String, Object> = BTreeMap::new();
+    let mut compared = Compared::default();
     for listing in try_join_all(listings).await? {
         let objects = listing.objects.into_iter();
         there.extend(objects.map(|object| (object.key.clone(), object)));
+        compared.strays.extend(listing.unrepresentable);
     }
     let unpublished = state
         .unpublished
         .as_ref()
         .map_or(u64::MAX, |commit| commit.number);
-    let mut damaged = Vec::new();
+    let mut to_read = Vec::new();
     for (key, file) in &state.files {
         let mut found = there.remove(key);
         if file.commit >= unpublished {
@@ -247,7 +376,11 @@ pub async fn files(
         }
         let etag = found.as_ref().and_then(|object| object.etag.clone());
         let key = key.clone();
+        let lies = lake.lies(&key).await?;
         let what = match (&found, etag, &file.etag) {
+            _ if lies == Lies::Folder => not_a_file(&key, "a folder"),
+            _ if lies == Lies::Link => not_a_file(&key, "a symbolic link"),
+            _ if lies == Lies::Other => not_a_file(&key, "no file"),
             (None, ..) => Damage::Missing { key: key.clone() },
             (Some(found), ..) if found.size != file.entry.bytes => Damage::Size {
                 key: key.clone(),
@@ -261,13 +394,86 @@ pub async fn files(
                 expected: expected.clone(),
                 found,
             },
-            _ => continue,
+            _ => {
+                to_read.push((key, file.entry.sha256, found));
+                continue;
+            }
         };
-        damaged.push(DamagedFile { key, what, found });
+        compared.damaged.push(DamagedFile { key, what, found });
     }
-    let strays = there.into_keys();
-    let strays = strays.filter(|key| !key.starts_with(layout::CONTROL));
-    Ok((damaged, strays.collect()))
+    if depth.reads(lake) {
+        let known = to_read.into_iter();
+        let known = known.filter_map(|(key, sha256, found)| match sha256 {
+            Some(sha256) => Some((key, sha256, found)),
+            None => {
+                compared.without_sha256 += 1;
+                None
+            }
+        });
+        let known: Vec<_> = known.collect();
+        let read = stream::iter(known).map(|(key, expected, found)| async move {
+            let what = other_bytes(lake, &key, expected).await?;
+            Ok::<_, RunError>(what.map(|what| DamagedFile { key, what, found }))
+        });
+        let mut read = read.buffered(job.threads.max(READ_AT_ONCE));
+        while let Some(damaged) = read.try_next().await? {
+            match damaged {
+                Some(damaged) => compared.damaged.push(damaged),
+                None => compared.read += 1,
+            }
+        }
+    }
+    compared.damaged.sort_by(|a, b| a.key.cmp(&b.key));
+    let others = there.into_keys();
+    compared
+        .strays
+        .extend(others.filter(|key| !key.starts_with(layout::CONTROL)));
+    // What lies in the folder that lies in the place of a file is no file more.
+    let within = |key: &String| {
+        let damaged = compared.damaged.iter();
+        let mut folders = damaged.filter(|file| matches!(file.what, Damage::NotAFile { .. }));
+        folders.any(|file| {
+            key.strip_prefix(&file.key)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        })
+    };
+    let strays = std::mem::take(&mut compared.strays);
+    let (hidden, mut strays): (Vec<_>, Vec<_>) = strays
+        .into_iter()
+        .filter(|key| !within(key))
+        .partition(|key| layout::is_hidden(key));
+    strays.sort();
+    compared.hidden = hidden;
+    compared.strays = strays;
+    Ok(compared)
+}
+
+/// Data files that are read at once, at least: in a bucket it is waiting that takes the time.
+const READ_AT_ONCE: usize = 8;
+
+fn not_a_file(key: &str, found: &'static str) -> Damage {
+    Damage::NotAFile {
+        key: key.to_owned(),
+        found,
+    }
+}
+
+/// Whether a file has other bytes than the log says.
+async fn other_bytes(
+    lake: &Store,
+    key: &str,
+    expected: Sha256,
+) -> Result<Option<Damage>, RunError> {
+    let key = key.to_owned();
+    Ok(match lake.sha256(&key).await? {
+        None => Some(Damage::Missing { key }),
+        Some((_, found)) if Sha256(found) == expected => None,
+        Some((_, found)) => Some(Damage::Bytes {
+            key,
+            expected: expected.to_string(),
+            found: Sha256(found).to_string(),
+        }),
+    })
 }
 
 /// What became of the raw objects that were absorbed.

@@ -29,6 +29,7 @@ use object_store::{
     ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutPayload, RetryConfig,
     UpdateVersion,
 };
+use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::Read;
 use std::ops::Range;
@@ -285,12 +286,36 @@ impl Bucket {
         Ok((object, pieces.boxed()))
     }
 
-    pub(super) async fn range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+    pub(super) async fn range(
+        &self,
+        key: &str,
+        expected: Option<&str>,
+        range: Range<u64>,
+    ) -> Result<Bytes, StoreError> {
         let path = self.path("reading", key)?;
-        self.client
-            .get_range(&path, range)
-            .await
+        let options = GetOptions::new()
+            .with_range(Some(GetRange::Bounded(range)))
+            .with_if_match(expected.map(str::to_owned));
+        let read = async { self.client.get_opts(&path, options).await?.bytes().await };
+        read.await
             .map_err(|error| self.failed("reading", key, &error))
+    }
+
+    pub(super) async fn sha256(&self, key: &str) -> Result<(Object, [u8; 32]), StoreError> {
+        let (object, mut pieces) = self.get(key).await?;
+        // A task of its own: many are hashed at once.
+        let hashed = tokio::spawn(async move {
+            let mut hash = Sha256::new();
+            while let Some(piece) = pieces.try_next().await? {
+                hash.update(&piece);
+            }
+            Ok(hash.finalize().into())
+        });
+        let died = |_| {
+            let detail = "the task that hashes has died";
+            StoreError::new(StoreErrorKind::Other, "reading", self.url_of(key), detail)
+        };
+        Ok((object, hashed.await.map_err(died)??))
     }
 
     pub(super) async fn read(&self, key: &str) -> Result<Option<(Object, Bytes)>, StoreError> {

@@ -13,7 +13,7 @@
 
 use super::wire::representable;
 use super::{
-    ByteStream, Conditions, Listing, Object, Publish, Put, StoreError, StoreErrorKind,
+    ByteStream, Conditions, Lies, Listing, Object, Publish, Put, StoreError, StoreErrorKind,
     StoreSettings,
 };
 use bytes::Bytes;
@@ -21,6 +21,7 @@ use futures::StreamExt;
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ClientPath;
+use sha2::{Digest, Sha256};
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
@@ -38,6 +39,9 @@ const TEMPORARY: &str = ".rawmart-tmp";
 const CHUNK: u64 = 1 << 20;
 /// … or at once, if it is no larger than this: most raw objects are not, and are then not put together again.
 const WHOLE: u64 = 4 << 20;
+
+/// Bytes that are hashed at once.
+const HASHED: usize = 256 << 10;
 
 static NEXT_TEMPORARY: AtomicU64 = AtomicU64::new(0);
 
@@ -205,9 +209,13 @@ impl Disk {
 
     pub(super) async fn read(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
         let path = self.path("reading", key)?;
-        self.run("reading", key, move || match fs::read(&path) {
-            Ok(bytes) => Ok(Some(Bytes::from(bytes))),
-            Err(error) => absent(error),
+        self.run("reading", key, move || {
+            let Some(mut file) = absent_or(open_file(&path))? else {
+                return Ok(None);
+            };
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes)?;
+            Ok(Some(Bytes::from(bytes)))
         })
         .await
     }
@@ -215,12 +223,72 @@ impl Disk {
     pub(super) async fn range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
         let path = self.path("reading", key)?;
         self.run("reading", key, move || {
-            let mut file = fs::File::open(&path)?;
+            let mut file = open_file(&path)?;
             file.seek(SeekFrom::Start(range.start))?;
             let mut bytes = Vec::new();
             file.take(range.end.saturating_sub(range.start))
                 .read_to_end(&mut bytes)?;
             Ok(Bytes::from(bytes))
+        })
+        .await
+    }
+
+    pub(super) async fn sha256(&self, key: &str) -> Result<(Object, [u8; 32]), StoreError> {
+        let path = self.path("reading", key)?;
+        let name = key.to_owned();
+        self.run("reading", key, move || {
+            let mut file = open_file(&path)?;
+            let found = file.metadata()?;
+            let mut hash = Sha256::new();
+            let mut bytes = vec![0; HASHED];
+            loop {
+                let read = file.read(&mut bytes)?;
+                match bytes.get(..read) {
+                    Some([]) | None => break,
+                    Some(read) => hash.update(read),
+                }
+            }
+            Ok((object(name, &found), hash.finalize().into()))
+        })
+        .await
+    }
+
+    pub(super) async fn lies(&self, key: &str) -> Result<Lies, StoreError> {
+        let path = self.path("looking at", key)?;
+        self.run("looking at", key, move || {
+            match fs::symlink_metadata(&path) {
+                Ok(found) if found.is_symlink() => Ok(Lies::Link),
+                Ok(found) if found.is_dir() => Ok(Lies::Folder),
+                Ok(found) if found.is_file() => Ok(Lies::File),
+                Ok(_) => Ok(Lies::Other),
+                Err(error) => Ok(absent(error)?.unwrap_or(Lies::Nothing)),
+            }
+        })
+        .await
+    }
+
+    pub(super) async fn set_aside(&self, key: &str, to: &str) -> Result<(), StoreError> {
+        let from = self.path("moving", key)?;
+        let to = self.path("moving", to)?;
+        self.run("moving", key, move || {
+            if absent_or(fs::symlink_metadata(&from))?.is_none() {
+                return Ok(());
+            }
+            let name = |number: u32| {
+                let mut name = to.clone().into_os_string();
+                if number > 0 {
+                    name.push(format!("~{number}"));
+                }
+                PathBuf::from(name)
+            };
+            // Nobody else writes there: writers hold the lock.
+            for free in (0..).map(name) {
+                if absent_or(fs::symlink_metadata(&free))?.is_none() {
+                    give_name(&free, || fs::rename(&from, &free))?;
+                    return sync(from.parent().unwrap_or(&from));
+                }
+            }
+            Ok(())
         })
         .await
     }
@@ -320,12 +388,18 @@ impl Disk {
         let failed = |error| StoreError::io("locking", self.url_of(key), error);
         let folder = path.parent().unwrap_or(&self.folder);
         create_folder(folder).map_err(failed)?;
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(failed)?;
+        let open = || {
+            let mut options = OpenOptions::new();
+            options.create(true).truncate(false).write(true).open(&path)
+        };
+        let file = match open() {
+            // An empty folder is nobody's lock.
+            Err(error) if error.kind() == ErrorKind::IsADirectory => {
+                fs::remove_dir(&path).and_then(|()| open())
+            }
+            opened => opened,
+        };
+        let file = file.map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {
                 // No other writer lives: whatever is being written there is not.
@@ -504,6 +578,21 @@ fn create_folder(folder: &Path) -> io::Result<()> {
 
 fn sync(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
+}
+
+/// Opens what is a file: opening a pipe would wait for whoever writes to it.
+fn open_file(path: &Path) -> io::Result<File> {
+    match fs::metadata(path)?.is_file() {
+        true => File::open(path),
+        false => Err(ErrorKind::IsADirectory.into()),
+    }
+}
+
+fn absent_or<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error) => absent(error),
+    }
 }
 
 /// A file that is not there is an answer, not an error.

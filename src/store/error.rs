@@ -18,6 +18,10 @@ pub enum StoreErrorKind {
     NotFound,
     /// The disk or the quota is full.
     Full,
+    /// A folder, or something else that is no file, lies where a file is needed.
+    NotAFile,
+    /// The object has another ETag than the one that was asked for: it was replaced.
+    Replaced,
     /// Anything else; the message says what.
     Other,
 }
@@ -65,12 +69,12 @@ impl StoreError {
             K::NotFound => (StoreErrorKind::NotFound, "no such file or folder"),
             K::PermissionDenied => (StoreErrorKind::Denied, "permission denied"),
             K::ReadOnlyFilesystem => (StoreErrorKind::Denied, "the file system is read-only"),
-            K::StorageFull | K::QuotaExceeded => (StoreErrorKind::Full, "the disk is full"),
+            _ if is_full(&error) => (StoreErrorKind::Full, "the disk is full"),
             K::NotADirectory => (
                 StoreErrorKind::Other,
                 "a part of the path is a file where a folder is needed",
             ),
-            K::IsADirectory => (StoreErrorKind::Other, "a folder where a file is needed"),
+            K::IsADirectory => (StoreErrorKind::NotAFile, "a folder where a file is needed"),
             K::TimedOut | K::StaleNetworkFileHandle | K::HostUnreachable => (
                 StoreErrorKind::Unreachable,
                 "the file system did not answer",
@@ -79,6 +83,9 @@ impl StoreError {
         };
         let detail = match detail {
             "" => error.to_string(),
+            words if kind == StoreErrorKind::Full => {
+                format!("{words} ({error}); free space on that disk, then run again")
+            }
             words => format!("{words} ({error})"),
         };
         let mut made = StoreError::new(kind, action, url, detail);
@@ -102,6 +109,9 @@ impl StoreError {
             (StoreErrorKind::Other, object_store::Error::NotFound { .. }) => {
                 StoreErrorKind::NotFound
             }
+            (StoreErrorKind::Other, object_store::Error::Precondition { .. }) => {
+                StoreErrorKind::Replaced
+            }
             (kind, _) => kind,
         };
         let words = match kind {
@@ -110,7 +120,8 @@ impl StoreError {
             StoreErrorKind::MissingBucket => "the bucket does not exist",
             StoreErrorKind::NotFound => "no such object",
             StoreErrorKind::Full => "the store is full",
-            StoreErrorKind::Other => "request failed",
+            StoreErrorKind::Replaced => "the object was replaced",
+            StoreErrorKind::NotAFile | StoreErrorKind::Other => "request failed",
         };
         let mut made = StoreError::new(kind, action, url, format!("{words} ({answer})"));
         if answer.wrong_region() {
@@ -147,8 +158,12 @@ impl StoreError {
             StoreErrorKind::MissingBucket => {
                 Some("create the bucket, or correct its name in the configuration")
             }
-            StoreErrorKind::Full => Some("free space, then run again"),
-            StoreErrorKind::NotFound | StoreErrorKind::Other => None,
+            // The message says it.
+            StoreErrorKind::Full
+            | StoreErrorKind::NotFound
+            | StoreErrorKind::NotAFile
+            | StoreErrorKind::Replaced
+            | StoreErrorKind::Other => None,
         })
     }
 }
@@ -165,6 +180,15 @@ impl StdError for StoreError {
             .as_deref()
             .map(|source| source as &(dyn StdError + 'static))
     }
+}
+
+/// Whether an I/O error says that a disk, a quota or the largest size of a file is used up.
+pub fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind as K;
+    matches!(
+        error.kind(),
+        K::StorageFull | K::QuotaExceeded | K::FileTooLarge
+    )
 }
 
 /// The credential chain found nothing, or broke; carried through the object store client.

@@ -31,13 +31,17 @@ pub(super) struct Reads {
     disk: Arc<dyn ObjectStore>,
     /// Where the content of some keys of the store lies on this disk.
     local: BTreeMap<Path, Path>,
+    /// Of keys that may be read from the store in no other version.
+    etags: BTreeMap<Path, String>,
 }
 
 impl Reads {
-    /// `local` files have the content of these keys of the store.
+    /// `local` files have the content of these keys of the store; keys with `etags` are read in that version
+    /// alone.
     pub(super) fn new(
         store: Arc<dyn ObjectStore>,
         local: impl IntoIterator<Item = (Path, PathBuf)>,
+        etags: impl IntoIterator<Item = (Path, String)>,
     ) -> Self {
         // A file whose path the client cannot spell is read from the store.
         let spelt = |(key, file)| Some((key, Path::from_absolute_path(file).ok()?));
@@ -45,6 +49,7 @@ impl Reads {
             store,
             disk: Arc::new(LocalFileSystem::new()),
             local: local.into_iter().filter_map(spelt).collect(),
+            etags: etags.into_iter().collect(),
         }
     }
 
@@ -52,15 +57,16 @@ impl Reads {
     async fn ask<T, F: Future<Output = Result<T>>>(
         &self,
         key: &Path,
-        ask: impl Fn(Arc<dyn ObjectStore>, Path) -> F,
+        ask: impl Fn(Arc<dyn ObjectStore>, Path, Option<String>) -> F,
     ) -> Result<T> {
         if let Some(file) = self.local.get(key) {
-            match ask(Arc::clone(&self.disk), file.clone()).await {
+            match ask(Arc::clone(&self.disk), file.clone(), None).await {
                 Err(Error::NotFound { .. }) => {}
                 found => return found,
             }
         }
-        ask(Arc::clone(&self.store), key.clone()).await
+        let etag = self.etags.get(key).cloned();
+        ask(Arc::clone(&self.store), key.clone(), etag).await
     }
 }
 
@@ -104,8 +110,10 @@ impl ObjectStore for Reads {
             Some(GetRange::Bounded(range)) => Some(range.clone()),
             _ => None,
         };
-        let found = self.ask(key, async |store, path| {
-            store.get_opts(&path, options.clone()).await
+        let found = self.ask(key, async |store, path, etag| {
+            let mut options = options.clone();
+            options.if_match = etag.or(options.if_match);
+            store.get_opts(&path, options).await
         });
         let found = found.await?;
         if let Some(asked) = asked {
@@ -171,7 +179,7 @@ mod tests {
             Arc::new(disk) as Arc<dyn ObjectStore>,
             Arc::new(InMemory::new()),
         ] {
-            let reads = Reads::new(store, []);
+            let reads = Reads::new(store, [], []);
             let key = Path::from("t/part-00000.parquet");
             reads.put(&key, "0123456789".into()).await.unwrap();
             assert_eq!(reads.get_range(&key, 8..10).await.unwrap(), "89");
@@ -201,7 +209,7 @@ mod tests {
         for key in [&near, &far] {
             store.put(key, "there".into()).await.unwrap();
         }
-        let reads = Reads::new(store, [(near.clone(), file.clone())]);
+        let reads = Reads::new(store, [(near.clone(), file.clone())], []);
         assert_eq!(reads.get_range(&near, 0..4).await.unwrap(), "here");
         assert_eq!(reads.get_range(&far, 0..5).await.unwrap(), "there");
         let ranges = reads.get_ranges(&near, &[0..1, 1..4]).await.unwrap();
@@ -209,5 +217,21 @@ mod tests {
         assert!(reads.get_range(&near, 0..5).await.is_err());
         std::fs::remove_file(file).unwrap();
         assert_eq!(reads.get_range(&near, 0..5).await.unwrap(), "there");
+    }
+
+    #[tokio::test]
+    async fn no_other_version_is_read_than_that_of_the_etag() {
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let key = Path::from("t/part-00000.parquet");
+        let put = store.put(&key, "0123456789".into()).await.unwrap();
+        let etags = [(key.clone(), put.e_tag.unwrap())];
+        let reads = Reads::new(Arc::clone(&store), [], etags);
+        assert_eq!(reads.get_range(&key, 2..4).await.unwrap(), "23");
+        store.put(&key, "0123456780".into()).await.unwrap();
+        let ranges = reads.get_ranges(&key, &[0..2, 8..10]).await;
+        assert!(
+            matches!(ranges, Err(Error::Precondition { .. })),
+            "{ranges:?}"
+        );
     }
 }

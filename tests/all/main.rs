@@ -6,7 +6,9 @@
 mod bad_input;
 mod cost;
 mod crash;
+mod damage;
 mod demo;
+mod full_disk;
 mod github_archive;
 mod history;
 mod oracle;

@@ -752,6 +752,13 @@ impl S3Server {
         self.objects(bucket).into_keys().collect()
     }
 
+    /// Changes the bytes of an object, not its ETag.
+    pub fn rot(&self, bucket: &str, key: &str, bytes: impl Into<Vec<u8>>) {
+        let mut state = self.backend.state();
+        let stored = state.bucket(bucket).unwrap().get_mut(key).unwrap();
+        stored.bytes = bytes.into().into();
+    }
+
     /// Puts an object without a request.
     pub fn put(&self, bucket: &str, key: &str, bytes: impl Into<Vec<u8>>) {
         let bytes = bytes.into();

@@ -179,7 +179,7 @@ pub fn repair(job: &Job, name: &str, store: StoreSettings) -> Result<run::Verifi
         store,
     };
     settle(&job.lake);
-    runtime().block_on(run::repair(job, &context))
+    runtime().block_on(run::repair(job, run::Depth::Usual, &context))
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -275,7 +275,9 @@ fn recovers_through(
     assert!(ran.is_ok(), "{ran:?}, {when}");
     let whole = lake();
     assert_whole(&whole, expected, when);
-    let verified = runtime().block_on(run::verify(job, &store)).unwrap();
+    let verified = runtime()
+        .block_on(run::verify(job, run::Depth::Usual, &store))
+        .unwrap();
     assert!(verified.damage.is_empty(), "{verified:?}, {when}");
     assert!(verified.strays.is_empty(), "{verified:?}, {when}");
     let again = run(job, "again", store).unwrap();

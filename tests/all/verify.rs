@@ -43,16 +43,16 @@ const MART: &str = "by_day/dt=2019-04-02/part-00000.parquet";
 const DEPENDANT: &str = "total/part-00000.parquet";
 
 /// Two commits of events on three days, with two commits of marts.
-struct Case {
-    project: Project,
+pub struct Case {
+    pub project: Project,
     /// Raw and lake are in buckets.
-    server: Option<S3Server>,
+    pub server: Option<S3Server>,
     /// After the first run.
     earlier: Lake,
 }
 
 /// Ten events, one a second from `hour` of a day on, a reject, and half of the events once more.
-fn object(day: u32, hour: i64) -> String {
+pub fn object(day: u32, hour: i64) -> String {
     let midnight = 1_554_076_800 + (i64::from(day) - 1) * 86_400;
     let event = |i: i64| {
         let at = midnight + hour * 3_600 + i;
@@ -67,7 +67,7 @@ fn object(day: u32, hour: i64) -> String {
     lines
 }
 
-fn key(day: u32, hour: i64) -> String {
+pub fn key(day: u32, hour: i64) -> String {
     format!("2019/04/{day:02}/{hour:02}/a.json")
 }
 
@@ -76,7 +76,7 @@ impl Case {
         Self::filled(None)
     }
 
-    fn both() -> [Self; 2] {
+    pub fn both() -> [Self; 2] {
         [
             Self::on_disk(),
             Self::filled(Some(S3Server::start(&["raw", "lake"]))),
@@ -115,19 +115,19 @@ impl Case {
         case
     }
 
-    fn rawmart(&self, args: &[&str]) -> Ran {
+    pub fn rawmart(&self, args: &[&str]) -> Ran {
         let env = self.server.as_ref().map(S3Server::env).unwrap_or_default();
         rawmart(&self.project.path(""), args, &env)
     }
 
-    fn lake(&self) -> Lake {
+    pub fn lake(&self) -> Lake {
         match &self.server {
             None => self.project.lake(),
             Some(server) => Lake::in_bucket(server.objects("lake"), "below/"),
         }
     }
 
-    fn put(&self, key: &str, bytes: impl Into<Vec<u8>>) {
+    pub fn put(&self, key: &str, bytes: impl Into<Vec<u8>>) {
         match &self.server {
             None => {
                 // Another file, not other bytes in the same one.
@@ -138,14 +138,30 @@ impl Case {
         }
     }
 
-    fn remove(&self, key: &str) {
+    pub fn remove(&self, key: &str) {
         match &self.server {
             None => std::fs::remove_file(self.project.path("lake").join(key)).unwrap(),
             Some(server) => server.remove("lake", &format!("below/{key}")),
         }
     }
 
-    fn put_raw(&self, key: &str, text: String) {
+    /// Changes bytes of a file: no size, time or ETag tells.
+    pub fn rot(&self, key: &str, change: impl FnOnce(&mut [u8])) {
+        let mut bytes = self.lake().0[key].clone();
+        change(&mut bytes);
+        match &self.server {
+            None => {
+                let path = self.project.path("lake").join(key);
+                let time = std::fs::metadata(&path).unwrap().modified().unwrap();
+                let mut file = std::fs::File::options().write(true).open(path).unwrap();
+                std::io::Write::write_all(&mut file, &bytes).unwrap();
+                file.set_modified(time).unwrap();
+            }
+            Some(server) => server.rot("lake", &format!("below/{key}"), bytes),
+        }
+    }
+
+    pub fn put_raw(&self, key: &str, text: String) {
         match &self.server {
             None => self.project.write(&format!("raw/{key}"), text),
             Some(server) => server.put("raw", key, text),
@@ -163,6 +179,7 @@ impl Case {
     fn rewrite(&self, key: &str, change: impl Fn(&mut serde_json::Value)) {
         let mut json = serde_json::from_slice(&self.lake().0[key]).unwrap();
         change(&mut json);
+        json.as_object_mut().unwrap().remove("seal");
         self.put(key, serde_json::to_vec(&json).unwrap());
     }
 
@@ -487,12 +504,305 @@ fn strays_are_named_and_left_alone() {
         let bytes = case.lake().0[KEPT].clone();
         case.put(stray, bytes.clone());
         for args in [&["verify"][..], &["verify", "--repair"]] {
-            case.rawmart(args).expect(0, &[&format!("stray {stray}")]);
+            case.rawmart(args).expect(7, &[&format!("STRAY {stray}")]);
         }
         case.remove(KEPT);
         case.rawmart(&["verify", "--repair"])
-            .expect(0, &[&format!("stray {stray}"), "made again"]);
+            .expect(7, &[&format!("STRAY {stray}"), "made again"]);
         assert!(case.lake().0[stray] == bytes);
+        case.remove(stray);
+
+        // Readers of tables see none of these.
+        let hidden = [
+            "app/_SUCCESS",
+            "app/dt=2019-04-02/.part-00000.parquet.crc",
+            "app/_temporary/0/part-00001.parquet",
+            "app/dt=2019-04-02_$folder$",
+        ];
+        for key in hidden {
+            case.put(key, "x");
+        }
+        case.rawmart(&["verify"]).expect(
+            0,
+            &["every file is as the log says", "note: 4 keys below tables"],
+        );
+    }
+}
+
+/// The first byte of the page of a value: any reader would believe it.
+fn flip(case: &Case, key: &str) {
+    case.rot(key, |bytes| bytes[bytes.len() / 3] ^= 1);
+}
+
+#[test]
+fn bytes_that_changed_where_they_lie() {
+    for case in Case::both() {
+        let on_disk = case.server.is_none();
+        let content = case.lake().content();
+        let files = [KEPT, DUPLICATES, REJECTS, MART, DEPENDANT];
+        for key in files {
+            flip(&case, key);
+        }
+        case.rawmart(&["verify", "--quick"])
+            .expect(0, &["(0 of them read)"]);
+        let said = |key: &str| format!("DAMAGE {key} has other bytes than were published");
+        let said = files.map(said);
+        let said: Vec<&str> = said.iter().map(String::as_str).collect();
+        if on_disk {
+            case.rawmart(&["verify"]).expect(7, &said);
+        } else {
+            // A store keeps checksums of its own; whoever does not trust them asks for more.
+            case.rawmart(&["verify"]).expect(0, &["(0 of them read)"]);
+        }
+        case.rawmart(&["verify", "--deep"]).expect(7, &said);
+        let json = case
+            .rawmart(&["verify", "--deep", "--output", "json"])
+            .json();
+        assert_eq!(json["damage"][0]["what"], "bytes");
+        assert_eq!(json["damage"].as_array().unwrap().len(), files.len());
+        let files_read = json["files_read"].as_u64().unwrap();
+        assert_eq!(files_read + 5, json["files"].as_u64().unwrap());
+        case.rawmart(&["verify", "--repair", "--deep"])
+            .expect(0, &[&format!("repaired {KEPT}: made again")]);
+        case.rawmart(&["verify", "--deep"]).expect(0, &[]);
+        case.assert_whole(&content);
+    }
+}
+
+#[test]
+fn damaged_bytes_are_not_written_on() {
+    let case = Case::on_disk();
+    for damaged in [KEPT, DUPLICATES, REJECTS] {
+        flip(&case, damaged);
+        case.put_raw(&key(2, 7), object(2, 7));
+        let before = case.lake().0;
+        case.rawmart(&["run"])
+            .expect(7, &[damaged, "is damaged", "rawmart verify --repair"]);
+        assert!(case.lake().0 == before, "{damaged}: it wrote");
+        case.remove_raw(&key(2, 7));
+        case.rawmart(&["verify", "--repair"]).expect(0, &[damaged]);
+    }
+    // What a mart reads, too.
+    let content = case.lake().content();
+    flip(&case, KEPT);
+    case.project
+        .write("sql/by_day.sql", BY_DAY.replace("count(*)", "count(id)"));
+    let before = case.lake().0;
+    case.rawmart(&["run"]).expect(7, &[KEPT, "is damaged"]);
+    assert!(case.lake().0 == before, "it wrote");
+    case.rawmart(&["verify", "--repair"]).expect(0, &[KEPT]);
+    assert!(case.lake().content() == content);
+}
+
+/// Another object has another ETag, and no part of it is read.
+#[test]
+fn an_object_that_was_replaced_is_not_written_on() {
+    let [_, case] = Case::both();
+    let mut bytes = case.lake().0[KEPT].clone();
+    let at = bytes.len() / 3;
+    bytes[at] ^= 1;
+    case.put(KEPT, bytes);
+    let before = case.lake().0;
+    case.put_raw(&key(2, 7), object(2, 7));
+    case.rawmart(&["run"])
+        .expect(7, &[KEPT, "its ETag is another"]);
+    case.remove_raw(&key(2, 7));
+    case.project
+        .write("sql/by_day.sql", BY_DAY.replace("count(*)", "count(id)"));
+    case.rawmart(&["run"])
+        .expect(7, &[KEPT, "its ETag is another"]);
+    assert!(case.lake().0 == before, "it wrote");
+}
+
+#[test]
+fn files_whose_bytes_nobody_noted() {
+    let case = Case::on_disk();
+    for n in 1..=4 {
+        case.rewrite(&log(n), |commit| {
+            for file in commit["files"].as_array_mut().unwrap() {
+                file.as_object_mut().unwrap().remove("sha256").unwrap();
+            }
+        });
+    }
+    let files = case.lake().data_files().count();
+    let said = format!("note: the log has no SHA-256 of {files} files");
+    case.rawmart(&["verify"])
+        .expect(0, &[&said, "(0 of them read)"]);
+    case.put_raw(&key(2, 7), object(2, 7));
+    case.rawmart(&["run"]).expect(0, &["Published"]);
+    // Kept, duplicates and rejects of the day; the mart's and its dependant's file.
+    let said = format!("note: the log has no SHA-256 of {} files", files - 5);
+    case.rawmart(&["verify"])
+        .expect(0, &[&said, "(5 of them read)"]);
+}
+
+#[test]
+fn a_lake_whose_log_is_gone() {
+    for case in Case::both() {
+        let control = case.lake().0.into_iter();
+        let control = control.filter(|(key, _)| key.starts_with("_rawmart/"));
+        let control: BTreeMap<String, Vec<u8>> = control.collect();
+        for key in control.keys() {
+            case.remove(key);
+        }
+        let before = case.lake().0;
+        for args in [
+            &["verify"][..],
+            &["verify", "--repair"],
+            &["run"],
+            &["rebuild"],
+            &["plan"],
+            &["history"],
+        ] {
+            case.rawmart(args)
+                .expect(7, &["has no log", "is gone", "Restore it from a backup"]);
+        }
+        let now = case.lake().0.into_iter();
+        let now: BTreeMap<String, Vec<u8>> = now
+            .filter(|(key, _)| !["_rawmart/lock", "_rawmart/probe"].contains(&key.as_str()))
+            .collect();
+        assert!(now == before, "it wrote");
+        if case.server.is_some() {
+            for (key, bytes) in control {
+                case.put(&key, bytes);
+            }
+            case.rawmart(&["verify"]).expect(0, &[]);
+        }
+    }
+}
+
+#[test]
+fn markers_that_are_damaged() {
+    for (n, bytes) in [
+        (4, &b""[..]),
+        (4, b"garbage"),
+        (2, b"{\"format\": 2}"),
+        (1, b"{\"format\": 2, \"number\": 3, \"files\": []}"),
+    ] {
+        repaired(
+            |case| case.put(&marker(n), bytes),
+            &[&marker(n), "damaged", "rawmart verify --repair"],
+            &["its ETag is noted"],
+        );
+    }
+    // One digit: it is JSON as well.
+    repaired(
+        |case| {
+            let text = String::from_utf8(case.lake().0[marker(3).as_str()].clone()).unwrap();
+            let at = text.find("\"etag\":\"").unwrap() + 9;
+            let other = if text[at..].starts_with('0') {
+                "1"
+            } else {
+                "0"
+            };
+            case.put(&marker(3), [&text[..at], other, &text[at + 1..]].concat());
+        },
+        &[&marker(3), "its seal is not of what it says"],
+        &["repaired commit 3: its marker was made anew"],
+    );
+}
+
+/// What was absorbed cannot be told from anything else: it is said, and nothing is done.
+#[test]
+fn commits_that_are_damaged() {
+    for case in Case::both() {
+        for n in [1, 4] {
+            let whole = case.lake().0[log(n).as_str()].clone();
+            let text = String::from_utf8(whole.clone()).unwrap();
+            let other = text.replacen("\"rows\":", "\"rows\":1", 1);
+            assert_ne!(text, other);
+            for bytes in [other.into_bytes(), whole[..whole.len() / 2].to_vec()] {
+                case.put(&log(n), bytes);
+                let before = case.lake().0;
+                for args in [&["verify"][..], &["verify", "--repair"], &["run"]] {
+                    case.rawmart(args)
+                        .expect(7, &[&log(n), "is damaged", "restore the object"]);
+                }
+                assert!(case.lake().0 == before, "it wrote");
+            }
+            case.put(&log(n), whole);
+        }
+        case.rawmart(&["verify"]).expect(0, &[]);
+    }
+}
+
+#[test]
+fn a_probe_that_is_damaged() {
+    repaired(
+        |case| case.put("_rawmart/probe", "{\"format\":2"),
+        &["_rawmart/probe is damaged"],
+        &["repaired _rawmart/probe: what lay there was taken away"],
+    );
+}
+
+#[test]
+fn what_is_no_file_in_the_place_of_one() {
+    let in_place = |what: &str, change: &dyn Fn(&Path, &Path), said: &str| {
+        let case = Case::on_disk();
+        let content = case.lake().content();
+        let away = case.project.path("away.parquet");
+        for key in [KEPT, REJECTS, MART, DEPENDANT] {
+            let path = case.project.path("lake").join(key);
+            std::fs::rename(&path, &away).unwrap();
+            change(&path, &away);
+            let damage = format!("DAMAGE {key} is {said}");
+            case.rawmart(&["verify"]).expect(7, &[&damage]);
+            case.rawmart(&["verify", "--quick"]).expect(7, &[&damage]);
+            let how = format!("repaired {key}: what lay there was taken away");
+            case.rawmart(&["verify", "--repair"]).expect(0, &[&how]);
+            let found = std::fs::symlink_metadata(&path).unwrap();
+            assert!(found.is_file(), "{what}: {key} is {found:?}");
+            let aside = case.project.path("lake/_rawmart/aside").join(key);
+            assert!(std::fs::symlink_metadata(aside).is_ok(), "{what}: {key}");
+            let _ = std::fs::remove_file(&away);
+            std::fs::remove_dir_all(case.project.path("lake/_rawmart/aside")).unwrap();
+            assert!(case.lake().content() == content, "{what}: {key}");
+        }
+        case.assert_whole(&content);
+    };
+    in_place(
+        "a link",
+        &|path, away| std::os::unix::fs::symlink(away, path).unwrap(),
+        "a symbolic link",
+    );
+    in_place(
+        "a link to nothing",
+        &|path, _| std::os::unix::fs::symlink("/nonexistent", path).unwrap(),
+        "a symbolic link",
+    );
+    in_place(
+        "a folder",
+        &|path, _| std::fs::create_dir(path).unwrap(),
+        "a folder",
+    );
+    in_place(
+        "a folder with the file",
+        &|path, away| {
+            std::fs::create_dir(path).unwrap();
+            std::fs::copy(away, path.join("part-00000.parquet")).unwrap();
+        },
+        "a folder",
+    );
+}
+
+/// What a dying run had staged is proven before it is published.
+#[test]
+fn a_staged_copy_that_is_damaged() {
+    for case in Case::both() {
+        let content = case.lake().content();
+        stage_again(&case, 4);
+        case.remove(&marker(4));
+        let commit: serde_json::Value =
+            serde_json::from_slice(&case.lake().0[log(4).as_str()]).unwrap();
+        let staged = commit["files"][0]["staged"].as_str().unwrap().to_owned();
+        flip(&case, &staged);
+        let before = case.lake().0;
+        case.rawmart(&["run"])
+            .expect(7, &[&staged, "its bytes are not those any more"]);
+        assert!(case.lake().0 == before, "it wrote");
+        case.rawmart(&["verify", "--repair"])
+            .expect(0, &["repaired commit 4: it is published"]);
+        case.assert_whole(&content);
     }
 }
 
