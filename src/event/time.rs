@@ -28,8 +28,7 @@ impl TimeUnit {
     pub const fn holds(self, time: i64) -> bool {
         const FIRST: i64 = -62_135_596_800;
         const END: i64 = 253_402_300_800;
-        let seconds = time.div_euclid(self.per_second());
-        FIRST <= seconds && seconds < END
+        FIRST * self.per_second() <= time && time < END * self.per_second()
     }
 
     /// Units in a second.

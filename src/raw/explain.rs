@@ -200,8 +200,7 @@ fn wrong(
     let line_ends = ending == Ending::Line
         && (at as u64 == bytes || at as u64 + 1 == bytes && head.get(at) == Some(&b'\r'));
     if line_ends && wanted == CONTROL {
-        return "cut off: the line ends inside a string (a line break in a string is written as \\n)"
-            .to_owned();
+        return "cut off: the line ends inside a string, or a line break is not escaped".to_owned();
     }
     // What was looked at lies behind the stretch: the record ends before the grammar fails.
     if at as u64 >= bytes {
