@@ -22,8 +22,12 @@ fn main() -> ExitCode {
         }
     };
     log_to_stderr(&request);
-    // A panic is a defect: its message goes to stderr as one line, without a backtrace.
+    // A panic is a defect: its message goes to stderr as one line, without a backtrace. One of a mart
+    // is told as the error of this mart.
     std::panic::set_hook(Box::new(|panic| {
+        if rawmart::mart::panics_are_caught() {
+            return;
+        }
         let _ = std::io::Write::write_fmt(
             &mut std::io::stderr(),
             format_args!("error: {panic}; this is a defect of rawmart\n"),

@@ -11,18 +11,25 @@
 //! marts join. Of what a SELECT yields, the partition columns become strings at the end of the row.
 
 mod error;
+mod explain;
 mod gate;
 mod graph;
+mod guard;
+mod header;
+mod local;
 mod order;
 mod reach;
 mod reference;
+mod sample;
 mod select;
 mod shape;
 
-pub use error::MartError;
+pub use error::{MartError, lacks_memory};
 pub use graph::{Graph, Mart, load};
+pub use guard::{PanicsCaught, guarded, panics_are_caught};
 pub use reach::Reach;
 pub use reference::{ReferenceError, read};
+pub use sample::{Compared, Difference, Shape, backwards, compare, of_date, shape as shape_of};
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -67,7 +74,8 @@ impl Graph {
     /// [`Graph::tables`].
     ///
     /// # Errors
-    /// The first mart that cannot be planned, or whose columns no reader would accept.
+    /// The first mart that cannot be planned, logically or physically, or whose columns no reader would
+    /// accept.
     pub async fn check(
         &self,
         engine: &Engine,
@@ -92,7 +100,7 @@ impl Graph {
                     Arc::new(EmptyTable::new(Arc::clone(schema))),
                 )?;
             }
-            let (_, definition) = planned(&session, mart, None).await?;
+            let definition = guarded(mart, executable(&session, mart)).await?;
             schemas.push((mart.name.clone(), definition.full_schema()));
             definitions.push(definition);
         }
@@ -137,39 +145,45 @@ pub async fn evaluate(
             .filter(|field| !field.data_type().is_nested())
             .map(|field| field.name()),
     );
-    let run = async {
-        let plan = session
-            .execute_logical_plan(plan)
-            .await?
-            .create_physical_plan()
-            .await?;
-        // Above the finished plan: the logical optimizer fails on sorts by constant columns.
-        let options = SortOptions {
-            descending: false,
-            nulls_first: false,
-        };
-        let order = names
-            .map(|name| {
-                Ok(PhysicalSortExpr::new(
-                    column(name, &plan.schema())?,
-                    options,
-                ))
-            })
-            .collect::<Result<Vec<_>, DataFusionError>>()?;
-        let plan: Arc<dyn ExecutionPlan> = match LexOrdering::new(order) {
-            None => plan,
-            Some(order) => {
-                let sort = SortExec::new(order.clone(), plan).with_preserve_partitioning(true);
-                Arc::new(SortPreservingMergeExec::new(order, engine::sorted(sort)))
-            }
-        };
-        // A task of its own: several are evaluated at once, and while rows are written.
-        execute_stream(plan, session.task_ctx()).map(|rows| spawn_buffered(rows, 1))
-    };
-    let stream = run
+    let stream = sorted(&session, plan, names)
         .await
         .map_err(|error| MartError::running(mart, &error))?;
     Ok((definition, stream))
+}
+
+/// Runs a plan; its rows come sorted by the columns of these names, NULL last.
+async fn sorted<'a>(
+    session: &SessionContext,
+    plan: LogicalPlan,
+    names: impl Iterator<Item = &'a String>,
+) -> Result<SendableRecordBatchStream, DataFusionError> {
+    let plan = session
+        .execute_logical_plan(plan)
+        .await?
+        .create_physical_plan()
+        .await?;
+    // Above the finished plan: the logical optimizer fails on sorts by constant columns.
+    let options = SortOptions {
+        descending: false,
+        nulls_first: false,
+    };
+    let order = names
+        .map(|name| {
+            Ok(PhysicalSortExpr::new(
+                column(name, &plan.schema())?,
+                options,
+            ))
+        })
+        .collect::<Result<Vec<_>, DataFusionError>>()?;
+    let plan: Arc<dyn ExecutionPlan> = match LexOrdering::new(order) {
+        None => plan,
+        Some(order) => {
+            let sort = SortExec::new(order.clone(), plan).with_preserve_partitioning(true);
+            Arc::new(SortPreservingMergeExec::new(order, engine::sorted(sort)))
+        }
+    };
+    // A task of its own: several are evaluated at once, and while rows are written.
+    execute_stream(plan, session.task_ctx()).map(|rows| spawn_buffered(rows, 1))
 }
 
 /// What one mart would read of data files of `inputs`. Reads none of them.
@@ -177,12 +191,25 @@ pub async fn evaluate(
 /// # Errors
 /// The mart cannot be planned over these inputs.
 pub async fn scans(engine: &Engine, mart: &Mart, inputs: &[Input]) -> Result<Vec<Scan>, MartError> {
-    let session = engine.session();
-    register_all(&session, mart, inputs)?;
-    let (plan, _) = planned(&session, mart, None).await?;
-    let plan = session.state().create_physical_plan(&plan).await;
-    let plan = plan.map_err(|error| MartError::running(mart, &error))?;
-    Ok(catalog::scans(&plan))
+    guarded(mart, async {
+        let session = engine.session();
+        register_all(&session, mart, inputs)?;
+        let (plan, _) = planned(&session, mart, None).await?;
+        let plan = session.state().create_physical_plan(&plan).await;
+        let plan = plan.map_err(|error| MartError::running(mart, &error))?;
+        Ok(catalog::scans(&plan))
+    })
+    .await
+}
+
+/// The table that a mart makes, once its SELECT is known to have a physical plan.
+async fn executable(session: &SessionContext, mart: &Mart) -> Result<TableDefinition, MartError> {
+    let (plan, definition) = planned(session, mart, None).await?;
+    if let Err(error) = session.state().create_physical_plan(&plan).await {
+        let select = select::parse(&mart.file, &mart.sql)?;
+        return Err(explain::physical(mart, &select, &error));
+    }
+    Ok(definition)
 }
 
 fn register_all(session: &SessionContext, mart: &Mart, inputs: &[Input]) -> Result<(), MartError> {
@@ -218,6 +245,16 @@ async fn planned(
     partition: Option<Partition<'_>>,
 ) -> Result<(LogicalPlan, TableDefinition), MartError> {
     let select = select::parse(&mart.file, &mart.sql)?;
+    let made = planned_as(session, mart, &select, partition).await;
+    made.map_err(|error| select.explain(error))
+}
+
+async fn planned_as(
+    session: &SessionContext,
+    mart: &Mart,
+    select: &select::Parsed,
+    partition: Option<Partition<'_>>,
+) -> Result<(LogicalPlan, TableDefinition), MartError> {
     let state = session.state();
     select.refuse_idle(&mart.file, |function| {
         state.scalar_functions().contains_key(function)
@@ -229,7 +266,7 @@ async fn planned(
         .await
         .map_err(|error| MartError::planning(&mart.file, &error))?;
     select::refuse_unstable(&mart.file, &plan)?;
-    let (plan, definition) = shape::apply(mart, &select, plan)?;
+    let (plan, definition) = shape::apply(mart, select, plan)?;
     let wide = mart.reach.values().any(|reach| *reach != Reach::SAME);
     let Some(Partition { date, dates }) = partition.filter(|_| wide) else {
         return Ok((plan, definition));
@@ -501,6 +538,11 @@ mod tests {
                 "SELECT user_id AS \"User\" FROM events",
                 Some(1),
                 "`User` is not a name",
+            ),
+            (
+                "SELECT danji,\nuser_id AS \"User Id\" FROM events",
+                Some(2),
+                "`User Id` is not a name that every reader accepts",
             ),
             (
                 "SELECT a.danji,\nb.danji FROM events a, events b",

@@ -24,6 +24,7 @@ mod verify;
 
 pub use absorb::WhySlice;
 pub use history::{Change, History, PastCommit, PastRun, history, past_run};
+pub use marts::Sample;
 pub use noticed::{NullColumn, RejectSample, RejectsOf};
 pub use rejects::{Incomplete, IncompleteObject};
 pub use repair::repair;
@@ -351,6 +352,9 @@ pub struct MartSummary {
     /// Dates of rows that its SELECT gave and that are in no partition: nothing that it reads has them.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub left_out: BTreeSet<NaiveDate>,
+    /// What came of sample dates that were evaluated among other dates too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sample: Option<Sample>,
     #[serde(flatten)]
     pub outcome: MartOutcome,
 }

@@ -192,6 +192,14 @@ enum Inner {
 }
 
 impl Store {
+    /// The failure of this store that another room's error of reading came from: no usable answer, no
+    /// permission, no bucket. That one object is not there or not whole is no failure of the store.
+    pub fn failure(&self, error: &(dyn std::error::Error + 'static)) -> Option<StoreError> {
+        use StoreErrorKind::{Denied, Full, MissingBucket, Unreachable};
+        let made = StoreError::found("reading", &self.root, error)?;
+        matches!(made.kind(), Denied | Full | MissingBucket | Unreachable).then_some(made)
+    }
+
     /// Opens a root: `file:///abs/dir/` (which need not exist yet) or `s3://bucket/prefix/`.
     ///
     /// Reads AWS settings and credentials; sends no request to the bucket.

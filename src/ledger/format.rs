@@ -244,6 +244,9 @@ pub struct MartEntry {
     pub reach: BTreeMap<String, String>,
     /// Of all its partitions.
     pub rows: u64,
+    /// Whether it is known, as far as it can be, that no date reads more than it says.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub compared: bool,
 }
 
 /// The marker that a commit is published.

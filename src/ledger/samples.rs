@@ -217,6 +217,7 @@ fn sample() -> Commit {
             ("events".to_owned(), "1".to_owned()),
         ]),
         reach: BTreeMap::new(),
+        compared: false,
         rows: 41,
     };
     Commit {

@@ -201,6 +201,7 @@ impl RandomLog {
                 inputs: BTreeMap::from([("events".to_owned(), self.text())]),
                 reach: BTreeMap::from([("events".to_owned(), self.text())]),
                 rows: self.number(),
+                compared: self.random.random(),
             });
             let marts = marts.collect();
             let columns = vec![(self.text(), "string".to_owned())];

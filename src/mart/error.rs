@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -5,7 +6,8 @@ use chrono::NaiveDate;
 use datafusion::common::{DataFusionError, SchemaError};
 use datafusion::sql::sqlparser::parser::ParserError;
 
-use super::{Mart, shown};
+use super::explain;
+use super::{Mart, Reach, shown};
 use crate::engine::{TooLarge, nearest};
 
 /// What is wrong with a mart: file, line where known, message and remedy.
@@ -49,18 +51,94 @@ impl MartError {
 
     /// An error of the rows of a mart, as its stream yields it.
     pub fn running(mart: &Mart, error: &DataFusionError) -> Self {
-        let error = error.find_root();
-        let mut made = Self::new(&mart.file, None, one_line(&error.strip_backtrace()));
-        if let DataFusionError::External(error) = error
+        let text = root(error).strip_backtrace();
+        // The panic of a task, in the words of its runtime; the number of the task is another every time.
+        if let Some((_, said)) = text.split_once(" panicked with message ") {
+            return Self::panicked(mart, &said.trim_matches('"').replace("\\n", " "));
+        }
+        let mut made = Self::new(&mart.file, line_of(error), short(&text));
+        if let DataFusionError::External(error) = root(error)
             && let Some(error) = error.downcast_ref::<TooLarge>()
         {
             made.message = error.to_string();
             made.line = line_of_call(&mart.sql, &error.function);
         }
-        match error {
-            DataFusionError::ResourcesExhausted(_) => made.hint("give more with `--memory`"),
-            _ => made,
+        match lacks_memory(error) {
+            true => made.hint("give more with `--memory`"),
+            false => made,
         }
+    }
+
+    /// The rows of a mart cannot be written.
+    pub fn writing(mart: &Mart, error: &dyn std::fmt::Display) -> Self {
+        let message = format!("its rows cannot be written: {error}");
+        Self::new(&mart.file, None, short(&message))
+    }
+
+    /// Its columns have other types over data than over none.
+    pub fn of_another_type(mart: &Mart) -> Self {
+        let message = "its columns have other types when it is evaluated than when it is planned";
+        Self::new(&mart.file, None, message).hint("give every column its type with CAST")
+    }
+
+    /// A panic while the mart was planned, evaluated or written.
+    pub(super) fn panicked(mart: &Mart, text: &str) -> Self {
+        let message = format!("the query engine broke down: {}", short(text));
+        Self::new(&mart.file, None, message)
+            .hint("write the SELECT in another way, and report this message")
+    }
+
+    /// A date has `rows` alone and among the dates around it; `row` is one that only one of them has, and
+    /// `needed` how far the tables must be read at least.
+    pub fn too_short(
+        mart: &Mart,
+        date: NaiveDate,
+        rows: (u64, u64),
+        row: &str,
+        needed: &BTreeMap<String, Reach>,
+    ) -> Self {
+        let (alone, among) = rows;
+        let said = |rows: u64| match rows {
+            1 => "1 row".to_owned(),
+            rows => format!("{rows} rows"),
+        };
+        let counts = match alone == among {
+            true => format!("{} either way, with other values", said(alone)),
+            false => format!(
+                "{} from this date alone, {among} with the dates around it",
+                said(alone)
+            ),
+        };
+        let message = format!(
+            "the partition dt={date} needs other dates too: the SELECT gives {counts}; for example ({row})"
+        );
+        let tables = needed.iter();
+        let tables: Vec<String> = tables
+            .map(|(table, reach)| format!("{table} {}", reach.words()))
+            .collect();
+        let least = match tables.is_empty() {
+            true => "`-- reads: <table> all`".to_owned(),
+            false => format!("at least `-- reads: {}`", tables.join(", ")),
+        };
+        let own: Vec<String> = mart
+            .unsaid
+            .iter()
+            .map(|table| format!("{table} back 0d"))
+            .collect();
+        Self::new(&mart.file, None, message).hint(format!(
+            "say how far it reads, {least}; if each date is meant to be made of itself alone, \
+             `-- reads: {}`",
+            own.join(", ")
+        ))
+    }
+
+    /// There was too little memory to evaluate a sample date.
+    pub fn sample_lacks_memory(mart: &Mart) -> Self {
+        Self::new(
+            &mart.file,
+            None,
+            "there was too little memory for it and the days around it",
+        )
     }
 
     /// A row in the partition of one date, made of this date alone, that says it is of another.
@@ -86,11 +164,7 @@ impl MartError {
 
     /// An error of planning, with the line that DataFusion points at.
     pub(super) fn planning(file: &Path, error: &DataFusionError) -> Self {
-        let line = error
-            .diagnostic()
-            .and_then(|diagnostic| diagnostic.span)
-            .and_then(|span| usize::try_from(span.start.line).ok())
-            .filter(|line| *line > 0);
+        let line = line_of(error);
         // Several errors may be collected; the first is told.
         let first = error.iter().next().unwrap_or(error).find_root();
         if let DataFusionError::SchemaError(inner, _) = first
@@ -113,7 +187,7 @@ impl MartError {
                 )),
             };
         }
-        Self::new(file, line, one_line(&first.strip_backtrace()))
+        explain::planning(file, line, &one_line(&first.strip_backtrace()))
     }
 
     /// An error of the SQL parser, whose line is in its text; without one it is the end of `sql`.
@@ -170,6 +244,41 @@ fn line_of_call(sql: &str, function: &str) -> Option<usize> {
     }
 }
 
-fn one_line(text: &str) -> String {
+/// The error below those that only pass it on. Of several the first is told.
+fn root(error: &DataFusionError) -> &DataFusionError {
+    error.iter().next().unwrap_or(error).find_root()
+}
+
+/// Whether the memory of the engine was too small.
+pub fn lacks_memory(error: &DataFusionError) -> bool {
+    matches!(root(error), DataFusionError::ResourcesExhausted(_))
+}
+
+/// The line of the SQL that DataFusion points at.
+fn line_of(error: &DataFusionError) -> Option<usize> {
+    let span = error.diagnostic()?.span?;
+    usize::try_from(span.start.line)
+        .ok()
+        .filter(|line| *line > 0)
+}
+
+pub(super) fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Characters of a message of the engine that are told.
+const SHORT: usize = 400;
+
+/// One line of the engine's text; the debug form of a plan would fill a screen.
+pub(super) fn short(text: &str) -> String {
+    let text = one_line(text);
+    // DataFusion asks for reports of its own faults; whoever reads this is no user of it.
+    let text = match text.split_once(" This issue was likely caused by a bug in DataFusion") {
+        Some((said, _)) => said.to_owned(),
+        None => text,
+    };
+    match text.char_indices().nth(SHORT) {
+        None => text,
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+    }
 }

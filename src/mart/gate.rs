@@ -15,18 +15,20 @@ use std::path::Path;
 
 use arrow::compute::kernels::cast_utils::parse_interval_month_day_nano;
 use datafusion::sql::sqlparser::ast::{
-    Cte, Distinct, DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentClause, FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, Join,
-    JoinOperator, LimitClause, NamedWindowDefinition, NamedWindowExpr, NullTreatment, ObjectName,
-    OrderBy, OrderByKind, Query, Select, SelectFlavor, SetExpr, SetOperator, SetQuantifier,
-    Spanned, TableAlias, TableAliasColumnDef, TableFactor, TableSampleKind, TableSampleModifier,
-    TableVersion, TableWithJoins, Value, ValueWithSpan, Visit, Visitor, WindowFrame,
-    WindowFrameBound, WindowFrameUnits, WindowSpec, WindowType, With, visit_expressions,
+    BinaryOperator, Cte, Distinct, DuplicateTreatment, Expr, Function, FunctionArg,
+    FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList, FunctionArguments, GroupByExpr,
+    Ident, Join, JoinOperator, LimitClause, NamedWindowDefinition, NamedWindowExpr, NullTreatment,
+    ObjectName, OrderBy, OrderByKind, Query, Select, SelectFlavor, SetExpr, SetOperator,
+    SetQuantifier, Spanned, TableAlias, TableAliasColumnDef, TableFactor, TableSampleKind,
+    TableSampleModifier, TableVersion, TableWithJoins, Value, ValueWithSpan, Visit, Visitor,
+    WindowFrame, WindowFrameBound, WindowFrameUnits, WindowSpec, WindowType, With,
+    visit_expressions,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::MartError;
+use super::reach::DATE;
 use super::select::{line_of, only_select};
 use crate::engine::reads_too_far;
 
@@ -35,6 +37,27 @@ pub(super) struct Seen {
     /// Names after FROM and JOIN as the planner folds them, with their lines.
     pub relations: Vec<(String, Option<usize>)>,
     pub calls: Vec<Call>,
+    /// Lists and sub-queries after FROM that may read the tables beside them.
+    pub beside: Vec<Beside>,
+    /// Where the column `dt` is calculated with or given to a function.
+    pub dates: Vec<DateUse>,
+}
+
+/// An item of FROM that reads columns of a table beside it.
+pub(super) struct Beside {
+    /// `UNNEST(e.params)`, or LATERAL.
+    pub text: String,
+    pub line: Option<usize>,
+    /// A form of the same that can be carried out.
+    pub instead: String,
+}
+
+/// The column `dt` as an operand.
+pub(super) struct DateUse {
+    /// Of a function; `None` is an operator.
+    pub function: Option<String>,
+    pub text: String,
+    pub line: Option<usize>,
 }
 
 /// A function call with a clause that means something for aggregates and windows only.
@@ -67,6 +90,8 @@ pub(super) fn pass(file: &Path, text: &str, query: &Query) -> Result<Seen, MartE
         seen: Seen {
             relations: Vec::new(),
             calls: Vec::new(),
+            beside: Vec::new(),
+            dates: Vec::new(),
         },
     };
     match query.visit(&mut gate) {
@@ -434,6 +459,48 @@ impl Gate<'_> {
         PASSED
     }
 
+    /// Notes an UNNEST after FROM that reads columns.
+    fn unnest(&mut self, factor: &TableFactor, arrays: &[Expr], alias: Option<&TableAlias>) {
+        let first = arrays.iter().find(|array| {
+            let read = visit_expressions(*array, |part| match column(part) {
+                Some(_) => ControlFlow::Break(()),
+                None => ControlFlow::Continue(()),
+            });
+            read.is_break()
+        });
+        let Some(array) = first else { return };
+        let name = alias.map_or("item", |alias| {
+            let first = alias.columns.first().map(|column| &column.name);
+            first.unwrap_or(&alias.name).value.as_str()
+        });
+        let list = column(array).map_or_else(|| array.to_string(), |name| name.to_string());
+        self.seen.beside.push(Beside {
+            text: format!("UNNEST({array})"),
+            line: line_of(factor).or_else(|| line_of(array)),
+            instead: format!(
+                "put unnest() into the SELECT of a sub-query: `FROM (SELECT *, unnest({list}) AS {name} FROM …)`"
+            ),
+        });
+    }
+
+    /// Notes a function that is given the column `dt`.
+    fn dates_of(&mut self, function: &Function) {
+        let FunctionArguments::List(list) = &function.args else {
+            return;
+        };
+        let given = list.args.iter().any(|argument| match argument {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(argument)) => is_date(argument),
+            _ => false,
+        });
+        if given {
+            self.seen.dates.push(DateUse {
+                function: Some(function.name.to_string().to_lowercase()),
+                text: function.to_string(),
+                line: line_of(&function.name),
+            });
+        }
+    }
+
     fn call(&mut self, function: &Function) -> Passed {
         let Function {
             name,
@@ -726,22 +793,31 @@ impl Visitor for Gate<'_> {
                 self.alias(alias.as_ref())
             }
             TableFactor::Derived {
-                lateral: _,
+                lateral,
                 subquery: _,
                 alias,
                 sample,
             } => {
                 let line = line_of(factor);
+                if *lateral {
+                    self.seen.beside.push(Beside {
+                        text: "LATERAL".to_owned(),
+                        line: self.line(line, "LATERAL"),
+                        instead: "write it as a JOIN with a sub-query that has a GROUP BY"
+                            .to_owned(),
+                    });
+                }
                 self.without(line, &[(sample.is_some(), sampling(sample.as_ref()))])?;
                 self.alias(alias.as_ref())
             }
             TableFactor::UNNEST {
                 alias,
-                array_exprs: _,
+                array_exprs,
                 with_offset,
                 with_offset_alias: _,
                 with_ordinality,
             } => {
+                self.unnest(factor, array_exprs, alias.as_ref());
                 self.without(
                     line_of(factor),
                     &[
@@ -778,12 +854,29 @@ impl Visitor for Gate<'_> {
 
     fn pre_visit_expr(&mut self, expression: &Expr) -> Passed {
         match expression {
-            Expr::Function(function) => self.call(function),
+            Expr::Function(function) => {
+                self.dates_of(function);
+                self.call(function)
+            }
             _ if reads_too_far(expression) => self.fail(
                 line_of(expression),
                 "AND or OR behind IS DISTINCT FROM would be read as a part of the comparison",
                 "put the comparison into parentheses: `(a IS DISTINCT FROM b) AND c`",
             ),
+            Expr::BinaryOp {
+                left,
+                op: BinaryOperator::Plus | BinaryOperator::Minus,
+                right,
+            } => {
+                if is_date(left) || is_date(right) {
+                    self.seen.dates.push(DateUse {
+                        function: None,
+                        text: expression.to_string(),
+                        line: line_of(expression),
+                    });
+                }
+                PASSED
+            }
             _ => PASSED,
         }
     }
@@ -861,6 +954,23 @@ fn place(bound: &WindowFrameBound) -> (i8, Option<f64>) {
         WindowFrameBound::Preceding(offset) => (-1, far(offset).map(|far| -far)),
         WindowFrameBound::CurrentRow => (0, None),
         WindowFrameBound::Following(offset) => (1, far(offset)),
+    }
+}
+
+/// The last part of a column's name.
+fn column(expression: &Expr) -> Option<&Ident> {
+    match expression {
+        Expr::Identifier(name) => Some(name),
+        Expr::CompoundIdentifier(parts) => parts.last(),
+        _ => None,
+    }
+}
+
+/// Whether it is the column `dt`.
+fn is_date(expression: &Expr) -> bool {
+    match expression {
+        Expr::Nested(inner) => is_date(inner),
+        other => column(other).is_some_and(|name| name.value.eq_ignore_ascii_case(DATE)),
     }
 }
 

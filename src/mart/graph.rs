@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use super::header::{self, Header};
 use super::reach::{DATE, Reach};
-use super::select::{self, Header, is_name};
+use super::select::{self, is_name};
 use super::{MartError, shown};
 use crate::engine::nearest;
 
@@ -25,6 +26,8 @@ pub struct Mart {
     /// How far it reads each input that has dates, where it is built date by date. A mart that is
     /// not partitioned by `dt`, or reads no dates or all of them, is built whole: then empty.
     pub reach: BTreeMap<String, Reach>,
+    /// Those of them that no `reads` names: each date reads the same date of them.
+    pub unsaid: BTreeSet<String>,
     /// SHA-256 of the file's text, in hex.
     pub fingerprint: String,
 }
@@ -137,6 +140,9 @@ pub fn load(folder: &Path, tables: &[String], references: &[String]) -> Result<G
     ) in read
     {
         mart.reach = reach(&mart, &header, &dated)?;
+        let said = |input: &String| header.reads.iter().any(|(table, ..)| table == input);
+        let inputs = mart.reach.keys().cloned();
+        mart.unsaid = inputs.filter(|input| !said(input)).collect();
         marts.insert(name, mart);
     }
     order(marts)
@@ -248,7 +254,7 @@ fn read_file(file: PathBuf) -> Result<Read, MartError> {
         .strip_prefix('\u{feff}')
         .map(str::to_owned)
         .unwrap_or(sql);
-    let header = select::header(&file, &sql)?;
+    let header = header::header(&file, &sql)?;
     let parsed = select::parse(&file, &sql)?;
     let inputs: BTreeSet<String> = parsed.tables.iter().map(|(name, _)| name.clone()).collect();
     let fingerprint = hex::encode(Sha256::digest(sql.as_bytes()));
@@ -259,6 +265,7 @@ fn read_file(file: PathBuf) -> Result<Read, MartError> {
         partition: header.partition.clone(),
         inputs: inputs.into_iter().collect(),
         reach: BTreeMap::new(),
+        unsaid: BTreeSet::new(),
         fingerprint,
     };
     Ok(Read {

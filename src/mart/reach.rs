@@ -45,6 +45,23 @@ impl Reach {
     }
 }
 
+impl Reach {
+    /// What `-- reads:` says behind the name of a table, as short as it goes.
+    pub fn words(self) -> String {
+        let side = |way: &str, days: Option<u32>| match days {
+            Some(0) => None,
+            Some(days) => Some(format!("{way} {days}d")),
+            None => Some(format!("{way} all")),
+        };
+        match (side("back", self.back), side("ahead", self.ahead)) {
+            _ if self == Self::ALL => "all".to_owned(),
+            (Some(back), Some(ahead)) => format!("{back} {ahead}"),
+            (Some(one), None) | (None, Some(one)) => one,
+            (None, None) => "back 0d".to_owned(),
+        }
+    }
+}
+
 impl fmt::Display for Reach {
     /// As a header would say it, both ways.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -112,6 +129,21 @@ mod tests {
                 (Err(error), Err(part)) => assert!(error.contains(part), "{text}: {error}"),
                 (found, _) => panic!("{text}: {found:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn a_reach_is_said_as_it_is_read() {
+        for text in [
+            "back 0d",
+            "back 6d",
+            "ahead 1d",
+            "back all ahead 1d",
+            "back all",
+            "all",
+        ] {
+            let (_, reach) = parse(&format!("events {text}")).unwrap();
+            assert_eq!(reach.words(), text);
         }
     }
 

@@ -1,4 +1,4 @@
-//! The text of a mart: its header, and the one SELECT that it must be.
+//! The text of a mart: the one SELECT that it must be.
 
 use std::path::Path;
 
@@ -9,21 +9,8 @@ use datafusion::sql::resolve::resolve_table_references;
 use datafusion::sql::sqlparser::ast::{Select, SelectItem, SetExpr, Spanned, Statement as Sql};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 
-use super::reach::{self, Reach};
 use super::{MartError, gate};
 use crate::engine;
-
-/// Header keys of the design that this version cannot keep; to ignore them would break a promise.
-const LATER: [&str; 3] = ["unique", "not_null", "check"];
-
-/// The lines of a mart's header.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Header {
-    /// Partition columns, in the order of the folders.
-    pub partition: Vec<String>,
-    /// What is read of tables, and the line that says it.
-    pub reads: Vec<(String, Reach, usize)>,
-}
 
 /// One SELECT, parsed.
 pub(super) struct Parsed {
@@ -31,16 +18,26 @@ pub(super) struct Parsed {
     /// Tables named in the text, lower-case unless quoted, without CTEs; with the line of the
     /// first mention.
     pub tables: Vec<(String, Option<usize>)>,
-    /// Line of each output column up to the first wildcard.
-    columns: Vec<usize>,
+    /// Line of each output column up to the first wildcard, and whether AS names it.
+    columns: Vec<(usize, bool)>,
     /// Function calls with a clause that only aggregates and windows have.
     calls: Vec<gate::Call>,
+    /// Items of FROM that read columns of a table beside them.
+    pub(super) beside: Vec<gate::Beside>,
+    /// Where `dt` is calculated with or given to a function.
+    pub(super) dates: Vec<gate::DateUse>,
 }
 
 impl Parsed {
     /// The line where output column `index` is written, from 1.
     pub fn column_line(&self, index: usize) -> Option<usize> {
-        self.columns.get(index).copied().filter(|line| *line > 0)
+        let (line, _) = self.columns.get(index)?;
+        Some(*line).filter(|line| *line > 0)
+    }
+
+    /// Whether AS gives output column `index` its name.
+    pub fn is_named(&self, index: usize) -> bool {
+        self.columns.get(index).is_some_and(|(_, named)| *named)
     }
 
     /// Refuses clauses of aggregates and windows behind functions of one row, where the planner
@@ -63,104 +60,6 @@ impl Parsed {
             .hint("take it out")),
         }
     }
-}
-
-/// Reads the header.
-pub(super) fn header(file: &Path, text: &str) -> Result<Header, MartError> {
-    let mut partition: Option<Vec<String>> = None;
-    let mut reads: Vec<(String, Reach, usize)> = Vec::new();
-    for (i, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if line.is_empty() {
-            continue;
-        }
-        let Some(comment) = line.strip_prefix("--") else {
-            break;
-        };
-        let Some((key, value)) = comment.trim_start_matches('-').split_once(':') else {
-            continue;
-        };
-        let key = key.trim();
-        let is_word = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphabetic() || c == '_');
-        if !is_word {
-            continue;
-        }
-        let fail = |message: String| MartError::new(file, Some(i + 1), message);
-        let lower = key.to_ascii_lowercase();
-        if lower == "partition" {
-            if partition.is_some() {
-                return Err(fail("`partition` is given twice".into())
-                    .hint("name all partition columns on one line, separated by commas"));
-            }
-            partition = Some(partition_columns(value, fail)?);
-        } else if lower == "reads" {
-            for text in value.split(',') {
-                let (table, reach) = reach::parse(text).map_err(|message| {
-                    fail(message).hint(
-                        "write `<table> back 6d`, `ahead 1d`, `back all` or `all`; tables are \
-                         separated by commas",
-                    )
-                })?;
-                if reads.iter().any(|(other, ..)| *other == table) {
-                    return Err(fail(format!("`reads` names `{table}` twice")));
-                }
-                reads.push((table, reach, i + 1));
-            }
-        } else if LATER.contains(&lower.as_str()) {
-            return Err(fail(format!(
-                "the header `{lower}` is not supported by this version"
-            ))
-            .hint("take the line out"));
-        } else if let Some(near) = near_key(&lower) {
-            return Err(fail(format!("the header `{key}` is not known"))
-                .hint(format!("is it `{near}`? if it is prose, reword the line")));
-        }
-    }
-    Ok(Header {
-        partition: partition.unwrap_or_default(),
-        reads,
-    })
-}
-
-fn partition_columns(
-    list: &str,
-    fail: impl Fn(String) -> MartError,
-) -> Result<Vec<String>, MartError> {
-    let names: Vec<String> = list.split(',').map(|name| name.trim().to_owned()).collect();
-    for (n, name) in names.iter().enumerate() {
-        if !is_name(name) {
-            return Err(fail(format!("`{name}` cannot be a partition column"))
-                .hint("a name is a lower-case letter, then letters, digits or `_`"));
-        }
-        if names.iter().take(n).any(|other| other == name) {
-            return Err(fail(format!("partition column `{name}` is given twice")));
-        }
-    }
-    Ok(names)
-}
-
-/// Prose may start with any word; only a slip of the fingers is refused.
-fn near_key(key: &str) -> Option<&'static str> {
-    [
-        "partition",
-        "partition_by",
-        "partitioned_by",
-        "partitions",
-        "reads",
-    ]
-    .into_iter()
-    .chain(LATER)
-    .find(|known| {
-        let slips = if known.len() > 6 { 2 } else { 1 };
-        strsim::damerau_levenshtein(key, known) <= slips
-    })
-    .map(|known| {
-        if known.starts_with("partition") {
-            "partition"
-        } else {
-            known
-        }
-    })
 }
 
 /// A table or column name that every reader accepts.
@@ -228,7 +127,10 @@ fn parse_here(file: &Path, text: &str) -> Result<Parsed, MartError> {
                 SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. }
             )
         })
-        .map(|item| usize::try_from(item.span().start.line).unwrap_or(0))
+        .map(|item| {
+            let line = usize::try_from(item.span().start.line).unwrap_or(0);
+            (line, matches!(item, SelectItem::ExprWithAlias { .. }))
+        })
         .collect();
     let (references, _) = resolve_table_references(&statement, true)
         .map_err(|error| MartError::planning(file, &error))?;
@@ -249,6 +151,8 @@ fn parse_here(file: &Path, text: &str) -> Result<Parsed, MartError> {
         tables,
         columns,
         calls: seen.calls,
+        beside: seen.beside,
+        dates: seen.dates,
     })
 }
 
@@ -319,66 +223,6 @@ pub(super) fn refuse_unstable(file: &Path, plan: &LogicalPlan) -> Result<(), Mar
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn headers() {
-        let none: &[&str] = &[];
-        for (text, expected) in [
-            ("SELECT 1", Ok(none)),
-            (
-                "-- Daily users: all of them.\n\n-- partition: dt , os\nSELECT 1",
-                Ok(&["dt", "os"][..]),
-            ),
-            ("--partition:dt\r\nSELECT 1", Ok(&["dt"])),
-            ("-- see http://x/y\n-- note: by day\nSELECT 1", Ok(none)),
-            ("SELECT 1\n-- partition: dt", Ok(none)),
-            (
-                "-- partition:",
-                Err("m.sql:1: `` cannot be a partition column"),
-            ),
-            ("-- partition: Dt", Err("`Dt` cannot be")),
-            ("-- partition: dt, dt", Err("given twice")),
-            (
-                "-- partition: dt\n-- partition: os",
-                Err("m.sql:2: `partition` is given twice"),
-            ),
-            (
-                "-- hi\n-- unique: dt",
-                Err("m.sql:2: the header `unique` is not supported"),
-            ),
-            ("-- check: a > 1", Err("not supported by this version")),
-            ("-- partiton: dt", Err("is it `partition`?")),
-            ("-- partition_by: dt", Err("is it `partition`?")),
-            ("-- read: events all", Err("is it `reads`?")),
-            (
-                "-- a\n-- reads: events since 1d",
-                Err("m.sql:2: `since` says"),
-            ),
-            ("-- reads: events, events all", Err("names `events` twice")),
-        ] {
-            let found = header(Path::new("m.sql"), text).map(|header| header.partition);
-            match (found, expected) {
-                (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{text}"),
-                (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{error}"),
-                (found, _) => panic!("{text}: {found:?}"),
-            }
-        }
-        let text = "-- reads: events back 6d, users\n--\n-- reads: rejects all\nSELECT 1";
-        let header = header(Path::new("m.sql"), text).unwrap();
-        let back = Reach {
-            back: Some(6),
-            ..Reach::SAME
-        };
-        let named = |table: &str, reach, line| (table.to_owned(), reach, line);
-        assert_eq!(
-            header.reads,
-            [
-                named("events", back, 1),
-                named("users", Reach::SAME, 1),
-                named("rejects", Reach::ALL, 3)
-            ]
-        );
-    }
 
     #[test]
     fn anything_but_one_select_is_refused_with_its_line() {

@@ -29,7 +29,8 @@ pub(super) fn apply(
         let name = field.name();
         let fail = |message: String| MartError::new(&mart.file, select.column_line(i), message);
         if !is_name(name) {
-            return Err(if name.chars().all(|c| c.is_alphanumeric() || c == '_') {
+            let plain = name.chars().all(|c| c.is_alphanumeric() || c == '_');
+            return Err(if plain || select.is_named(i) {
                 fail(format!(
                     "the column `{name}` is not a name that every reader accepts"
                 ))

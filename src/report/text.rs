@@ -14,7 +14,7 @@ use crate::plan::{
 };
 use crate::run::{
     Change, History, Incomplete, MartOutcome, Note, NullColumn, PastCommit, PastRun, RejectsOf,
-    Repaired, RunError, RunOutcome, RunSummary, SourceSummary, Verified, WhySlice,
+    Repaired, RunError, RunOutcome, RunSummary, Sample, SourceSummary, Verified, WhySlice,
 };
 
 /// `1234567` as `1,234,567`.
@@ -172,6 +172,9 @@ pub fn run(out: &mut impl Write, summary: &RunSummary, seconds: f64) -> Result<(
                         some(&left_out)
                     )?;
                 }
+                if let Some(sample) = &mart.sample {
+                    sampled(out, &mart.name, sample)?;
+                }
             }
             MartOutcome::Fresh => line(out, mart.rows, "rows", &format!("{} (fresh)", mart.name))?,
             MartOutcome::Failed { error } => writeln!(out, "     FAILED {}: {error}", mart.name)?,
@@ -300,6 +303,36 @@ fn incomplete(out: &mut impl Write, incomplete: &Incomplete) -> Result<()> {
         0 => Ok(()),
         more => writeln!(out, "    … {} more …", count(more)),
     }
+}
+
+/// What came of sample dates of a mart, and what was not compared.
+fn sampled(out: &mut impl Write, mart: &str, sample: &Sample) -> Result<()> {
+    let same = sample.same.len();
+    if let Some(days) = sample.same.values().min() {
+        writeln!(
+            out,
+            "    {} of {mart} compared with an evaluation over {days} days around: the same rows \
+             (numbers that are rounded to 9 digits)",
+            match same {
+                1 => "1 date".to_owned(),
+                n => format!("{n} dates"),
+            },
+        )?;
+    }
+    for (date, why) in &sample.not_compared {
+        writeln!(
+            out,
+            "    {date} of {mart} not compared with the days around it: {why}"
+        )?;
+    }
+    if sample.too_few {
+        writeln!(
+            out,
+            "    {mart} has fewer than 3 dates near each other so far: it is compared again when it is \
+             built next"
+        )?;
+    }
+    Ok(())
 }
 
 fn next_steps(out: &mut impl Write, summary: &RunSummary, lake: &str) -> Result<()> {

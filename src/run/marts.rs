@@ -8,7 +8,12 @@
 //!                          files on this disk ──▶ staged ──▶ the next wave reads them
 //! ```
 
+mod sample;
+
+pub use sample::Sample;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::error::Error;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
@@ -27,9 +32,11 @@ use crate::catalog::{LakeTable, SourceTables, TableDefinition, TableFile, memory
 use crate::config::Job;
 use crate::layout;
 use crate::ledger::{self, File, FileEntry, MartEntry, State};
-use crate::mart::{self, Input, Mart, MartError, Partition, Reach};
+use crate::mart::{self, Input, Mart, MartError, PanicsCaught, Partition, Reach};
 use crate::plan::{self, MartPlan, Reads};
-use crate::publish::{self, Finished, Local, Ordered, Staged, StoredError, WriteError};
+use crate::publish::{
+    self, Finished, Local, Ordered, OrderedError, Staged, StoredError, WriteError,
+};
 use crate::report::Event;
 use crate::store::Store;
 
@@ -116,6 +123,8 @@ pub async fn build(
         in_flight: job.memory / 8 / MARTS_AT_ONCE as u64,
         spill: folders.spill,
     };
+    // Tasks of a mart that has failed may end a little later.
+    let _caught = PanicsCaught::begin();
     let mut summaries = Vec::new();
     let mut failed: BTreeSet<String> = BTreeSet::new();
     let mut planned: VecDeque<_> = graph.marts().iter().zip(&looked.plan.marts).collect();
@@ -129,6 +138,7 @@ pub async fn build(
                 rows: 0,
                 dates: None,
                 left_out: BTreeSet::new(),
+                sample: None,
                 outcome: MartOutcome::Built,
             };
             if let Some(because) = mart.inputs.iter().find(|input| failed.contains(*input)) {
@@ -145,7 +155,8 @@ pub async fn build(
             context.report.event(Event::Mart {
                 name: mart.name.clone(),
             });
-            match build.one(mart, planned, only, state).await {
+            let built = mart::guarded(mart, build.one(mart, planned, only, state));
+            match built.await {
                 Ok(built) => Ok((summary, Some(built))),
                 Err(RunError::Mart(error)) => {
                     // It fails too when another run, or somebody else, has replaced what it reads.
@@ -172,6 +183,7 @@ pub async fn build(
                 summary.rows = built.entry.rows;
                 summary.dates = built.dates;
                 summary.left_out = built.left_out;
+                summary.sample = built.sample;
                 commit.files.extend(built.staged.iter().cloned());
                 commit.columns.insert(summary.name.clone(), built.columns);
                 commit.marts.push(built.entry);
@@ -249,6 +261,7 @@ struct Built {
     entry: MartEntry,
     dates: Option<u64>,
     left_out: BTreeSet<NaiveDate>,
+    sample: Option<Sample>,
 }
 
 impl Build<'_> {
@@ -272,6 +285,10 @@ impl Build<'_> {
             .dates
             .as_ref()
             .map(|known| self.inputs.dates(mart, known, planned.every_date, state));
+        let sample = match &dates {
+            Some(dates) => self.sample(mart, planned, dates, state).await?,
+            None => None,
+        };
         let mut files = Vec::new();
         match &dates {
             None => {
@@ -313,7 +330,7 @@ impl Build<'_> {
         let (stay, gone): (Vec<_>, Vec<_>) = old.into_iter().partition(|file| stays(file));
         let rows = files.iter().map(|file| file.rows).sum::<u64>()
             + stay.iter().map(|file| file.rows).sum::<u64>();
-        files.extend(self.emptied(definition, &files, &gone, &settings)?);
+        files.extend(self.emptied(mart, definition, &files, &gone, &settings)?);
         let files = stream::iter(files);
         let staged = publish::stage(self.lake, self.number, self.run, files, self.in_flight);
         let staged = staged.await?;
@@ -339,9 +356,11 @@ impl Build<'_> {
                 inputs,
                 reach: mart.reach_by_name(),
                 rows,
+                compared: sample.as_ref().is_none_or(|sample| !sample.too_few),
             },
             dates: dates.map(|dates| dates.build.len() as u64),
             left_out,
+            sample,
         })
     }
 
@@ -358,7 +377,8 @@ impl Build<'_> {
             let alone = slots == self.slots.all;
             let _taken = self.slots.take(slots).await?;
             let partition = Some(partition);
-            self.evaluate(mart, partition, alone, state, settings).await
+            let made = self.evaluate(mart, partition, alone, state, settings);
+            mart::guarded(mart, made).await
         };
         match evaluate(slots).await {
             // Beside others it may lack memory that it has alone.
@@ -394,7 +414,8 @@ impl Build<'_> {
         Ok(())
     }
 
-    /// Evaluates a mart, or one partition of it, into files on this disk.
+    /// Evaluates a mart, or one partition of it, into files on this disk. Where it breaks down, this is an
+    /// error of the mart.
     async fn evaluate(
         &self,
         mart: &Mart,
@@ -413,6 +434,9 @@ impl Build<'_> {
         let inputs = self.inputs.of(mart, date, state)?;
         let engine = &self.inputs.looked.engine;
         let (definition, rows) = mart::evaluate(engine, mart, &inputs, partition, alone).await?;
+        if definition != *self.inputs.definition(&mart.name)? {
+            return Err(MartError::of_another_type(mart).into());
+        }
         let folder = match date {
             None => self.spill.to_owned(),
             Some(date) => self.spill.join(format!("{}-{date}", mart.name)),
@@ -426,19 +450,14 @@ impl Build<'_> {
             settings,
             folder: &folder,
         };
-        ordered.write(rows).await.map_err(|error| match error {
-            publish::OrderedError::Rows(error) => RunError::Mart(MartError::running(mart, &error)),
-            publish::OrderedError::Write(error) => RunError::Write(error),
-            long @ publish::OrderedError::LongValue(_) => {
-                let error = datafusion::error::DataFusionError::Execution(long.to_string());
-                RunError::Mart(MartError::running(mart, &error))
-            }
-        })
+        let written = ordered.write(rows).await;
+        written.map_err(|error| failed(self.lake, mart, &folder, error))
     }
 
     /// Zero-row files for the partitions that had rows and have none now: publishing never deletes.
     fn emptied(
         &self,
+        mart: &Mart,
         table: &TableDefinition,
         written: &[Finished],
         old: &[&FileEntry],
@@ -452,10 +471,51 @@ impl Build<'_> {
             .iter()
             .filter(|old| !written.contains(&(&old.partition, old.name.as_str())));
         let empty = gone.enumerate().map(|(number, old)| {
-            super::empty_file(table, old, number, settings, self.spill).map_err(RunError::Write)
+            let made = super::empty_file(table, old, number, settings, self.spill);
+            made.map_err(|error| failed(self.lake, mart, self.spill, error.into()))
         });
         empty.collect()
     }
+}
+
+/// What of the rows of a mart, or of their writing, has failed: the store or this disk, and then all of
+/// the run, or this mart alone.
+fn failed(lake: &Store, mart: &Mart, folder: &Path, error: OrderedError) -> RunError {
+    let of_run = match &error {
+        OrderedError::Rows(error) => failed_below(lake, folder, error),
+        OrderedError::Write(error) => failed_below(lake, folder, error),
+        OrderedError::LongValue(_) => None,
+    };
+    if let Some(of_run) = of_run {
+        return of_run;
+    }
+    RunError::Mart(match error {
+        OrderedError::Rows(error) => MartError::running(mart, &error),
+        OrderedError::Write(WriteError::Parquet { source, .. }) => {
+            MartError::writing(mart, &source)
+        }
+        OrderedError::Write(error) => MartError::writing(mart, &error),
+        long @ OrderedError::LongValue(_) => MartError::writing(mart, &long),
+    })
+}
+
+/// The failure of the lake's store or of this disk that an error comes from.
+fn failed_below(lake: &Store, folder: &Path, error: &(dyn Error + 'static)) -> Option<RunError> {
+    if let Some(error) = lake.failure(error) {
+        return Some(RunError::Store(error));
+    }
+    let mut cause = Some(error);
+    let mut disk = None;
+    while let (Some(error), None) = (cause, disk) {
+        disk = error.downcast_ref::<std::io::Error>();
+        cause = error.source();
+    }
+    // Decoders too speak of I/O where the bytes are wrong; the system's own errors have a number.
+    let disk = disk.filter(|error| error.raw_os_error().is_some())?;
+    Some(RunError::Write(WriteError::Spill {
+        folder: folder.display().to_string(),
+        source: std::io::Error::new(disk.kind(), disk.to_string()),
+    }))
 }
 
 /// The files of one partition among those that were made for it. Rows of dates that the mart has no
@@ -568,6 +628,23 @@ impl<'a> Inputs<'a> {
             // What is staged has another key than that of its file.
             files.filter_map(|(_, key)| state.files.get(&key))
         })
+    }
+
+    /// All that one mart reads for a date, with another reach of some tables.
+    fn within(
+        &self,
+        mart: &Mart,
+        date: NaiveDate,
+        reaches: &BTreeMap<String, Reach>,
+        state: &State,
+    ) -> Result<Vec<Input>, RunError> {
+        let inputs = mart.inputs.iter().map(|input| {
+            let reach = reaches.get(input).or_else(|| mart.reach.get(input));
+            let in_reach =
+                |file: &FileEntry| reach.is_none_or(|reach| reach.holds(date, file.date()));
+            Ok((input.clone(), self.table(mart, input, &in_reach, state)?))
+        });
+        inputs.collect()
     }
 
     async fn reads(
@@ -698,6 +775,79 @@ impl<'a> Inputs<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_fails_is_the_marts_but_for_the_store_and_this_disk() {
+        use arrow::error::ArrowError;
+        use datafusion::error::DataFusionError;
+        use parquet::errors::ParquetError;
+
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("m.sql"), "SELECT 1 AS a").unwrap();
+        let graph = mart::load(folder.path(), &[], &[]).unwrap();
+        let mart = &graph.marts()[0];
+        let memory = crate::store::StoreSettings {
+            memory: Some(Arc::default()),
+            ..crate::store::StoreSettings::default()
+        };
+        let lake = Store::open("memory://lake/", &memory).await.unwrap();
+        let of = |error: OrderedError| failed(&lake, mart, folder.path(), error);
+        let parquet = |source| {
+            let file = "/spill/m-0.parquet".to_owned();
+            OrderedError::Write(WriteError::Parquet { file, source })
+        };
+        let full = || std::io::Error::from_raw_os_error(28);
+        let of_mart = [
+            parquet(ParquetError::General("incompatible type".to_owned())),
+            OrderedError::Write(WriteError::Arrow(ArrowError::CastError("x".to_owned()))),
+            OrderedError::LongValue("k=aaa".to_owned()),
+            OrderedError::Rows(DataFusionError::ResourcesExhausted("x".to_owned())),
+            OrderedError::Rows(DataFusionError::Internal("x".to_owned())),
+            // A damaged file is no failure of the disk.
+            OrderedError::Rows(
+                ParquetError::External(Box::new(std::io::Error::other("corrupt"))).into(),
+            ),
+            OrderedError::Rows(
+                object_store::Error::NotFound {
+                    path: "a".to_owned(),
+                    source: "gone".into(),
+                }
+                .into(),
+            ),
+        ];
+        for error in of_mart {
+            let text = error.to_string();
+            match of(error) {
+                RunError::Mart(error) => {
+                    assert!(error.to_string().contains("m.sql: "), "{error}");
+                    assert!(!error.to_string().contains("/spill"), "{error}");
+                }
+                other => panic!("{text}: {other}"),
+            }
+        }
+        let of_disk = [
+            parquet(ParquetError::External(Box::new(full()))),
+            OrderedError::Write(WriteError::Spill {
+                folder: "x".to_owned(),
+                source: full(),
+            }),
+            OrderedError::Rows(DataFusionError::IoError(full())),
+            OrderedError::Rows(ArrowError::IoError("x".to_owned(), full()).into()),
+        ];
+        for error in of_disk {
+            let text = error.to_string();
+            let found = of(error);
+            assert!(matches!(found, RunError::Write(_)), "{text}: {found}");
+        }
+        let denied = object_store::Error::PermissionDenied {
+            path: "a".to_owned(),
+            source: "403".into(),
+        };
+        let denied =
+            DataFusionError::ParquetError(Box::new(ParquetError::External(Box::new(denied))));
+        let found = of(OrderedError::Rows(denied));
+        assert!(matches!(found, RunError::Store(_)), "{found}");
+    }
 
     #[test]
     fn a_wave_ends_before_what_reads_one_of_it() {

@@ -112,6 +112,11 @@ impl StoreError {
             (StoreErrorKind::Other, object_store::Error::Precondition { .. }) => {
                 StoreErrorKind::Replaced
             }
+            (
+                StoreErrorKind::Other,
+                object_store::Error::PermissionDenied { .. }
+                | object_store::Error::Unauthenticated { .. },
+            ) => StoreErrorKind::Denied,
             (kind, _) => kind,
         };
         let words = match kind {
@@ -129,6 +134,21 @@ impl StoreError {
                 Some("the bucket lives in another region: set AWS_REGION to the bucket's region");
         }
         made
+    }
+
+    /// The error of the object store client, or of the local disk below it, among the causes of `error`.
+    pub(super) fn found(
+        action: &'static str,
+        url: &str,
+        error: &(dyn StdError + 'static),
+    ) -> Option<StoreError> {
+        let client = find::<object_store::Error>(error)?;
+        Some(match find::<io::Error>(client) {
+            Some(disk) if disk.raw_os_error().is_some() && url.starts_with("file:") => {
+                StoreError::io(action, url, io::Error::new(disk.kind(), disk.to_string()))
+            }
+            _ => StoreError::client(action, url, client),
+        })
     }
 
     /// What kind of failure this is; decides the exit code.

@@ -11,6 +11,7 @@ mod demo;
 mod full_disk;
 mod github_archive;
 mod history;
+mod marts;
 mod oracle;
 mod project;
 mod raw_objects;

@@ -494,7 +494,7 @@ const MARTS: [(&str, &str); 11] = [
     ),
     (
         "last_of_some",
-        "-- partition: dt\nSELECT max(n) AS n, max(dt) AS dt FROM some",
+        "-- partition: dt\n-- reads: some back 0d\nSELECT max(n) AS n, max(dt) AS dt FROM some",
     ),
     // Carries rows to the next date, which may have no partition.
     (
