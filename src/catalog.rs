@@ -34,6 +34,10 @@ use datafusion::physical_plan::empty::EmptyExec;
 /// Bytes of a file's end that are read first: most footers are in them whole, which saves a request.
 const FOOTER: usize = 64 << 10;
 
+/// Bytes of a file that are to be decoded into one batch, and most rows of it.
+const BATCH_BYTES: u64 = 2 << 20;
+const BATCH_ROWS: u64 = 8192;
+
 /// A table of the lake, without its data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableDefinition {
@@ -76,6 +80,7 @@ pub struct TableFile {
     pub path: object_store::path::Path,
     /// Bytes.
     pub size: u64,
+    pub rows: u64,
     /// One value per partition column; `None` is NULL.
     pub partition: Vec<Option<String>>,
 }
@@ -261,6 +266,10 @@ impl TableProvider for LakeTable {
         // Enough for a join to build on the smaller side.
         statistics.total_byte_size =
             Precision::Inexact(usize::try_from(bytes).unwrap_or(usize::MAX));
+        // The engine counts rows of a batch, and not their bytes.
+        let widths = files.iter().map(|file| file.size / file.rows.max(1));
+        let rows = BATCH_BYTES / widths.max().unwrap_or(0).max(1);
+        let rows = (rows < BATCH_ROWS).then(|| usize::try_from(rows).unwrap_or(1).max(1));
         let group = files.into_iter().map(partitioned).collect();
         let groups = FileGroup::new(group).split_files(state.config().target_partitions());
         let source = ParquetSource::new(self.table.clone()).with_metadata_size_hint(FOOTER);
@@ -269,6 +278,7 @@ impl TableProvider for LakeTable {
             .with_statistics(statistics)
             .with_projection_indices(projection.cloned())?
             .with_limit(limit)
+            .with_batch_size(rows)
             .build();
         Ok(DataSourceExec::from_data_source(scan))
     }
@@ -386,6 +396,7 @@ mod tests {
         TableFile {
             path: object_store::path::Path::parse(name).unwrap(),
             size: path.metadata().unwrap().len(),
+            rows: n.len() as u64,
             partition: partition.map(|value| value.map(str::to_owned)).to_vec(),
         }
     }
@@ -512,6 +523,7 @@ mod tests {
         let file = TableFile {
             path: object_store::path::Path::from("x"),
             size: 1,
+            rows: 1,
             partition: vec![None],
         };
         let url = ObjectStoreUrl::parse("lake://one").unwrap();

@@ -122,7 +122,7 @@ impl Decoder {
         let (members, places) = Members::new(&spec.columns, spec.limits.max_depth);
         Self {
             memory: memory.clone(),
-            framer: Framer::new(spec.limits, memory.at_once),
+            framer: Framer::new(spec.limits, memory),
             members,
             rows: Rows::new(spec, places),
         }

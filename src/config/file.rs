@@ -144,6 +144,7 @@ pub fn load(
             },
         },
     };
+    let threads = affordable(threads, memory);
     let spill_dir = match stronger("--spill-dir", typed_spill.as_ref(), "RAWMART_SPILL_DIR")? {
         Some((name, text)) => {
             Some(place::local_path(&text, folder).map_err(|message| given(&name, message))?)
@@ -166,7 +167,9 @@ pub fn load(
 
     let mut sources = Vec::new();
     for (name, entry) in named(&top, "sources")? {
-        let mut source = source(name, &entry.table()?, base, timezone)?;
+        let table = entry.table()?;
+        let mut source = source(name, &table, base, timezone)?;
+        records_fit(&table, &source, memory)?;
         if let Some(share) = max_rejects {
             source.max_rejects = share;
         }
@@ -259,6 +262,44 @@ fn some_threads(threads: usize) -> Result<usize, String> {
         )),
         threads => Ok(threads),
     }
+}
+
+/// Memory that a thread needs beside what it shares with others: buffers, batches, the blocks of its spilled runs.
+const THREAD_BYTES: u64 = 32 << 20;
+
+/// As many threads as the memory is enough for.
+fn affordable(threads: usize, memory: u64) -> usize {
+    let most = usize::try_from(memory / THREAD_BYTES).unwrap_or(usize::MAX);
+    if threads <= most {
+        return threads;
+    }
+    tracing::warn!(
+        "{most} threads work in place of {threads}: each needs {} of memory; give --memory {} for all",
+        units::show_size(THREAD_BYTES),
+        units::show_size(threads as u64 * THREAD_BYTES),
+    );
+    most
+}
+
+/// So many times its bytes is a record held while it is decoded, sorted and written.
+const RECORD_COPIES: u64 = 16;
+
+/// Records as long as the configuration of a source lets them be must fit into the memory.
+fn records_fit(table: &Table<'_>, source: &Source, memory: u64) -> Result<(), ConfigError> {
+    let longest = source.decode.limits.max_record_bytes;
+    if longest <= memory / RECORD_COPIES {
+        return Ok(());
+    }
+    Err(table.error_at(
+        "max_record_bytes",
+        format!(
+            "{} needs {} of memory, and there are {}: give --memory more, or {}MiB or less here",
+            units::show_size(longest),
+            units::show_size(longest.saturating_mul(RECORD_COPIES)),
+            units::show_size(memory),
+            (memory / RECORD_COPIES) >> 20,
+        ),
+    ))
 }
 
 /// The tables under `key` with their checked names.

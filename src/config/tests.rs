@@ -336,6 +336,40 @@ fn what_is_shown_loads_to_the_same_job() {
 }
 
 #[test]
+fn the_memory_bounds_threads_and_records() {
+    let job = |top: &str, source: &str| {
+        let text = minimal(
+            &format!("{TOP}\n{top}"),
+            &format!("{SOURCE}\n{source}"),
+            "",
+            "",
+        );
+        loaded(&text, &Overrides::default(), &[])
+    };
+    for (top, threads) in [
+        ("memory = '256MiB'\nthreads = 8", 8),
+        ("memory = '256MiB'\nthreads = 9", 8),
+        ("memory = '256MiB'\nthreads = 1024", 8),
+        ("threads = 1024", 32),
+        ("memory = '64GiB'\nthreads = 1024", 1024),
+    ] {
+        assert_eq!(job(top, "").unwrap().threads, threads, "{top}");
+    }
+    // The default is always enough for the default.
+    assert!(job("memory = '256MiB'", "").is_ok());
+    let long = "max_record_bytes = '100MiB'";
+    assert!(job("memory = '1600MiB'", long).is_ok());
+    let error = job("memory = '1GiB'", long).unwrap_err();
+    for part in [
+        "sources.a.max_record_bytes: ",
+        "100MiB needs 1600MiB of memory, and there are 1GiB",
+        "give --memory more, or 64MiB or less here",
+    ] {
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
 fn flags_win_over_variables_over_the_file_over_defaults() {
     let file = minimal(
         "lake = '/file'\nmemory = '300MiB'\nthreads = 4\nspill_dir = '/spilled'",

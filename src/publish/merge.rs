@@ -1,8 +1,8 @@
 //! Runs in order and dropped rows in the same order become data files.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use arrow::array::{ArrayRef, DictionaryArray, Int64Array, RecordBatch, StringArray, UInt32Array};
 use arrow::compute::cast;
@@ -22,6 +22,8 @@ const BATCH_ROWS: usize = 8192;
 const BATCH_BYTES: usize = 4 << 20;
 /// Batches that may wait for a writer.
 const WAITING: usize = 2;
+/// Bytes of all batches that wait for the writers or are being encoded. A larger batch is alone.
+const IN_FLIGHT: usize = 6 * BATCH_BYTES;
 
 /// The columns of a duplicate that say what displaced it.
 pub const RULE: &str = "rule";
@@ -76,14 +78,22 @@ pub fn write(
     folder: &Path,
     done: &Done<'_>,
 ) -> Result<Vec<Finished>, WriteError> {
+    let room = Arc::<Room>::default();
     std::thread::scope(|scope| {
         let kept = Writer::start(scope, &tables.kept.0, tables, folder, done);
         let duplicates = tables
             .duplicates
             .as_ref()
             .map(|(table, _)| Writer::start(scope, table, tables, folder, done));
-        let result = Merge::new(collected, verdicts, tables, &kept, duplicates.as_ref())
-            .and_then(Merge::run);
+        let merge = Merge::new(
+            collected,
+            verdicts,
+            tables,
+            room,
+            &kept,
+            duplicates.as_ref(),
+        );
+        let result = merge.and_then(Merge::run);
         let mut finished = Vec::new();
         let mut failure = None;
         for writer in std::iter::once(kept).chain(duplicates) {
@@ -106,6 +116,44 @@ fn defect(what: &str) -> WriteError {
     WriteError::Defect(what.to_owned())
 }
 
+/// The bytes of the batches that were handed to the writers and are not encoded yet.
+#[derive(Default)]
+struct Room {
+    taken: Mutex<usize>,
+    let_go: Condvar,
+}
+
+/// A part of the room, until dropped.
+struct Taken {
+    room: Arc<Room>,
+    bytes: usize,
+}
+
+impl Room {
+    /// Waits until there are so many bytes, or nothing else is there.
+    fn take(self: &Arc<Self>, bytes: usize) -> Taken {
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_full = |taken: &mut usize| *taken > 0 && *taken + bytes > IN_FLIGHT;
+        let mut taken = self
+            .let_go
+            .wait_while(taken, is_full)
+            .unwrap_or_else(PoisonError::into_inner);
+        *taken += bytes;
+        Taken {
+            room: Arc::clone(self),
+            bytes,
+        }
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let taken = self.room.taken.lock();
+        *taken.unwrap_or_else(PoisonError::into_inner) -= self.bytes;
+        self.room.let_go.notify_all();
+    }
+}
+
 /// A thread that encodes the batches of one table.
 struct Writer<'scope> {
     sender: SyncSender<Part>,
@@ -117,6 +165,8 @@ struct Part {
     place: u64,
     times: (i64, i64),
     batch: RecordBatch,
+    /// Let go when they are encoded.
+    room: Taken,
 }
 
 impl<'scope> Writer<'scope> {
@@ -167,6 +217,7 @@ fn encode(
         place,
         times,
         batch,
+        room: _room,
     } in parts
     {
         let file = match open.take() {
@@ -207,6 +258,7 @@ struct Picks {
 
 struct Merge<'a> {
     tables: &'a Tables,
+    room: Arc<Room>,
     runs: Runs,
     verdicts: Option<Sorted<5>>,
     kept: (&'a Writer<'a>, Picks),
@@ -218,11 +270,13 @@ impl<'a> Merge<'a> {
         collected: Collected,
         verdicts: Option<Sorted<5>>,
         tables: &'a Tables,
+        room: Arc<Room>,
         kept: &'a Writer<'a>,
         duplicates: Option<&'a Writer<'a>>,
     ) -> Result<Self, WriteError> {
         Ok(Self {
             tables,
+            room,
             runs: collected.into_runs()?,
             verdicts,
             kept: (kept, Picks::default()),
@@ -232,7 +286,7 @@ impl<'a> Merge<'a> {
 
     fn run(mut self) -> Result<(), WriteError> {
         let mut place = None;
-        while let Some(stretch) = self.runs.stretch() {
+        while let Some(stretch) = self.runs.stretch()? {
             let at = self.runs.key(stretch, stretch.from).map(|key| key[0]);
             if place != at {
                 self.flush()?;
@@ -259,6 +313,11 @@ impl<'a> Merge<'a> {
         let Some(key) = self.runs.key(stretch, row) else {
             return Err(defect("a row has no key"));
         };
+        let width = self.runs.row_bytes(stretch.source);
+        if width > BATCH_BYTES {
+            // Alone, it is not copied.
+            self.flush()?;
+        }
         let displaced = match self.verdict(key)? {
             Some((KEPT, _)) => None,
             Some(displaced) => Some(displaced),
@@ -274,7 +333,7 @@ impl<'a> Merge<'a> {
         };
         picks.rows.push((stretch.source, row));
         picks.keys.push(key);
-        picks.bytes += self.runs.row_bytes(stretch.source);
+        picks.bytes += width;
         if picks.rows.len() >= BATCH_ROWS || picks.bytes >= BATCH_BYTES {
             self.flush()?;
         }
@@ -302,11 +361,12 @@ impl<'a> Merge<'a> {
     /// Hands all picks over.
     fn flush(&mut self) -> Result<(), WriteError> {
         let (writer, picks) = &mut self.kept;
-        send(writer, &self.tables.kept.1, picks, &self.runs, self.tables)?;
+        let (runs, tables, room) = (&self.runs, self.tables, &self.room);
+        send(writer, &tables.kept.1, picks, runs, tables, room)?;
         if let (Some((writer, picks)), Some((_, schema))) =
-            (&mut self.duplicates, &self.tables.duplicates)
+            (&mut self.duplicates, &tables.duplicates)
         {
-            send(writer, schema, picks, &self.runs, self.tables)?;
+            send(writer, schema, picks, runs, tables, room)?;
         }
         Ok(())
     }
@@ -319,10 +379,12 @@ fn send(
     picks: &mut Picks,
     runs: &Runs,
     tables: &Tables,
+    room: &Arc<Room>,
 ) -> Result<(), WriteError> {
     let (Some(first), Some(last)) = (picks.keys.first(), picks.keys.last()) else {
         return Ok(());
     };
+    let room = room.take(picks.bytes);
     let place = first[0];
     let times = (from_sortable(first[1]), from_sortable(last[1]));
     let rows = runs.gather(&picks.rows)?;
@@ -386,6 +448,7 @@ fn send(
             place,
             times,
             batch,
+            room,
         })
         .map_err(|_| defect("a writer stopped"))
 }

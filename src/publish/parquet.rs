@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_writer::{
@@ -30,6 +30,9 @@ use crate::store::is_full;
 const ROW_GROUP_BYTES: usize = 128 << 20;
 /// Beyond this many rows a larger row group saves no reader anything.
 const ROW_GROUP_ROWS: usize = 1 << 20;
+
+/// Bytes of rows that are encoded at once. Of more, the encoders would hold pages that are not yet compressed.
+const BATCH_BYTES: usize = 4 << 20;
 
 /// The name in the footer under which the commit is noted.
 pub(super) const COMMIT: &str = "rawmart.commit";
@@ -132,9 +135,15 @@ impl ParquetFile {
     /// # Errors
     /// The disk is full.
     pub fn write(&mut self, batch: &RecordBatch) -> Result<(), WriteError> {
+        let bytes: usize = batch.columns().iter().map(size).sum();
+        let at_once = match bytes > 2 * BATCH_BYTES {
+            true => (batch.num_rows() * BATCH_BYTES / bytes).max(1),
+            false => batch.num_rows(),
+        };
         let mut from = 0;
         while from < batch.num_rows() {
             let rows = (ROW_GROUP_ROWS - self.open.0).min(batch.num_rows() - from);
+            let rows = rows.min(at_once);
             let written = self.encode(&batch.slice(from, rows));
             written.map_err(|source| self.failing(source))?;
             from += rows;
@@ -151,8 +160,10 @@ impl ParquetFile {
         self.encoding.give(columns.map(Work::Encode));
         self.open.0 += batch.num_rows();
         self.open.1 += 1;
-        // How large the row group is, is known of the batch before, whichever thread is how far.
-        let known = self.open.1 - 1;
+        // How large the row group is, is known of the batch before, whichever thread is how far. A row that is
+        // larger than a batch is encoded before the next one comes.
+        let is_wide = batch.columns().iter().map(size).sum::<usize>() > BATCH_BYTES;
+        let known = self.open.1 - usize::from(!is_wide);
         let (held, bytes) = self.encoding.wait_for(known)?;
         let full = self.open.0 >= ROW_GROUP_ROWS || bytes >= ROW_GROUP_BYTES || held > self.memory;
         match full {
@@ -237,6 +248,14 @@ fn failing(path: &Path, source: ParquetError) -> WriteError {
     }
 }
 
+/// Bytes of the values of a column; of a dictionary, its keys.
+fn size(column: &ArrayRef) -> usize {
+    match column.as_any_dictionary_opt() {
+        Some(dictionary) => dictionary.keys().len() * size_of::<u32>(),
+        None => column.to_data().get_slice_memory_size().unwrap_or(0),
+    }
+}
+
 /// Columns of Parquet that a type becomes.
 fn leaves(kind: &DataType) -> usize {
     match kind {
@@ -257,7 +276,7 @@ impl Work {
     /// Bytes to be encoded.
     fn size(&self) -> usize {
         match self {
-            Self::Encode(column) => column.to_data().get_slice_memory_size().unwrap_or(0),
+            Self::Encode(column) => size(column),
             Self::Close => 0,
         }
     }

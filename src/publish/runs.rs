@@ -5,11 +5,10 @@ use std::collections::BinaryHeap;
 
 use arrow::array::{ArrayData, ArrayRef, MutableArrayData, RecordBatch, make_array};
 use arrow::compute::interleave_record_batch;
-use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 
 use super::WriteError;
-use super::collect::{BLOCK, Blocks, Displaced, Key, bytes_of};
+use super::collect::{BLOCK, Block, Blocks, Displaced, Key, bytes_of};
 use super::words::{Common, Words};
 
 /// The next rows of one run that come before those of every other.
@@ -27,8 +26,16 @@ struct Cursor {
     keys: Vec<Key>,
     displaced: Option<Vec<Displaced>>,
     at: usize,
-    /// Index of the block among `sources`.
-    source: usize,
+    rows: Rows,
+}
+
+/// The rows of the block that a cursor is in.
+#[derive(Clone, Copy)]
+enum Rows {
+    /// In the file still: mean bytes of one.
+    Waiting(usize),
+    /// Those of a block of `sources`.
+    Held(usize),
 }
 
 /// A block that is being read, or that rows picked from it still refer to.
@@ -39,7 +46,19 @@ struct Source {
     row_bytes: usize,
 }
 
-/// Runs being merged: one block of each, and used-up blocks until they are released.
+impl Source {
+    fn new(batch: RecordBatch) -> Self {
+        let bytes = bytes_of(&batch);
+        Self {
+            row_bytes: bytes / batch.num_rows().max(1) + 1,
+            bytes,
+            batch,
+        }
+    }
+}
+
+/// Runs being merged: the keys of one block of each, the rows of the blocks that are begun, and used-up blocks
+/// until they are released.
 pub(super) struct Runs {
     common: Common,
     cursors: Vec<Cursor>,
@@ -66,16 +85,11 @@ impl Runs {
                 keys: Vec::new(),
                 displaced: None,
                 at: 0,
-                source: 0,
+                rows: Rows::Waiting(0),
             });
             merge.load(run)?;
         }
         Ok(merge)
-    }
-
-    /// The columns of what is gathered; `None` when there are no rows left.
-    pub fn schema(&self) -> Option<SchemaRef> {
-        Some(self.sources.first()?.batch.schema())
     }
 
     /// Which of these columns are codes, and of what.
@@ -83,14 +97,36 @@ impl Runs {
         &self.common
     }
 
+    /// Mean bytes of the rows of the block that has the next row; `None` at the end.
+    pub fn next_width(&self) -> Option<usize> {
+        let Reverse((_, run)) = self.heads.peek()?;
+        Some(match self.cursors.get(*run)?.rows {
+            Rows::Waiting(width) => width,
+            Rows::Held(source) => self.row_bytes(source),
+        })
+    }
+
     /// The next stretch; all of one place. It must be handed to [`Self::advance`] before the next.
-    pub fn stretch(&mut self) -> Option<Stretch> {
-        let Reverse((first, run)) = self.heads.pop()?;
+    pub fn stretch(&mut self) -> Result<Option<Stretch>, WriteError> {
+        let Some(Reverse((first, run))) = self.heads.pop() else {
+            return Ok(None);
+        };
         let bound = match self.heads.peek() {
             Some(Reverse((other, _))) => *other,
             None => [u64::MAX; 3],
         };
-        let cursor = self.cursors.get_mut(run)?;
+        let Some(cursor) = self.cursors.get_mut(run) else {
+            return Ok(None);
+        };
+        let source = match cursor.rows {
+            Rows::Held(source) => source,
+            Rows::Waiting(_) => {
+                let batch = self.common.spell(cursor.blocks.rows()?)?;
+                cursor.rows = Rows::Held(self.sources.len());
+                self.sources.push(Source::new(batch));
+                self.sources.len() - 1
+            }
+        };
         let from = cursor.at;
         let rest = cursor.keys.get(from..).unwrap_or_default();
         let rows = rest
@@ -98,12 +134,12 @@ impl Runs {
             .take_while(|key| **key <= bound && key[0] == first[0])
             .count();
         cursor.at = from + rows;
-        Some(Stretch {
+        Ok(Some(Stretch {
             run,
-            source: cursor.source,
+            source,
             from,
             to: cursor.at,
-        })
+        }))
     }
 
     /// The key of one row of a stretch that is not advanced yet.
@@ -138,27 +174,33 @@ impl Runs {
         let Some(cursor) = self.cursors.get_mut(run) else {
             return Ok(());
         };
-        if !cursor.keys.is_empty() {
-            let used_up = self.sources.get(cursor.source);
+        if let Rows::Held(source) = cursor.rows {
+            let used_up = self.sources.get(source);
             self.used_up += used_up.map_or(0, |source| source.bytes);
         }
         cursor.keys = Vec::new();
         cursor.at = 0;
+        cursor.rows = Rows::Waiting(0);
         while let Some(block) = cursor.blocks.next()? {
-            let Some(first) = block.keys.first() else {
+            let Block {
+                keys,
+                displaced,
+                bytes,
+                batch,
+            } = block;
+            let Some(first) = keys.first() else {
                 continue;
             };
             self.heads.push(Reverse((*first, run)));
-            let batch = self.common.spell(block.batch)?;
-            let bytes = bytes_of(&batch);
-            cursor.source = self.sources.len();
-            self.sources.push(Source {
-                row_bytes: bytes / block.keys.len() + 1,
-                bytes,
-                batch,
-            });
-            cursor.keys = block.keys;
-            cursor.displaced = block.displaced;
+            cursor.rows = match batch {
+                None => Rows::Waiting(bytes / keys.len()),
+                Some(batch) => {
+                    self.sources.push(Source::new(self.common.spell(batch)?));
+                    Rows::Held(self.sources.len() - 1)
+                }
+            };
+            cursor.keys = keys;
+            cursor.displaced = displaced;
             break;
         }
         Ok(())
@@ -184,11 +226,11 @@ impl Runs {
             .collect();
         self.used_up = 0;
         for cursor in &mut self.cursors {
-            if cursor.keys.is_empty() {
+            let Rows::Held(held) = cursor.rows else {
                 continue;
-            }
-            if let Some(source) = old.get_mut(cursor.source).and_then(Option::take) {
-                cursor.source = self.sources.len();
+            };
+            if let Some(source) = old.get_mut(held).and_then(Option::take) {
+                cursor.rows = Rows::Held(self.sources.len());
                 self.sources.push(source);
             }
         }
@@ -269,9 +311,9 @@ fn stretches(rows: &[(usize, usize)]) -> Vec<(usize, usize, usize)> {
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::StringArray;
+    use arrow::array::{AsArray, StringArray};
 
-    use super::super::Keyed;
+    use super::super::{Collector, Keyed};
     use super::*;
 
     /// Blocks whose codes are spelled out are larger than others: that alone hands nothing over.
@@ -285,10 +327,10 @@ mod tests {
         };
         let runs = (0..40).map(|run| vec![block(run, 0), block(run, 1)]);
         let runs = runs.map(|blocks| Blocks::Memory(blocks.into_iter()));
-        let mut runs = Runs::new(runs.collect(), &Words::default()).unwrap();
+        let mut runs = Runs::new(runs.collect(), &Words::new(1 << 20, 1)).unwrap();
         let mut taken = 0;
         let mut crowded = Vec::new();
-        while let Some(stretch) = runs.stretch() {
+        while let Some(stretch) = runs.stretch().unwrap() {
             assert!(!runs.is_crowded(), "{taken}");
             runs.advance(stretch).unwrap();
             taken += 1;
@@ -299,5 +341,51 @@ mod tests {
         }
         // Eight such blocks are as many bytes as sixteen.
         assert_eq!(crowded, [8, 16, 24, 32, 40, 48, 56, 64, 72, 80]);
+    }
+
+    /// However many runs have a wide row next, the rows of one are held, and of those that were picked.
+    #[test]
+    fn few_wide_rows_are_held() {
+        const WIDE: usize = 3 << 20;
+        let folder = tempfile::tempdir().unwrap();
+        let words = Words::new(1 << 20, 1);
+        let text = |n: u64| match n / 60 == n % 60 % 40 {
+            true => format!("{n}").repeat(WIDE / format!("{n}").len()),
+            false => format!("row {n}"),
+        };
+        let mut collector = Collector::new(folder.path(), WIDE + WIDE / 2, &words);
+        // One wide row a batch. Neighbours are far apart: every run has rows of nearly every time.
+        for from in 0..60 {
+            let ids: Vec<u64> = (0..40).map(|i| i * 60 + from).collect();
+            let texts: StringArray = ids.iter().map(|id| Some(text(*id))).collect();
+            let column: ArrayRef = Arc::new(texts);
+            let batch = RecordBatch::try_from_iter([("a", column)]).unwrap();
+            let keys = ids.iter().map(|id| [0, *id, *id]).collect();
+            collector.push(Keyed::new(batch, keys)).unwrap();
+        }
+        let mut runs = collector.finish().unwrap().into_runs().unwrap();
+        let (mut next, mut most) = (0, 0);
+        while let Some(stretch) = runs.stretch().unwrap() {
+            let rows: Vec<(usize, usize)> = (stretch.from..stretch.to)
+                .map(|row| (stretch.source, row))
+                .collect();
+            for (text_of, row) in runs
+                .gather(&rows)
+                .unwrap()
+                .column(0)
+                .as_string::<i32>()
+                .iter()
+                .zip(stretch.from..)
+            {
+                assert_eq!(runs.key(stretch, row), Some([0, next, next]));
+                assert!(text_of == Some(&text(next)), "{next}");
+                next += 1;
+            }
+            most = most.max(runs.sources.iter().map(|source| source.bytes).sum());
+            runs.advance(stretch).unwrap();
+            runs.release();
+        }
+        assert_eq!(next, 2400);
+        assert!(most < 2 * WIDE, "{most}");
     }
 }

@@ -6,6 +6,7 @@
 //!                              └──▶ batches of the columns asked for, in the order of the file
 //! ```
 
+use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,10 +24,12 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use parquet::arrow::arrow_reader::{
     ArrowPredicate, ArrowPredicateFn, ArrowReaderMetadata, ArrowReaderOptions,
-    ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowFilter, RowSelectionPolicy,
+    ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowFilter, RowSelection,
+    RowSelectionPolicy, RowSelector,
 };
+use parquet::basic::Type;
 use parquet::errors::ParquetError;
-use parquet::file::metadata::PageIndexPolicy;
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
 use parquet::file::reader::{ChunkReader, Length};
 
 use crate::event::TimeUnit;
@@ -35,6 +38,8 @@ use crate::store::{StoreError, StoreErrorKind};
 /// Most rows of a batch, and the bytes that it should stay near to.
 const BATCH_ROWS: usize = 8192;
 const BATCH_BYTES: usize = 512 << 10;
+/// So many times the bytes that a batch should have are too many.
+const WIDE: usize = 8;
 
 /// A data file cannot be read back.
 #[derive(Debug, thiserror::Error)]
@@ -149,7 +154,8 @@ impl ChunkReader for Content {
             true => start.min(self.size.saturating_sub(TAIL)),
             false => start,
         };
-        let fetched = (self.fetch)(from..end.max(start + self.ahead).min(self.size));
+        let ahead = start + self.ahead;
+        let fetched = (self.fetch)(from..end.max(ahead).min(self.size));
         let bytes = fetched.map_err(|error| {
             let message = error.to_string();
             let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -163,6 +169,10 @@ impl ChunkReader for Content {
                 bytes.len(),
                 before + length
             )));
+        }
+        if end > ahead.max(from + TAIL) {
+            // A page of wide rows is asked for once, and takes its memory once.
+            return Ok(bytes.slice(before..before + length));
         }
         if cache.len() >= CACHED {
             cache.remove(0);
@@ -274,17 +284,28 @@ impl StoredFile {
             None => (0..self.metadata.metadata().num_row_groups()).collect(),
         };
         let (url, content) = (self.url.clone(), self.content.clone());
-        let mut groups = groups.into_iter();
+        let columns = self.columns(&schema, times.as_ref(), wanted.as_ref());
+        let mut stretches = groups.into_iter().flat_map({
+            let metadata = self.metadata.clone();
+            move |group| {
+                let stretches = stretches(metadata.metadata(), group, &columns);
+                stretches.into_iter().map(move |stretch| (group, stretch))
+            }
+        });
         let mut open: Option<ParquetRecordBatchReader> = None;
         let mut next = move || -> Result<Option<RecordBatch>, ParquetError> {
             loop {
                 if let Some(batch) = open.as_mut().and_then(Iterator::next) {
                     return Ok(Some(fit(&batch?, &schema)?));
                 }
-                let Some(group) = groups.next() else {
+                let Some((group, stretch)) = stretches.next() else {
                     return Ok(None);
                 };
-                open = Some(self.group(group, &schema, times.as_ref(), wanted.as_ref())?);
+                // The one before lets go of its pages first.
+                open = None;
+                let reader =
+                    self.stretch(group, &stretch, &schema, times.as_ref(), wanted.as_ref())?;
+                open = Some(reader);
             }
         };
         Ok(std::iter::from_fn(move || {
@@ -294,10 +315,28 @@ impl StoredFile {
         }))
     }
 
-    /// One row group: which of its rows are wanted is known before the first is read, and takes memory.
-    fn group(
+    /// The columns of the file that are read.
+    fn columns(
+        &self,
+        schema: &SchemaRef,
+        times: Option<&Times>,
+        wanted: Option<&Wanted>,
+    ) -> ProjectionMask {
+        let wanted = wanted.map(|wanted| Arc::clone(&wanted.schema));
+        let schemas = [Some(Arc::clone(schema)), wanted];
+        let fields = schemas.iter().flatten().flat_map(|s| s.fields().iter());
+        let names = fields.map(|field| field.name().as_str());
+        let names = names.chain(times.map(|(column, ..)| column.as_str()));
+        let file = self.metadata.metadata().file_metadata();
+        ProjectionMask::columns(file.schema_descr(), names)
+    }
+
+    /// A stretch of one row group: which of its rows are wanted is known before the first is read, and takes
+    /// memory.
+    fn stretch(
         &self,
         group: usize,
+        stretch: &Stretch,
         schema: &SchemaRef,
         times: Option<&Times>,
         wanted: Option<&Wanted>,
@@ -319,18 +358,122 @@ impl StoredFile {
             let test = move |batch: RecordBatch| Ok(test(&fit(&batch, &schema)?));
             predicates.push(Box::new(ArrowPredicateFn::new(mask, test)));
         }
-        let bytes: i64 = file.row_groups().iter().map(|g| g.total_byte_size()).sum();
-        let rows = file.file_metadata().num_rows().max(1);
-        let width = usize::try_from(bytes / rows).unwrap_or(0).max(1);
         let content = self.content.clone();
-        ParquetRecordBatchReaderBuilder::new_with_metadata(content, self.metadata.clone())
-            .with_batch_size((BATCH_BYTES / width).clamp(64, BATCH_ROWS))
-            .with_projection(named(schema))
-            .with_row_groups(vec![group])
-            .with_row_filter(RowFilter::new(predicates))
-            // A mask would decode all rows from the first wanted one of a batch to the last.
-            .with_row_selection_policy(RowSelectionPolicy::Selectors)
-            .build()
+        let reader =
+            ParquetRecordBatchReaderBuilder::new_with_metadata(content, self.metadata.clone())
+                .with_batch_size(stretch.batch)
+                .with_projection(named(schema))
+                .with_row_groups(vec![group])
+                .with_row_filter(RowFilter::new(predicates))
+                // A mask would decode all rows from the first wanted one of a batch to the last.
+                .with_row_selection_policy(RowSelectionPolicy::Selectors);
+        match stretch.whole {
+            true => reader.build(),
+            false => reader
+                .with_row_selection(RowSelection::from(vec![
+                    RowSelector::skip(stretch.from),
+                    RowSelector::select(stretch.to - stretch.from),
+                ]))
+                .build(),
+        }
+    }
+}
+
+/// Rows of a row group that are read in batches of one size.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Stretch {
+    from: usize,
+    to: usize,
+    /// It is the whole row group.
+    whole: bool,
+    /// Rows of a batch.
+    batch: usize,
+}
+
+/// Cuts a row group where its rows become much wider or narrower than they are in the mean of the file, so that no
+/// batch has many more bytes than others. How wide rows are is known page by page.
+fn stretches(file: &ParquetMetaData, group: usize, columns: &ProjectionMask) -> Vec<Stretch> {
+    let bytes: i64 = file.row_groups().iter().map(|g| g.total_byte_size()).sum();
+    let mean = usize::try_from(bytes / file.file_metadata().num_rows().max(1)).unwrap_or(0);
+    let usual = (BATCH_BYTES / mean.max(1)).clamp(64, BATCH_ROWS);
+    let rows = file.row_group(group).num_rows();
+    let rows = usize::try_from(rows).unwrap_or(0);
+    // Where bytes of a row begin to be more or fewer, in sixteenths.
+    let mut changes: BTreeMap<usize, i64> = BTreeMap::new();
+    let offsets = file.offset_index().and_then(|groups| groups.get(group));
+    let indexes = file.column_index().and_then(|groups| groups.get(group));
+    for leaf in 0..file.row_group(group).num_columns() {
+        let Some(offsets) = offsets.and_then(|columns| columns.get(leaf)) else {
+            continue;
+        };
+        if !columns.leaf_included(leaf) {
+            continue;
+        }
+        let chunk = file.row_group(group).column(leaf);
+        let pages = offsets.page_locations();
+        let ends = pages.iter().skip(1).map(|page| page.first_row_index);
+        let ends = ends.chain([rows as i64]);
+        for (number, (page, end)) in pages.iter().zip(ends).enumerate() {
+            let unencoded = offsets.unencoded_byte_array_data_bytes();
+            let unencoded = unencoded.and_then(|pages| pages.get(number)).copied();
+            // Values of repeated columns; of others there are as many as rows.
+            let repeated =
+                indexes.and_then(|columns| columns.get(leaf)?.repetition_level_histogram(number));
+            let values: i64 = repeated.map_or(0, |levels| levels.iter().sum());
+            let fixed = match chunk.column_type() {
+                Type::BYTE_ARRAY => 4,
+                Type::FIXED_LEN_BYTE_ARRAY => 16,
+                _ => 8,
+            };
+            let bytes = i64::from(page.compressed_page_size).max(unencoded.unwrap_or(0));
+            let bytes = bytes.max(values.saturating_mul(fixed));
+            let (from, to) = (page.first_row_index, end);
+            if from >= to {
+                continue;
+            }
+            let width = bytes.saturating_mul(16) / (to - from);
+            for (row, change) in [(from, width), (to, -width)] {
+                *changes
+                    .entry(usize::try_from(row).unwrap_or(0))
+                    .or_default() += change;
+            }
+        }
+    }
+    let whole = |batch| Stretch {
+        from: 0,
+        to: rows,
+        whole: true,
+        batch,
+    };
+    let mut stretches: Vec<Stretch> = Vec::new();
+    let mut width = 0i64;
+    let mut changes = changes.into_iter().peekable();
+    while let Some((from, change)) = changes.next() {
+        width += change;
+        let to = changes.peek().map_or(rows, |(to, _)| *to).min(rows);
+        if from >= to {
+            continue;
+        }
+        let bytes = usize::try_from(width / 16).unwrap_or(0).max(1);
+        let batch = match bytes.saturating_mul(usual) > WIDE * BATCH_BYTES {
+            // In powers of two, so that stretches are long.
+            true => (BATCH_BYTES / bytes).next_power_of_two().clamp(1, usual),
+            false => usual,
+        };
+        match stretches.last_mut() {
+            Some(last) if last.batch == batch => last.to = to,
+            _ => stretches.push(Stretch {
+                from,
+                to,
+                whole: false,
+                batch,
+            }),
+        }
+    }
+    match stretches.as_slice() {
+        [] => vec![whole(usual)],
+        [only] => vec![whole(only.batch)],
+        _ => stretches,
     }
 }
 

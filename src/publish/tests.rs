@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use ::parquet::file::reader::{FileReader, SerializedFileReader};
-use arrow::array::{Array, AsArray, RecordBatch, StringArray, TimestampMillisecondArray};
+use arrow::array::{
+    Array, AsArray, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray,
+};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampMillisecondType};
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
@@ -171,7 +173,7 @@ fn every_row_once_and_in_order() {
         // Everything in memory, everything spilled, and some of both.
         let mut collected = Collected::default();
         let limits = [usize::MAX, 0, 200_000];
-        let words = Words::default();
+        let words = Words::new(1 << 20, 3);
         let mut collectors = limits.map(|limit| Collector::new(spill.path(), limit, &words));
         let mut rest = keys.as_slice();
         while !rest.is_empty() {
@@ -231,7 +233,7 @@ fn a_verdict_without_its_row_is_an_error() {
         slice: 0,
     }
     .sortable();
-    let mut collector = Collector::new(folder.path(), usize::MAX, &Words::default());
+    let mut collector = Collector::new(folder.path(), usize::MAX, &Words::new(1 << 20, 3));
     collector
         .push(batch(&[[place, sortable(5), EventId::new(0, 1).0]]))
         .unwrap();
@@ -403,4 +405,93 @@ fn stored_rows_are_those_of_the_times_that_are_wanted() {
     let batches = stored(folder.path()).read(none, None, Some(all)).unwrap();
     let rows: usize = batches.map(|batch| batch.unwrap().num_rows()).sum();
     assert_eq!(rows, 5_000);
+}
+
+/// Wide rows among narrow ones: in a file they may be few bytes, and in memory they are many.
+#[test]
+fn batches_of_wide_rows_are_small() {
+    let schema = Arc::new(Schema::new(vec![
+        Field::new("n", DataType::Int64, false),
+        Field::new("text", DataType::Utf8, true),
+        Field::new(
+            "list",
+            DataType::List(Arc::new(Field::new_list_field(DataType::Int64, true))),
+            true,
+        ),
+    ]));
+    let text = |n: usize| match n {
+        1_000..1_064 => "x".repeat((1 << 20) + n),
+        2_000..2_300 => ["a", "b"][n % 2].repeat(200 << 10),
+        _ => format!("row {n}"),
+    };
+    let list = |n: usize| match n {
+        2_500..2_510 => (0..500_000).map(|i| Some(i * n as i64)).collect(),
+        _ => vec![Some(1)],
+    };
+    let rows = |from: usize, to: usize| {
+        let lists = (from..to).map(|n| Some(list(n)));
+        let lists = arrow::array::ListArray::from_iter_primitive::<Int64Type, _, _>(lists);
+        let columns: Vec<Arc<dyn Array>> = vec![
+            Arc::new(Int64Array::from_iter_values((from..to).map(|n| n as i64))),
+            Arc::new((from..to).map(|n| Some(text(n))).collect::<StringArray>()),
+            Arc::new(lists),
+        ];
+        RecordBatch::try_new(Arc::clone(&schema), columns).unwrap()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    let settings = FileSettings {
+        memory: usize::MAX,
+        event_time: None,
+        ..tables().settings
+    };
+    let mut file = ParquetFile::create(path, Arc::clone(&schema), &settings).unwrap();
+    for from in (0..4_000).step_by(100) {
+        file.write(&rows(from, from + 100)).unwrap();
+    }
+    let (path, count, bytes) = file.finish().unwrap();
+    let content = bytes::Bytes::from(std::fs::read(path).unwrap());
+    let fetch = move |range: std::ops::Range<u64>| {
+        Ok(content.slice(range.start as usize..range.end as usize))
+    };
+    let content = Content::new(Arc::new(fetch), bytes, 0);
+    for wanted in [1, 3] {
+        let of = Arc::new(Schema::new(vec![Field::new("text", DataType::Utf8, true)]));
+        let test = move |batch: &RecordBatch| {
+            // What is looked at is no more than what is given.
+            assert!(batch.get_array_memory_size() < 16 << 20);
+            let texts = batch.column(0).as_string::<i32>().iter();
+            texts
+                .map(|text| Some(text.unwrap().len() % wanted == 0))
+                .collect()
+        };
+        let wants = Wanted {
+            schema: of,
+            test: Arc::new(test),
+        };
+        let file = StoredFile::open("here".into(), content.clone(), settings.commit, count);
+        let mut next = 0;
+        for batch in file
+            .unwrap()
+            .read(Arc::clone(&schema), None, Some(wants))
+            .unwrap()
+        {
+            let batch = batch.unwrap();
+            assert!(batch.get_array_memory_size() < 24 << 20, "{next}");
+            let numbers = batch.column(0).as_primitive::<Int64Type>().values();
+            for (row, number) in numbers.iter().enumerate() {
+                while text(next).len() % wanted != 0 {
+                    next += 1;
+                }
+                assert_eq!(*number, next as i64);
+                assert!(batch.column(1).as_string::<i32>().value(row) == text(next));
+                assert_eq!(
+                    batch.column(2).as_list::<i32>().value(row).len(),
+                    list(next).len()
+                );
+                next += 1;
+            }
+        }
+        assert!(next == if wanted == 1 { 4_000 } else { 1_064 }, "{next}");
+    }
 }

@@ -22,38 +22,73 @@ use arrow::error::ArrowError;
 
 /// Most words of a column, …
 const WORDS: usize = 1024;
-/// … and most bytes of one: what is known of a column, by all and by each worker, takes 150 KiB at most.
+/// … and most bytes of one.
 const LONG: usize = 64;
+/// Bytes that a word takes beside its own: its place in a table that is not full, and what the allocator adds.
+const BESIDE: usize = 80;
 
 type Codes = HashMap<Box<str>, u16, RandomState>;
 
 /// The words of each column, in the order of their codes. Clones are one and the same.
 #[derive(Debug, Clone, Default)]
-pub struct Words(Arc<Mutex<Vec<Codes>>>);
+pub struct Words(Arc<Mutex<Known>>);
+
+/// What is known by all.
+#[derive(Debug, Default)]
+struct Known {
+    columns: Vec<Codes>,
+    /// Bytes that new words may take.
+    left: usize,
+    /// How often each word is held.
+    copies: usize,
+}
 
 impl Words {
+    /// Words that take no more than `memory` bytes, as all know them and each of `workers` does. Columns whose
+    /// words have no room are not coded.
+    pub fn new(memory: usize, workers: usize) -> Self {
+        Self(Arc::new(Mutex::new(Known {
+            columns: Vec::new(),
+            left: memory,
+            copies: workers + 1,
+        })))
+    }
+
     /// The code of a word, which may be new; `None` if there are too many.
     fn learn(&self, column: usize, word: &str) -> Option<u16> {
-        let mut columns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if columns.len() <= column {
-            columns.resize_with(column + 1, Codes::default);
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = &mut *known;
+        if known.columns.len() <= column {
+            known.columns.resize_with(column + 1, Codes::default);
         }
-        let codes = columns.get_mut(column)?;
+        let codes = known.columns.get_mut(column)?;
         if let Some(code) = codes.get(word) {
             return Some(*code);
         }
-        if codes.len() >= WORDS || word.len() > LONG {
+        let bytes = known.copies * (word.len() + BESIDE);
+        if codes.len() >= WORDS || word.len() > LONG || bytes > known.left {
             return None;
         }
         let code = u16::try_from(codes.len()).ok()?;
         codes.insert(word.into(), code);
+        known.left -= bytes;
         Some(code)
+    }
+
+    /// Bytes of the longest word of every column, and of its place.
+    pub(super) fn longest(&self) -> Vec<usize> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let longest = known.columns.iter().map(|codes| {
+            let words = codes.keys().map(|word| word.len());
+            words.max().unwrap_or(0) + size_of::<i32>()
+        });
+        longest.collect()
     }
 
     /// The words of every column by their codes.
     fn spelled(&self) -> Vec<ArrayRef> {
-        let columns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let spelled = columns.iter().map(|codes| {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let spelled = known.columns.iter().map(|codes| {
             let mut words = vec![""; codes.len()];
             for (word, code) in codes {
                 if let Some(slot) = words.get_mut(usize::from(*code)) {
@@ -70,12 +105,12 @@ impl Words {
 #[derive(Debug)]
 pub(super) struct Packer {
     words: Words,
-    columns: Vec<Known>,
+    columns: Vec<Met>,
 }
 
 /// The words of a column that one worker has met.
 #[derive(Debug, Default)]
-struct Known {
+struct Met {
     codes: Codes,
     /// It has too many.
     plain: bool,
@@ -98,7 +133,7 @@ impl Packer {
     pub fn pack(&mut self, batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
         if self.columns.is_empty() {
             let strings = |field: &FieldRef| *field.data_type() == DataType::Utf8;
-            let known = |field| Known {
+            let known = |field| Met {
                 codes: Codes::default(),
                 plain: !strings(field),
             };
@@ -113,7 +148,7 @@ impl Packer {
     }
 }
 
-impl Known {
+impl Met {
     /// The codes of all values, if the column has few words.
     fn codes(
         &mut self,
@@ -207,7 +242,7 @@ impl Common {
     }
 }
 
-fn is_code(data_type: &DataType) -> bool {
+pub(super) fn is_code(data_type: &DataType) -> bool {
     *data_type == DataType::UInt16
 }
 
@@ -245,7 +280,7 @@ mod tests {
 
     #[test]
     fn few_words_are_codes_and_come_back() {
-        let words = Words::default();
+        let words = Words::new(1 << 20, 2);
         let mut packers = [Packer::new(&words), Packer::new(&words)];
         let mut texts = some((0..300).map(|n| n % 40));
         texts.extend([None, Some(String::new())]);
@@ -268,7 +303,7 @@ mod tests {
 
     #[test]
     fn what_is_not_coded_in_all_is_spelled_out() {
-        let words = Words::default();
+        let words = Words::new(1 << 20, 2);
         let mut packer = Packer::new(&words);
         let few = some(0..WORDS);
         let packed = packer.pack(&batch(&few)).unwrap();
@@ -290,7 +325,7 @@ mod tests {
 
     #[test]
     fn nothing_but_nulls_has_no_words() {
-        let words = Words::default();
+        let words = Words::new(1 << 20, 2);
         let nulls = batch(&[None, None]);
         let packed = Packer::new(&words).pack(&nulls).unwrap();
         let common = Common::new(&words, [Some(packed.schema())]);
@@ -298,5 +333,28 @@ mod tests {
         assert_eq!(column.logical_null_count(), 2);
         let common = Common::new(&words, [None]);
         assert_eq!(common.spell(packed).unwrap(), nulls);
+    }
+
+    #[test]
+    fn words_take_no_more_memory_than_they_may() {
+        let words = Words::new(3 * 100 * 100, 2);
+        let mut packer = Packer::new(&words);
+        let texts = some(0..50);
+        let column: ArrayRef = Arc::new(texts.iter().collect::<StringArray>());
+        let columns = (0..10).map(|i| (format!("c{i}"), Arc::clone(&column)));
+        let batch = RecordBatch::try_from_iter(columns).unwrap();
+        let packed = packer.pack(&batch).unwrap();
+        let coded: Vec<bool> = packed
+            .columns()
+            .iter()
+            .map(|c| is_code(c.data_type()))
+            .collect();
+        assert!(coded[0] && coded[1] && !coded[4] && !coded[9], "{coded:?}");
+        assert!(
+            words
+                .longest()
+                .iter()
+                .all(|longest| *longest <= 4 + "word 49".len())
+        );
     }
 }

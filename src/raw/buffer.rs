@@ -17,6 +17,12 @@ impl Buffer {
         self.room.shrink_to(keep);
     }
 
+    /// Keeps room for no more than `keep`, or for the bytes that are there.
+    pub fn shrink(&mut self, keep: usize) {
+        self.room.truncate(self.filled.max(keep));
+        self.room.shrink_to(keep);
+    }
+
     /// Takes the first bytes out.
     pub fn let_go(&mut self, count: usize) {
         let count = count.min(self.filled);

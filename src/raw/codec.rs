@@ -119,7 +119,7 @@ impl Frames {
     }
 
     /// Waits until there is memory for the frame that `input` begins or goes on with.
-    fn admit(&mut self, input: &[u8], windows: &Windows) -> std::io::Result<()> {
+    fn admit(&mut self, input: &[u8], windows: &Windows, wait: bool) -> std::io::Result<()> {
         if self.admitted || input.is_empty() {
             return Ok(());
         }
@@ -136,7 +136,10 @@ impl Frames {
         if let Some(wanted) = wanted {
             self.admitted = true;
             if self.window.is_none() {
-                self.window = Some(windows.take(wanted));
+                self.window = Some(match wait {
+                    true => windows.take(wanted),
+                    false => windows.take_now(wanted),
+                });
             }
         }
         Ok(())
@@ -181,6 +184,7 @@ pub(super) struct Inflow<'a> {
     block_at: u64,
     ended: bool,
     codec: Option<Codec>,
+    may_wait: bool,
 }
 
 impl<'a> Inflow<'a> {
@@ -199,7 +203,13 @@ impl<'a> Inflow<'a> {
             block_at: 0,
             ended: false,
             codec: None,
+            may_wait: true,
         }
+    }
+
+    /// Whether a decoder may wait for its window: not while memory for a long record is held.
+    pub fn may_wait(&mut self, may_wait: bool) {
+        self.may_wait = may_wait;
     }
 
     /// Appends some decompressed bytes to `out`.
@@ -434,7 +444,7 @@ impl<'a> Inflow<'a> {
                 let input = self.block.get(self.taken..).unwrap_or_default();
                 // Without input there may still be output inside the decoder.
                 let ran = frames
-                    .admit(input, &self.memory.windows)
+                    .admit(input, &self.memory.windows, self.may_wait)
                     .and_then(|()| frames.run(input, out.room(WINDOW)));
                 let why = match ran {
                     Ok((0, 0)) => "the zstd frame is cut off".to_owned(),

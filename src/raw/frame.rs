@@ -14,7 +14,8 @@
 //!
 //! The buffer holds no more than an unfinished record, which doubles before it is read again, so
 //! that a record is validated about twice however its bytes arrive; or an object that was inflated at
-//! once. A stretch is let go as it is read, but for its first 64 KiB.
+//! once. A record that grows long waits until there is memory for it. A stretch is let go as it is read, but
+//! for its first 64 KiB.
 
 use super::PieceError;
 use super::buffer::Buffer;
@@ -23,6 +24,7 @@ use super::explain::{Ending, Failure, Fault, explain};
 use super::json::{Skipper, Stop};
 use super::kind;
 use super::members::Members;
+use super::memory::{DecodeMemory, Window};
 use crate::event::{Limits, Reason};
 
 /// Bytes that are kept of a bad stretch or a rejected record.
@@ -74,6 +76,9 @@ pub(super) struct Framer {
     longest: usize,
     skipper: Skipper,
     buffer: Buffer,
+    memory: DecodeMemory,
+    /// The memory of a long record.
+    long: Option<Window>,
     /// Room that the buffer keeps for the next object.
     keep: usize,
     /// Offset of the buffer's first byte in the object.
@@ -83,7 +88,7 @@ pub(super) struct Framer {
 }
 
 impl Framer {
-    pub fn new(limits: Limits, keep: usize) -> Self {
+    pub fn new(limits: Limits, memory: &DecodeMemory) -> Self {
         Self {
             limits,
             longest: usize::try_from(limits.max_record_bytes)
@@ -91,7 +96,9 @@ impl Framer {
                 .clamp(1, LONGEST_RECORD),
             skipper: Skipper::new(limits.max_depth),
             buffer: Buffer::default(),
-            keep: keep.max(FILL),
+            keep: memory.at_once.max(FILL),
+            memory: memory.clone(),
+            long: None,
             base: 0,
             ended: Ended::NotYet,
             head: Vec::new(),
@@ -115,7 +122,18 @@ impl Framer {
         members: &mut Members,
         take: &mut Take<'_>,
     ) -> Result<Option<String>, PieceError> {
+        let read = self.object(inflow, members, take);
         self.buffer.clear(self.keep);
+        self.long = None;
+        read
+    }
+
+    fn object(
+        &mut self,
+        inflow: &mut Inflow<'_>,
+        members: &mut Members,
+        take: &mut Take<'_>,
+    ) -> Result<Option<String>, PieceError> {
         self.base = 0;
         self.ended = Ended::NotYet;
         self.refill(0, inflow)?;
@@ -306,6 +324,20 @@ impl Framer {
         self.buffer.let_go(at);
         self.base += at as u64;
         let enough = FILL.max((self.buffer.len() * 2).min(self.longest));
+        let is_long = enough > self.memory.record && matches!(self.ended, Ended::NotYet);
+        match (is_long, &self.long) {
+            (true, None) => {
+                let most = self.longest as u64;
+                self.long = Some(self.memory.long_records.take(most));
+                inflow.may_wait(false);
+            }
+            (false, Some(_)) => {
+                self.buffer.shrink(self.keep);
+                self.long = None;
+                inflow.may_wait(true);
+            }
+            _ => {}
+        }
         while self.buffer.len() < enough && matches!(self.ended, Ended::NotYet) {
             match inflow.fill(&mut self.buffer)? {
                 Flow::More => {}

@@ -3,6 +3,7 @@
 //! ```text
 //! gzip member ──▶ at once, up to an equal part of one half ── larger ──▶ block by block
 //! zstd frame ───▶ its window, out of the other half ── none left ──▶ wait until one is let go
+//! record ───────▶ beside others, up to a small part ── longer ──▶ one of a few at a time
 //! ```
 //!
 //! None of it changes what is decoded.
@@ -15,26 +16,31 @@ pub struct DecodeMemory {
     /// Bytes of one object that a decoder may hold decompressed.
     pub(super) at_once: usize,
     pub(super) windows: Windows,
+    /// Bytes of a record that each decoder may hold beside all others. Its values are held several times while
+    /// they become rows, so this is a small part.
+    pub(super) record: usize,
+    /// For longer records.
+    pub(super) long_records: Windows,
 }
 
 /// Decompressed bytes of a gzip member that it is worth to inflate at once.
 const MOST_AT_ONCE: usize = 64 << 20;
+/// Bytes of a record that nobody needs to wait for.
+const LEAST_RECORD: usize = 512 << 10;
 
 impl DecodeMemory {
     /// `bytes` for `decoders`.
     pub fn new(bytes: usize, decoders: usize) -> Self {
         Self {
             at_once: (bytes / 2 / decoders.max(1)).min(MOST_AT_ONCE),
-            windows: Windows(Arc::new(Share {
-                all: bytes / 2,
-                left: Mutex::new(bytes / 2),
-                let_go: Condvar::new(),
-            })),
+            windows: Windows::new(bytes / 2),
+            record: (bytes / 8 / decoders.max(1)).max(LEAST_RECORD),
+            long_records: Windows::new(bytes / 2),
         }
     }
 }
 
-/// The memory for the windows of zstd frames, up to 128 MiB each.
+/// Memory for the windows of zstd frames, up to 128 MiB each, or for long records.
 #[derive(Debug, Clone)]
 pub(super) struct Windows(Arc<Share>);
 
@@ -53,6 +59,27 @@ pub(super) struct Window {
 }
 
 impl Windows {
+    fn new(bytes: usize) -> Self {
+        Self(Arc::new(Share {
+            all: bytes,
+            left: Mutex::new(bytes),
+            let_go: Condvar::new(),
+        }))
+    }
+
+    /// Takes what is left of `bytes` without waiting. So does who holds a part of another share: two that wait
+    /// for each other's would wait for ever.
+    pub fn take_now(&self, bytes: u64) -> Window {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let mut left = self.0.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = bytes.min(*left);
+        *left -= bytes;
+        Window {
+            share: self.clone(),
+            bytes,
+        }
+    }
+
     /// Waits until there are `bytes`. What is more than the whole share takes all of it, so that it
     /// is alone. Who waits must hold no window, or all could wait for each other.
     pub fn take(&self, bytes: u64) -> Window {

@@ -27,6 +27,9 @@ pub const NO_OFFSET: &str = "has no offset from UTC";
 /// Characters of a value that a reject's detail shows.
 const EXCERPT: usize = 64;
 
+/// Bytes of room that are kept from one record to the next.
+const LARGE: usize = 1 << 20;
+
 /// One column and where its value is.
 #[derive(Debug)]
 struct Reading {
@@ -153,6 +156,7 @@ impl Rows {
         self.raw_record
             .long(i64::try_from(number).unwrap_or(i64::MAX));
         self.extra_text.clear();
+        self.extra_text.shrink_to(LARGE);
         if members.extra(record, &mut self.extra_text) {
             self.extra.text(&self.extra_text);
         } else {

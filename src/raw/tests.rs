@@ -1859,3 +1859,41 @@ mod columns {
         assert!(decode_with(&mut decoder, text.as_bytes(), || usize::MAX) == first);
     }
 }
+
+/// Decoders that wait for the memory of long records, and for the windows of zstd frames in the middle of them.
+#[test]
+fn long_records_come_one_after_the_other_and_all_come() {
+    let mut spec = spec(&["id string"]);
+    spec.limits.max_record_bytes = 2 << 20;
+    let record = |size: usize| format!("{{\"id\":\"{}\",\"t\":1554076800}}\n", "x".repeat(size));
+    let text: String = [10, 700 << 10, 20, 1_900 << 10, 900 << 10, 3 << 20, 30]
+        .map(record)
+        .concat();
+    let mut frames = Vec::new();
+    for part in text.as_bytes().chunks(600 << 10) {
+        frames.extend(zstd::stream::encode_all(part, 1).unwrap());
+    }
+    let expected = decode(&spec, text.as_bytes());
+    assert_eq!((expected.counts.records, expected.counts.events), (7, 6));
+    for bytes in [0, 4 << 20, 64 << 20] {
+        let memory = DecodeMemory::new(bytes, 6);
+        std::thread::scope(|scope| {
+            for thread in 0..6 {
+                let (memory, spec, frames, text) = (&memory, &spec, &frames, &text);
+                let expected = &expected;
+                scope.spawn(move || {
+                    let mut decoder = Decoder::new(spec, memory);
+                    for round in 0..4 {
+                        let stored = match (thread + round) % 2 {
+                            0 => text.as_bytes(),
+                            _ => frames.as_slice(),
+                        };
+                        let found = decode_with(&mut decoder, stored, || 100_000);
+                        assert!(found.events == expected.events);
+                        assert!(found.rejects == expected.rejects);
+                    }
+                });
+            }
+        });
+    }
+}

@@ -127,6 +127,8 @@ struct Shares {
     dropped: usize,
     /// Of one unfinished row group.
     row_group: usize,
+    /// Of the words of columns of few strings, as all workers know them.
+    words: usize,
     /// Of the filters of all rules.
     filters: usize,
     /// Bytes of data files that are staged at once, beside the writing of others.
@@ -148,6 +150,7 @@ impl Shares {
             sorter: narrow / (rules.max(1) * threads),
             dropped: memory / 16,
             row_group: memory / 8,
+            words: memory / 16,
             filters: memory / 32,
             in_flight: job.memory / 8,
             whole: WHOLE.min(job.memory / 16 / (3 * threads as u64)),
@@ -296,7 +299,7 @@ pub async fn absorb(
 
 /// The names of all raw objects whose events may meet, sorted as bytes: their index is their rank.
 fn names(work: &Work<'_>, known: &SourceState) -> StringArray {
-    let read = work.read.iter().map(|found| found.identity.as_str());
+    let read = work.read.iter().map(|found| &*found.identity);
     if work.anew {
         return StringArray::from_iter_values(read);
     }
@@ -378,15 +381,16 @@ async fn feed(roots: &Roots, objects: &[Found], threads: usize, whole: u64, to: 
 async fn download(roots: &Roots, found: &Found, whole: u64) -> (Download, Option<String>) {
     let failed = |error: PieceError| (Download::Failed(Some(error)), None);
     // A found object was listed under one of the roots.
-    let Some(store) = roots.stores.get(found.root) else {
+    let Some(store) = roots.stores.get(found.root as usize) else {
         return failed("its root is not known".into());
     };
-    let (object, mut stream) = match store.get(&found.key).await {
+    let (object, mut stream) = match store.get(found.key()).await {
         Ok(opened) => opened,
         Err(error) => return failed(error.into()),
     };
     let etag = object.etag;
-    if found.size <= whole {
+    // It may have grown since it was listed.
+    if object.size.max(found.size) <= whole {
         let mut pieces = Vec::new();
         while let Some(piece) = stream.next().await {
             match piece {
@@ -468,7 +472,8 @@ struct Gathered {
 impl Scan {
     fn run(self) -> Result<Absorbed, RunError> {
         let threads = self.job.threads.max(1);
-        let (words, of_rejects) = (Words::default(), Words::default());
+        let words = Words::new(self.shares.words, threads);
+        let of_rejects = Words::new(self.shares.words / 16, threads);
         let gathered: Vec<Result<Gathered, RunError>> = std::thread::scope(|scope| {
             let workers: Vec<_> = (0..threads)
                 .map(|_| {
@@ -571,7 +576,7 @@ impl Scan {
                 Err(error) => match error.downcast::<StoreError>() {
                     Ok(error) if error.kind() == StoreErrorKind::NotFound => RunError::Gone {
                         name: self.source.name.clone(),
-                        object: found.identity.clone(),
+                        object: found.identity.to_string(),
                     },
                     Ok(error) => RunError::Store(*error),
                     Err(error) => RunError::Defect(error.to_string()),
@@ -1023,7 +1028,7 @@ impl Scan {
                 *nulled.entry(column).or_default() += count;
             }
             objects.push(ObjectEntry {
-                key: found.identity.clone(),
+                key: found.identity.to_string(),
                 etag,
                 size: counts.bytes,
                 sha256: Sha256(counts.sha256),

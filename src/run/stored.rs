@@ -369,7 +369,8 @@ impl Stored {
         timed: bool,
         mut fill: Option<Fill>,
     ) -> StoredRows {
-        let (sender, receiver) = sync_channel(2);
+        // One batch waits while the next is read: a row may be of many megabytes.
+        let (sender, receiver) = sync_channel(0);
         let (stored, schema) = (self.clone(), Arc::clone(schema));
         std::thread::spawn(move || {
             for (place, file) in files {
