@@ -1,20 +1,24 @@
-//! Reference tables: small files that marts join, exports of somebody's database.
+//! Reference tables: files that marts join, exports of somebody's database.
 //!
 //! ```text
-//! bytes ──▶ text in its encoding ──▶ cells by column ──▶ declared or inferred type ──▶ one batch
-//!           (Parquet: its own batches, cast)
+//! file ──▶ text in its encoding ──▶ once: what types do the columns have?
+//!                              └──▶ once more: cells by column ──▶ their types ──▶ batch after batch
+//! (Parquet: its own batches, cast)
 //! ```
 //!
-//! What does not fit is an error with the line, never a NULL.
+//! A file may be of any size: no more than a batch of it is held. What does not fit is an error with the line,
+//! never a NULL.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Decimal128Array, StringArray};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use bytes::Bytes;
 use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::value::RawValue;
 
@@ -22,6 +26,17 @@ use super::shape::written;
 use crate::config::{Reference, ReferenceFormat};
 use crate::engine::nearest;
 use crate::event::{ColumnType, Decimal, TimeUnit};
+
+/// Rows of a batch, …
+const BATCH_ROWS: usize = 8192;
+/// … and bytes of it, as they are in the file.
+const BATCH_BYTES: usize = 2 << 20;
+/// Bytes of one row. A quote that is not closed would make one row of all that follows.
+const MOST_OF_ROW: u64 = 16 << 20;
+/// Columns of a reference.
+const MOST_COLUMNS: usize = 100_000;
+/// Bytes that are read of a file at once.
+const CHUNK: usize = 64 << 10;
 
 /// A reference that cannot be read: the file, the line where known, and why.
 #[derive(Debug, thiserror::Error)]
@@ -37,35 +52,185 @@ pub struct ReferenceError {
 /// One column of text cells, before it has a type.
 struct Cells {
     name: String,
+    kind: ColumnType,
     /// One per row; `None` is NULL.
     values: Vec<Option<String>>,
 }
 
-/// Reads the whole of `bytes`, the content of the reference's file. Column names are lower-case.
+/// Where a row is.
+enum At {
+    /// On this line, from 1.
+    Line(u64),
+    /// Before the blank lines that the reader of CSV skips.
+    Before(csv::Position),
+}
+
+/// The rows of a batch as they are read.
+struct Rows {
+    cells: Vec<Cells>,
+    places: Vec<At>,
+    bytes: usize,
+}
+
+impl Rows {
+    fn new(columns: Vec<(String, ColumnType)>) -> Self {
+        let cells = columns.into_iter().map(|(name, kind)| Cells {
+            name,
+            kind,
+            values: Vec::new(),
+        });
+        Self {
+            cells: cells.collect(),
+            places: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Adds a row of so many bytes, all of it NULL.
+    fn push(&mut self, at: At, bytes: usize) {
+        self.places.push(at);
+        self.bytes += bytes + self.cells.len() * size_of::<Option<String>>();
+        for cells in &mut self.cells {
+            cells.values.push(None);
+        }
+    }
+
+    /// Sets a value of the last row.
+    fn set(&mut self, column: usize, value: String) {
+        let cells = self.cells.get_mut(column);
+        if let Some(last) = cells.and_then(|cells| cells.values.last_mut()) {
+            *last = Some(value);
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.places.len() >= BATCH_ROWS || self.bytes >= BATCH_BYTES
+    }
+
+    fn clear(&mut self) {
+        self.places.clear();
+        self.bytes = 0;
+        for cells in &mut self.cells {
+            cells.values.clear();
+        }
+    }
+
+    fn schema(&self) -> SchemaRef {
+        let field = |cells: &Cells| Field::new(&cells.name, cells.kind.arrow(TimeUnit::Ms), true);
+        let fields: Vec<Field> = self.cells.iter().map(field).collect();
+        Arc::new(Schema::new(fields))
+    }
+}
+
+/// Takes the rows of a reference, a batch at a time.
+pub type Take<'a, E> = dyn FnMut(&SchemaRef, RecordBatch) -> Result<(), E> + 'a;
+
+/// Reads the reference's file, which lies at `file` on this disk, and hands its rows to `take`. Column names are
+/// lower-case.
 ///
 /// Inferred types are `bigint`, `double`, `boolean`, else `string`; digits that start with a zero
 /// are an id and stay a string.
 ///
 /// # Errors
-/// A wrong encoding, row or value (with its line), a declared column that the file does not have,
-/// two columns of one name.
-pub fn read(
+/// A wrong encoding, row or value (with its line), a row of more than 16 MiB, a declared column that the file does
+/// not have, two columns of one name; those of `take`.
+pub fn read<E: From<ReferenceError>>(
     reference: &Reference,
-    bytes: &Bytes,
-) -> Result<(SchemaRef, Vec<RecordBatch>), ReferenceError> {
-    let reader = Reader { reference };
+    file: &Path,
+    take: &mut Take<'_, E>,
+) -> Result<SchemaRef, E> {
+    let reader = Reader { reference, file };
     match reference.format {
-        ReferenceFormat::Csv => reader.csv(bytes),
-        ReferenceFormat::Ndjson => reader.ndjson(bytes),
-        ReferenceFormat::Parquet => reader.parquet(bytes),
+        ReferenceFormat::Csv => reader.csv(take),
+        ReferenceFormat::Ndjson => reader.ndjson(take),
+        ReferenceFormat::Parquet => reader.parquet(take),
     }
 }
 
 struct Reader<'a> {
     reference: &'a Reference,
+    file: &'a Path,
 }
 
-type Table = (SchemaRef, Vec<RecordBatch>);
+/// The text of a file, decoded from its encoding as it is read, without a byte order mark.
+struct Text {
+    file: File,
+    decoder: encoding_rs::Decoder,
+    input: Vec<u8>,
+    output: Vec<u8>,
+    /// How much of the output was read.
+    at: usize,
+    /// Line feeds before the output.
+    lines: u64,
+    /// Bytes that may be read before more are allowed.
+    allowed: u64,
+    ended: bool,
+}
+
+/// Why a text cannot be read on.
+#[derive(Debug, thiserror::Error)]
+enum Unreadable {
+    #[error("there are bytes that are not {encoding}; declare `encoding`")]
+    Bytes { encoding: &'static str, line: u64 },
+    #[error("a row has more than 16 MiB; is a quote not closed?")]
+    LongRow,
+}
+
+impl Text {
+    /// Allows a row to be read.
+    const fn row(&mut self) {
+        self.allowed = MOST_OF_ROW;
+    }
+
+    fn refill(&mut self) -> io::Result<()> {
+        let feeds = memchr::memchr_iter(b'\n', &self.output).count();
+        self.lines += feeds as u64;
+        self.output.clear();
+        self.at = 0;
+        while self.output.is_empty() && !self.ended {
+            self.input.clear();
+            let mut chunk = Read::by_ref(&mut self.file).take(CHUNK as u64);
+            self.ended = chunk.read_to_end(&mut self.input)? < CHUNK;
+            let most = self.decoder.max_utf8_buffer_length(self.input.len());
+            self.output.resize(most.unwrap_or(4 * CHUNK), 0);
+            let (_, _, written, wrong) =
+                self.decoder
+                    .decode_to_utf8(&self.input, &mut self.output, self.ended);
+            self.output.truncate(written);
+            if wrong {
+                // What cannot be decoded is U+FFFD in the output.
+                let text = String::from_utf8_lossy(&self.output);
+                let before = text.split('\u{fffd}').next().unwrap_or_default();
+                let feeds = memchr::memchr_iter(b'\n', before.as_bytes()).count();
+                return Err(io::Error::other(Unreadable::Bytes {
+                    encoding: self.decoder.encoding().name(),
+                    line: self.lines + feeds as u64 + 1,
+                }));
+            }
+        }
+        let written = self.output.len() as u64;
+        if written > self.allowed {
+            return Err(io::Error::other(Unreadable::LongRow));
+        }
+        self.allowed -= written;
+        Ok(())
+    }
+}
+
+impl Read for Text {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.at == self.output.len() {
+            self.refill()?;
+        }
+        let rest = self.output.get(self.at..).unwrap_or_default();
+        let count = rest.len().min(out.len());
+        if let (Some(out), Some(rest)) = (out.get_mut(..count), rest.get(..count)) {
+            out.copy_from_slice(rest);
+        }
+        self.at += count;
+        Ok(count)
+    }
+}
 
 impl Reader<'_> {
     fn fail(&self, line: Option<u64>, message: impl Into<String>) -> ReferenceError {
@@ -77,58 +242,123 @@ impl Reader<'_> {
         }
     }
 
-    fn csv(&self, bytes: &[u8]) -> Result<Table, ReferenceError> {
-        let text = self.decoded(bytes)?;
-        let mut rows = csv::ReaderBuilder::new().from_reader(text.as_bytes());
-        let header = rows
-            .headers()
-            .map_err(|error| self.wrong_row(&text, &error))?
-            .clone();
-        let names = self.names(header.iter())?;
+    fn csv<E: From<ReferenceError>>(&self, take: &mut Take<'_, E>) -> Result<SchemaRef, E> {
+        let mut rows = self.csv_rows()?;
+        let header = rows.headers().map_err(|error| self.wrong_row(&error))?;
+        let names = self.names(header.clone().iter())?;
         if names.is_empty() {
-            return Err(self.fail(
-                None,
-                "the file is empty; its first line is the names of the columns",
-            ));
+            let message = "the file is empty; its first line is the names of the columns";
+            return Err(self.fail(None, message).into());
         }
-        let mut cells: Vec<Cells> = names
-            .into_iter()
-            .map(|name| Cells {
-                name,
-                values: Vec::new(),
-            })
-            .collect();
-        let mut lines = Vec::new();
-        for row in rows.records() {
-            let row = row.map_err(|error| self.wrong_row(&text, &error))?;
-            lines.push(row.position().map_or(0, |at| line_at(&text, at)));
-            for (cells, value) in cells.iter_mut().zip(&row) {
-                let null = self.reference.null.iter().any(|spelling| spelling == value);
-                cells.values.push((!null).then(|| value.to_owned()));
+        let mut row = csv::StringRecord::new();
+        let mut picked: Vec<usize> = (0..names.len()).collect();
+        let columns: Vec<(String, ColumnType)> = match &self.reference.columns {
+            Some(declared) => {
+                picked = self.declared(declared, &names)?;
+                declared.clone()
             }
+            None => {
+                let mut kinds = vec![Inferred::default(); names.len()];
+                while self.next_row(&mut rows, &mut row)? {
+                    for (kind, value) in kinds.iter_mut().zip(&row) {
+                        if !self.is_null(value) {
+                            kind.note(value);
+                        }
+                    }
+                }
+                rows = self.csv_rows()?;
+                let kinds = kinds.iter().map(Inferred::kind);
+                names.into_iter().zip(kinds).collect()
+            }
+        };
+        let mut batch = Rows::new(columns);
+        while self.next_row(&mut rows, &mut row)? {
+            let at = row.position().cloned().map_or(At::Line(0), At::Before);
+            batch.push(at, row.as_slice().len());
+            for (column, picked) in picked.iter().enumerate() {
+                let value = row.get(*picked).unwrap_or_default();
+                if !self.is_null(value) {
+                    batch.set(column, value.to_owned());
+                }
+            }
+            self.give(&mut batch, false, take)?;
         }
-        self.typed(cells, &lines)
+        self.give(&mut batch, true, take)
     }
 
-    fn wrong_row(&self, text: &str, error: &csv::Error) -> ReferenceError {
+    /// Hands a full batch over, or the last one.
+    fn give<E: From<ReferenceError>>(
+        &self,
+        rows: &mut Rows,
+        last: bool,
+        take: &mut Take<'_, E>,
+    ) -> Result<SchemaRef, E> {
+        let schema = rows.schema();
+        if !rows.is_full() && (!last || rows.places.is_empty()) {
+            return Ok(schema);
+        }
+        let arrays = rows
+            .cells
+            .iter()
+            .map(|cells| self.cast(cells, &rows.places));
+        let arrays = arrays.collect::<Result<Vec<_>, _>>()?;
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.places.len()));
+        let batch = RecordBatch::try_new_with_options(Arc::clone(&schema), arrays, &options)
+            .map_err(|error| self.fail(None, error.to_string()))?;
+        rows.clear();
+        take(&schema, batch)?;
+        Ok(schema)
+    }
+
+    fn is_null(&self, value: &str) -> bool {
+        self.reference.null.iter().any(|spelling| spelling == value)
+    }
+
+    fn csv_rows(&self) -> Result<csv::Reader<Text>, ReferenceError> {
+        let text = self.text()?;
+        let mut rows = csv::ReaderBuilder::new();
+        Ok(rows.buffer_capacity(CHUNK).from_reader(text))
+    }
+
+    fn next_row(
+        &self,
+        rows: &mut csv::Reader<Text>,
+        row: &mut csv::StringRecord,
+    ) -> Result<bool, ReferenceError> {
+        rows.get_mut().row();
+        let read = rows.read_record(row);
+        read.map_err(|error| self.wrong_row(&error))
+    }
+
+    fn wrong_row(&self, error: &csv::Error) -> ReferenceError {
         match error.kind() {
             csv::ErrorKind::UnequalLengths {
                 pos,
                 expected_len,
                 len,
             } => self.fail(
-                pos.as_ref().map(|at| line_at(text, at)),
+                pos.as_ref().map(|at| self.line_at(at)),
                 format!("the row has {len} fields, the header {expected_len}"),
             ),
+            csv::ErrorKind::Io(error) => self.unreadable(error),
             _ => self.fail(
-                error.position().map(|at| line_at(text, at)),
+                error.position().map(|at| self.line_at(at)),
                 error.to_string(),
             ),
         }
     }
 
-    /// The text in the declared encoding, without a byte order mark.
-    fn decoded<'b>(&self, bytes: &'b [u8]) -> Result<std::borrow::Cow<'b, str>, ReferenceError> {
+    fn unreadable(&self, error: &io::Error) -> ReferenceError {
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+        let line = match inner {
+            Some(Unreadable::Bytes { line, .. }) => Some(*line),
+            _ => None,
+        };
+        self.fail(line, error.to_string())
+    }
+
+    /// The text in the declared encoding.
+    fn text(&self) -> Result<Text, ReferenceError> {
         let label = self.reference.encoding.trim();
         // The name that Korean exports use; WHATWG calls it windows-949, a spelling of euc-kr.
         let label = match label.to_ascii_lowercase().as_str() {
@@ -138,23 +368,17 @@ impl Reader<'_> {
         let Some(encoding) = encoding_rs::Encoding::for_label(label.as_bytes()) else {
             return Err(self.fail(None, format!("the encoding `{label}` is not known")));
         };
-        let (text, used, wrong) = encoding.decode(bytes);
-        if wrong {
-            let line = text
-                .chars()
-                .take_while(|c| *c != '\u{fffd}')
-                .filter(|c| *c == '\n')
-                .count()
-                + 1;
-            return Err(self.fail(
-                u64::try_from(line).ok(),
-                format!(
-                    "there are bytes that are not {}; declare `encoding`",
-                    used.name()
-                ),
-            ));
-        }
-        Ok(text)
+        let file = File::open(self.file).map_err(|error| self.unreadable(&error))?;
+        Ok(Text {
+            file,
+            decoder: encoding.new_decoder(),
+            input: Vec::new(),
+            output: Vec::new(),
+            at: 0,
+            lines: 0,
+            allowed: MOST_OF_ROW,
+            ended: false,
+        })
     }
 
     /// Lower-case names, each once.
@@ -162,61 +386,41 @@ impl Reader<'_> {
         &self,
         names: impl Iterator<Item = &'b str>,
     ) -> Result<Vec<String>, ReferenceError> {
-        let mut seen: Vec<String> = Vec::new();
-        for (i, name) in names.enumerate() {
-            let name = name.trim().to_lowercase();
+        let names: Vec<String> = names.map(|name| name.trim().to_lowercase()).collect();
+        let mut seen = std::collections::HashSet::new();
+        for (i, name) in names.iter().enumerate() {
             if name.is_empty() {
                 return Err(self.fail(Some(1), format!("column {} has no name", i + 1)));
             }
-            if seen.contains(&name) {
+            if !seen.insert(name) {
                 return Err(self.fail(
                     Some(1),
                     format!("there are two columns `{name}`; names differ in more than case"),
                 ));
             }
-            seen.push(name);
         }
-        Ok(seen)
+        if names.len() > MOST_COLUMNS {
+            return Err(self.many_columns());
+        }
+        Ok(names)
     }
 
-    /// Gives every column its declared or inferred type.
-    fn typed(&self, cells: Vec<Cells>, lines: &[u64]) -> Result<Table, ReferenceError> {
-        let mut fields = Vec::new();
-        let mut arrays = Vec::new();
-        match &self.reference.columns {
-            Some(declared) => {
-                for (name, kind) in declared {
-                    let Some(cells) = cells.iter().find(|cells| cells.name == *name) else {
-                        return Err(
-                            self.missing(name, cells.iter().map(|cells| cells.name.as_str()))
-                        );
-                    };
-                    arrays.push(self.cast(cells, kind, lines)?);
-                    fields.push(Field::new(name, kind.arrow(TimeUnit::Ms), true));
-                }
-            }
-            None => {
-                for cells in &cells {
-                    let kind = inferred(&cells.values);
-                    arrays.push(self.cast(cells, &kind, lines)?);
-                    fields.push(Field::new(&cells.name, kind.arrow(TimeUnit::Ms), true));
-                }
-            }
-        }
-        self.table(fields, arrays, lines.len())
+    fn many_columns(&self) -> ReferenceError {
+        self.fail(None, format!("it has more than {MOST_COLUMNS} columns"))
     }
 
-    fn table(
+    /// Where the declared columns are among those of the file.
+    fn declared(
         &self,
-        fields: Vec<Field>,
-        arrays: Vec<ArrayRef>,
-        rows: usize,
-    ) -> Result<Table, ReferenceError> {
-        let schema = Arc::new(Schema::new(fields));
-        let options = RecordBatchOptions::new().with_row_count(Some(rows));
-        let batch = RecordBatch::try_new_with_options(Arc::clone(&schema), arrays, &options)
-            .map_err(|error| self.fail(None, error.to_string()))?;
-        Ok((schema, vec![batch]))
+        declared: &[(String, ColumnType)],
+        names: &[String],
+    ) -> Result<Vec<usize>, ReferenceError> {
+        let places: HashMap<&str, usize> = (names.iter().map(String::as_str)).zip(0..).collect();
+        let place = |(name, _): &(String, ColumnType)| {
+            let place = places.get(name.as_str()).copied();
+            place.ok_or_else(|| self.missing(name, names.iter().map(String::as_str)))
+        };
+        declared.iter().map(place).collect()
     }
 
     fn missing<'b>(
@@ -234,12 +438,8 @@ impl Reader<'_> {
         self.fail(None, message)
     }
 
-    fn cast(
-        &self,
-        cells: &Cells,
-        kind: &ColumnType,
-        lines: &[u64],
-    ) -> Result<ArrayRef, ReferenceError> {
+    fn cast(&self, cells: &Cells, places: &[At]) -> Result<ArrayRef, ReferenceError> {
+        let kind = &cells.kind;
         let text = |trimmed: bool| -> StringArray {
             cells
                 .values
@@ -254,22 +454,22 @@ impl Reader<'_> {
         match kind {
             ColumnType::String => return Ok(Arc::new(text(false))),
             ColumnType::Json => {
-                for (value, line) in cells.values.iter().zip(lines) {
+                for (value, at) in cells.values.iter().zip(places) {
                     if let Some(value) = value
                         && serde_json::from_str::<serde::de::IgnoredAny>(value).is_err()
                     {
-                        return Err(self.misfit(cells, value, kind, *line));
+                        return Err(self.misfit(cells, value, at));
                     }
                 }
                 return Ok(Arc::new(text(false)));
             }
             ColumnType::Array(_) | ColumnType::Map(_) | ColumnType::Struct(_) => {
-                return self.nested(cells, kind, lines);
+                return self.nested(cells, places);
             }
             _ => {}
         }
         if let ColumnType::Decimal(precision, scale) = kind {
-            return self.decimals(cells, kind, (*precision, *scale), lines);
+            return self.decimals(cells, (*precision, *scale), places);
         }
         let text = text(true);
         // Safe: what does not fit becomes NULL, which tells the row.
@@ -279,11 +479,11 @@ impl Reader<'_> {
         };
         let array = cast_with_options(&text, &kind.arrow(TimeUnit::Ms), &options)
             .map_err(|error| self.fail(None, format!("column `{}`: {error}", cells.name)))?;
-        for (i, (value, line)) in cells.values.iter().zip(lines).enumerate() {
+        for (i, (value, at)) in cells.values.iter().zip(places).enumerate() {
             if let Some(value) = value
                 && array.is_null(i)
             {
-                return Err(self.misfit(cells, value, kind, *line));
+                return Err(self.misfit(cells, value, at));
             }
         }
         Ok(array)
@@ -293,16 +493,15 @@ impl Reader<'_> {
     fn decimals(
         &self,
         cells: &Cells,
-        kind: &ColumnType,
         (precision, scale): (u8, u8),
-        lines: &[u64],
+        places: &[At],
     ) -> Result<ArrayRef, ReferenceError> {
         let mut values = Vec::with_capacity(cells.values.len());
-        for (value, line) in cells.values.iter().zip(lines) {
+        for (value, at) in cells.values.iter().zip(places) {
             let exact = |text: &String| {
                 Decimal::parse(plain(text.trim()).as_bytes())
                     .and_then(|number| number.exact(precision, scale))
-                    .ok_or_else(|| self.misfit(cells, text, kind, *line))
+                    .ok_or_else(|| self.misfit(cells, text, at))
             };
             values.push(value.as_ref().map(exact).transpose()?);
         }
@@ -313,24 +512,47 @@ impl Reader<'_> {
         Ok(Arc::new(array))
     }
 
-    fn misfit(&self, cells: &Cells, value: &str, kind: &ColumnType, line: u64) -> ReferenceError {
+    fn misfit(&self, cells: &Cells, value: &str, at: &At) -> ReferenceError {
         let value: String = value.chars().take(80).collect();
+        let line = match at {
+            At::Line(line) => *line,
+            At::Before(position) => self.line_at(position),
+        };
         self.fail(
             Some(line),
             format!(
-                "`{value}` in column `{}` is no {kind}; if it means NULL, add it to `null`",
-                cells.name
+                "`{value}` in column `{}` is no {}; if it means NULL, add it to `null`",
+                cells.name, cells.kind
             ),
         )
     }
 
+    /// The line of a row: the reader's position is before the blank lines that it skips. The file is read once
+    /// more up to there.
+    fn line_at(&self, position: &csv::Position) -> u64 {
+        let after = || -> io::Result<u64> {
+            let mut text = self.text().map_err(io::Error::other)?;
+            text.allowed = u64::MAX;
+            io::copy(
+                &mut Read::by_ref(&mut text).take(position.byte()),
+                &mut io::sink(),
+            )?;
+            let mut lines = position.line();
+            for byte in BufReader::new(text).bytes() {
+                match byte? {
+                    b'\n' => lines += 1,
+                    b'\r' => {}
+                    _ => break,
+                }
+            }
+            Ok(lines)
+        };
+        after().unwrap_or_else(|_| position.line())
+    }
+
     /// Arrays, maps and structs, from the JSON text of their cells.
-    fn nested(
-        &self,
-        cells: &Cells,
-        kind: &ColumnType,
-        lines: &[u64],
-    ) -> Result<ArrayRef, ReferenceError> {
+    fn nested(&self, cells: &Cells, places: &[At]) -> Result<ArrayRef, ReferenceError> {
+        let kind = &cells.kind;
         let field = Field::new(&cells.name, kind.arrow(TimeUnit::Ms), true);
         let wrong = |error: arrow::error::ArrowError| {
             self.fail(
@@ -342,10 +564,10 @@ impl Reader<'_> {
             .with_batch_size(cells.values.len().max(1))
             .build_decoder()
             .map_err(wrong)?;
-        for (value, line) in cells.values.iter().zip(lines) {
+        for (value, at) in cells.values.iter().zip(places) {
             let text = value.as_deref().unwrap_or("null");
             serde_json::from_str::<serde::de::IgnoredAny>(text)
-                .map_err(|_| self.misfit(cells, text, kind, *line))?;
+                .map_err(|_| self.misfit(cells, text, at))?;
             // As it is written: a number of serde_json has lost digits already.
             decoder.decode(text.as_bytes()).map_err(wrong)?;
         }
@@ -356,100 +578,114 @@ impl Reader<'_> {
             .unwrap_or_else(empty))
     }
 
-    fn ndjson(&self, bytes: &[u8]) -> Result<Table, ReferenceError> {
-        let text = self.decoded(bytes)?;
-        let mut cells: Vec<Cells> = Vec::new();
-        let mut kinds: Vec<Seen> = Vec::new();
-        let mut lines: Vec<u64> = Vec::new();
-        for (line, row) in (1_u64..).zip(text.lines()) {
-            if row.trim().is_empty() {
+    fn ndjson<E: From<ReferenceError>>(&self, take: &mut Take<'_, E>) -> Result<SchemaRef, E> {
+        let mut places: HashMap<String, usize> = HashMap::new();
+        let mut seen: Vec<(String, Seen)> = Vec::new();
+        self.lines(&mut |_, members| {
+            for (name, value) in members {
+                if !places.contains_key(name) {
+                    if places.len() == MOST_COLUMNS {
+                        return Err(self.many_columns());
+                    }
+                    places.insert(name.clone(), seen.len());
+                    seen.push((name.clone(), Seen::default()));
+                }
+                let place = places.get(name).and_then(|place| seen.get_mut(*place));
+                if let Some((_, seen)) = place {
+                    seen.note(value.get());
+                }
+            }
+            Ok(())
+        })?;
+        let columns: Vec<(String, ColumnType)> = match &self.reference.columns {
+            // A member that no line has is NULL everywhere: JSON leaves out what it does not know.
+            Some(declared) => declared.clone(),
+            None => {
+                let kinds = seen.into_iter();
+                kinds.map(|(name, seen)| (name, seen.kind())).collect()
+            }
+        };
+        let places: HashMap<String, usize> = columns
+            .iter()
+            .map(|(name, _)| name.clone())
+            .zip(0..)
+            .collect();
+        let mut batch = Rows::new(columns);
+        self.lines(&mut |line, members| {
+            let bytes: usize = members.values().map(|value| value.get().len()).sum();
+            batch.push(At::Line(line), bytes);
+            for (name, value) in members {
+                let Some(place) = places.get(name) else {
+                    continue;
+                };
+                let text = value.get();
+                match text.as_bytes() {
+                    [b'n', ..] => {}
+                    [b'"', ..] => {
+                        let text = serde_json::from_str(text).map_err(|error| {
+                            self.fail(Some(line), format!("the member `{name}`: {error}"))
+                        });
+                        batch.set(*place, text?);
+                    }
+                    _ => batch.set(*place, text.to_owned()),
+                }
+            }
+            self.give(&mut batch, false, take).map(|_| ())
+        })?;
+        self.give(&mut batch, true, take)
+    }
+
+    /// The members of each line that is not blank, by their names in lower case.
+    fn lines<E: From<ReferenceError>>(
+        &self,
+        each: &mut dyn FnMut(u64, &BTreeMap<String, Box<RawValue>>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut text = BufReader::with_capacity(CHUNK, self.text()?);
+        let mut row = Vec::new();
+        for line in 1.. {
+            row.clear();
+            text.get_mut().row();
+            let read = text.read_until(b'\n', &mut row);
+            if read.map_err(|error| self.unreadable(&error))? == 0 {
+                break;
+            }
+            if row.trim_ascii().is_empty() {
                 continue;
             }
             // As they are written: a number of serde_json has lost digits already.
-            let members: BTreeMap<String, Box<RawValue>> = serde_json::from_str(row)
+            let read: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(&row)
                 .map_err(|error| self.fail(Some(line), format!("not one JSON object: {error}")))?;
-            let done = lines.len();
-            lines.push(line);
-            for (name, value) in members {
+            let mut members = BTreeMap::new();
+            for (name, value) in read {
                 let name = name.trim().to_lowercase();
-                let at = match cells.iter().position(|cells| cells.name == name) {
-                    Some(at) => at,
-                    None => {
-                        cells.push(Cells {
-                            name: name.clone(),
-                            values: vec![None; done],
-                        });
-                        kinds.push(Seen::default());
-                        cells.len() - 1
-                    }
-                };
-                let (Some(cells), Some(seen)) = (cells.get_mut(at), kinds.get_mut(at)) else {
-                    continue;
-                };
-                if cells.values.len() > done {
-                    return Err(self.fail(
-                        Some(line),
-                        format!("there are two members `{name}`; names differ in more than case"),
-                    ));
+                if members.contains_key(&name) {
+                    let message =
+                        format!("there are two members `{name}`; names differ in more than case");
+                    return Err(self.fail(Some(line), message).into());
                 }
-                let text = value.get();
-                seen.note(text);
-                cells.values.push(match text.as_bytes() {
-                    [b'n', ..] => None,
-                    [b'"', ..] => Some(serde_json::from_str(text).map_err(|error| {
-                        self.fail(Some(line), format!("the member `{name}`: {error}"))
-                    })?),
-                    _ => Some(text.to_owned()),
-                });
+                members.insert(name, value);
             }
-            for cells in &mut cells {
-                cells.values.resize(lines.len(), None);
-            }
+            each(line, &members)?;
         }
-        if self.reference.columns.is_some() {
-            return self.typed(self.declared_present(cells, lines.len()), &lines);
-        }
-        let mut fields = Vec::new();
-        let mut arrays = Vec::new();
-        for (cells, seen) in cells.iter().zip(&kinds) {
-            let kind = seen.kind();
-            arrays.push(self.cast(cells, &kind, &lines)?);
-            fields.push(Field::new(&cells.name, kind.arrow(TimeUnit::Ms), true));
-        }
-        self.table(fields, arrays, lines.len())
+        Ok(())
     }
 
-    /// A member that no line has is NULL everywhere: JSON leaves out what it does not know.
-    fn declared_present(&self, mut cells: Vec<Cells>, rows: usize) -> Vec<Cells> {
-        for (name, _) in self.reference.columns.iter().flatten() {
-            if !cells.iter().any(|cells| cells.name == *name) {
-                cells.push(Cells {
-                    name: name.clone(),
-                    values: vec![None; rows],
-                });
-            }
-        }
-        cells
-    }
-
-    fn parquet(&self, bytes: &Bytes) -> Result<Table, ReferenceError> {
+    fn parquet<E: From<ReferenceError>>(&self, take: &mut Take<'_, E>) -> Result<SchemaRef, E> {
         let wrong = |error: &dyn std::fmt::Display| {
             self.fail(
                 None,
                 format!("not a Parquet file that can be read: {error}"),
             )
         };
-        let builder =
-            ParquetRecordBatchReaderBuilder::try_new(bytes.clone()).map_err(|e| wrong(&e))?;
+        let file = File::open(self.file).map_err(|error| self.unreadable(&error))?;
+        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| wrong(&e))?;
         let source = Arc::clone(builder.schema());
         let names = self.names(source.fields().iter().map(|field| field.name().as_str()))?;
         let mut picked: Vec<(usize, Field)> = Vec::new();
         match &self.reference.columns {
             Some(declared) => {
-                for (name, kind) in declared {
-                    let Some(at) = names.iter().position(|other| other == name) else {
-                        return Err(self.missing(name, names.iter().map(String::as_str)));
-                    };
+                let places = self.declared(declared, &names)?;
+                for ((name, kind), at) in declared.iter().zip(places) {
                     picked.push((at, Field::new(name, kind.arrow(TimeUnit::Ms), true)));
                 }
             }
@@ -462,17 +698,17 @@ impl Reader<'_> {
                 }
             }
         }
-        let schema = Arc::new(Schema::new(
-            picked
-                .iter()
-                .map(|(_, field)| field.clone())
-                .collect::<Vec<_>>(),
-        ));
+        let fields: Vec<Field> = picked.iter().map(|(_, field)| field.clone()).collect();
+        let schema = Arc::new(Schema::new(fields));
         let options = CastOptions {
             safe: false,
             ..CastOptions::default()
         };
-        let mut batches = Vec::new();
+        let groups = builder.metadata().row_groups().iter();
+        let bytes: i64 = groups.map(|group| group.total_byte_size()).sum();
+        let rows = builder.metadata().file_metadata().num_rows().max(1);
+        let width = usize::try_from(bytes / rows).unwrap_or(0).max(1);
+        let builder = builder.with_batch_size((BATCH_BYTES / width).clamp(1, BATCH_ROWS));
         for batch in builder.build().map_err(|e| wrong(&e))? {
             let batch = batch.map_err(|e| wrong(&e))?;
             let mut arrays = Vec::with_capacity(picked.len());
@@ -487,23 +723,11 @@ impl Reader<'_> {
                 arrays.push(array);
             }
             let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-            batches.push(
-                RecordBatch::try_new_with_options(Arc::clone(&schema), arrays, &rows)
-                    .map_err(|error| wrong(&error))?,
-            );
+            let batch = RecordBatch::try_new_with_options(Arc::clone(&schema), arrays, &rows);
+            take(&schema, batch.map_err(|error| wrong(&error))?)?;
         }
-        Ok((schema, batches))
+        Ok(schema)
     }
-}
-
-/// The line of a row: the reader's position is before the blank lines that it skips.
-fn line_at(text: &str, position: &csv::Position) -> u64 {
-    let start = usize::try_from(position.byte()).unwrap_or(usize::MAX);
-    let rest = text.as_bytes().get(start..).unwrap_or_default();
-    let blank = rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
-    blank
-        .filter(|byte| **byte == b'\n')
-        .fold(position.line(), |line, _| line + 1)
 }
 
 /// A number as JSON spells it: databases export `.50`, `+1` and `007` as well.
@@ -522,21 +746,45 @@ fn plain(number: &str) -> String {
     format!("{sign}{zero}{bare}")
 }
 
-/// The type that all cells of a CSV column have.
-fn inferred(values: &[Option<String>]) -> ColumnType {
-    let all = |test: fn(&str) -> bool| {
-        let mut present = values.iter().flatten().peekable();
-        present.peek().is_some() && present.all(|value| test(value))
-    };
-    if all(|value| is_integer(value) && value.parse::<i64>().is_ok()) {
-        ColumnType::BigInt
-    } else if all(is_number) {
-        ColumnType::Double
-    } else if all(|value| value.eq_ignore_ascii_case("true") || value.eq_ignore_ascii_case("false"))
-    {
-        ColumnType::Boolean
-    } else {
-        ColumnType::String
+/// What all cells of a CSV column so far are.
+#[derive(Debug, Clone)]
+struct Inferred {
+    /// There is none but NULL.
+    none: bool,
+    integer: bool,
+    number: bool,
+    boolean: bool,
+}
+
+impl Default for Inferred {
+    fn default() -> Self {
+        Self {
+            none: true,
+            integer: true,
+            number: true,
+            boolean: true,
+        }
+    }
+}
+
+impl Inferred {
+    fn note(&mut self, value: &str) {
+        self.none = false;
+        self.integer = self.integer && is_integer(value) && value.parse::<i64>().is_ok();
+        self.number = self.number && is_number(value);
+        let is_boolean =
+            || value.eq_ignore_ascii_case("true") || value.eq_ignore_ascii_case("false");
+        self.boolean = self.boolean && is_boolean();
+    }
+
+    const fn kind(&self) -> ColumnType {
+        match self {
+            Self { none: true, .. } => ColumnType::String,
+            Self { integer: true, .. } => ColumnType::BigInt,
+            Self { number: true, .. } => ColumnType::Double,
+            Self { boolean: true, .. } => ColumnType::Boolean,
+            _ => ColumnType::String,
+        }
     }
 }
 
@@ -630,6 +878,23 @@ mod tests {
 
     use super::*;
 
+    /// All rows as one batch.
+    fn read(
+        reference: &Reference,
+        bytes: &[u8],
+    ) -> Result<(SchemaRef, Vec<RecordBatch>), ReferenceError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        let mut batches = Vec::new();
+        let schema = super::read(reference, file.path(), &mut |schema, batch| {
+            assert_eq!(*schema, batch.schema());
+            batches.push(batch);
+            Ok::<_, ReferenceError>(())
+        })?;
+        let batch = arrow::compute::concat_batches(&schema, &batches).unwrap();
+        Ok((schema, vec![batch]))
+    }
+
     fn reference(format: ReferenceFormat) -> Reference {
         Reference {
             name: "danji".into(),
@@ -661,7 +926,7 @@ mod tests {
                 encoding: label.into(),
                 ..reference(ReferenceFormat::Csv)
             };
-            let (schema, batches) = read(&reference, &Bytes::from(bytes.to_vec())).unwrap();
+            let (schema, batches) = read(&reference, &bytes).unwrap();
             assert_eq!(
                 types(&schema),
                 [
@@ -685,11 +950,7 @@ mod tests {
                 &batches
             );
         }
-        let error = read(
-            &reference(ReferenceFormat::Csv),
-            &Bytes::from(bytes.to_vec()),
-        )
-        .unwrap_err();
+        let error = read(&reference(ReferenceFormat::Csv), &bytes).unwrap_err();
         assert_eq!(error.line, Some(2), "{error}");
         assert!(
             error.to_string().contains("not UTF-8; declare `encoding`"),
@@ -719,12 +980,9 @@ mod tests {
             (vec!["2019-04-02"], "string"),
             (vec![], "string"),
         ] {
-            let values: Vec<_> = cells
-                .iter()
-                .map(|cell| Some((*cell).to_owned()))
-                .chain([None])
-                .collect();
-            assert_eq!(inferred(&values).to_string(), kind, "{cells:?}");
+            let mut inferred = Inferred::default();
+            cells.iter().for_each(|cell| inferred.note(cell));
+            assert_eq!(inferred.kind().to_string(), kind, "{cells:?}");
         }
     }
 
@@ -739,7 +997,7 @@ mod tests {
                 columns: Some(columns),
                 ..reference(ReferenceFormat::Csv)
             };
-            read(&reference, &Bytes::from(text.to_owned()))
+            read(&reference, text.as_bytes())
         };
         let text = "\u{feff}a,b,c,d,e\n 5 ,2019-04-02,2019-04-02T00:00:00Z,1.25,\"[1,2]\"\n,,,,\n";
         let (schema, batches) = declared(
@@ -811,7 +1069,7 @@ mod tests {
             columns: Some(vec![("a".into(), "decimal(5,2)".parse().unwrap())]),
             ..reference(ReferenceFormat::Csv)
         };
-        let (_, batches) = read(&reference, &Bytes::from(text)).unwrap();
+        let (_, batches) = read(&reference, text.as_bytes()).unwrap();
         let values = batches[0]
             .column(0)
             .as_primitive::<arrow::datatypes::Decimal128Type>();
@@ -827,7 +1085,7 @@ mod tests {
                 .map(|value| format!("{{\"a\": {value} }}\n"))
                 .collect();
             let (schema, batches) =
-                read(&reference(ReferenceFormat::Ndjson), &Bytes::from(text)).unwrap();
+                read(&reference(ReferenceFormat::Ndjson), text.as_bytes()).unwrap();
             (types(&schema).remove(0), batches[0].column(0).clone())
         };
         for (values, kind) in [
@@ -857,7 +1115,7 @@ mod tests {
             ]),
             ..reference(ReferenceFormat::Ndjson)
         };
-        let (_, batches) = read(&reference, &Bytes::from(text)).unwrap();
+        let (_, batches) = read(&reference, text.as_bytes()).unwrap();
         assert_batches_eq!(
             [
                 "+--------------------------------+------------------------+",
@@ -874,7 +1132,7 @@ mod tests {
     fn ndjson_members_come_and_go() {
         let reference = reference(ReferenceFormat::Ndjson);
         let text = "{\"Id\":1,\"x\":\"a\",\"m\":1}\n\n{\"id\":2,\"y\":{\"k\":[1]},\"m\":\"q\"}\n";
-        let (schema, batches) = read(&reference, &Bytes::from(text)).unwrap();
+        let (schema, batches) = read(&reference, text.as_bytes()).unwrap();
         assert_eq!(types(&schema), ["id Int64", "m Utf8", "x Utf8", "y Utf8"]);
         assert_eq!(
             batches[0].column(3).as_string::<i32>().value(1),
@@ -886,7 +1144,7 @@ mod tests {
             ("{\"a\":1}\n\n{\"a\":\n", 3, "not one JSON object"),
             ("{\"a\":1,\"A\":2}\n", 1, "two members `a`"),
         ] {
-            let error = read(&reference, &Bytes::from(text)).unwrap_err();
+            let error = read(&reference, text.as_bytes()).unwrap_err();
             assert_eq!(error.line, Some(line), "{error}");
             assert!(error.to_string().contains(part), "{error}");
         }
@@ -912,12 +1170,10 @@ mod tests {
         writer.write(&batch).unwrap();
         writer.close().unwrap();
         let reference = reference(ReferenceFormat::Parquet);
-        let (schema, batches) = read(&reference, &Bytes::from(bytes)).unwrap();
+        let (schema, batches) = read(&reference, &bytes).unwrap();
         assert_eq!(types(&schema), ["id Int64", "at Timestamp(ms, \"UTC\")"]);
         assert_eq!(batches[0].num_rows(), 1);
-        let error = read(&reference, &Bytes::from("PAR1"))
-            .unwrap_err()
-            .to_string();
+        let error = read(&reference, b"PAR1").unwrap_err().to_string();
         assert!(error.contains("not a Parquet file"), "{error}");
     }
 }

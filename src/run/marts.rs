@@ -18,7 +18,6 @@ use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
 use chrono::NaiveDate;
 use datafusion::catalog::TableProvider;
 use datafusion::execution::object_store::ObjectStoreUrl;
@@ -28,7 +27,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::look::Looked;
 use super::proof::Proof;
 use super::{Context, MartOutcome, MartSummary, RunError, Totals};
-use crate::catalog::{LakeTable, SourceTables, TableDefinition, TableFile, memory_table};
+use crate::catalog::{LakeTable, SourceTables, TableDefinition, TableFile};
 use crate::config::Job;
 use crate::layout;
 use crate::ledger::{self, File, FileEntry, MartEntry, State};
@@ -712,9 +711,7 @@ impl<'a> Inputs<'a> {
                 *bytes.entry(file.date()).or_default() += file.bytes;
             }
             if let Some(reference) = self.looked.references.get(input) {
-                let batches = reference.batches.iter();
-                let held: usize = batches.map(RecordBatch::get_array_memory_size).sum();
-                bytes.insert(None, held as u64);
+                bytes.insert(None, reference.bytes);
             }
             inputs.push((mart.reach.get(input).copied(), bytes));
         }
@@ -737,8 +734,7 @@ impl<'a> Inputs<'a> {
     ) -> Result<Arc<dyn TableProvider>, RunError> {
         let failing = |error| RunError::Mart(MartError::running(mart, &error));
         if let Some(reference) = self.looked.references.get(name) {
-            let table = memory_table(Arc::clone(&reference.schema), reference.batches.clone());
-            return table.map_err(failing);
+            return reference.table(name).map_err(failing);
         }
         let definition = self.definition(name)?;
         let files = self.files(name, state);
@@ -763,6 +759,7 @@ impl<'a> Inputs<'a> {
         TableFile {
             path: layout::below(&self.root, key),
             size: entry.bytes,
+            rows: entry.rows,
             partition: entry
                 .partition
                 .iter()
