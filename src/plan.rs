@@ -329,7 +329,7 @@ fn plan_source(
 ) -> SourcePlan {
     let found = listed.found;
     let known = state.sources.get(&listed.source.name);
-    let is_known = |found: &Found| known.is_some_and(|k| k.objects.contains_key(&found.identity));
+    let is_known = |found: &Found| known.is_some_and(|k| k.objects.contains_key(&*found.identity));
     let new: Vec<usize> = (0..found.objects.len())
         .filter(|i| found.objects.get(*i).is_some_and(|found| !is_known(found)))
         .collect();
@@ -342,6 +342,7 @@ fn plan_source(
         ("excluded", &found.excluded),
         ("folder_marker", &found.folder_markers),
         ("no_file", &found.no_files),
+        ("link", &found.links),
     ];
     let mut plan = SourcePlan {
         source: listed.source.name.clone(),
@@ -406,12 +407,7 @@ fn vanished(listed: &Listed<'_>, known: Option<&SourceState>) -> Vec<String> {
         return Vec::new();
     };
     // Both are in the order of their bytes.
-    let mut listed = listed
-        .found
-        .objects
-        .iter()
-        .map(|f| f.identity.as_str())
-        .peekable();
+    let mut listed = listed.found.objects.iter().map(|f| &*f.identity).peekable();
     known
         .objects
         .keys()
@@ -473,7 +469,7 @@ impl Planned<'_> {
         }
         plan.unfilled = null_dates(needs.unfilled.as_ref(), &self.published());
         let mut read = self.new.clone();
-        read.extend(self.indexes(|found| changed.contains(&found.identity)));
+        read.extend(self.indexes(|found| changed.contains(&*found.identity)));
         read.sort_unstable();
         // Noted, so that the next run need not read them to compare.
         let renewing = self.listed.renewed.div_ceil(self.limits.objects);
@@ -566,7 +562,7 @@ impl Planned<'_> {
             }
         }
         let anew = !needs.whole.is_empty();
-        let read = self.indexes(|found| held.contains(&found.identity));
+        let read = self.indexes(|found| held.contains(&*found.identity));
         if anew {
             plan.steps = self.steps_anew(&read);
             return;
@@ -637,7 +633,7 @@ impl Planned<'_> {
         let dates = from.zip(to).map(|(from, to)| Dates { from, to });
         let known = self.state.sources.get(name);
         let held = |found: &&Found| {
-            let object = known.and_then(|known| known.objects.get(&found.identity));
+            let object = known.and_then(|known| known.objects.get(&*found.identity));
             object.is_some_and(|object| self.may_hold(&object, dates))
         };
         let found = self.listed.found.objects.iter();
@@ -782,7 +778,7 @@ impl Planned<'_> {
                 .read
                 .iter()
                 .filter_map(|i| self.listed.found.objects.get(*i));
-            for found in read.filter(|found| !step.leaving.contains(&found.identity)) {
+            for found in read.filter(|found| !step.leaving.contains(&*found.identity)) {
                 // The arrival is the end of the span that a key names.
                 let (place, ..) = self.now.slicing.place(found.arrival_ms - 1, TimeUnit::Ms);
                 let partition = layout::partition_folder(&place.partition());
@@ -929,7 +925,7 @@ impl Planned<'_> {
         }
         for step in &mut steps {
             let names = step.read.iter().filter_map(|i| objects.get(*i));
-            let names = names.map(|found| found.identity.clone());
+            let names = names.map(|found| found.identity.to_string());
             step.leaving = names.filter(|name| leaving.contains(name)).collect();
         }
         steps

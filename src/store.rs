@@ -51,6 +51,9 @@ use url::Url;
 /// The scheme of a bucket in memory.
 const MEMORY: &str = "memory";
 
+/// Most bytes of an object that is read whole without more being known of it. A commit has a few megabytes.
+const SMALL: u64 = 256 << 20;
+
 /// Limits of a [`Store`].
 #[derive(Debug, Clone)]
 pub struct StoreSettings {
@@ -110,6 +113,8 @@ pub struct Listing {
     pub markers: Vec<String>,
     /// Names on disk behind which is no file, sorted: links that lead nowhere, pipes, sockets.
     pub no_files: Vec<String>,
+    /// Symbolic links that are not followed, sorted: they lead out of the root, or in a circle.
+    pub links: Vec<String>,
 }
 
 impl Listing {
@@ -121,6 +126,7 @@ impl Listing {
             &mut self.unrepresentable,
             &mut self.markers,
             &mut self.no_files,
+            &mut self.links,
         ] {
             keys.retain(|key| wanted(key));
             keys.sort();
@@ -133,6 +139,7 @@ impl Listing {
             && self.unrepresentable.is_empty()
             && self.markers.is_empty()
             && self.no_files.is_empty()
+            && self.links.is_empty()
     }
 }
 
@@ -361,15 +368,23 @@ impl Store {
         .await
     }
 
-    /// The whole content of one object; `None` if there is none.
+    /// The whole content of one small object, such as a commit; `None` if there is none.
     ///
     /// # Errors
-    /// Unreachable or denied.
+    /// Unreachable or denied; an object of more than 256 MiB.
     pub async fn read(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
+        self.read_whole(key, SMALL).await
+    }
+
+    /// The whole content of one object of `most` bytes or fewer; `None` if there is none.
+    ///
+    /// # Errors
+    /// Unreachable or denied; an object that is longer.
+    pub async fn read_whole(&self, key: &str, most: u64) -> Result<Option<Bytes>, StoreError> {
         self.pass(Operation::Read, key, async {
             match &self.inner {
-                Inner::Disk(disk) => disk.read(key).await,
-                Inner::Bucket(bucket) => Ok(bucket.read(key).await?.map(|(_, bytes)| bytes)),
+                Inner::Disk(disk) => disk.read(key, most).await,
+                Inner::Bucket(bucket) => Ok(bucket.read(key, most).await?.map(|(_, bytes)| bytes)),
             }
         })
         .await

@@ -82,7 +82,7 @@ struct RestOfSource {
 /// A store that does not answer.
 pub async fn checkpoint(store: &Store, state: &State) -> Result<(), LedgerError> {
     let there = numbers(store).await?;
-    let newest = there.last().copied().unwrap_or(0);
+    let newest = there.last().map_or(0, |(n, _)| *n);
     let objects: usize = state.sources.values().map(|s| s.objects.len()).sum();
     let interval = interval((objects + state.files.len()) as u64);
     if state.unpublished.is_some() || state.last.saturating_sub(newest) < interval {
@@ -96,7 +96,10 @@ pub async fn checkpoint(store: &Store, state: &State) -> Result<(), LedgerError>
     // Taken: by another build, whose file says the same in other bytes.
     store.create(&key, bytes.into()).await?;
     let stay = there.len().saturating_sub(KEPT - 1);
-    let old = there.into_iter().take(stay).map(layout::checkpoint_key);
+    let old = there
+        .into_iter()
+        .take(stay)
+        .map(|(n, _)| layout::checkpoint_key(n));
     Ok(store.delete(old.collect()).await?)
 }
 
@@ -104,17 +107,19 @@ pub(super) fn interval(entries: u64) -> u64 {
     LEAST_INTERVAL.max(entries / ENTRIES_A_COMMIT)
 }
 
-/// The commits that there are checkpoints of, ascending.
-async fn numbers(store: &Store) -> Result<Vec<u64>, LedgerError> {
+/// The commits that there are checkpoints of, ascending, and the bytes of each.
+async fn numbers(store: &Store) -> Result<Vec<(u64, u64)>, LedgerError> {
     let listing = store.list(layout::CHECKPOINT).await?;
-    let keys = listing.objects.iter().map(|object| object.key.as_str());
-    Ok(keys.filter_map(layout::checkpoint_of).collect())
+    let numbers = listing.objects.iter();
+    let numbers =
+        numbers.filter_map(|found| Some((layout::checkpoint_of(&found.key)?, found.size)));
+    Ok(numbers.collect())
 }
 
 /// The state at the newest checkpoint that can be used, or before the first commit.
 pub(super) async fn newest(store: &Store) -> Result<State, LedgerError> {
-    for n in numbers(store).await?.into_iter().rev() {
-        match of(store, n).await? {
+    for (n, size) in numbers(store).await?.into_iter().rev() {
+        match of(store, n, size).await? {
             Some(Ok(state)) => return Ok(state),
             Some(Err(message)) => tracing::warn!(
                 "{} is left aside: {message}. Delete it: the log has everything, opening the lake \
@@ -127,10 +132,14 @@ pub(super) async fn newest(store: &Store) -> Result<State, LedgerError> {
     Ok(State::default())
 }
 
-/// The state at a checkpoint, or why it cannot be used; `None` where it is gone: a run has written two since
+/// The state at a checkpoint of so many bytes, or why it cannot be used; `None` where it is gone: a run has written two since
 /// the listing, and swept it.
-async fn of(store: &Store, n: u64) -> Result<Option<Result<State, String>>, LedgerError> {
-    let Some(bytes) = store.read(&layout::checkpoint_key(n)).await? else {
+async fn of(
+    store: &Store,
+    n: u64,
+    size: u64,
+) -> Result<Option<Result<State, String>>, LedgerError> {
+    let Some(bytes) = store.read_whole(&layout::checkpoint_key(n), size).await? else {
         return Ok(None);
     };
     let commit: Option<Commit> = read(store, &layout::commit_key(n)).await?;
@@ -147,8 +156,8 @@ async fn of(store: &Store, n: u64) -> Result<Option<Result<State, String>>, Ledg
 /// A store that does not answer, a commit that cannot be read.
 pub async fn damaged_checkpoints(store: &Store) -> Result<Vec<DamagedEntry>, LedgerError> {
     let mut damaged = Vec::new();
-    for n in numbers(store).await? {
-        if let Some(Err(message)) = of(store, n).await? {
+    for (n, size) in numbers(store).await? {
+        if let Some(Err(message)) = of(store, n, size).await? {
             let key = layout::checkpoint_key(n);
             let url = store.url_of(&key);
             let why = LedgerError::DamagedSpare { url, message };

@@ -41,16 +41,25 @@ pub enum DiscoverError {
 /// A raw object that was listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
-    /// Its identity within the source.
-    pub identity: String,
+    /// Its identity within the source. There may be a million in memory.
+    pub identity: Box<str>,
     /// Index of its root among the source's.
-    pub root: usize,
-    /// Key below that root.
-    pub key: String,
+    pub root: u32,
+    /// Where the key below that root begins in the identity.
+    pub key_at: u32,
     pub size: u64,
     pub etag: Option<String>,
     /// Milliseconds since 1970 UTC.
     pub arrival_ms: i64,
+}
+
+impl Found {
+    /// Its key below its root.
+    pub fn key(&self) -> &str {
+        self.identity
+            .get(self.key_at as usize..)
+            .unwrap_or_default()
+    }
 }
 
 /// What the roots of one source hold.
@@ -67,6 +76,8 @@ pub struct Discovered {
     pub unreadable: Vec<String>,
     /// Roots in buckets below which there is nothing at all.
     pub empty_roots: Vec<usize>,
+    /// Symbolic links that were not followed.
+    pub links: Vec<String>,
 }
 
 /// The roots of one source, opened.
@@ -163,6 +174,15 @@ impl Roots {
             let named = |keys: Vec<String>| keys.into_iter().map(|key| identity(&key));
             found.folder_markers.extend(named(listing.markers));
             found.no_files.extend(named(listing.no_files));
+            for key in listing.links {
+                if hidden(&key) {
+                    found.hidden.push(identity(&key));
+                } else if self.exclude.is_match(&key) {
+                    found.excluded.push(identity(&key));
+                } else {
+                    found.links.push(identity(&key));
+                }
+            }
             for key in listing.unrepresentable {
                 if hidden(&key) {
                     found.hidden.push(identity(&key));
@@ -172,14 +192,21 @@ impl Roots {
                     found.unreadable.push(format!("{}{key}", store.root()));
                 }
             }
+            let key_at = name.map_or(0, |name| name.len() + 1);
+            found.objects.reserve_exact(listing.objects.len());
             for object in listing.objects {
-                let identity = identity(&object.key);
-                if hidden(&object.key) {
-                    found.hidden.push(identity);
+                let (is_hidden, is_excluded) =
+                    (hidden(&object.key), self.exclude.is_match(&object.key));
+                let identity = |key: String| match name {
+                    Some(name) => format!("{name}/{key}"),
+                    None => key,
+                };
+                if is_hidden {
+                    found.hidden.push(identity(object.key));
                     continue;
                 }
-                if self.exclude.is_match(&object.key) {
-                    found.excluded.push(identity);
+                if is_excluded {
+                    found.excluded.push(identity(object.key));
                     continue;
                 }
                 let arrival_ms = match &self.layout {
@@ -193,9 +220,9 @@ impl Roots {
                     continue;
                 };
                 found.objects.push(Found {
-                    identity,
-                    root,
-                    key: object.key,
+                    identity: identity(object.key).into_boxed_str(),
+                    root: root as u32,
+                    key_at: key_at as u32,
                     size: object.size,
                     etag: object.etag,
                     arrival_ms,
@@ -213,7 +240,7 @@ impl Roots {
         }
         found
             .objects
-            .sort_by(|a, b| a.identity.as_bytes().cmp(b.identity.as_bytes()));
+            .sort_unstable_by(|a, b| a.identity.as_bytes().cmp(b.identity.as_bytes()));
         Ok(found)
     }
 }

@@ -1,24 +1,31 @@
 //! Everything a plan is made of: the configuration checked against itself, the listing, the log.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use bytes::Bytes;
+use datafusion::catalog::TableProvider;
+use datafusion::error::DataFusionError;
+use datafusion::execution::object_store::ObjectStoreUrl;
 use futures::{StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
+use tokio::io::AsyncWriteExt;
 
 use super::{Options, RunError};
-use crate::catalog::{SourceTables, TableDefinition};
-use crate::config::{ConfigError, Job, OnChangedObject, ReferenceFormat, Source};
+use crate::catalog::{LakeTable, SourceTables, TableDefinition, TableFile, memory_table};
+use crate::config::{
+    Compression, ConfigError, Job, OnChangedObject, Reference, ReferenceFormat, Source,
+};
 use crate::dedup::Keys;
 use crate::engine::Engine;
 use crate::ledger::{self, FoundFile, ObjectEntry, SourceState, State};
-use crate::mart::{self, Graph, Mart};
+use crate::mart::{self, Graph, Mart, ReferenceError};
 use crate::plan::{self, Listed, Moved, RunPlan};
+use crate::publish::{FileSettings, ParquetFile, WriteError};
 use crate::raw::{self, DecodeMemory, Decoder, DiscoverError, Discovered, Found, Roots};
-use crate::store::{Store, StoreSettings};
+use crate::store::{Store, StoreErrorKind, StoreSettings};
 
 /// Raw objects with a new ETag that are read at once to compare their content.
 const HASHED_AT_ONCE: usize = 16;
@@ -39,10 +46,45 @@ pub struct ListedSource<'a> {
 
 /// A reference, read.
 pub struct ReferenceTable {
-    pub schema: SchemaRef,
-    pub batches: Vec<arrow::array::RecordBatch>,
+    schema: SchemaRef,
+    rows: ReferenceRows,
+    /// Bytes held, or of the file.
+    pub bytes: u64,
     /// Changes with the content.
     fingerprint: String,
+}
+
+/// The rows of a reference: few are held, many lie in a data file in the spill folder.
+enum ReferenceRows {
+    Held(Vec<RecordBatch>),
+    Spilled { path: PathBuf, rows: u64 },
+}
+
+impl ReferenceTable {
+    /// The reference as a table of a mart.
+    ///
+    /// # Errors
+    /// A spill folder whose path the engine cannot spell.
+    pub fn table(&self, name: &str) -> Result<Arc<dyn TableProvider>, DataFusionError> {
+        match &self.rows {
+            ReferenceRows::Held(batches) => memory_table(Arc::clone(&self.schema), batches.clone()),
+            ReferenceRows::Spilled { path, rows } => {
+                let definition = TableDefinition {
+                    name: name.to_owned(),
+                    schema: Arc::clone(&self.schema),
+                    partition_columns: Vec::new(),
+                };
+                let file = TableFile {
+                    path: object_store::path::Path::from_absolute_path(path)?,
+                    size: self.bytes,
+                    rows: *rows,
+                    partition: Vec::new(),
+                };
+                let store = ObjectStoreUrl::local_filesystem();
+                Ok(Arc::new(LakeTable::new(&definition, vec![file], store)?))
+            }
+        }
+    }
 }
 
 /// What was found before anything is done.
@@ -180,7 +222,7 @@ impl<'a> Looked<'a> {
         let graph = checked.graph;
         let (mut references, mut mart_tables) = (BTreeMap::new(), Vec::new());
         if let Some(graph) = &graph {
-            references = read_references(job, graph, settings).await?;
+            references = read_references(job, graph, spill, settings).await?;
             let tables = SourceTables::of(job, &state.columns);
             let mut schemas: Vec<(String, SchemaRef)> = tables
                 .iter()
@@ -302,6 +344,21 @@ pub async fn list<'a>(
             urls.join(", ")
         );
     }
+    if let Some(first) = found.links.first() {
+        tracing::warn!(
+            "source {}: {} symbolic links below {} are not followed, first {first}: they lead out of the root, in \
+             a circle or nowhere. Events behind them are not read: name what they lead to as a root in `raw`, or \
+             copy it",
+            source.name,
+            found.links.len(),
+            source
+                .raw
+                .iter()
+                .map(|root| root.url.as_str())
+                .collect::<Vec<_>>()
+                .join(", "),
+        );
+    }
     let ignored = source.on_changed_object == OnChangedObject::Ignore
         && !options.replace_changed
         && options.rebuild.is_none();
@@ -313,8 +370,10 @@ pub async fn list<'a>(
         // LastModified counts as noted when absorbed, as long as the content is the same: a copy of
         // the bucket has a new one.
         for object in &mut found.objects {
-            if let Some(absorbed) = known.objects.get(&object.identity)
-                && changed.binary_search(&object.identity).is_err()
+            if let Some(absorbed) = known.objects.get(&*object.identity)
+                && changed
+                    .binary_search_by(|key| key.as_str().cmp(&object.identity))
+                    .is_err()
             {
                 object.arrival_ms = absorbed.arrival_ms;
             }
@@ -389,20 +448,20 @@ async fn compare(
     known: &SourceState,
 ) -> Result<(Vec<String>, Vec<ObjectEntry>), RunError> {
     let touched = found.objects.iter().filter_map(|found| {
-        let absorbed = known.objects.get(&found.identity)?;
+        let absorbed = known.objects.get(&*found.identity)?;
         let same = absorbed.etag == found.etag && absorbed.size == found.size;
         (!same).then_some((found, absorbed))
     });
     let compared: Vec<(&Found, Option<ObjectEntry>)> = futures::stream::iter(touched)
         .map(|(found, absorbed)| async move {
-            let store = roots.stores.get(found.root);
+            let store = roots.stores.get(found.root as usize);
             let Some(store) = store.filter(|_| absorbed.size == found.size) else {
                 return Ok((found, None));
             };
-            let hashed = store.sha256(&found.key).await?;
+            let hashed = store.sha256(found.key()).await?;
             let (object, sha256) = hashed.ok_or_else(|| RunError::Gone {
                 name: source.to_owned(),
-                object: found.identity.clone(),
+                object: found.identity.to_string(),
             })?;
             let same = ledger::Sha256(sha256) == absorbed.sha256;
             let renewed = same.then_some(ObjectEntry {
@@ -419,53 +478,161 @@ async fn compare(
     for (found, same) in compared {
         match same {
             Some(entry) => renewed.push(entry),
-            None => changed.push(found.identity.clone()),
+            None => changed.push(found.identity.to_string()),
         }
     }
     Ok((changed, renewed))
 }
 
-/// Reads the references that some mart uses.
+/// Reads the references that some mart uses. Together they hold a sixteenth of the memory; what is more goes into
+/// the spill folder.
 async fn read_references(
     job: &Job,
     graph: &Graph,
+    spill: &Path,
     settings: &StoreSettings,
 ) -> Result<BTreeMap<String, ReferenceTable>, RunError> {
     let mut tables = BTreeMap::new();
+    let mut left = usize::try_from(job.memory / 16).unwrap_or(usize::MAX);
     let used = graph.tables();
     for reference in job
         .references
         .iter()
         .filter(|reference| used.contains(&reference.name.as_str()))
     {
-        let bytes = fetch(&reference.url, settings).await?;
-        let Some(bytes) = bytes else {
+        let copy = spill.join(format!("reference-{}", reference.name));
+        let Some(sha256) = fetch(reference, &copy, settings).await? else {
             return Err(RunError::NoReference {
                 name: reference.name.clone(),
                 url: reference.url.clone(),
             });
         };
-        let (schema, batches) = mart::read(reference, &bytes)?;
-        let fingerprint = format!("sha256:{}", hex::encode(Sha256::digest(&bytes)));
-        tables.insert(
-            reference.name.clone(),
-            ReferenceTable {
-                schema,
-                batches,
-                fingerprint,
+        let mut gathered = Gathered {
+            left,
+            held: Vec::new(),
+            bytes: 0,
+            file: None,
+            path: copy.with_extension("parquet"),
+            settings: FileSettings {
+                compression: Compression::Snappy,
+                event_time: None,
+                bloom_filters: Vec::new(),
+                commit: 0,
+                memory: usize::try_from(job.memory / 16).unwrap_or(usize::MAX),
+                threads: 1,
             },
-        );
+        };
+        let read = read_reference(reference, &copy, &mut gathered);
+        // Its content is of no use from here on, and may be large.
+        let _ = std::fs::remove_file(&copy);
+        let schema = read?;
+        let (rows, bytes) = gathered.finish()?;
+        if let ReferenceRows::Held(_) = rows {
+            left = left.saturating_sub(usize::try_from(bytes).unwrap_or(usize::MAX));
+        }
+        let table = ReferenceTable {
+            schema,
+            rows,
+            bytes,
+            fingerprint: format!("sha256:{}", hex::encode(sha256.0)),
+        };
+        tables.insert(reference.name.clone(), table);
     }
     Ok(tables)
 }
 
-/// The content of one file named by a URL; `None` when there is none.
-async fn fetch(url: &str, settings: &StoreSettings) -> Result<Option<Bytes>, RunError> {
+fn read_reference(
+    reference: &Reference,
+    file: &Path,
+    gathered: &mut Gathered,
+) -> Result<SchemaRef, RunError> {
+    mart::read(reference, file, &mut |schema, batch| {
+        gathered.take(schema, batch).map_err(RunError::from)
+    })
+}
+
+/// The rows of a reference as they are read.
+struct Gathered {
+    /// Bytes that may be held.
+    left: usize,
+    held: Vec<RecordBatch>,
+    bytes: usize,
+    /// Once they are too many to be held.
+    file: Option<ParquetFile>,
+    path: PathBuf,
+    settings: FileSettings,
+}
+
+impl Gathered {
+    fn take(&mut self, schema: &SchemaRef, batch: RecordBatch) -> Result<(), WriteError> {
+        if let Some(file) = &mut self.file {
+            return file.write(&batch);
+        }
+        self.bytes += batch.get_array_memory_size();
+        self.held.push(batch);
+        if self.bytes > self.left {
+            let path = self.path.clone();
+            let mut file = ParquetFile::create(path, Arc::clone(schema), &self.settings)?;
+            for batch in self.held.drain(..) {
+                file.write(&batch)?;
+            }
+            self.file = Some(file);
+        }
+        Ok(())
+    }
+
+    /// The rows and their bytes.
+    fn finish(self) -> Result<(ReferenceRows, u64), WriteError> {
+        match self.file {
+            None => Ok((ReferenceRows::Held(self.held), self.bytes as u64)),
+            Some(file) => {
+                let (path, rows, bytes) = file.finish()?;
+                Ok((ReferenceRows::Spilled { path, rows }, bytes))
+            }
+        }
+    }
+}
+
+/// Copies the file of a reference, and gives its SHA-256; `None` when there is none.
+async fn fetch(
+    reference: &Reference,
+    copy: &Path,
+    settings: &StoreSettings,
+) -> Result<Option<ledger::Sha256>, RunError> {
+    let url = &reference.url;
     let (folder, name) = url.rsplit_once('/').unwrap_or(("", url));
     let store = Store::open(&format!("{folder}/"), settings).await?;
     // A file URL is percent-encoded and a key is not; what follows s3:// is a key already.
     let path = url::Url::parse(url).ok().filter(|_| store.is_local());
     let path = path.and_then(|url| url.to_file_path().ok());
     let file = path.as_ref().and_then(|path| path.file_name()?.to_str());
-    Ok(store.read(file.unwrap_or(name)).await?)
+    let mut content = match store.get(file.unwrap_or(name)).await {
+        Ok((_, content)) => content,
+        Err(error) if error.kind() == StoreErrorKind::NotFound => return Ok(None),
+        // A folder, or a pipe: to try again is of no use.
+        Err(error) if store.is_local() && error.kind() == StoreErrorKind::Other => {
+            return Err(RunError::Reference(ReferenceError {
+                name: reference.name.clone(),
+                url: url.clone(),
+                line: None,
+                message: error.to_string(),
+            }));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let spilling = |source| {
+        RunError::Write(WriteError::Spill {
+            folder: copy.display().to_string(),
+            source,
+        })
+    };
+    let mut hash = Sha256::new();
+    let mut out = tokio::fs::File::create(copy).await.map_err(spilling)?;
+    while let Some(piece) = content.next().await {
+        let piece = piece?;
+        hash.update(&piece);
+        out.write_all(&piece).await.map_err(spilling)?;
+    }
+    out.flush().await.map_err(spilling)?;
+    Ok(Some(ledger::Sha256(hash.finalize().into())))
 }

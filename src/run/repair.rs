@@ -436,7 +436,7 @@ impl Repair<'_> {
         let objects = &listed.found.objects;
         let read = (0..objects.len()).filter(|i| {
             let found = objects.get(*i);
-            found.is_some_and(|found| held.contains(&found.identity))
+            found.is_some_and(|found| held.contains(&*found.identity))
         });
         let read: Vec<usize> = read.collect();
         let found = read.iter().filter_map(|i| objects.get(*i));

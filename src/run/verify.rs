@@ -494,12 +494,7 @@ async fn raw(source: &Source, state: &State, settings: &StoreSettings) -> Vec<No
             }];
         }
     };
-    let there: BTreeSet<&str> = listed
-        .found
-        .objects
-        .iter()
-        .map(|o| o.identity.as_str())
-        .collect();
+    let there: BTreeSet<&str> = listed.found.objects.iter().map(|o| &*o.identity).collect();
     let gone = known.objects.keys().filter(|key| !there.contains(key));
     let gone: Vec<String> = gone.map(str::to_owned).collect();
     let source = || source.name.clone();

@@ -14,7 +14,7 @@
 use super::credentials::{self, ChainCredentials};
 use super::disk::open_source;
 use super::error::{Answer, timed_out};
-use super::wire::{WireConnector, representable, unspell};
+use super::wire::{SLOWEST_DOWNLOAD, WireConnector, representable, unspell};
 use super::{
     ByteStream, Conditions, Listing, MEMORY, Object, Publish, Put, StoreError, StoreErrorKind,
     StoreSettings,
@@ -48,6 +48,9 @@ const MOST_PARTS: u64 = 10_000;
 
 /// S3 takes no smaller part, but for the last one.
 const LEAST_PART_BYTES: u64 = 5 * 1024 * 1024;
+
+/// S3 takes no larger object in one PUT.
+const MOST_OF_PUT: u64 = 5 << 30;
 
 /// Conditional PUTs whose outcome stayed unclear.
 const UNCLEAR_TRIES: u32 = 4;
@@ -318,14 +321,35 @@ impl Bucket {
         Ok((object, hashed.await.map_err(died)??))
     }
 
-    pub(super) async fn read(&self, key: &str) -> Result<Option<(Object, Bytes)>, StoreError> {
+    /// The whole content of an object of `most` bytes or fewer.
+    pub(super) async fn read(
+        &self,
+        key: &str,
+        most: u64,
+    ) -> Result<Option<(Object, Bytes)>, StoreError> {
+        match self.read_if(key, |object| object.size <= most).await? {
+            Some((object, Some(bytes))) => Ok(Some((object, bytes))),
+            Some((object, None)) => Err(StoreError::too_long(self.url_of(key), object.size, most)),
+            None => Ok(None),
+        }
+    }
+
+    /// An object, and its content if that is `wanted`.
+    async fn read_if(
+        &self,
+        key: &str,
+        wanted: impl Fn(&Object) -> bool,
+    ) -> Result<Option<(Object, Option<Bytes>)>, StoreError> {
         let whole = async {
             let (object, mut pieces) = self.get(key).await?;
+            if !wanted(&object) {
+                return Ok((object, None));
+            }
             let mut bytes = Vec::with_capacity(usize::try_from(object.size).unwrap_or(0));
             while let Some(piece) = pieces.try_next().await? {
                 bytes.extend_from_slice(&piece);
             }
-            Ok::<_, StoreError>((object, Bytes::from(bytes)))
+            Ok::<_, StoreError>((object, Some(Bytes::from(bytes))))
         };
         match whole.await {
             Ok(read) => Ok(Some(read)),
@@ -355,7 +379,7 @@ impl Bucket {
         };
         let bytes = match held {
             Some(bytes) => bytes.into(),
-            None => match self.read(staged).await? {
+            None => match self.read(staged, MOST_OF_PUT).await? {
                 Some((_, bytes)) => bytes,
                 None => return Ok(Publish::StagedGone),
             },
@@ -409,8 +433,10 @@ impl Bucket {
             if missing_bucket || !(refused || failure.kind() == StoreErrorKind::Unreachable) {
                 return Err(failure);
             }
-            let present = self.read(key).await?;
-            if let Some((object, present)) = &present
+            // What has another length is other content, and need not be read.
+            let length = bytes.len() as u64;
+            let present = self.read_if(key, |found| found.size == length).await?;
+            if let Some((object, Some(present))) = &present
                 && *present == bytes
             {
                 return self
@@ -587,8 +613,18 @@ struct Download {
     /// Bytes that were given out.
     given: u64,
     bytes: BoxStream<'static, Result<Bytes, ClientError>>,
-    /// Since when nothing arrives, and how often it was asked for since.
-    broken: Option<(Instant, u32)>,
+    /// Since when nothing arrives at a speed worth it.
+    broken: Option<Broken>,
+}
+
+/// A connection that broke.
+#[derive(Debug, Clone, Copy)]
+struct Broken {
+    since: Instant,
+    /// How often the rest was asked for since.
+    tries: u32,
+    /// Bytes that had been given until then.
+    given: u64,
 }
 
 impl Download {
@@ -598,7 +634,12 @@ impl Download {
                 Ok(Some(piece)) if piece.is_empty() => continue,
                 Ok(Some(piece)) => {
                     self.given += piece.len() as u64;
-                    self.broken = None;
+                    // A server that gives a few bytes before it breaks off again has not come back.
+                    let least = |broken: Broken| {
+                        let seconds = broken.since.elapsed().as_secs();
+                        broken.given + SLOWEST_DOWNLOAD * (seconds + 1)
+                    };
+                    self.broken = self.broken.filter(|broken| self.given < least(*broken));
                     if self.given > self.size {
                         return Err(self.failed(StoreErrorKind::Other, "more bytes came"));
                     }
@@ -618,13 +659,19 @@ impl Download {
             // Without one, the rest could be that of other content.
             return Err(failure);
         };
-        let (since, tries) = *self.broken.get_or_insert_with(|| (Instant::now(), 0));
+        let given = self.given;
+        let broken = self.broken.get_or_insert_with(|| Broken {
+            since: Instant::now(),
+            tries: 0,
+            given,
+        });
+        let tries = broken.tries;
         if failure.kind() != StoreErrorKind::Unreachable
-            || (tries > 0 && since.elapsed() >= self.bucket.retry_for)
+            || (tries > 0 && broken.since.elapsed() >= self.bucket.retry_for)
         {
             return Err(failure);
         }
-        self.broken = Some((since, tries + 1));
+        broken.tries += 1;
         if tries > 0 {
             tokio::time::sleep(Duration::from_millis(50 << tries.min(7))).await;
         }

@@ -157,7 +157,9 @@ impl Disk {
             format!("{prefix}/")
         };
         let start = at.clone();
-        self.run("listing", &at, move || walk(folder, start)).await
+        let root = Arc::clone(&self.folder);
+        self.run("listing", &at, move || walk(&root, folder, start))
+            .await
     }
 
     pub(super) async fn head(&self, key: &str) -> Result<Option<Object>, StoreError> {
@@ -176,11 +178,8 @@ impl Disk {
         let name = key.to_owned();
         let (found, file) = self
             .run("reading", key, move || {
-                let file = File::open(&path)?;
+                let file = open_file(&path)?;
                 let found = file.metadata()?;
-                if found.is_dir() {
-                    return Err(ErrorKind::IsADirectory.into());
-                }
                 Ok((object(name, &found), file))
             })
             .await?;
@@ -207,17 +206,26 @@ impl Disk {
         Ok((found, chunks.boxed()))
     }
 
-    pub(super) async fn read(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
+    /// The whole content of a file of `most` bytes or fewer.
+    pub(super) async fn read(&self, key: &str, most: u64) -> Result<Option<Bytes>, StoreError> {
         let path = self.path("reading", key)?;
-        self.run("reading", key, move || {
+        let read = self.run("reading", key, move || {
             let Some(mut file) = absent_or(open_file(&path))? else {
                 return Ok(None);
             };
+            let size = file.metadata()?.len();
             let mut bytes = Vec::new();
-            file.read_to_end(&mut bytes)?;
-            Ok(Some(Bytes::from(bytes)))
-        })
-        .await
+            if size <= most {
+                file.read_to_end(&mut bytes)?;
+            }
+            Ok(Some((size, Bytes::from(bytes))))
+        });
+        match read.await? {
+            Some((size, _)) if size > most => {
+                Err(StoreError::too_long(self.url_of(key), size, most))
+            }
+            read => Ok(read.map(|(_, bytes)| bytes)),
+        }
     }
 
     pub(super) async fn range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
@@ -462,6 +470,20 @@ fn publish(root: &Path, from: &Path, to: &Path, expected: Option<&str>) -> io::R
     Ok(Publish::Done(put(&staged)))
 }
 
+/// Opens a file for reading; to open a pipe would wait for its writer, and a device may have no end.
+fn open_file(path: &Path) -> io::Result<File> {
+    let found = fs::metadata(path)?;
+    if found.is_dir() {
+        return Err(ErrorKind::IsADirectory.into());
+    }
+    if !found.is_file() {
+        return Err(io::Error::other(
+            "a pipe, a socket or a device, and no file: copy what it gives into a file",
+        ));
+    }
+    File::open(path)
+}
+
 fn same_content(a: &Path, b: &Path) -> io::Result<bool> {
     let (mut a, mut b) = (File::open(a)?, File::open(b)?);
     if a.metadata()?.len() != b.metadata()?.len() {
@@ -580,14 +602,6 @@ fn sync(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Opens what is a file: opening a pipe would wait for whoever writes to it.
-fn open_file(path: &Path) -> io::Result<File> {
-    match fs::metadata(path)?.is_file() {
-        true => File::open(path),
-        false => Err(ErrorKind::IsADirectory.into()),
-    }
-}
-
 fn absent_or<T>(found: io::Result<T>) -> io::Result<Option<T>> {
     match found {
         Ok(found) => Ok(Some(found)),
@@ -603,26 +617,29 @@ fn absent<T>(error: io::Error) -> io::Result<Option<T>> {
     }
 }
 
-fn walk(folder: PathBuf, prefix: String) -> io::Result<Listing> {
+/// The files below a folder. A link is followed within the root; one that leads out of it, in a circle or
+/// nowhere is named.
+fn walk(root: &Path, folder: PathBuf, prefix: String) -> io::Result<Listing> {
     let mut listing = Listing::default();
+    let root = match fs::canonicalize(root) {
+        Ok(root) => root,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(listing),
+        Err(error) => return Err(error),
+    };
     // Each folder with the identities of those above it: a link may lead back up.
     let mut open = vec![(folder, prefix, Vec::new())];
-    while let Some((folder, prefix, above)) = open.pop() {
-        let entries = match fs::metadata(&folder).and_then(|found| {
+    while let Some((folder, prefix, mut above)) = open.pop() {
+        let found = fs::metadata(&folder);
+        let (identity, entries) = match found.and_then(|found| {
             let identity = (found.dev(), found.ino());
             Ok((identity, fs::read_dir(&folder)?))
         }) {
-            Ok((identity, _)) if above.contains(&identity) => continue,
-            Ok((identity, entries)) => {
-                let mut above = above;
-                above.push(identity);
-                (above, entries)
-            }
+            Ok(found) => found,
             // Removed since its name was read, or never there.
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             Err(error) => return Err(error),
         };
-        let (above, entries) = entries;
+        above.push(identity);
         for entry in entries {
             let entry = entry?;
             let name = entry.file_name();
@@ -635,21 +652,34 @@ fn walk(folder: PathBuf, prefix: String) -> io::Result<Listing> {
                 continue;
             }
             let key = format!("{prefix}{name}");
-            match fs::metadata(entry.path()) {
+            let path = entry.path();
+            if entry.file_type()?.is_symlink() {
+                let target = fs::canonicalize(&path);
+                let found = fs::metadata(&path);
+                let circle = found.is_ok_and(|found| above.contains(&(found.dev(), found.ino())));
+                match target {
+                    Ok(target) if target.starts_with(&root) && !circle => {}
+                    Err(error) if error.kind() == ErrorKind::NotFound => {
+                        listing.no_files.push(key);
+                        continue;
+                    }
+                    _ => {
+                        listing.links.push(key);
+                        continue;
+                    }
+                }
+            }
+            match fs::metadata(&path) {
                 Ok(found) if found.is_dir() => {
-                    open.push((entry.path(), format!("{key}/"), above.clone()));
+                    open.push((path, format!("{key}/"), above.clone()));
                 }
                 Ok(found) if representable(&key) && found.is_file() => {
                     listing.objects.push(object(key, &found));
                 }
                 Ok(found) if found.is_file() => listing.unrepresentable.push(key),
                 Ok(_) => listing.no_files.push(key),
-                Err(error) if error.kind() == ErrorKind::NotFound => {
-                    // Deleted meanwhile, or a link that leads nowhere.
-                    if fs::symlink_metadata(entry.path()).is_ok() {
-                        listing.no_files.push(key);
-                    }
-                }
+                // Deleted meanwhile.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }

@@ -93,6 +93,12 @@ impl StoreError {
         made
     }
 
+    /// An object that is not read because it is longer than what belongs there can be.
+    pub(super) fn too_long(url: impl Into<String>, bytes: u64, most: u64) -> StoreError {
+        let detail = format!("it has {bytes} bytes, and what belongs there has {most} or fewer");
+        StoreError::new(StoreErrorKind::Other, "reading", url, detail)
+    }
+
     /// An error of the object store client.
     pub(super) fn client(
         action: &'static str,

@@ -1,10 +1,14 @@
-//! The HTTP layer under the S3 client: bounds requests in flight, gives every request and every
-//! silence a limit, and makes listings survive keys that the client cannot represent.
+//! The HTTP layer under the S3 client: bounds requests in flight, gives every request, every silence and the
+//! size of every answer a limit, and makes listings survive keys that the client cannot represent.
 //!
 //! ```text
 //! AmazonS3 (signing, retries) ── request ──▶ Wire ── permit, time limit ──▶ reqwest
-//!          ◀── listing, odd keys spelt so that they parse ── Wire ◀── answer ──
+//!          ◀── listing, odd keys spelt so that they parse ── Wire ◀── answer, no longer or slower than it may be ──
 //! ```
+//!
+//! The client reads the answer to all but the download of an object into memory, whatever its length. So a
+//! server that is broken, or no S3 server at all, must not be believed: an answer has as many bytes as was asked
+//! for, or the most that an answer of its kind can have, and it arrives at a speed that a network can have.
 //!
 //! The client parses every key of a listing page and fails the whole listing on the first one that
 //! it cannot represent (`a//b`, `./x`); a key ending in `/` it shortens without a word. So the page
@@ -24,7 +28,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::Semaphore;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 /// Marks a spelt key; a private-use character, so that no sane key starts with it.
 const SPELT: char = '\u{e000}';
@@ -32,11 +36,21 @@ const SPELT: char = '\u{e000}';
 /// Slowest upload that is still taken for progress, in bytes a second.
 const SLOWEST_UPLOAD: u64 = 256 * 1024;
 
+/// Slowest answer that is still taken for progress, in bytes a second.
+pub(super) const SLOWEST_DOWNLOAD: u64 = 1024;
+
+/// Most bytes of an error and of the answer to a write: servers give a few hundred.
+const MOST_OF_ERROR: u64 = 1 << 20;
+
+/// Most bytes of a page of a listing, and of the answer to a bulk delete: a thousand keys of a thousand bytes,
+/// each byte spelt in six.
+const MOST_OF_PAGE: u64 = 16 << 20;
+
 /// Makes [`Wire`] clients.
 #[derive(Debug)]
 pub(super) struct WireConnector {
     pub(super) permits: Arc<Semaphore>,
-    /// How long an answer, or the next piece of one, may take.
+    /// How long the head of an answer, or its next piece, may take.
     pub(super) silence: Duration,
 }
 
@@ -58,13 +72,31 @@ struct Wire {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("the server was silent for {0:?}")]
-struct Silent(Duration);
+enum Unusable {
+    #[error("the server was silent for {0:?}")]
+    Silent(Duration),
+    #[error("the server gave less than {SLOWEST_DOWNLOAD} bytes a second for {0:?}")]
+    Slow(Duration),
+    #[error("the server's answer has more than the {0} bytes that such an answer can have")]
+    Long(u64),
+    #[error("the server's listing does not go on: its next page is the page that was asked for")]
+    Circular,
+}
+
+impl Unusable {
+    fn error(self) -> HttpError {
+        let kind = match self {
+            Self::Silent(_) | Self::Slow(_) => HttpErrorKind::Timeout,
+            Self::Long(_) | Self::Circular => HttpErrorKind::Decode,
+        };
+        HttpError::new(kind, self)
+    }
+}
 
 #[async_trait::async_trait]
 impl HttpService for Wire {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let listing = is_listing(&request);
+        let asked = Asked::of(&request);
         let payload = request.body().content_length() as u64;
         let limit = self.silence + Duration::from_secs(payload / SLOWEST_UPLOAD);
         let response = {
@@ -73,41 +105,122 @@ impl HttpService for Wire {
             let _permit = self.permits.acquire().await;
             tokio::time::timeout(limit, self.inner.execute(request))
                 .await
-                .map_err(|_| HttpError::new(HttpErrorKind::Timeout, Silent(limit)))??
+                .map_err(|_| Unusable::Silent(limit).error())??
         };
         let success = response.status().is_success();
         let (parts, body) = response.into_parts();
+        let most = match success {
+            true => {
+                let told = parts.headers.get("content-length");
+                asked.most(told.and_then(|told| told.to_str().ok()?.parse().ok()))
+            }
+            false => MOST_OF_ERROR,
+        };
         let body = HttpResponseBody::new(Limited {
             body,
             silence: self.silence,
-            timer: None,
+            most,
+            given: 0,
+            waited: Duration::ZERO,
+            waiting: None,
         });
-        if !(listing && success) {
+        let Asked::Page { token } = asked else {
+            return Ok(HttpResponse::from_parts(parts, body));
+        };
+        if !success {
             return Ok(HttpResponse::from_parts(parts, body));
         }
         let page = body.bytes().await?;
         let page = match std::str::from_utf8(&page) {
-            Ok(text) => Bytes::from(spell_keys(text)),
+            Ok(text) => {
+                let next = element(text, "NextContinuationToken");
+                if next.is_some() && next == token {
+                    return Err(Unusable::Circular.error());
+                }
+                Bytes::from(spell_keys(text))
+            }
             Err(_) => page,
         };
         Ok(HttpResponse::from_parts(parts, page.into()))
     }
 }
 
-fn is_listing(request: &HttpRequest) -> bool {
-    request.method().as_str() == "GET"
-        && request
-            .uri()
-            .query()
-            .is_some_and(|query| query.split('&').any(|pair| pair == "list-type=2"))
+/// What a request asks for, as far as its answer's size follows from it.
+enum Asked {
+    /// An object, or so many bytes of it.
+    Object { bytes: Option<u64> },
+    /// A page of a listing.
+    Page { token: Option<String> },
+    /// Something of many keys.
+    Keys,
+    /// A write.
+    Write,
 }
 
-/// A body that fails when its next piece keeps us waiting.
+impl Asked {
+    fn of(request: &HttpRequest) -> Self {
+        let query = request.uri().query().unwrap_or_default();
+        let pairs = || url::form_urlencoded::parse(query.as_bytes());
+        match request.method().as_str() {
+            "GET" if pairs().any(|(name, value)| name == "list-type" && value == "2") => {
+                let mut tokens = pairs().filter(|(name, _)| name == "continuation-token");
+                Self::Page {
+                    token: tokens.next().map(|(_, token)| token.into_owned()),
+                }
+            }
+            "GET" => {
+                let range = request.headers().get("range");
+                let range = range.and_then(|range| range.to_str().ok()?.strip_prefix("bytes="));
+                let bytes = range.and_then(|range| {
+                    let (from, to) = range.split_once('-')?;
+                    let (from, to): (u64, u64) = (from.parse().ok()?, to.parse().ok()?);
+                    to.checked_sub(from)?.checked_add(1)
+                });
+                Self::Object { bytes }
+            }
+            "POST" if pairs().any(|(name, _)| name == "delete") => Self::Keys,
+            _ => Self::Write,
+        }
+    }
+
+    /// Most bytes of the answer, whose head may have told them.
+    fn most(&self, told: Option<u64>) -> u64 {
+        match self {
+            Self::Object { bytes } => match (*bytes, told) {
+                (Some(asked), Some(told)) => asked.min(told),
+                (Some(one), None) | (None, Some(one)) => one,
+                (None, None) => MOST_OF_ERROR,
+            },
+            Self::Page { .. } | Self::Keys => MOST_OF_PAGE,
+            Self::Write => MOST_OF_ERROR,
+        }
+    }
+}
+
+/// The text of the first element of a name.
+fn element(page: &str, name: &str) -> Option<String> {
+    let (_, rest) = page.split_once(&format!("<{name}>"))?;
+    let (text, _) = rest.split_once(&format!("</{name}>"))?;
+    Some(unescape(text))
+}
+
+/// A body that fails when it is longer than it may be, when its next piece keeps us waiting, or all of them do.
 struct Limited {
     body: HttpResponseBody,
     silence: Duration,
-    /// Runs while a piece is awaited; a reader that does not ask cannot run it out.
-    timer: Option<Pin<Box<Sleep>>>,
+    most: u64,
+    given: u64,
+    /// How long pieces were waited for.
+    waited: Duration,
+    /// Runs while a piece is awaited, from when on; a reader that does not ask cannot run it out.
+    waiting: Option<(Instant, Pin<Box<Sleep>>)>,
+}
+
+impl Limited {
+    /// An answer may be as slow as this until now.
+    fn patience(&self) -> Duration {
+        self.silence + Duration::from_secs(self.given / SLOWEST_DOWNLOAD)
+    }
 }
 
 impl Body for Limited {
@@ -120,17 +233,28 @@ impl Body for Limited {
     ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
         let this = &mut *self;
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
-            this.timer = None;
-            return Poll::Ready(frame);
+            if let Some((since, _)) = this.waiting.take() {
+                this.waited += since.elapsed().min(this.silence);
+            }
+            let Some(Ok(frame)) = frame else {
+                return Poll::Ready(frame);
+            };
+            this.given += frame.data_ref().map_or(0, |data| data.len() as u64);
+            return Poll::Ready(Some(if this.given > this.most {
+                Err(Unusable::Long(this.most).error())
+            } else if this.waited > this.patience() {
+                Err(Unusable::Slow(this.waited).error())
+            } else {
+                Ok(frame)
+            }));
         }
         let silence = this.silence;
-        let timer = this
-            .timer
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(silence)));
-        timer
-            .as_mut()
-            .poll(cx)
-            .map(|()| Some(Err(HttpError::new(HttpErrorKind::Timeout, Silent(silence)))))
+        let (_, timer) = this.waiting.get_or_insert_with(|| {
+            let timer = Box::pin(tokio::time::sleep(silence));
+            (Instant::now(), timer)
+        });
+        let silent = || Some(Err(Unusable::Silent(silence).error()));
+        timer.as_mut().poll(cx).map(|()| silent())
     }
 }
 

@@ -445,6 +445,7 @@ async fn odd_files_on_disk_are_named_not_lost() {
     assert_eq!(listing.unrepresentable, ["a/new\nline", "a/\u{fffd}"]);
     // Behind these is nothing to read.
     assert_eq!(listing.no_files, ["a/broken"]);
+    assert_eq!(listing.links, ["a/loop"]);
 }
 
 #[tokio::test]

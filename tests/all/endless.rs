@@ -1,0 +1,201 @@
+//! Servers that give more than was asked for, or for ever: an answer is bounded by its size and by its speed.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use futures::TryStreamExt;
+use rawmart::store::{Store, StoreError, StoreErrorKind, StoreSettings};
+
+/// Answers the request with this head, in lower case; the connection is closed after that.
+type Answer = dyn Fn(&str, &mut TcpStream) -> std::io::Result<()> + Send + Sync;
+
+/// A server that answers every request in one way.
+struct Server {
+    endpoint: String,
+}
+
+impl Server {
+    fn start(
+        answer: impl Fn(&str, &mut TcpStream) -> std::io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let answer: Arc<Answer> = Arc::new(answer);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (Ok(mut stream), answer) = (stream, Arc::clone(&answer)) else {
+                    return;
+                };
+                std::thread::spawn(move || {
+                    let mut request = BufReader::new(stream.try_clone().unwrap());
+                    let mut head = String::new();
+                    while request.read_line(&mut head).is_ok_and(|read| read > 2) {}
+                    // The client closes its end when it has had enough.
+                    let _ = answer(&head.to_lowercase(), &mut stream);
+                    let _ = stream.shutdown(std::net::Shutdown::Both);
+                });
+            }
+        });
+        Self { endpoint }
+    }
+
+    async fn store(&self) -> Store {
+        let keys = aws_credential_types::Credentials::new("k", "s", None, None, "t");
+        let keys = aws_credential_types::provider::SharedCredentialsProvider::new(keys);
+        let settings = StoreSettings {
+            retry_for: Duration::from_secs(1),
+            silence: Duration::from_secs(1),
+            aws: Some(
+                aws_config::SdkConfig::builder()
+                    .endpoint_url(&self.endpoint)
+                    .credentials_provider(keys)
+                    .build(),
+            ),
+            ..StoreSettings::default()
+        };
+        Store::open("s3://bucket/raw/", &settings).await.unwrap()
+    }
+}
+
+const TIMES: &str = "ETag: \"e\"\r\nLast-Modified: Mon, 01 Apr 2019 00:00:00 GMT\r\n";
+
+/// Bytes in chunks without an end, and how many were taken.
+fn for_ever(head: &str, taken: &AtomicU64, out: &mut TcpStream) -> std::io::Result<()> {
+    write!(
+        out,
+        "HTTP/1.1 {head}\r\n{TIMES}Transfer-Encoding: chunked\r\n\r\n"
+    )?;
+    let chunk = [b"10000\r\n".as_slice(), &[b'x'; 0x10000], b"\r\n"].concat();
+    loop {
+        out.write_all(&chunk)?;
+        taken.fetch_add(0x10000, Ordering::Relaxed);
+    }
+}
+
+/// It fails within some seconds, in these words.
+async fn fails<T>(work: impl Future<Output = Result<T, StoreError>>, words: &str) {
+    let begun = Instant::now();
+    let error = match tokio::time::timeout(Duration::from_secs(30), work).await {
+        Ok(Err(error)) => error,
+        Ok(Ok(_)) => panic!("it is well"),
+        Err(_) => panic!("it does not end"),
+    };
+    assert!(error.to_string().contains(words), "{error}");
+    assert_eq!(error.kind(), StoreErrorKind::Unreachable, "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(20), "{begun:?}");
+}
+
+/// Takes all of an object.
+async fn download(store: &Store) -> Result<u64, StoreError> {
+    let (_, pieces) = store.get("a").await?;
+    let sizes = pieces.map_ok(|piece| piece.len() as u64);
+    sizes
+        .try_fold(0, |all, size| async move { Ok(all + size) })
+        .await
+}
+
+#[tokio::test]
+async fn an_answer_without_end_is_not_taken() {
+    for head in ["200 OK", "403 Forbidden", "404 Not Found", "503 Slow Down"] {
+        let taken = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&taken);
+        let server = Server::start(move |_, out| for_ever(head, &counted, out));
+        let store = server.store().await;
+        let errors = [
+            store.list("").await.err(),
+            store.read("a").await.err(),
+            store.head("b").await.err(),
+            store.delete(vec!["c".into()]).await.err(),
+            download(&store).await.err(),
+        ];
+        // A server that says 404 says that there is nothing.
+        let none = errors.iter().filter(|error| error.is_none()).count();
+        assert!(none == 0 || head == "404 Not Found", "{head}: {errors:?}");
+        let _ = store.create("d", "x".into()).await;
+        // Sockets hold some megabytes each.
+        let taken = taken.load(Ordering::Relaxed) >> 20;
+        assert!(taken < 300, "{head}: {taken} MiB");
+    }
+}
+
+#[tokio::test]
+async fn a_range_is_no_longer_than_it_was_asked_for() {
+    let server = Server::start(|_, out| {
+        let head = "206 Partial Content\r\nContent-Range: bytes 0-9/10";
+        for_ever(head, &AtomicU64::new(0), out)
+    });
+    let store = server.store().await;
+    assert!(store.range("a", 0..10).await.is_err());
+}
+
+#[tokio::test]
+async fn a_byte_now_and_then_is_no_answer() {
+    // Each of them would take hours.
+    let trickle = |head: &'static str| {
+        move |request: &str, out: &mut TcpStream| {
+            let range = request.split("range: bytes=").nth(1);
+            let from = range.and_then(|range| range.split('-').next());
+            let from: usize = from.and_then(|from| from.parse().ok()).unwrap_or(0);
+            let head = match from {
+                0 => head.to_owned(),
+                _ => format!("206 Partial Content\r\nContent-Range: bytes {from}-99999/100000"),
+            };
+            let length = 100_000 - from;
+            write!(
+                out,
+                "HTTP/1.1 {head}\r\n{TIMES}Content-Length: {length}\r\n\r\n"
+            )?;
+            loop {
+                out.write_all(b"x")?;
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
+    };
+    let server = Server::start(trickle("200 OK"));
+    let store = server.store().await;
+    fails(store.list(""), "less than 1024 bytes a second").await;
+    fails(download(&store), "less than 1024 bytes a second").await;
+    let server = Server::start(trickle("500 Internal Server Error"));
+    fails(
+        server.store().await.list(""),
+        "less than 1024 bytes a second",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_listing_that_leads_back_to_itself_ends() {
+    let server = Server::start(|_, out| {
+        let page = "<ListBucketResult><Name>bucket</Name><IsTruncated>true</IsTruncated>\
+                    <NextContinuationToken>again</NextContinuationToken><Contents><Key>raw/a</Key>\
+                    <LastModified>2019-04-01T00:00:00.000Z</LastModified><Size>1</Size></Contents>\
+                    </ListBucketResult>";
+        let length = page.len();
+        write!(
+            out,
+            "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{page}"
+        )
+    });
+    fails(server.store().await.list(""), "does not go on").await;
+}
+
+#[tokio::test]
+async fn an_object_that_cannot_belong_there_is_not_read() {
+    let server = Server::start(|request, out| {
+        write!(
+            out,
+            "HTTP/1.1 200 OK\r\n{TIMES}Content-Length: 99999999999999\r\n\r\n"
+        )?;
+        if request.starts_with("get") {
+            std::io::copy(&mut std::io::repeat(b'x').take(1 << 30), out)?;
+        }
+        Ok(())
+    });
+    let error = server.store().await.read("a").await.unwrap_err();
+    let words =
+        "reading s3://bucket/raw/a: it has 99999999999999 bytes, and what belongs there has";
+    assert!(error.to_string().starts_with(words), "{error}");
+}
