@@ -10,14 +10,14 @@ use rawmart::plan::Rebuild;
 use rawmart::report::{Exit, Failure, Outcome, Report, Signal};
 use rawmart::run::{Context, Options};
 use rawmart::store::StoreSettings;
-use rawmart::{cli, config, run};
+use rawmart::{cli, config, report, run};
 
 fn main() -> ExitCode {
     with_few_arenas();
     let request = match cli::parse(std::env::args_os()) {
         Ok(request) => request,
         Err(error) => {
-            let _ = error.print();
+            report::usage(&error);
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8));
         }
     };
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
             return;
         }
         let _ = std::io::Write::write_fmt(
-            &mut std::io::stderr(),
+            &mut report::stderr(),
             format_args!("error: {panic}; this is a defect of rawmart\n"),
         );
     }));
@@ -44,9 +44,12 @@ fn main() -> ExitCode {
             // Whoever closed the pipe has read enough.
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => outcome.exit(),
             Err(error) => {
-                let failure = Failure::Defect(format!("cannot write the result: {error}"));
+                let failure = Failure::Unprinted(error);
                 failure.print();
-                failure.exit()
+                match outcome.exit() {
+                    Exit::Done => failure.exit(),
+                    worse => worse,
+                }
             }
         },
         Err(failure) => {
@@ -86,8 +89,7 @@ fn with_few_arenas() {
 fn execute(request: &Request) -> Result<Outcome, Failure> {
     let interrupted = interruption()
         .map_err(|error| Failure::Defect(format!("cannot wait for signals: {error}")))?;
-    let here = std::env::current_dir()
-        .map_err(|error| Failure::Defect(format!("cannot tell the working directory: {error}")))?;
+    let here = std::env::current_dir().map_err(Failure::NoFolder)?;
     let job = config::load(&request.overrides, &config::environment, &here)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(job.threads.max(2))
@@ -243,7 +245,8 @@ fn log_to_stderr(request: &Request) {
     };
     let log = tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(level))
-        .with_writer(std::io::stderr);
+        .with_ansi(false)
+        .with_writer(report::stderr);
     match request.log_format {
         LogFormat::Text => log.without_time().init(),
         LogFormat::Json => log.json().init(),

@@ -7,6 +7,7 @@
 //! RunError ──▶ stderr: what, where, what to do ──▶ exit code
 //! ```
 
+mod plain;
 mod text;
 
 use std::io::{IsTerminal, Write};
@@ -23,6 +24,7 @@ use crate::publish::{PublishError, StoredError, WriteError};
 use crate::raw::DiscoverError;
 use crate::run::{History, MartOutcome, PastRun, RejectsOf, RunError, RunSummary, Verified};
 use crate::store::StoreErrorKind;
+use plain::{Plain, plain};
 
 /// What happens during a run, as it happens.
 #[derive(Debug, Clone)]
@@ -120,7 +122,7 @@ impl Report {
 
     fn step(&self, message: String) {
         self.bar.set_style(style("{spinner} {msg}"));
-        self.bar.set_message(message);
+        self.bar.set_message(plain(&message));
     }
 
     /// Takes the bar off the terminal.
@@ -131,6 +133,35 @@ impl Report {
 
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+/// Standard error, for logs and for the last words of a process. It takes everything as plain text, and never
+/// fails: work does not stop because nobody listens.
+pub fn stderr() -> impl Write {
+    struct Patient<W>(W);
+    impl<W: Write> Write for Patient<W> {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let _ = self.0.write_all(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            let _ = self.0.flush();
+            Ok(())
+        }
+    }
+    Patient(Plain::new(std::io::stderr()))
+}
+
+/// Prints what the command line was answered: help and the version to stdout, what is wrong with it to stderr.
+pub fn usage(answer: &clap::Error) {
+    // Closed, there is nobody to be told.
+    let _ = match answer.use_stderr() {
+        true => {
+            (answer.render().to_string().lines()).try_for_each(|line| writeln!(stderr(), "{line}"))
+        }
+        false => answer.print(),
+    };
 }
 
 /// How an invocation ended.
@@ -155,6 +186,10 @@ pub enum Failure {
         "interrupted by {0}; the next run finishes what was committed, and nothing else was changed"
     )]
     Interrupted(Signal),
+    #[error("the working folder cannot be told ({0}): change to a folder that exists")]
+    NoFolder(std::io::Error),
+    #[error("the result cannot be written to stdout ({0}); the work itself is done")]
+    Unprinted(std::io::Error),
     #[error("{0}; this is a defect of rawmart")]
     Defect(String),
 }
@@ -233,9 +268,14 @@ impl Outcome {
     /// Prints the result to stdout.
     ///
     /// # Errors
-    /// stdout is closed.
+    /// stdout is closed or full.
     pub fn print(&self, output: Output, seconds: f64) -> std::io::Result<()> {
-        let mut out = std::io::stdout().lock();
+        let mut out = Plain::new(std::io::stdout().lock());
+        self.write(&mut out, output, seconds)?;
+        out.flush()
+    }
+
+    fn write(&self, mut out: &mut impl Write, output: Output, seconds: f64) -> std::io::Result<()> {
         match (self, output) {
             (Self::Run(summary), Output::Json) => {
                 #[derive(Serialize)]
@@ -271,7 +311,8 @@ impl Failure {
         let error = match self {
             Self::Config(_) => return Exit::Usage,
             Self::Interrupted(signal) => return signal.exit(),
-            Self::Defect(_) => return Exit::Internal,
+            Self::NoFolder(_) => return Exit::Usage,
+            Self::Unprinted(_) | Self::Defect(_) => return Exit::Internal,
             Self::Run(error) => error,
         };
         match error {
@@ -354,8 +395,8 @@ impl Failure {
     /// Prints the error to stderr.
     pub fn print(&self) {
         let message = self.message();
-        let mut err = std::io::stderr().lock();
-        let _ = writeln!(err, "error: {message}");
+        let mut err = stderr();
+        let _ = err.write_all(format!("error: {message}\n").as_bytes());
         let _ = text::rejects(&mut err, self.rejects());
     }
 
@@ -374,7 +415,7 @@ impl Failure {
             rejects: self.rejects(),
         };
         // Whoever closed the pipe asks for nothing more.
-        let _ = json(&mut std::io::stdout().lock(), &failed);
+        let _ = json(&mut Plain::new(std::io::stdout().lock()), &failed);
     }
 
     /// The rejects that a run was refused for.

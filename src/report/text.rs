@@ -344,7 +344,8 @@ fn next_steps(out: &mut impl Write, summary: &RunSummary, lake: &str) -> Result<
         return Ok(());
     };
     let lake = lake.trim_end_matches('/').replace('\'', "''");
-    writeln!(out, "\nNext:")?;
+    writeln!(out)?;
+    writeln!(out, "Next:")?;
     writeln!(
         out,
         "  duckdb -c \"FROM read_parquet('{lake}/{table}/**/*.parquet', hive_partitioning = true, union_by_name = true)\""
