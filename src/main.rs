@@ -13,7 +13,7 @@ use rawmart::store::StoreSettings;
 use rawmart::{cli, config, report, run};
 
 fn main() -> ExitCode {
-    with_few_arenas();
+    with_little_kept();
     let request = match cli::parse(std::env::args_os()) {
         Ok(request) => request,
         Err(error) => {
@@ -63,12 +63,14 @@ fn main() -> ExitCode {
     ExitCode::from(exit as u8)
 }
 
-/// Starts this process over with a limit on what the allocator of glibc keeps: it reads that from the
+/// Starts this process over with limits on what the allocator of glibc keeps: it reads them from the
 /// environment, before any of this code. Unless told otherwise it has eight arenas a core, and what
 /// was freed in one is of no use to the threads of another: a run of 256 MiB peaked at 594 MB, and at
-/// 443 MB with one a core.
-fn with_few_arenas() {
+/// 443 MB with one a core. And blocks of up to 32 MiB, which wide rows are, come to lie in arenas, and leave holes
+/// there that the next one does not fit into; beyond 4 MiB each is given back to the system by itself.
+fn with_little_kept() {
     const ARENAS: &str = "MALLOC_ARENA_MAX";
+    const BY_ITSELF: &str = "MALLOC_MMAP_THRESHOLD_";
     let is_set = std::env::var_os(ARENAS).is_some();
     if is_set || !cfg!(target_env = "gnu") {
         return;
@@ -80,7 +82,8 @@ fn with_few_arenas() {
         again
             .arg0(name)
             .args(arguments)
-            .env(ARENAS, cores.to_string());
+            .env(ARENAS, cores.to_string())
+            .env(BY_ITSELF, (4 << 20).to_string());
         // It returns only where it fails, and all but the memory is the same then.
         let _ = again.exec();
     }

@@ -127,6 +127,8 @@ impl Collector {
         }
         let run = run.finish()?;
         self.runs.push(run);
+        // Runs may be merged now, which has no need of them.
+        drop(held);
         if self.runs.len() >= (self.limit / BLOCK / 2).clamp(RUNS.0, RUNS.1) {
             self.compact()
         } else {
