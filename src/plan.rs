@@ -329,7 +329,7 @@ fn plan_source(
 ) -> SourcePlan {
     let found = listed.found;
     let known = state.sources.get(&listed.source.name);
-    let is_known = |found: &Found| known.is_some_and(|k| k.objects.contains_key(&*found.identity));
+    let is_known = |found: &Found| known.is_some_and(|k| k.objects.contains_key(&found.identity));
     let new: Vec<usize> = (0..found.objects.len())
         .filter(|i| found.objects.get(*i).is_some_and(|found| !is_known(found)))
         .collect();
@@ -633,7 +633,7 @@ impl Planned<'_> {
         let dates = from.zip(to).map(|(from, to)| Dates { from, to });
         let known = self.state.sources.get(name);
         let held = |found: &&Found| {
-            let object = known.and_then(|known| known.objects.get(&*found.identity));
+            let object = known.and_then(|known| known.objects.get(&found.identity));
             object.is_some_and(|object| self.may_hold(&object, dates))
         };
         let found = self.listed.found.objects.iter();

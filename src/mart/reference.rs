@@ -147,6 +147,12 @@ pub fn read<E: From<ReferenceError>>(
     }
 }
 
+/// The members of a line, by their names in lower case, as they are written.
+type Members = BTreeMap<String, Box<RawValue>>;
+
+/// Takes a line, from 1, and its members.
+type Each<'a, E> = dyn FnMut(u64, &Members) -> Result<(), E> + 'a;
+
 struct Reader<'a> {
     reference: &'a Reference,
     file: &'a Path,
@@ -636,10 +642,7 @@ impl Reader<'_> {
     }
 
     /// The members of each line that is not blank, by their names in lower case.
-    fn lines<E: From<ReferenceError>>(
-        &self,
-        each: &mut dyn FnMut(u64, &BTreeMap<String, Box<RawValue>>) -> Result<(), E>,
-    ) -> Result<(), E> {
+    fn lines<E: From<ReferenceError>>(&self, each: &mut Each<'_, E>) -> Result<(), E> {
         let mut text = BufReader::with_capacity(CHUNK, self.text()?);
         let mut row = Vec::new();
         for line in 1.. {
@@ -653,9 +656,9 @@ impl Reader<'_> {
                 continue;
             }
             // As they are written: a number of serde_json has lost digits already.
-            let read: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(&row)
+            let read: Members = serde_json::from_slice(&row)
                 .map_err(|error| self.fail(Some(line), format!("not one JSON object: {error}")))?;
-            let mut members = BTreeMap::new();
+            let mut members = Members::new();
             for (name, value) in read {
                 let name = name.trim().to_lowercase();
                 if members.contains_key(&name) {

@@ -370,7 +370,7 @@ pub async fn list<'a>(
         // LastModified counts as noted when absorbed, as long as the content is the same: a copy of
         // the bucket has a new one.
         for object in &mut found.objects {
-            if let Some(absorbed) = known.objects.get(&*object.identity)
+            if let Some(absorbed) = known.objects.get(&object.identity)
                 && changed
                     .binary_search_by(|key| key.as_str().cmp(&object.identity))
                     .is_err()
@@ -448,7 +448,7 @@ async fn compare(
     known: &SourceState,
 ) -> Result<(Vec<String>, Vec<ObjectEntry>), RunError> {
     let touched = found.objects.iter().filter_map(|found| {
-        let absorbed = known.objects.get(&*found.identity)?;
+        let absorbed = known.objects.get(&found.identity)?;
         let same = absorbed.etag == found.etag && absorbed.size == found.size;
         (!same).then_some((found, absorbed))
     });
