@@ -615,7 +615,7 @@ impl Scan {
 
     /// Decides, writes what changed, and proves that the counts balance.
     fn conclude(mut self, read: Gathered) -> Result<Absorbed, RunError> {
-        let identities = self.objects.iter().map(|found| found.identity.as_str());
+        let identities = self.objects.iter().map(|found| &*found.identity);
         let counts = read.counts.iter().map(|read| &read.counts);
         rejects::check(&self.source, identities.zip(counts), &read.noticed)?;
         self.report.event(Event::Deciding {
