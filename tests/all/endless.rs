@@ -128,7 +128,7 @@ async fn a_range_is_no_longer_than_it_was_asked_for() {
         for_ever(head, &AtomicU64::new(0), out)
     });
     let store = server.store().await;
-    assert!(store.range("a", 0..10, None).await.is_err());
+    assert!(store.range("a", None, 0..10).await.is_err());
 }
 
 #[tokio::test]
