@@ -476,9 +476,14 @@ async fn sort(
         context.window_functions().clone(),
         context.runtime_env(),
     );
-    let sorted = Within::over(&node, stream_of(schema, rows), Arc::new(own));
+    let sorted = Within::over(&node, stream_of(schema, rows), Arc::new(own))?;
     drop(share);
-    sorted
+    // Texts of a merge are views into the batches of all its runs, and would keep them.
+    let schema = sorted.schema();
+    let sorted = sorted
+        .map_ok(|batch| stream::iter(cut(batch, usize::MAX)))
+        .try_flatten();
+    Ok(stream_of(schema, sorted))
 }
 
 /// The rows of a window function that looks at all rows of its partition, partition by partition.
