@@ -414,7 +414,7 @@ impl ExecutionPlan for Within {
         match &self.how {
             How::Sorted => {
                 // Counted from the beginning, so that sorts below leave it its share.
-                let share = MemoryConsumer::new("ExternalSorter[waiting]").with_can_spill(true);
+                let share = MemoryConsumer::new("ExternalSorterMerge[waiting]");
                 let share = share.register(context.memory_pool());
                 let rows = stream::once(sort(node, rows, context, share)).try_flatten();
                 Ok(stream_of(schema, rows))
@@ -1098,6 +1098,16 @@ mod tests {
             assert_eq!(rows, expected);
         }
         assert_eq!(engine.runtime.memory_pool.reserved(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_merge_of_sorted_partitions_holds_no_more_than_its_rows() {
+        let sql = format!(
+            "SELECT count(*), sum(CASE WHEN b > w THEN 1 ELSE 0 END) FROM (SELECT w, lag(w) OVER (ORDER BY w) AS b FROM \
+             (SELECT repeat(md5(CAST(n AS VARCHAR)), 128) AS w FROM {}))",
+            numbers(60_000)
+        );
+        assert_eq!(row(192, 2, &sql).await.unwrap(), vec![60_000, 0]);
     }
 
     #[tokio::test]

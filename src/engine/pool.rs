@@ -68,7 +68,8 @@ impl Role {
     }
 
     fn has_share(self) -> bool {
-        matches!(self, Self::SortBuffer | Self::Spills)
+        // A sort has a merge until its last row is taken, and a buffer only until all rows have come.
+        matches!(self, Self::SortMerge | Self::Spills)
     }
 }
 
