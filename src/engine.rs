@@ -13,6 +13,7 @@ mod bounds;
 mod depth;
 mod expressions;
 mod frames;
+mod law;
 mod percentiles;
 mod plans;
 mod pool;
@@ -24,6 +25,7 @@ pub use bounds::TooLarge;
 pub(crate) use depth::{level, on_large_stack};
 pub use expressions::{ExpressionError, RuleExpressions};
 pub(crate) use expressions::{nearest, reads_too_far};
+pub use law::{LAW, lawful, optimized, physical, wall_clock};
 pub(crate) use plans::sorted;
 
 use std::num::NonZeroUsize;
@@ -31,7 +33,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use datafusion::error::DataFusionError;
-use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::TrackConsumersPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
@@ -125,13 +126,10 @@ impl Engine {
     fn session_of(&self, partitions: usize) -> SessionContext {
         let bounds = Arc::new(bounds::Bounds::of(self.memory_bytes));
         let config = Self::config(partitions);
-        let state = SessionStateBuilder::new()
-            .with_config(config)
-            .with_runtime_env(Arc::clone(&self.runtime))
-            .with_default_features()
+        let state = law::state(config, Arc::clone(&self.runtime))
             .with_physical_optimizer_rule(Arc::new(plans::WithinMemory))
             .build();
-        let session = SessionContext::new_with_state(state);
+        let session = law::session(state);
         session.add_analyzer_rule(Arc::new(ApplyFunctionRewrites::new(vec![bounds])));
         session.add_analyzer_rule(Arc::new(frames::MovingFrames));
         session.register_udaf(percentiles::function());
@@ -147,11 +145,8 @@ impl Engine {
             .with_information_schema(false)
             .with_collect_statistics(false);
         let options = config.options_mut();
-        options.execution.time_zone = Some("UTC".to_owned());
         // Errors of planning carry the line of the SQL file.
         options.sql_parser.collect_spans = true;
-        // String literals and casts of the same type as what is stored.
-        options.sql_parser.map_string_types_to_utf8view = false;
         // A LIMIT that is put below a window counts the rows ahead too low where several windows look ahead.
         options.optimizer.enable_window_limits = false;
         // The pool keeps room for merges; a fixed sum would be too much for many small sorts.

@@ -23,6 +23,8 @@ mod reference;
 mod sample;
 mod select;
 mod shape;
+#[cfg(test)]
+mod values;
 
 pub use error::{MartError, lacks_memory};
 pub use graph::{Graph, Mart, load};
@@ -157,11 +159,7 @@ async fn sorted<'a>(
     plan: LogicalPlan,
     names: impl Iterator<Item = &'a String>,
 ) -> Result<SendableRecordBatchStream, DataFusionError> {
-    let plan = session
-        .execute_logical_plan(plan)
-        .await?
-        .create_physical_plan()
-        .await?;
+    let plan = engine::physical(&session.state(), plan).await?;
     // Above the finished plan: the logical optimizer fails on sorts by constant columns.
     let options = SortOptions {
         descending: false,
@@ -195,7 +193,7 @@ pub async fn scans(engine: &Engine, mart: &Mart, inputs: &[Input]) -> Result<Vec
         let session = engine.session();
         register_all(&session, mart, inputs)?;
         let (plan, _) = planned(&session, mart, None).await?;
-        let plan = session.state().create_physical_plan(&plan).await;
+        let plan = engine::physical(&session.state(), plan).await;
         let plan = plan.map_err(|error| MartError::running(mart, &error))?;
         Ok(catalog::scans(&plan))
     })
@@ -205,7 +203,7 @@ pub async fn scans(engine: &Engine, mart: &Mart, inputs: &[Input]) -> Result<Vec
 /// The table that a mart makes, once its SELECT is known to have a physical plan.
 async fn executable(session: &SessionContext, mart: &Mart) -> Result<TableDefinition, MartError> {
     let (plan, definition) = planned(session, mart, None).await?;
-    if let Err(error) = session.state().create_physical_plan(&plan).await {
+    if let Err(error) = engine::physical(&session.state(), plan).await {
         let select = select::parse(&mart.file, &mart.sql)?;
         return Err(explain::physical(mart, &select, &error));
     }
@@ -266,6 +264,10 @@ async fn planned_as(
         .await
         .map_err(|error| MartError::planning(&mart.file, &error))?;
     select::refuse_unstable(&mart.file, &plan)?;
+    select.refuse_cut_off(&mart.file, &plan)?;
+    // The types of its columns are those of its rows.
+    let plan =
+        engine::lawful(&state, plan).map_err(|error| MartError::planning(&mart.file, &error))?;
     let (plan, definition) = shape::apply(mart, select, plan)?;
     let wide = mart.reach.values().any(|reach| *reach != Reach::SAME);
     let Some(Partition { date, dates }) = partition.filter(|_| wide) else {

@@ -248,6 +248,8 @@ pub struct Reads {
 pub enum WhyMart {
     First,
     SqlChanged,
+    /// It was built by a version with another law of the SQL.
+    LawChanged,
     /// What it reads has other columns, or has dates now or no longer, and that shows in it.
     FormChanged,
     /// The tables that changed or will.

@@ -11,18 +11,19 @@ use arrow::record_batch::RecordBatch;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, DataFusionError, SchemaError};
 use datafusion::execution::SessionState;
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, Volatility};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::utils::reassign_expr_columns;
-use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::prelude::SessionConfig;
 use datafusion::sql::sqlparser::ast as sql;
 use datafusion::sql::sqlparser::ast::visit_expressions;
 use datafusion::sql::sqlparser::parser::ParserError;
 
 use super::bounds::Bounds;
-use super::depth;
+use super::{depth, law};
 
 /// The key and the predicate of one rule, compiled for one schema.
 #[derive(Debug, Clone)]
@@ -87,10 +88,9 @@ impl RuleExpressions {
         when: Option<&str>,
         schema: &SchemaRef,
     ) -> Result<Self, ExpressionError> {
-        let mut config = SessionConfig::new();
-        config.options_mut().sql_parser.map_string_types_to_utf8view = false;
-        config.options_mut().execution.time_zone = Some("UTC".to_owned());
-        let state = SessionContext::new_with_config(config).state();
+        let runtime = Arc::new(RuntimeEnv::default());
+        let state = law::state(SessionConfig::new(), runtime).build();
+        let state = law::session(state).state();
         let compile = |part, text: &str| {
             compile(&state, text, schema).map_err(|message| ExpressionError {
                 rule: rule.to_owned(),
@@ -262,8 +262,7 @@ fn compile(state: &SessionState, text: &str, schema: &SchemaRef) -> Result<Compi
         .with_config_options(Arc::clone(state.config_options()))
         .build();
     let simplifier = ExprSimplifier::new(context);
-    let expression = simplifier
-        .coerce(expression, &columns)
+    let expression = law::expression(expression, &simplifier, &columns)
         .and_then(|expression| simplifier.simplify(expression))
         .map_err(|error| explain(&error, schema))?;
     let expression = state

@@ -247,6 +247,13 @@ pub struct MartEntry {
     /// Whether it is known, as far as it can be, that no date reads more than it says.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub compared: bool,
+    /// The law of the SQL by which it was built; 0 before there was one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub law: u32,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// The marker that a commit is published.

@@ -219,6 +219,7 @@ fn sample() -> Commit {
         reach: BTreeMap::new(),
         compared: false,
         rows: 41,
+        law: 0,
     };
     Commit {
         format: 2,

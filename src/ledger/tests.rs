@@ -202,6 +202,7 @@ impl RandomLog {
                 reach: BTreeMap::from([("events".to_owned(), self.text())]),
                 rows: self.number(),
                 compared: self.random.random(),
+                law: self.random.random_range(0..3),
             });
             let marts = marts.collect();
             let columns = vec![(self.text(), "string".to_owned())];

@@ -18,10 +18,10 @@ use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Cte, Distinct, DuplicateTreatment, Expr, Function, FunctionArg,
     FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList, FunctionArguments, GroupByExpr,
     Ident, Join, JoinOperator, LimitClause, NamedWindowDefinition, NamedWindowExpr, NullTreatment,
-    ObjectName, OrderBy, OrderByKind, Query, Select, SelectFlavor, SetExpr, SetOperator,
-    SetQuantifier, Spanned, TableAlias, TableAliasColumnDef, TableFactor, TableSampleKind,
-    TableSampleModifier, TableVersion, TableWithJoins, Value, ValueWithSpan, Visit, Visitor,
-    WindowFrame, WindowFrameBound, WindowFrameUnits, WindowSpec, WindowType, With,
+    ObjectName, OrderBy, OrderByKind, Query, Select, SelectFlavor, SelectItem, SetExpr,
+    SetOperator, SetQuantifier, Spanned, TableAlias, TableAliasColumnDef, TableFactor,
+    TableSampleKind, TableSampleModifier, TableVersion, TableWithJoins, Value, ValueWithSpan,
+    Visit, Visitor, WindowFrame, WindowFrameBound, WindowFrameUnits, WindowSpec, WindowType, With,
     visit_expressions,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
@@ -29,7 +29,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::MartError;
 use super::reach::DATE;
-use super::select::{line_of, only_select};
+use super::select::{leftmost, line_of, only_select};
 use crate::engine::reads_too_far;
 
 /// What the gate has seen of a SELECT that passed.
@@ -41,6 +41,7 @@ pub(super) struct Seen {
     pub beside: Vec<Beside>,
     /// Where the column `dt` is calculated with or given to a function.
     pub dates: Vec<DateUse>,
+    pub recursions: Vec<Recursion>,
 }
 
 /// An item of FROM that reads columns of a table beside it.
@@ -58,6 +59,14 @@ pub(super) struct DateUse {
     pub function: Option<String>,
     pub text: String,
     pub line: Option<usize>,
+}
+
+/// The SELECT of a recursive query that may read the query itself.
+pub(super) struct Recursion {
+    pub name: String,
+    pub line: Option<usize>,
+    /// Which of its columns are written as a CAST.
+    pub casts: Vec<bool>,
 }
 
 /// A function call with a clause that means something for aggregates and windows only.
@@ -92,6 +101,7 @@ pub(super) fn pass(file: &Path, text: &str, query: &Query) -> Result<Seen, MartE
             calls: Vec::new(),
             beside: Vec::new(),
             dates: Vec::new(),
+            recursions: Vec::new(),
         },
     };
     match query.visit(&mut gate) {
@@ -174,7 +184,7 @@ impl Gate<'_> {
         }
     }
 
-    fn with(&self, with: &With) -> Passed {
+    fn with(&mut self, with: &With) -> Passed {
         let With {
             with_token: _,
             recursive,
@@ -219,6 +229,15 @@ impl Gate<'_> {
                     ),
                     "put them into the SELECT that reads it",
                 );
+            }
+            if *recursive && let SetExpr::SetOperation { right, .. } = &*query.body {
+                let select = leftmost(right);
+                let items = select.map_or(&[][..], |select| select.projection.as_slice());
+                self.seen.recursions.push(Recursion {
+                    name: folded(&alias.name),
+                    line: select.and_then(|select| line_of(select)).or(line),
+                    casts: items.iter().map(is_cast).collect(),
+                });
             }
         }
         PASSED
@@ -750,11 +769,7 @@ impl Visitor for Gate<'_> {
                 "declare it in the configuration under `[references]` and use its name",
             );
         }
-        let folded = match name.quote_style {
-            Some(_) => name.value.clone(),
-            None => name.value.to_lowercase(),
-        };
-        self.seen.relations.push((folded, line));
+        self.seen.relations.push((folded(name), line));
         PASSED
     }
 
@@ -972,6 +987,29 @@ fn is_date(expression: &Expr) -> bool {
         Expr::Nested(inner) => is_date(inner),
         other => column(other).is_some_and(|name| name.value.eq_ignore_ascii_case(DATE)),
     }
+}
+
+/// The name as the planner folds it.
+fn folded(name: &Ident) -> String {
+    match name.quote_style {
+        Some(_) => name.value.clone(),
+        None => name.value.to_lowercase(),
+    }
+}
+
+fn is_cast(item: &SelectItem) -> bool {
+    let (SelectItem::UnnamedExpr(expression)
+    | SelectItem::ExprWithAlias {
+        expr: expression, ..
+    }) = item
+    else {
+        return false;
+    };
+    let mut expression = expression;
+    while let Expr::Nested(inner) = expression {
+        expression = inner;
+    }
+    matches!(expression, Expr::Cast { .. })
 }
 
 /// The line of a name.

@@ -27,7 +27,7 @@ use futures::StreamExt;
 use super::reach::DATE;
 use super::{Input, Mart, MartError, guarded, local, order, planned, register_all, sorted};
 use crate::catalog::memory_table;
-use crate::engine::Engine;
+use crate::engine::{self, Engine};
 
 /// Rows that are alike but for rounded numbers, of which so many are held.
 const ALIKE: usize = 100_000;
@@ -59,7 +59,7 @@ pub async fn shape(
         let (plan, _) = planned(&session, mart, None).await?;
         let failing = |error| MartError::running(mart, &error);
         let free_of_order = order::is_of_no_account(&plan).map_err(failing)?;
-        let plan = session.state().optimize(&plan).map_err(failing)?;
+        let plan = engine::optimized(&session.state(), plan).map_err(failing)?;
         Ok(Shape {
             of_one_date: local::is_of_one_date(&plan, of).map_err(failing)?,
             free_of_order,

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
+use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
+use datafusion::logical_expr::binary::type_union_coercion;
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Volatility};
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::resolve::resolve_table_references;
 use datafusion::sql::sqlparser::ast::{Select, SelectItem, SetExpr, Spanned, Statement as Sql};
@@ -26,6 +28,8 @@ pub(super) struct Parsed {
     pub(super) beside: Vec<gate::Beside>,
     /// Where `dt` is calculated with or given to a function.
     pub(super) dates: Vec<gate::DateUse>,
+    /// What of recursive queries reads themselves.
+    recursions: Vec<gate::Recursion>,
 }
 
 impl Parsed {
@@ -38,6 +42,46 @@ impl Parsed {
     /// Whether AS gives output column `index` its name.
     pub fn is_named(&self, index: usize) -> bool {
         self.columns.get(index).is_some_and(|(_, named)| *named)
+    }
+
+    /// Refuses recursive queries whose first row would decide that values of later ones are cut off: the
+    /// planner casts them to its types, whatever is lost.
+    pub fn refuse_cut_off(&self, file: &Path, plan: &LogicalPlan) -> Result<(), MartError> {
+        let mut refused = None;
+        let walked = plan.apply_with_subqueries(|node| {
+            if let LogicalPlan::RecursiveQuery(query) = node
+                && let LogicalPlan::Projection(made) = query.recursive_term.as_ref()
+            {
+                let written = self.recursions.iter().find(|seen| seen.name == query.name);
+                for (i, column) in made.expr.iter().enumerate() {
+                    let by_hand = written.and_then(|seen| seen.casts.get(i)) == Some(&true);
+                    let Expr::Cast(cast) = column.clone().unalias_nested().data else {
+                        continue;
+                    };
+                    let from = cast.expr.get_type(made.input.schema())?;
+                    let to = cast.field.data_type();
+                    if !by_hand && is_cut_off(&from, to) {
+                        let name = &query.name;
+                        let message = format!(
+                            "column {} of the recursive query `{name}` is {to} in its first SELECT, and \
+                             {from} in the one that reads `{name}`",
+                            i + 1
+                        );
+                        let line = written.and_then(|seen| seen.line);
+                        refused = Some(MartError::new(file, line, message).hint(
+                            "write a CAST to the wider type in the first SELECT",
+                        ));
+                        return Ok(TreeNodeRecursion::Stop);
+                    }
+                }
+            }
+            Ok(TreeNodeRecursion::Continue)
+        });
+        match (refused, walked) {
+            (Some(refused), _) => Err(refused),
+            (None, Err(error)) => Err(MartError::planning(file, &error)),
+            (None, Ok(_)) => Ok(()),
+        }
     }
 
     /// Refuses clauses of aggregates and windows behind functions of one row, where the planner
@@ -153,6 +197,7 @@ fn parse_here(file: &Path, text: &str) -> Result<Parsed, MartError> {
         calls: seen.calls,
         beside: seen.beside,
         dates: seen.dates,
+        recursions: seen.recursions,
     })
 }
 
@@ -179,8 +224,17 @@ pub(super) fn line_of(node: &dyn Spanned) -> Option<usize> {
         .filter(|line| *line > 0)
 }
 
+/// Whether a cast may change a value without failing.
+fn is_cut_off(from: &DataType, to: &DataType) -> bool {
+    let loses = match (from, to) {
+        (DataType::Timestamp(..), DataType::Date32 | DataType::Date64) => true,
+        (from, to) => (from.is_floating() || from.is_decimal()) && to.is_numeric(),
+    };
+    loses && type_union_coercion(from, to).as_ref() != Some(to)
+}
+
 /// The SELECT that names the output columns.
-fn leftmost(body: &SetExpr) -> Option<&Select> {
+pub(super) fn leftmost(body: &SetExpr) -> Option<&Select> {
     match body {
         SetExpr::Select(select) => Some(select),
         SetExpr::Query(query) => leftmost(&query.body),

@@ -14,7 +14,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast, lit,
 use super::select::{Parsed, is_name};
 use super::{Mart, MartError};
 use crate::catalog::TableDefinition;
-use crate::engine::nearest;
+use crate::engine::{nearest, wall_clock};
 
 /// Casts the plan's columns to what is written, and tells the table that they make.
 pub(super) fn apply(
@@ -67,6 +67,7 @@ pub(super) fn apply(
                 let error = fail(format!("the column `{name}` is {}", refused.what));
                 error.hint(refused.remedy)
             })?;
+            let column = wall_clock(column, kind);
             let column = if target == *kind {
                 column
             } else {

@@ -15,6 +15,7 @@ use chrono::NaiveDate;
 
 use super::{MartPlan, WhyMart};
 use crate::catalog::{self, TableDefinition};
+use crate::engine::LAW;
 use crate::ledger::State;
 use crate::mart::Mart;
 
@@ -104,6 +105,9 @@ impl Known<'_> {
         }
         if built.entry.sql != mart.fingerprint {
             return Some(WhyMart::SqlChanged);
+        }
+        if built.entry.law != LAW {
+            return Some(WhyMart::LawChanged);
         }
         let columns = catalog::columns(&table.schema);
         if built.entry.reach != mart.reach_by_name()

@@ -427,6 +427,9 @@ pub fn plan(out: &mut impl Write, plan: &RunPlan) -> Result<()> {
             None => "fresh".to_owned(),
             Some(WhyMart::First) => "build, first time".to_owned(),
             Some(WhyMart::SqlChanged) => "build, its SQL changed".to_owned(),
+            Some(WhyMart::LawChanged) => {
+                "build, this version evaluates SQL in another way".to_owned()
+            }
             Some(WhyMart::FormChanged) => "build, the form of what it reads changed".to_owned(),
             Some(WhyMart::InputsChanged(tables)) => {
                 format!("build, changed: {}", tables.join(", "))

@@ -29,6 +29,7 @@ use super::proof::Proof;
 use super::{Context, MartOutcome, MartSummary, RunError, Totals};
 use crate::catalog::{LakeTable, SourceTables, TableDefinition, TableFile};
 use crate::config::Job;
+use crate::engine::LAW;
 use crate::layout;
 use crate::ledger::{self, File, FileEntry, MartEntry, State};
 use crate::mart::{self, Input, Mart, MartError, PanicsCaught, Partition, Reach};
@@ -356,6 +357,7 @@ impl Build<'_> {
                 reach: mart.reach_by_name(),
                 rows,
                 compared: sample.as_ref().is_none_or(|sample| !sample.too_few),
+                law: LAW,
             },
             dates: dates.map(|dates| dates.build.len() as u64),
             left_out,

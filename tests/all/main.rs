@@ -20,6 +20,7 @@ mod raw_objects;
 mod s3;
 mod s3_runs;
 mod small;
+mod sql_law;
 mod store;
 mod told;
 mod verify;
