@@ -257,8 +257,10 @@ fn marts_of_another_law_are_built_again() {
     project.rawmart(&["run"]).expect(0, &[]);
     let log = project.path("lake/_rawmart/log/00000000000000000002");
     let text = std::fs::read_to_string(&log).unwrap();
-    let before = text.replace(",\"law\":1", "");
-    assert_ne!(text, before);
+    // An earlier version wrote neither the law nor a seal.
+    let (before, _) = text.split_once(",\"seal\":").unwrap();
+    assert!(before.contains(",\"law\":1"), "{text}");
+    let before = format!("{before}}}").replace(",\"law\":1", "");
     std::fs::write(&log, before).unwrap();
     let planned = project.rawmart(&["plan", "--output", "json"]);
     planned.expect(0, &["law_changed"]);
