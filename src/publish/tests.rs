@@ -492,6 +492,6 @@ fn batches_of_wide_rows_are_small() {
                 next += 1;
             }
         }
-        assert!(next == if wanted == 1 { 4_000 } else { 1_064 }, "{next}");
+        assert!(next == if wanted == 1 { 4_000 } else { 1_062 }, "{next}");
     }
 }

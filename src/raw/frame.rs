@@ -123,6 +123,8 @@ impl Framer {
         take: &mut Take<'_>,
     ) -> Result<Option<String>, PieceError> {
         let read = self.object(inflow, members, take);
+        // Its length stays known.
+        self.base = self.bytes();
         self.buffer.clear(self.keep);
         self.long = None;
         read
