@@ -33,8 +33,10 @@ const BATCH_ROWS: usize = 8192;
 const BATCH_BYTES: usize = 2 << 20;
 /// Bytes of one row. A quote that is not closed would make one row of all that follows.
 const MOST_OF_ROW: u64 = 16 << 20;
-/// Columns of a reference.
+/// Columns of the file of a reference, …
 const MOST_COLUMNS: usize = 100_000;
+/// … and those that are read where none are declared: each is held, cast and spilled on its own.
+const MOST_READ: usize = 2_000;
 /// Bytes that are read of a file at once.
 const CHUNK: usize = 64 << 10;
 
@@ -405,14 +407,27 @@ impl Reader<'_> {
                 ));
             }
         }
-        if names.len() > MOST_COLUMNS {
+        if names.len() > self.most_columns() {
             return Err(self.many_columns());
         }
         Ok(names)
     }
 
+    /// How many columns the file may have. Of a file whose columns are declared, only these are held.
+    const fn most_columns(&self) -> usize {
+        match self.reference.columns {
+            Some(_) => MOST_COLUMNS,
+            None => MOST_READ,
+        }
+    }
+
     fn many_columns(&self) -> ReferenceError {
-        self.fail(None, format!("it has more than {MOST_COLUMNS} columns"))
+        let most = self.most_columns();
+        let remedy = match self.reference.columns {
+            Some(_) => "",
+            None => ": declare the columns that marts read, in `columns` of the reference",
+        };
+        self.fail(None, format!("it has more than {most} columns{remedy}"))
     }
 
     /// Where the declared columns are among those of the file.
@@ -590,7 +605,7 @@ impl Reader<'_> {
         self.lines(&mut |_, members| {
             for (name, value) in members {
                 if !places.contains_key(name) {
-                    if places.len() == MOST_COLUMNS {
+                    if places.len() == self.most_columns() {
                         return Err(self.many_columns());
                     }
                     places.insert(name.clone(), seen.len());
@@ -1129,6 +1144,35 @@ mod tests {
             ],
             &batches
         );
+    }
+
+    /// Where no columns are declared, each column of the file is held and spilled on its own.
+    #[test]
+    fn a_file_of_very_many_columns_is_read_where_they_are_declared() {
+        let line =
+            |cell: &dyn Fn(usize) -> String| (0..20_000).map(cell).collect::<Vec<_>>().join(",");
+        let csv = format!(
+            "{}\n{}\n",
+            line(&|i| format!("c{i}")),
+            line(&|i| i.to_string())
+        );
+        let ndjson = format!("{{{}}}\n", line(&|i| format!("\"c{i}\":{i}")));
+        for (format, text) in [
+            (ReferenceFormat::Csv, csv),
+            (ReferenceFormat::Ndjson, ndjson),
+        ] {
+            let mut reference = reference(format);
+            let error = read(&reference, text.as_bytes()).unwrap_err().to_string();
+            let parts = ["more than 2000 columns", "declare the columns"];
+            assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+            reference.columns = Some(vec![("c19999".into(), "bigint".parse().unwrap())]);
+            let (schema, batches) = read(&reference, text.as_bytes()).unwrap();
+            assert_eq!(types(&schema), ["c19999 Int64"]);
+            let numbers = batches[0]
+                .column(0)
+                .as_primitive::<arrow::datatypes::Int64Type>();
+            assert_eq!(numbers.values(), &[19_999]);
+        }
     }
 
     #[test]

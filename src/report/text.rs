@@ -784,7 +784,8 @@ fn signed(n: i64) -> String {
 }
 
 pub fn config(out: &mut impl Write, job: &Job) -> Result<()> {
-    write!(out, "{}", job.to_toml())
+    // The lines are ours: a setting has no line of its own.
+    (job.to_toml().lines()).try_for_each(|line| writeln!(out, "{line}"))
 }
 
 #[cfg(test)]
