@@ -234,7 +234,7 @@ fn before(expression: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             }
             let mut call = call;
             let mut changed = false;
-            // Of a double, large integers lose their last digits.
+            // Large integers lose their last digits in a double.
             if let ("ceil" | "floor" | "trunc", [value]) = (call.func.name(), call.args.as_slice())
                 && value.get_type(schema).is_ok_and(|kind| kind.is_integer())
             {

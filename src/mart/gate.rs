@@ -55,7 +55,7 @@ pub(super) struct Beside {
 
 /// The column `dt` as an operand.
 pub(super) struct DateUse {
-    /// Of a function; `None` is an operator.
+    /// The function; `None` stands for an operator.
     pub function: Option<String>,
     pub text: String,
     pub line: Option<usize>,
@@ -341,7 +341,7 @@ impl Gate<'_> {
         }
     }
 
-    /// Of a frame that ends before it starts the planner makes one that cannot be evaluated.
+    /// The planner makes a frame that cannot be evaluated where the frame ends before it starts.
     fn frame(&self, frame: &WindowFrame, order_by: usize, line: Option<usize>) -> Passed {
         let WindowFrame {
             units,

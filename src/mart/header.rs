@@ -363,7 +363,7 @@ mod tests {
         );
     }
 
-    /// Of a comment above a SELECT that has the columns `dt`, `os` and the table `events`.
+    /// The header in a comment above a SELECT that has the columns `dt`, `os` and the table `events`.
     fn above(comment: &str) -> Result<Header, MartError> {
         let text = format!("{comment}\nSELECT dt, os FROM events");
         header(Path::new("m.sql"), &text)

@@ -20,7 +20,7 @@ use datafusion::logical_expr::{Distinct, Expr, JoinType, LogicalPlan};
 
 use super::reach::DATE;
 
-/// Of which dates the rows of a plan come.
+/// The dates that the rows of a plan come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Rows {
     /// They are the same whatever dates are read.
