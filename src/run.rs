@@ -305,7 +305,7 @@ pub struct SourceSummary {
     pub added: Added,
     pub objects: u64,
     pub new_objects: u64,
-    /// Of all raw objects absorbed, by this run and earlier ones.
+    /// Counts of all raw objects absorbed, by this run and earlier ones: records, events, kept and so on.
     pub records: u64,
     pub events: u64,
     pub kept: u64,

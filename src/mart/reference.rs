@@ -413,7 +413,7 @@ impl Reader<'_> {
         Ok(names)
     }
 
-    /// How many columns the file may have. Of a file whose columns are declared, only these are held.
+    /// How many columns the file may have. Where columns are declared, only the declared columns are held.
     const fn most_columns(&self) -> usize {
         match self.reference.columns {
             Some(_) => MOST_COLUMNS,

@@ -455,7 +455,7 @@ mod tests {
             some.reasons()
                 .contains("column os is new, and the rule by_os reads it")
         );
-        // So does one that reads what is left over.
+        // A rule that reads `extra` asks for the same dates.
         assert_eq!(with_rule(None, EXTRA).columns.0, [span(1, 5)]);
     }
 

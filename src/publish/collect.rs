@@ -302,7 +302,7 @@ impl RunWriter {
 struct BlockHead {
     /// None behind the last block.
     rows: u64,
-    /// Of the values of its rows.
+    /// Bytes of the values of its rows.
     bytes: u64,
 }
 
@@ -378,7 +378,7 @@ pub(super) enum Blocks {
 pub(super) struct Block {
     pub keys: Vec<Key>,
     pub displaced: Option<Vec<Displaced>>,
-    /// Of the values of its rows.
+    /// Bytes of the values of its rows.
     pub bytes: usize,
     pub batch: Option<RecordBatch>,
 }

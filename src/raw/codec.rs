@@ -180,7 +180,7 @@ pub(super) struct Inflow<'a> {
     /// The stored bytes that the codec is fed with, and how many of them it took.
     block: Vec<u8>,
     taken: usize,
-    /// Of the block's first byte, among the stored bytes.
+    /// Where the block's first byte lies among the stored bytes.
     block_at: u64,
     ended: bool,
     codec: Option<Codec>,

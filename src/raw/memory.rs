@@ -67,8 +67,8 @@ impl Windows {
         }))
     }
 
-    /// Takes what is left of `bytes` without waiting. So does who holds a part of another share: two that wait
-    /// for each other's would wait for ever.
+    /// Takes what is left of `bytes` without waiting. A caller that holds a part of another share
+    /// must use it: two callers that wait for each other's share would wait for ever.
     pub fn take_now(&self, bytes: u64) -> Window {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         let mut left = self.0.left.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1142,7 +1142,7 @@ mod codecs {
         let small = DecodeMemory::new(1_000, 2);
         let mut decoder = Decoder::new(&limited(stored / 4), &small);
         assert!(decode_with(&mut decoder, &packed, || 4_000) == found);
-        // Of a stretch, the reject keeps 64 KiB.
+        // The reject of a bad stretch keeps 64 KiB of it.
         let long = [&b"{\"t\":1}\n"[..], &vec![b'x'; 1 << 20], b"\n{\"t\":2}"].concat();
         let found = decode(&spec(&[]), &long);
         assert_eq!(found.counts.events, 2);

@@ -80,7 +80,7 @@ pub struct Work<'a> {
     /// Data files that cannot be read and that the state does not name. All of their rows are of raw
     /// objects that leave and are read.
     pub lost: Vec<File>,
-    /// Of the data files that are read.
+    /// Proves the data files that are read.
     pub proof: Proof,
 }
 
@@ -127,7 +127,7 @@ struct Shares {
     dropped: usize,
     /// Of one unfinished row group.
     row_group: usize,
-    /// Of the words of columns of few strings, as all workers know them.
+    /// Bytes of the words of columns of few strings, as all workers know them.
     words: usize,
     /// Of the filters of all rules.
     filters: usize,

@@ -41,7 +41,7 @@ pub struct Noticed {
     /// Texts of `extra`, by raw object and record.
     extras: BTreeMap<(String, u64), String>,
     rejects: BTreeMap<Reason, Vec<RejectSample>>,
-    /// Of each rule, in their order.
+    /// Counts for each rule, in the order of the rules.
     keys: Vec<KeyCounts>,
 }
 
