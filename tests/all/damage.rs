@@ -98,7 +98,7 @@ impl Life {
         self.case.project.path("lake").join(key)
     }
 
-    /// Puts back what was there: of a commit nobody else knows what it said.
+    /// Puts back the damaged file: the content of a commit is written nowhere else.
     fn heal(&self, key: &str, bytes: &[u8]) {
         if self.case.server.is_none() {
             let path = self.path(key);
@@ -162,12 +162,14 @@ impl Life {
                 let name = format!("late-{}.json", self.added);
                 self.case
                     .put_raw(&key(day, hour).replace("a.json", &name), raw);
-                let before = self.case.lake().commits().len();
+                // The events of the source are committed before the mart `total` finds that `by_day` is damaged.
+                let healthy = usize::from(key_of.starts_with("by_day/"));
+                let allowed = self.case.lake().commits().len() + healthy;
                 let rot_of_s3 = harm == Harm::Rot && self.case.server.is_some();
                 let ran = self.case.rawmart(&["run"]);
                 match ran.code {
                     Some(0) => {}
-                    Some(7) if self.case.lake().commits().len() <= before => {}
+                    Some(7) if self.case.lake().commits().len() <= allowed => {}
                     _ if rot_of_s3 => {}
                     _ => self.fail(&format!("{ran:?}")),
                 }
