@@ -26,6 +26,7 @@ pub mod layout;
 pub mod ledger;
 pub mod mart;
 pub mod plan;
+pub mod progress;
 pub mod publish;
 pub mod raw;
 pub mod report;

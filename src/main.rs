@@ -126,9 +126,9 @@ async fn perform(request: &Request, job: config::Job) -> Result<Outcome, Failure
             repair: true,
             depth,
         } => {
-            let context = context(request);
-            let result = run::repair(&job, *depth, &context).await;
-            context.report.finish();
+            let report = Report::new(request.verbosity < 0);
+            let result = run::repair(&job, *depth, &context(&report)).await;
+            report.finish();
             Outcome::Verified(result?)
         }
         Verb::Run(asked) => changing(request, &job, &options(asked)).await?,
@@ -169,14 +169,14 @@ async fn changing(
     job: &config::Job,
     options: &Options,
 ) -> Result<Outcome, Failure> {
-    let context = context(request);
-    let result = run::run(job, options, &context).await;
-    context.report.finish();
+    let report = Report::new(request.verbosity < 0);
+    let result = run::run(job, options, &context(&report)).await;
+    report.finish();
     Ok(Outcome::Run(result?))
 }
 
-/// Of an invocation that may commit.
-fn context(request: &Request) -> Context {
+/// What only this process knows of an invocation that may commit.
+fn context(report: &Report) -> Context {
     #[expect(
         clippy::disallowed_methods,
         reason = "the one place that reads the clock"
@@ -186,7 +186,7 @@ fn context(request: &Request) -> Context {
     Context {
         now,
         run,
-        report: Report::new(request.verbosity < 0),
+        progress: report.listen(),
         store: StoreSettings::default(),
     }
 }

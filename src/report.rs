@@ -1,8 +1,8 @@
-//! What the world is told: events → progress bars, summaries → text or JSON, errors → exit codes.
-//! Nothing here changes what happens.
+//! What the world is told: what happens → progress bars, summaries → text or JSON, errors → exit
+//! codes. Nothing here changes what happens.
 //!
 //! ```text
-//! run ──Event──▶ Report ──▶ bar on a terminal │ log lines
+//! run ──Happened──▶ Progress ──▶ Report ──▶ bar on a terminal │ log lines
 //! RunSummary, RunPlan, Verified ──▶ stdout: text │ one JSON document
 //! RunError ──▶ stderr: what, where, what to do ──▶ exit code
 //! ```
@@ -20,49 +20,14 @@ use crate::cli::Output;
 use crate::config::{ConfigError, Job};
 use crate::ledger::LedgerError;
 use crate::plan::RunPlan;
+use crate::progress::{Happened, Progress};
 use crate::publish::{PublishError, StoredError, WriteError};
 use crate::raw::DiscoverError;
 use crate::run::{History, MartOutcome, PastRun, RejectsOf, RunError, RunSummary, Verified};
 use crate::store::StoreErrorKind;
 use plain::{Plain, plain};
 
-/// What happens during a run, as it happens.
-#[derive(Debug, Clone)]
-pub enum Event {
-    RolledForward {
-        commit: u64,
-    },
-    Reading {
-        source: String,
-        objects: u64,
-        bytes: u64,
-    },
-    ObjectRead {
-        bytes: u64,
-        records: u64,
-    },
-    Deciding {
-        source: String,
-    },
-    Writing {
-        source: String,
-    },
-    Staging {
-        source: String,
-    },
-    Committed {
-        commit: u64,
-    },
-    Published {
-        commit: u64,
-        files: usize,
-    },
-    Mart {
-        name: String,
-    },
-}
-
-/// Takes events to the terminal or the log; cheap to clone.
+/// Shows what happens on the terminal and in the log. A clone shows it in the same place.
 #[derive(Clone)]
 pub struct Report {
     bar: ProgressBar,
@@ -81,15 +46,21 @@ impl Report {
         Self { bar }
     }
 
-    pub fn event(&self, event: Event) {
-        match event {
-            Event::RolledForward { commit } => {
+    /// What a run tells, taken to this report.
+    pub fn listen(&self) -> Progress {
+        let report = self.clone();
+        Progress::new(move |happened| report.show(happened))
+    }
+
+    fn show(&self, happened: Happened) {
+        match happened {
+            Happened::RolledForward { commit } => {
                 tracing::info!(
                     commit,
                     "finished publishing what an earlier run had committed"
                 );
             }
-            Event::Reading {
+            Happened::Reading {
                 source,
                 objects,
                 bytes,
@@ -101,19 +72,19 @@ impl Report {
                     .set_style(style("{msg} {wide_bar} {bytes}/{total_bytes} {eta}"));
                 self.bar.set_message(format!("reading {source}"));
             }
-            Event::ObjectRead { bytes, records } => {
+            Happened::ObjectRead { bytes, records } => {
                 tracing::debug!(bytes, records, "read a raw object");
                 self.bar.inc(bytes);
             }
-            Event::Deciding { source } => self.step(format!("deciding duplicates of {source}")),
-            Event::Writing { source } => self.step(format!("writing {source}")),
-            Event::Staging { source } => self.step(format!("staging {source}")),
-            Event::Committed { commit } => {
+            Happened::Deciding { source } => self.step(format!("deciding duplicates of {source}")),
+            Happened::Writing { source } => self.step(format!("writing {source}")),
+            Happened::Staging { source } => self.step(format!("staging {source}")),
+            Happened::Committed { commit } => {
                 tracing::info!(commit, "committed");
                 self.step(format!("publishing commit {commit}"));
             }
-            Event::Published { commit, files } => tracing::info!(commit, files, "published"),
-            Event::Mart { name } => {
+            Happened::Published { commit, files } => tracing::info!(commit, files, "published"),
+            Happened::Mart { name } => {
                 tracing::info!(mart = name, "building");
                 self.step(format!("building {name}"));
             }

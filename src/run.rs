@@ -46,11 +46,11 @@ use crate::layout;
 use crate::ledger::{self, Balance, Commit, LedgerError, SourceDelta, State};
 use crate::mart::{MartError, ReferenceError};
 use crate::plan::{self, CommitLimits, Rebuild, Refusal, RunPlan, SourcePlan, Why};
+use crate::progress::{Happened, Progress};
 use crate::publish::{
     self, FileSettings, Finished, Local, ParquetFile, PublishError, Staged, StoredError, WriteError,
 };
 use crate::raw::DiscoverError;
-use crate::report::{Event, Report};
 use crate::store::{Store, StoreError, StoreErrorKind, StoreSettings};
 use absorb::Work;
 use look::{Checked, ListedSource, Looked};
@@ -65,7 +65,7 @@ pub struct Context {
     pub now: DateTime<Utc>,
     /// Names this invocation among all.
     pub run: String,
-    pub report: Report,
+    pub progress: Progress,
     /// Limits of the stores that are opened.
     pub store: StoreSettings,
 }
@@ -428,7 +428,7 @@ fn once<'a>(job: &'a Job, options: &'a Options, context: &'a Context) -> Doing<'
         if let Some(commit) = &rolled_forward {
             publish::prove(&lake, commit).await?;
             finish(job, &lake, commit, &Staged::default(), &mut state, context).await?;
-            context.report.event(Event::RolledForward {
+            context.progress.tell(Happened::RolledForward {
                 commit: commit.number,
             });
         }
@@ -638,7 +638,7 @@ impl Round<'_> {
             };
             let source = listed.source;
             let tables = SourceTables::new(source, &state.columns);
-            self.context.report.event(Event::Reading {
+            self.context.progress.tell(Happened::Reading {
                 source: source.name.clone(),
                 objects: step.objects,
                 bytes: step.bytes,
@@ -671,7 +671,7 @@ impl Round<'_> {
                 readable.as_ref().unwrap_or(state),
                 &commit.run,
                 self.spill,
-                &self.context.report,
+                &self.context.progress,
             )
             .await;
             let (absorbed, files) = match absorbed {
@@ -873,7 +873,7 @@ async fn commit_files(
         }
         return Err(error.into());
     }
-    context.report.event(Event::Committed {
+    context.progress.tell(Happened::Committed {
         commit: commit.number,
     });
     state.apply(&commit);
@@ -908,7 +908,7 @@ async fn finish(
     ledger::mark_published(lake, &marker).await?;
     state.mark(&marker);
     let files = marker.files.len();
-    context.report.event(Event::Published {
+    context.progress.tell(Happened::Published {
         commit: commit.number,
         files,
     });

@@ -47,6 +47,7 @@ use crate::dedup::{
 };
 use crate::event::{EXTRA, PartitionBy, RAW_OBJECT, RAW_RECORD, Slicing, TimeUnit};
 use crate::ledger::{Balance, Dates, File, ObjectEntry, Sha256, SourceState, State};
+use crate::progress::{Happened, Progress};
 use crate::publish::{
     Collected, Collector, FileSettings, Finished, KEPT, Keyed, Staged, Tables, Words, WriteError,
 };
@@ -54,7 +55,6 @@ use crate::raw::{
     DecodeMemory, Decoded, Decoder, Found, ObjectCounts, PieceError, Pieces, Refill, RefillError,
     Reject, Roots,
 };
-use crate::report::{Event, Report};
 use crate::store::{Store, StoreError, StoreErrorKind};
 
 /// Objects up to this size are downloaded whole ahead of their worker, if the memory allows.
@@ -173,7 +173,7 @@ pub async fn absorb(
     state: &State,
     run: &str,
     folder: &Path,
-    report: &Report,
+    progress: &Progress,
 ) -> Result<(Absorbed, Staged), RunError> {
     let Work { source, roots, .. } = work;
     let threads = job.threads.max(1);
@@ -243,7 +243,7 @@ pub async fn absorb(
             work.tables.rejects.clone(),
         ],
         commit,
-        report: report.clone(),
+        progress: progress.clone(),
         finished,
         fed: Mutex::new(receiver),
         narrow: source
@@ -424,7 +424,7 @@ struct Scan {
     folder: std::path::PathBuf,
     tables: [TableDefinition; 3],
     commit: u64,
-    report: Report,
+    progress: Progress,
     /// Files that are whole go there to be staged.
     finished: mpsc::UnboundedSender<Finished>,
     fed: Mutex<mpsc::Receiver<Fed>>,
@@ -582,7 +582,7 @@ impl Scan {
                     Err(error) => RunError::Defect(error.to_string()),
                 },
             })?;
-            self.report.event(Event::ObjectRead {
+            self.progress.tell(Happened::ObjectRead {
                 bytes: read.bytes,
                 records: read.records,
             });
@@ -618,7 +618,7 @@ impl Scan {
         let identities = self.objects.iter().map(|found| &*found.identity);
         let counts = read.counts.iter().map(|read| &read.counts);
         rejects::check(&self.source, identities.zip(counts), &read.noticed)?;
-        self.report.event(Event::Deciding {
+        self.progress.tell(Happened::Deciding {
             source: self.source.name.clone(),
         });
         let threads = self.job.threads.max(1);
@@ -681,7 +681,7 @@ impl Scan {
         changes
             .compare(affected.before, dropped)
             .map_err(|source| self.spilling(source))?;
-        self.report.event(Event::Writing {
+        self.progress.tell(Happened::Writing {
             source: self.source.name.clone(),
         });
         self.finish(read, changes)
@@ -868,7 +868,7 @@ impl Scan {
         if !emptied.iter().all(stage) {
             return Err(WriteError::NotStaged.into());
         }
-        self.report.event(Event::Staging {
+        self.progress.tell(Happened::Staging {
             source: self.source.name.clone(),
         });
         let mut absorbed = self.balance(

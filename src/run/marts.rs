@@ -34,10 +34,10 @@ use crate::layout;
 use crate::ledger::{self, File, FileEntry, MartEntry, State};
 use crate::mart::{self, Input, Mart, MartError, PanicsCaught, Partition, Reach};
 use crate::plan::{self, MartPlan, Reads};
+use crate::progress::Happened;
 use crate::publish::{
     self, Finished, Local, Ordered, OrderedError, Staged, StoredError, WriteError,
 };
-use crate::report::Event;
 use crate::store::Store;
 
 /// Dates that are evaluated at once: each has a file open, outside of DataFusion's memory.
@@ -152,7 +152,7 @@ pub async fn build(
                 summary.outcome = MartOutcome::Fresh;
                 return Ok((summary, None));
             }
-            context.report.event(Event::Mart {
+            context.progress.tell(Happened::Mart {
                 name: mart.name.clone(),
             });
             let built = mart::guarded(mart, build.one(mart, planned, only, state));

@@ -40,8 +40,8 @@ use crate::ledger::{
     self, Commit, File, FoundFile, ObjectEntry, PublishedFile, Settings, Sha256, SourceState, State,
 };
 use crate::plan::{self, SourcePlan, Step, Why};
+use crate::progress::Happened;
 use crate::publish::{self, Local, PublishError, Staged};
-use crate::report::Event;
 use crate::store::{Lies, Object, Publish, Store, StoreError};
 
 /// Brings damaged files back, then verifies.
@@ -89,7 +89,7 @@ pub fn repair<'a>(job: &'a Job, depth: Depth, context: &'a Context) -> Doing<'a,
             roll_forward(&lake, &commit, &state).await?;
             state = State::open(&lake).await?;
             let commit = commit.number;
-            context.report.event(Event::RolledForward { commit });
+            context.progress.tell(Happened::RolledForward { commit });
             repaired.push(Repaired::RolledForward { commit });
         }
         let damaged = files(&lake, &job, &state, depth).await?.damaged;

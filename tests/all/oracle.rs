@@ -12,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use rawmart::config::{self, Overrides};
 use rawmart::ledger::Dates;
 use rawmart::plan::{CommitLimits, Rebuild};
-use rawmart::report::Report;
+use rawmart::progress::Progress;
 use rawmart::run::{
     self, Context, MartOutcome, MartSummary, Options, RunError, RunOutcome, RunSummary,
 };
@@ -865,7 +865,7 @@ fn invoke(
     let context = Context {
         now,
         run: format!("run-{number}"),
-        report: Report::new(true),
+        progress: Progress::unheard(),
         store,
     };
     settle(&job.lake);

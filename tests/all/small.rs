@@ -12,7 +12,8 @@ use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
 use rawmart::config::{self, Job, Overrides};
-use rawmart::report::{Exit, Failure, Outcome, Report};
+use rawmart::progress::Progress;
+use rawmart::report::{Exit, Failure, Outcome};
 use rawmart::run::{self, Context, Options, RunError, RunOutcome, RunSummary};
 use rawmart::store::StoreSettings;
 
@@ -163,7 +164,7 @@ pub fn run_with(
     let context = Context {
         now: DateTime::from_timestamp(1_710_000_000, 0).unwrap(),
         run: name.to_owned(),
-        report: Report::new(true),
+        progress: Progress::unheard(),
         store,
     };
     settle(&job.lake);
@@ -175,7 +176,7 @@ pub fn repair(job: &Job, name: &str, store: StoreSettings) -> Result<run::Verifi
     let context = Context {
         now: DateTime::from_timestamp(1_710_000_000, 0).unwrap(),
         run: name.to_owned(),
-        report: Report::new(true),
+        progress: Progress::unheard(),
         store,
     };
     settle(&job.lake);
