@@ -16,6 +16,7 @@
 //!             report                                 what the world is told
 //! ```
 
+pub mod absorb;
 pub mod catalog;
 pub mod cli;
 pub mod config;

@@ -16,6 +16,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
+use crate::absorb::RejectsOf;
 use crate::cli::Output;
 use crate::config::{ConfigError, Job};
 use crate::ledger::LedgerError;
@@ -23,7 +24,7 @@ use crate::plan::RunPlan;
 use crate::progress::{Happened, Progress};
 use crate::publish::{PublishError, StoredError, WriteError};
 use crate::raw::DiscoverError;
-use crate::run::{History, MartOutcome, PastRun, RejectsOf, RunError, RunSummary, Verified};
+use crate::run::{History, MartOutcome, PastRun, RunError, RunSummary, Verified};
 use crate::store::StoreErrorKind;
 use plain::{Plain, plain};
 

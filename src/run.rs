@@ -9,24 +9,15 @@
 //! Everything before a COMMIT can be lost without a trace; everything after it is finished by this
 //! run or the next.
 
-mod absorb;
-mod affected;
 mod history;
 mod look;
 mod marts;
-mod noticed;
 mod proof;
-mod rejects;
 mod repair;
-mod spill;
-mod stored;
 mod verify;
 
-pub use absorb::WhySlice;
 pub use history::{Change, History, PastCommit, PastRun, history, past_run};
 pub use marts::Sample;
-pub use noticed::{NullColumn, RejectSample, RejectsOf};
-pub use rejects::{Incomplete, IncompleteObject};
 pub use repair::repair;
 pub use verify::{Damage, Depth, Note, Repaired, Verified, verify};
 
@@ -37,6 +28,9 @@ use chrono::{DateTime, NaiveDate, SecondsFormat, Utc};
 use futures::future::LocalBoxFuture;
 use serde::Serialize;
 
+use crate::absorb::{
+    self, Incomplete, IncompleteObject, Noticed, NullColumn, RejectsOf, SpillFolder, WhySlice, Work,
+};
 use crate::catalog::{SourceTables, TableDefinition};
 use crate::config::{Compression, ConfigError, Job, Source};
 use crate::dedup::KeyError;
@@ -52,12 +46,9 @@ use crate::publish::{
 };
 use crate::raw::DiscoverError;
 use crate::store::{Store, StoreError, StoreErrorKind, StoreSettings};
-use absorb::Work;
 use look::{Checked, ListedSource, Looked};
 use marts::Folders;
-use noticed::Noticed;
-use proof::Proof;
-use spill::SpillFolder;
+pub(crate) use proof::Proof;
 
 /// What `main` alone knows.
 #[derive(Clone)]
@@ -789,7 +780,7 @@ async fn unstage(lake: &Store, commit: &Commit, because: &RunError) {
 }
 
 /// A zero-row file in the place of one that had rows.
-fn empty_file(
+pub(crate) fn empty_file(
     table: &TableDefinition,
     old: &ledger::FileEntry,
     number: usize,

@@ -7,14 +7,15 @@ use std::path::{Path, PathBuf};
 use chrono::NaiveDate;
 use url::Url;
 
+use crate::absorb::{Incomplete, NullColumn, RejectsOf, WhySlice};
 use crate::config::Job;
 use crate::event::Reason;
 use crate::plan::{
     Estimate, MartPlan, PartitionPlan, Requests, RunPlan, Why, WhyMart, WhyPartition,
 };
 use crate::run::{
-    Change, History, Incomplete, MartOutcome, Note, NullColumn, PastCommit, PastRun, RejectsOf,
-    Repaired, RunError, RunOutcome, RunSummary, Sample, SourceSummary, Verified, WhySlice,
+    Change, History, MartOutcome, Note, PastCommit, PastRun, Repaired, RunError, RunOutcome,
+    RunSummary, Sample, SourceSummary, Verified,
 };
 
 /// `1234567` as `1,234,567`.

@@ -27,11 +27,11 @@ use futures::stream;
 use super::look::{Checked, ListedSource, Looked};
 use super::marts::Folders;
 use super::proof::Proof;
-use super::spill::SpillFolder;
 use super::verify::{Damage, DamagedFile, Depth, Note, Repaired, Verified, files, verify};
 use super::{
     Context, Doing, MartOutcome, MartSummary, Options, Round, RunError, Totals, commit_files, marts,
 };
+use crate::absorb::SpillFolder;
 use crate::catalog::SourceTables;
 use crate::config::{Job, OnChangedObject, Source};
 use crate::event::{Place, Slicing, TimeUnit};

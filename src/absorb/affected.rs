@@ -27,7 +27,6 @@ use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Schema, SchemaRef};
 
-use super::RunError;
 use super::stored::{Reach, Row, Slices, Span, Stored};
 use crate::config::Source;
 use crate::dedup::{
@@ -37,6 +36,7 @@ use crate::dedup::{
 use crate::event::Slicing;
 use crate::ledger::File;
 use crate::publish::{Wanted, WriteError};
+use crate::run::RunError;
 
 /// What an event of D was before: `[place, sortable time, id, displaced by, standing]`; the standing
 /// of an event that leaves has [`LEAVES`] set.

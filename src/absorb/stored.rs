@@ -20,8 +20,6 @@ use arrow::datatypes::{
 };
 use tokio::runtime::Handle;
 
-use super::RunError;
-use super::proof::Proof;
 use crate::config::Source;
 use crate::dedup::{EventId, Standing, sortable};
 use crate::event::{Place, RAW_OBJECT, RAW_RECORD, TimeUnit};
@@ -31,6 +29,7 @@ use crate::publish::{
     Wanted, WriteError,
 };
 use crate::raw::{Refill, RefillError};
+use crate::run::{Proof, RunError};
 use crate::store::Store;
 
 /// One slice with stored events.

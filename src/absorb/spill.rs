@@ -14,9 +14,9 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::RunError;
 use crate::config::Job;
 use crate::publish::WriteError;
+use crate::run::RunError;
 
 /// Names of folders whose lock is taken begin so.
 const NAME: &str = "rawmart-";

@@ -18,6 +18,13 @@
 //! Decoded events are spilled once, sorted by time, and read back once for writing: cheaper than
 //! decoding twice, and no raw object is downloaded twice.
 
+mod affected;
+mod memory;
+mod noticed;
+mod rejects;
+mod spill;
+mod stored;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,12 +40,6 @@ use futures::{StreamExt, stream};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use super::RunError;
-use super::affected::{Finder, LEAVES, Search};
-use super::noticed::Noticed;
-use super::proof::Proof;
-use super::rejects::{self, Incomplete};
-use super::stored::{Fill, Reach, Slices, Span, Stored, place};
 use crate::catalog::{SourceTables, TableDefinition};
 use crate::config::{Job, Source};
 use crate::dedup::{
@@ -52,15 +53,16 @@ use crate::publish::{
     Collected, Collector, FileSettings, Finished, KEPT, Keyed, Staged, Tables, Words, WriteError,
 };
 use crate::raw::{
-    DecodeMemory, Decoded, Decoder, Found, ObjectCounts, PieceError, Pieces, Refill, RefillError,
-    Reject, Roots,
+    Decoded, Decoder, Found, ObjectCounts, PieceError, Pieces, Refill, RefillError, Reject, Roots,
 };
+use crate::run::{Proof, RunError};
 use crate::store::{Store, StoreError, StoreErrorKind};
-
-/// Objects up to this size are downloaded whole ahead of their worker, if the memory allows.
-const WHOLE: u64 = 4 << 20;
-/// Bytes of a stored file that are read at once, if the memory allows.
-const AHEAD: u64 = 1 << 20;
+use affected::{Finder, LEAVES, Search};
+use memory::Shares;
+pub use noticed::{Noticed, NullColumn, RejectSample, RejectsOf};
+pub use rejects::{Incomplete, IncompleteObject};
+pub use spill::SpillFolder;
+use stored::{Fill, Reach, Slices, Span, Stored, place};
 
 /// One commit's worth of one source.
 pub struct Work<'a> {
@@ -115,49 +117,6 @@ pub enum WhySlice {
     Verdicts,
     /// Columns that came later were taken out of `extra`.
     ColumnsFilled,
-}
-
-/// How `--memory` is shared while a source is absorbed. Those that are held at one time add up to less
-/// than the whole: what is left is for the blocks of the merge and for the runtime.
-struct Shares {
-    /// Of one worker's collector; sorting takes a second such share for a moment.
-    collector: usize,
-    /// Of one sorter of narrow rows.
-    sorter: usize,
-    dropped: usize,
-    /// Of one unfinished row group.
-    row_group: usize,
-    /// Bytes of the words of columns of few strings, as all workers know them.
-    words: usize,
-    /// Of the filters of all rules.
-    filters: usize,
-    /// Bytes of data files that are staged at once, beside the writing of others.
-    in_flight: u64,
-    /// Bytes up to which an object is downloaded whole; some three a worker wait at once.
-    whole: u64,
-    ahead: u64,
-    decoding: DecodeMemory,
-}
-
-impl Shares {
-    fn new(job: &Job, rules: usize, stored: bool) -> Self {
-        let memory = usize::try_from(job.memory).unwrap_or(usize::MAX);
-        let threads = job.threads.max(1);
-        // Beside stored events, rows of three kinds are sorted at once.
-        let narrow = if stored { memory / 15 } else { memory / 5 };
-        Self {
-            collector: memory / 6 / threads,
-            sorter: narrow / (rules.max(1) * threads),
-            dropped: memory / 16,
-            row_group: memory / 8,
-            words: memory / 16,
-            filters: memory / 32,
-            in_flight: job.memory / 8,
-            whole: WHOLE.min(job.memory / 16 / (3 * threads as u64)),
-            ahead: AHEAD.min(job.memory / 64 / threads as u64),
-            decoding: DecodeMemory::new(memory / 4, threads),
-        }
-    }
 }
 
 /// Reads the raw objects, decides, writes the files of the slices that change into `folder`, and stages
@@ -989,7 +948,7 @@ impl Scan {
             let (Some(table), false) = (table, written.contains(&name)) else {
                 continue;
             };
-            files.push(super::empty_file(
+            files.push(crate::run::empty_file(
                 table,
                 entry,
                 files.len(),

@@ -14,11 +14,11 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::RunError;
 use super::noticed::Noticed;
 use crate::config::Source;
 use crate::event::Reason;
 use crate::raw::ObjectCounts;
+use crate::run::RunError;
 
 /// Below this many new records a share of rejects says nothing.
 const FEW_RECORDS: u64 = 1_000;
