@@ -342,6 +342,8 @@ struct Verify {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn typed(line: &str) -> Result<Request, clap::Error> {
@@ -442,5 +444,56 @@ mod tests {
                 .to_string()
                 .contains("Exit codes:")
         );
+    }
+
+    /// The flags that a section of the page names, without their values.
+    fn documented(heading: &str) -> BTreeSet<String> {
+        let page = include_str!("../docs/commands.md");
+        let rows = crate::pages::table(page, heading);
+        let flags = rows.iter().flat_map(|row| row[0].split(", "));
+        flags
+            .map(|flag| {
+                let flag = crate::pages::code(flag).unwrap();
+                flag.split(' ').next().unwrap().to_owned()
+            })
+            .collect()
+    }
+
+    /// The flags of a command, but for help and version.
+    fn flags<'a>(args: impl Iterator<Item = &'a clap::Arg>, global: bool) -> BTreeSet<String> {
+        args.filter(|arg| arg.is_global_set() == global && !arg.is_positional())
+            .filter(|arg| !["help", "version"].contains(&arg.get_id().as_str()))
+            .flat_map(|arg| {
+                let long = arg.get_long().map(|name| format!("--{name}"));
+                let short = arg.get_short().map(|letter| format!("-{letter}"));
+                long.into_iter().chain(short)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_page_on_the_commands_has_every_command_and_flag_and_no_other() {
+        let mut command = Typed::command();
+        command.build();
+        assert_eq!(
+            documented("Global flags"),
+            flags(command.get_arguments(), true)
+        );
+        let mut verbs = Vec::new();
+        for verb in command.get_subcommands() {
+            let heading = format!("`rawmart {}`", verb.get_name());
+            let own = flags(verb.get_arguments(), false);
+            if own.is_empty() {
+                let page = include_str!("../docs/commands.md");
+                assert!(page.contains(&format!("\n## {heading}\n")), "{heading}");
+            } else {
+                assert_eq!(documented(&heading), own, "{heading}");
+            }
+            verbs.push(heading);
+        }
+        let page = include_str!("../docs/commands.md").lines();
+        let headings: Vec<_> = page.filter_map(|line| line.strip_prefix("## ")).collect();
+        assert_eq!(headings[0], "Global flags");
+        assert_eq!(headings[1..], verbs);
     }
 }

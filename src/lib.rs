@@ -26,6 +26,8 @@ pub mod event;
 pub mod layout;
 pub mod ledger;
 pub mod mart;
+#[cfg(test)]
+mod pages;
 pub mod plan;
 pub mod progress;
 pub mod publish;

@@ -400,3 +400,38 @@ impl Failure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every exit code. A new one does not compile without its line here.
+    fn exits() -> Vec<Exit> {
+        let mut exits = vec![Exit::Done];
+        loop {
+            exits.push(match exits[exits.len() - 1] {
+                Exit::Done => Exit::Internal,
+                Exit::Internal => Exit::Usage,
+                Exit::Usage => Exit::MartFailed,
+                Exit::MartFailed => Exit::Refused,
+                Exit::Refused => Exit::Busy,
+                Exit::Busy => Exit::Store,
+                Exit::Store => Exit::Damaged,
+                Exit::Damaged => Exit::Interrupted,
+                Exit::Interrupted => Exit::Terminated,
+                Exit::Terminated => return exits,
+            });
+        }
+    }
+
+    #[test]
+    fn the_page_on_exit_codes_has_every_code_and_no_other() {
+        let page = include_str!("../docs/exit-codes.md");
+        let documented: Vec<u8> = crate::pages::table(page, "Exit codes")
+            .iter()
+            .map(|row| row[0].parse().unwrap())
+            .collect();
+        let known: Vec<u8> = exits().into_iter().map(|exit| exit as u8).collect();
+        assert_eq!(documented, known);
+    }
+}

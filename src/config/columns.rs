@@ -8,6 +8,8 @@ use super::ConfigError;
 use super::table::{Entry, Table};
 use crate::event::{self, Column, ColumnType};
 
+/// Keys of a column.
+pub(super) const COLUMN_KEYS: [&str; 4] = ["type", "path", "default", "required"];
 /// Redshift's bound on the bytes of an identifier.
 const LONGEST_NAME: usize = 127;
 
@@ -108,7 +110,7 @@ fn column(column: &str, entry: &Entry<'_>) -> Result<Column, ConfigError> {
             ));
         }
     };
-    table.only(&["type", "path", "default", "required"])?;
+    table.only(&COLUMN_KEYS)?;
     declared.kind = table
         .need("type", "write such as `type = \"string\"`")?
         .read(kind)?;

@@ -54,6 +54,50 @@ const LEAST_SLICE_MS: i64 = 60_000;
 const DAY_MS: i64 = 86_400_000;
 const HOUR_MS: i64 = 3_600_000;
 
+/// Keys of the file itself.
+pub(super) const TOP_KEYS: [&str; 9] = [
+    "lake",
+    "timezone",
+    "memory",
+    "spill_dir",
+    "threads",
+    "single_writer",
+    "sources",
+    "references",
+    "marts",
+];
+/// Keys of a source.
+pub(super) const SOURCE_KEYS: [&str; 20] = [
+    "raw",
+    "layout",
+    "layout_timezone",
+    "exclude",
+    "event_time",
+    "partition_by",
+    "slice",
+    "timestamp_unit",
+    "naive_timezone",
+    "accept",
+    "on_type_error",
+    "max_rejects",
+    "max_record_bytes",
+    "max_object_bytes",
+    "on_changed_object",
+    "settled",
+    "compression",
+    "bloom_filters",
+    "columns",
+    "dedup",
+];
+/// Keys of the accepted times of a source.
+pub(super) const ACCEPT_KEYS: [&str; 2] = ["from", "ahead"];
+/// Keys of a duplicate rule.
+pub(super) const RULE_KEYS: [&str; 7] = ["name", "key", "within", "mode", "when", "since", "until"];
+/// Keys of a reference.
+pub(super) const REFERENCE_KEYS: [&str; 5] = ["path", "columns", "null", "encoding", "format"];
+/// Keys of the marts.
+pub(super) const MARTS_KEYS: [&str; 1] = ["path"];
+
 /// Finds, reads and validates the configuration.
 ///
 /// `environment` answers for `RAWMART_*`; `folder` is the folder that the command runs in, absolute.
@@ -77,17 +121,7 @@ pub fn load(
         message: error.message().to_owned(),
     })?;
     let top = Table::top(&shown, document.get_ref());
-    top.only(&[
-        "lake",
-        "timezone",
-        "memory",
-        "spill_dir",
-        "threads",
-        "single_writer",
-        "sources",
-        "references",
-        "marts",
-    ])?;
+    top.only(&TOP_KEYS)?;
 
     let base = file.parent().unwrap_or(folder);
     let given = |name: &str, message: String| ConfigError::Given {
@@ -189,7 +223,7 @@ pub fn load(
     let marts = match top.get("marts") {
         Some(entry) => {
             let table = entry.table()?;
-            table.only(&["path"])?;
+            table.only(&MARTS_KEYS)?;
             Some(
                 table
                     .need("path", "write `path = \"sql/marts\"`")?
@@ -320,28 +354,7 @@ fn source(
     base: &Path,
     lake_zone: Zone,
 ) -> Result<Source, ConfigError> {
-    table.only(&[
-        "raw",
-        "layout",
-        "layout_timezone",
-        "exclude",
-        "event_time",
-        "partition_by",
-        "slice",
-        "timestamp_unit",
-        "naive_timezone",
-        "accept",
-        "on_type_error",
-        "max_rejects",
-        "max_record_bytes",
-        "max_object_bytes",
-        "on_changed_object",
-        "settled",
-        "compression",
-        "bloom_filters",
-        "columns",
-        "dedup",
-    ])?;
+    table.only(&SOURCE_KEYS)?;
     let columns = columns::declared(
         &table
             .need("columns", "declare them, such as `event_id = \"string\"`")?
@@ -540,7 +553,7 @@ fn accept(table: &Table<'_>, zone: Zone) -> Result<Accept, ConfigError> {
     let mut accept = default().map_err(|message| table.error_at("accept", message))?;
     if let Some(entry) = table.get("accept") {
         let table = entry.table()?;
-        table.only(&["from", "ahead"])?;
+        table.only(&ACCEPT_KEYS)?;
         if let Some(from) = table.get("from") {
             let text = date_text(&from)?;
             accept.from_ms = instant(&text, zone).map_err(|message| from.error(message))?;
@@ -708,7 +721,7 @@ fn rules(table: &Table<'_>, columns: &[Column]) -> Result<Vec<Rule>, ConfigError
 }
 
 fn rule(table: &Table<'_>, columns: &[Column]) -> Result<Rule, ConfigError> {
-    table.only(&["name", "key", "within", "mode", "when", "since", "until"])?;
+    table.only(&RULE_KEYS)?;
     let name = table
         .need("name", "name the rule, such as `redelivery`")?
         .read(|text| {
@@ -839,7 +852,7 @@ fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
 }
 
 fn reference(name: &str, table: &Table<'_>, base: &Path) -> Result<Reference, ConfigError> {
-    table.only(&["path", "columns", "null", "encoding", "format"])?;
+    table.only(&REFERENCE_KEYS)?;
     let path = table.need(
         "path",
         "name the file, such as `path = \"reference/stores.csv\"`",

@@ -998,3 +998,77 @@ fn wrong_syntax_is_said_with_its_line() {
         assert!(error.starts_with(line), "{error}");
     }
 }
+
+/// Every key that the page on the configuration has under a heading, and its default.
+fn documented(heading: &str) -> Vec<(String, Option<String>)> {
+    let page = include_str!("../../docs/configuration.md");
+    crate::pages::table(page, heading)
+        .into_iter()
+        .map(|row| {
+            let default = crate::pages::code(&row[1]).map(str::to_owned);
+            (crate::pages::code(&row[0]).unwrap().to_owned(), default)
+        })
+        .collect()
+}
+
+#[test]
+fn the_page_on_the_configuration_has_every_key_and_no_other() {
+    for (heading, keys) in [
+        ("Top level", &file::TOP_KEYS[..]),
+        ("A source", &file::SOURCE_KEYS),
+        ("The rejected times", &file::ACCEPT_KEYS),
+        ("A column", &columns::COLUMN_KEYS),
+        ("A duplicate rule", &file::RULE_KEYS),
+        ("A reference", &file::REFERENCE_KEYS),
+        ("The marts", &file::MARTS_KEYS),
+    ] {
+        let mut documented: Vec<_> = documented(heading)
+            .into_iter()
+            .map(|(key, _)| key)
+            .collect();
+        documented.sort();
+        let mut keys = keys.to_vec();
+        keys.sort_unstable();
+        assert_eq!(documented, keys, "{heading}");
+    }
+}
+
+#[test]
+fn the_page_on_the_configuration_has_the_defaults_of_the_code() {
+    let rule = "[[sources.a.dedup]]\nname = 'r'\nkey = ['user_id']\nwithin = '1s'\n";
+    let reference = "[references.list]\npath = 'list.csv'\ncolumns = { a = 'string' }\n";
+    let text = |top: &str, source: &str, column: &str, in_rule: &str, in_reference: &str| {
+        let rest = format!("{rule}{in_rule}\n{reference}{in_reference}\n");
+        let column = format!("c = {{ type = 'string'{column} }}");
+        let (top, source) = (format!("{TOP}\n{top}"), format!("{SOURCE}\n{source}"));
+        minimal(&top, &source, &column, &rest)
+    };
+    let bare = job(&text("", "", "", "", ""));
+    let mut checked = 0;
+    for (heading, place) in [
+        ("Top level", 0),
+        ("A source", 1),
+        ("A column", 2),
+        ("A duplicate rule", 3),
+        ("A reference", 4),
+    ] {
+        for (key, default) in documented(heading) {
+            let Some(default) = default else { continue };
+            let mut lines = [""; 5];
+            let line = match place {
+                2 => format!(", {key} = {default}"),
+                _ => format!("{key} = {default}"),
+            };
+            lines[place] = &line;
+            let [top, source, column, in_rule, in_reference] = lines;
+            let given = job(&text(top, source, column, in_rule, in_reference));
+            assert_eq!(given, bare, "{line}");
+            checked += 1;
+        }
+    }
+    assert!(checked > 15, "{checked} defaults were read from the page");
+    for (key, default) in documented("The rejected times") {
+        let line = format!("accept = {{ {key} = {} }}", default.unwrap());
+        assert_eq!(job(&text("", &line, "", "", "")), bare, "{line}");
+    }
+}

@@ -8,6 +8,7 @@ mod cost;
 mod crash;
 mod damage;
 mod demo;
+mod docs;
 mod endless;
 mod full_disk;
 mod github_archive;
