@@ -19,6 +19,7 @@
 //! decoding twice, and no raw object is downloaded twice.
 
 mod affected;
+mod error;
 mod memory;
 mod noticed;
 mod rejects;
@@ -43,8 +44,8 @@ use tokio::sync::mpsc;
 use crate::catalog::{SourceTables, TableDefinition};
 use crate::config::{Job, Source};
 use crate::dedup::{
-    Dropped, EventId, Fingerprint, Keys, Places, Sorted, Sorter, Standing, Window, decide, part_of,
-    sortable,
+    Dropped, EventId, Fingerprint, Hashing, Keys, Places, Sorted, Sorter, Standing, Window, decide,
+    part_of, sortable,
 };
 use crate::event::{EXTRA, PartitionBy, RAW_OBJECT, RAW_RECORD, Slicing, TimeUnit};
 use crate::ledger::{Balance, Dates, File, ObjectEntry, Sha256, SourceState, State};
@@ -55,9 +56,10 @@ use crate::publish::{
 use crate::raw::{
     Decoded, Decoder, Found, ObjectCounts, PieceError, Pieces, Refill, RefillError, Reject, Roots,
 };
-use crate::run::{Proof, RunError};
+use crate::run::Proof;
 use crate::store::{Store, StoreError, StoreErrorKind};
 use affected::{Finder, LEAVES, Search};
+pub use error::AbsorbError;
 use memory::Shares;
 pub use noticed::{Noticed, NullColumn, RejectSample, RejectsOf};
 pub use rejects::{Incomplete, IncompleteObject};
@@ -84,6 +86,8 @@ pub struct Work<'a> {
     pub lost: Vec<File>,
     /// Proves the data files that are read.
     pub proof: Proof,
+    /// Hashes the keys of this run.
+    pub hashing: Hashing,
 }
 
 /// What absorbing gave.
@@ -133,7 +137,7 @@ pub async fn absorb(
     run: &str,
     folder: &Path,
     progress: &Progress,
-) -> Result<(Absorbed, Staged), RunError> {
+) -> Result<(Absorbed, Staged), AbsorbError> {
     let Work { source, roots, .. } = work;
     let threads = job.threads.max(1);
     let known = state.sources.get(&source.name).cloned().unwrap_or_default();
@@ -147,7 +151,7 @@ pub async fn absorb(
         .iter()
         .find(|name| known.objects.get(name).is_none())
     {
-        return Err(RunError::Defect(format!(
+        return Err(AbsorbError::Defect(format!(
             "raw object {name} is to be taken out and was never absorbed"
         )));
     }
@@ -172,7 +176,7 @@ pub async fn absorb(
     };
     let ranked = |name: &str| {
         let rank = stored.rank(name);
-        rank.ok_or_else(|| RunError::Defect(format!("raw object {name} has no rank")))
+        rank.ok_or_else(|| AbsorbError::Defect(format!("raw object {name} has no rank")))
     };
     let leaving = work.leaving.iter().map(|name| ranked(name));
     let leaving = leaving.collect::<Result<_, _>>()?;
@@ -195,6 +199,7 @@ pub async fn absorb(
         ranks,
         objects: work.read.clone(),
         slicing: job.slicing(source),
+        hashing: work.hashing,
         folder: folder.to_owned(),
         tables: [
             work.tables.events.clone(),
@@ -248,10 +253,10 @@ pub async fn absorb(
     });
     let staging = crate::publish::stage(lake, commit, run, to_stage, in_flight);
     let ((), absorbed, staged) = tokio::join!(feeding, computing, staging);
-    let absorbed = absorbed.map_err(|_| RunError::Defect("a worker died".to_owned()))?;
+    let absorbed = absorbed.map_err(|_| AbsorbError::Defect("a worker died".to_owned()))?;
     match (absorbed, staged) {
         // Where staging fails, writing does because of it.
-        (Ok(_) | Err(RunError::Write(WriteError::NotStaged)), Err(error)) => Err(error.into()),
+        (Ok(_) | Err(AbsorbError::Write(WriteError::NotStaged)), Err(error)) => Err(error.into()),
         (absorbed, staged) => Ok((absorbed?, staged?)),
     }
 }
@@ -280,7 +285,7 @@ fn names(work: &Work<'_>, known: &SourceState) -> StringArray {
 fn old_files(
     tables: &SourceTables,
     state: &State,
-) -> Result<BTreeMap<(String, u64), File>, RunError> {
+) -> Result<BTreeMap<(String, u64), File>, AbsorbError> {
     let tables = tables.all();
     let files = tables.iter().flat_map(|table| state.table(&table.name));
     files
@@ -380,6 +385,7 @@ struct Scan {
     /// Of `objects` among all names.
     ranks: Vec<u32>,
     slicing: Slicing,
+    hashing: Hashing,
     folder: std::path::PathBuf,
     tables: [TableDefinition; 3],
     commit: u64,
@@ -429,11 +435,11 @@ struct Gathered {
 }
 
 impl Scan {
-    fn run(self) -> Result<Absorbed, RunError> {
+    fn run(self) -> Result<Absorbed, AbsorbError> {
         let threads = self.job.threads.max(1);
         let words = Words::new(self.shares.words, threads);
         let of_rejects = Words::new(self.shares.words / 16, threads);
-        let gathered: Vec<Result<Gathered, RunError>> = std::thread::scope(|scope| {
+        let gathered: Vec<Result<Gathered, AbsorbError>> = std::thread::scope(|scope| {
             let workers: Vec<_> = (0..threads)
                 .map(|_| {
                     scope.spawn(|| {
@@ -450,7 +456,7 @@ impl Scan {
                 .map(|worker| {
                     worker
                         .join()
-                        .unwrap_or_else(|_| Err(RunError::Defect("a decoder died".to_owned())))
+                        .unwrap_or_else(|_| Err(AbsorbError::Defect("a decoder died".to_owned())))
                 })
                 .collect()
         });
@@ -478,7 +484,7 @@ impl Scan {
         threads: usize,
         words: &Words,
         of_rejects: &Words,
-    ) -> Result<Gathered, RunError> {
+    ) -> Result<Gathered, AbsorbError> {
         let mut decoder = Decoder::new(&self.source.decode, &self.shares.decoding);
         let schema = decoder.schema();
         let mut keys = Keys::compile(
@@ -486,8 +492,9 @@ impl Scan {
             &schema,
             self.slicing,
             self.source.decode.unit,
+            &self.hashing,
         )
-        .map_err(|error| RunError::Key {
+        .map_err(|error| AbsorbError::Key {
             name: self.source.name.clone(),
             error: Box::new(error),
         })?;
@@ -530,15 +537,15 @@ impl Scan {
                     .take(*rank, found, &mut keys, decoded)
                     .map_err(Into::into)
             });
-            let read = read.map_err(|error| match error.downcast::<RunError>() {
+            let read = read.map_err(|error| match error.downcast::<AbsorbError>() {
                 Ok(error) => *error,
                 Err(error) => match error.downcast::<StoreError>() {
-                    Ok(error) if error.kind() == StoreErrorKind::NotFound => RunError::Gone {
+                    Ok(error) if error.kind() == StoreErrorKind::NotFound => AbsorbError::Gone {
                         name: self.source.name.clone(),
                         object: found.identity.to_string(),
                     },
-                    Ok(error) => RunError::Store(*error),
-                    Err(error) => RunError::Defect(error.to_string()),
+                    Ok(error) => AbsorbError::Store(*error),
+                    Err(error) => AbsorbError::Defect(error.to_string()),
                 },
             })?;
             self.progress.tell(Happened::ObjectRead {
@@ -573,7 +580,7 @@ impl Scan {
     }
 
     /// Decides, writes what changed, and proves that the counts balance.
-    fn conclude(mut self, read: Gathered) -> Result<Absorbed, RunError> {
+    fn conclude(mut self, read: Gathered) -> Result<Absorbed, AbsorbError> {
         let identities = self.objects.iter().map(|found| &*found.identity);
         let counts = read.counts.iter().map(|read| &read.counts);
         rejects::check(&self.source, identities.zip(counts), &read.noticed)?;
@@ -595,6 +602,7 @@ impl Scan {
             source: &self.source,
             schema: Arc::clone(&self.schema),
             slicing: self.slicing,
+            hashing: self.hashing,
             stored: &self.stored,
             search: &self.search,
             origins,
@@ -608,10 +616,10 @@ impl Scan {
             let name = self.stored.objects.value(*rank as usize);
             let entry = self.known.objects.get(name);
             let unknown = || format!("raw object {name} has stored events and is not in the log");
-            let entry = entry.ok_or_else(|| RunError::Defect(unknown()))?;
+            let entry = entry.ok_or_else(|| AbsorbError::Defect(unknown()))?;
             Ok((*rank, entry.records))
         });
-        let mut records = of_stored.collect::<Result<BTreeMap<u32, u64>, RunError>>()?;
+        let mut records = of_stored.collect::<Result<BTreeMap<u32, u64>, AbsorbError>>()?;
         for (rank, read) in self.ranks.iter().zip(&read.counts) {
             records.insert(*rank, read.counts.records);
         }
@@ -629,7 +637,7 @@ impl Scan {
         .map_err(|source| self.spilling(source))?;
         if earlier.met_unknown() {
             let what = "a rule met an event of a raw object that is not in the log";
-            return Err(RunError::Defect(what.to_owned()));
+            return Err(AbsorbError::Defect(what.to_owned()));
         }
         drop(earlier);
         let mut changes = Changes::new(
@@ -646,11 +654,8 @@ impl Scan {
         self.finish(read, changes)
     }
 
-    fn spilling(&self, source: std::io::Error) -> RunError {
-        RunError::Write(WriteError::Spill {
-            folder: self.folder.display().to_string(),
-            source,
-        })
+    fn spilling(&self, source: std::io::Error) -> AbsorbError {
+        AbsorbError::spilling(&self.folder, source)
     }
 
     /// Where events lie that leave or are decided again: spans of slices, and the times of the latter.
@@ -687,7 +692,7 @@ impl Scan {
     }
 
     /// Writes the files of the slices that change.
-    fn finish(self, read: Gathered, changes: Changes) -> Result<Absorbed, RunError> {
+    fn finish(self, read: Gathered, changes: Changes) -> Result<Absorbed, AbsorbError> {
         let [kept, duplicates, rejected] = &self.tables;
         let table = |table: &TableDefinition| (table.name.clone(), Arc::clone(&table.schema));
         let rules = self.stored.rules.iter().map(|name| Some(name.as_str()));
@@ -860,7 +865,7 @@ impl Scan {
 
     /// The places of the files of a table in which some row changes when columns are filled. Every value
     /// is looked at before anything is written.
-    fn to_fill(&self, table: &str, schema: &SchemaRef) -> Result<Vec<u64>, RunError> {
+    fn to_fill(&self, table: &str, schema: &SchemaRef) -> Result<Vec<u64>, AbsorbError> {
         let Some(mut fill) = self.filling() else {
             return Ok(Vec::new());
         };
@@ -887,7 +892,7 @@ impl Scan {
                     }) => {
                         let id = rows.get(row).map_or(EventId(0), |row| row.id);
                         let object = self.stored.objects.value(id.object() as usize);
-                        return Err(RunError::OnlyRaw {
+                        return Err(AbsorbError::OnlyRaw {
                             name: self.source.name.clone(),
                             found_in: format!("raw object {object}, record {}", id.record()),
                             why: format!("`{column}` is no {kind}: {value}"),
@@ -909,7 +914,7 @@ impl Scan {
     }
 
     /// Every lost file has the rows again that it had.
-    fn check_lost(&self, files: &[Finished]) -> Result<(), RunError> {
+    fn check_lost(&self, files: &[Finished]) -> Result<(), AbsorbError> {
         for lost in self.lost.iter().map(|file| &file.entry) {
             let same = |file: &&Finished| {
                 (&file.table, &file.partition, &file.name)
@@ -917,7 +922,7 @@ impl Scan {
             };
             let rows = files.iter().find(same).map_or(0, |file| file.rows);
             if rows != lost.rows {
-                return Err(RunError::Irreparable {
+                return Err(AbsorbError::Irreparable {
                     url: self.stored.lake.url_of(&lost.key()),
                     why: format!("it had {} rows, and raw gives {rows}", lost.rows),
                 });
@@ -932,7 +937,7 @@ impl Scan {
         changed: &BTreeSet<(String, u64)>,
         written: &[Finished],
         settings: &FileSettings,
-    ) -> Result<Vec<Finished>, RunError> {
+    ) -> Result<Vec<Finished>, AbsorbError> {
         let written: BTreeSet<(&str, &crate::layout::Partition, &str)> = written
             .iter()
             .map(|file| (file.table.as_str(), &file.partition, file.name.as_str()))
@@ -948,7 +953,7 @@ impl Scan {
             let (Some(table), false) = (table, written.contains(&name)) else {
                 continue;
             };
-            files.push(crate::run::empty_file(
+            files.push(crate::publish::empty_file(
                 table,
                 entry,
                 files.len(),
@@ -967,7 +972,7 @@ impl Scan {
         by_rule: Vec<i64>,
         gone: i64,
         slices: BTreeMap<WhySlice, u64>,
-    ) -> Result<Absorbed, RunError> {
+    ) -> Result<Absorbed, AbsorbError> {
         let mut balance = Balance {
             kept,
             ..Balance::default()
@@ -999,7 +1004,7 @@ impl Scan {
             });
         }
         if objects.len() != self.objects.len() {
-            return Err(RunError::Unbalanced(format!(
+            return Err(AbsorbError::Unbalanced(format!(
                 "{} of {} raw objects were read",
                 objects.len(),
                 self.objects.len()
@@ -1032,7 +1037,7 @@ impl Scan {
             // The same events under the same rules: what came is what was lost, rule by rule.
             let came: i64 = balance.duplicates.values().sum();
             if came != lost_duplicates {
-                return Err(RunError::Unbalanced(format!(
+                return Err(AbsorbError::Unbalanced(format!(
                     "{came} duplicates came in the place of {lost_duplicates}"
                 )));
             }
@@ -1040,7 +1045,7 @@ impl Scan {
             balance.kept -= lost_kept;
         }
         if gone + lost_kept + lost_duplicates != left && !self.anew {
-            return Err(RunError::Unbalanced(format!(
+            return Err(AbsorbError::Unbalanced(format!(
                 "{gone} stored events were taken out, and the log counted {left} of their raw objects"
             )));
         }
@@ -1048,7 +1053,7 @@ impl Scan {
             balance.subtract(&self.known.balance);
         }
         if let Some(imbalance) = balance.imbalance() {
-            return Err(RunError::Unbalanced(imbalance));
+            return Err(AbsorbError::Unbalanced(imbalance));
         }
         Ok(Absorbed {
             objects,
@@ -1063,12 +1068,15 @@ impl Scan {
 }
 
 /// Every file has the rows that it must have.
-fn check_rows(files: &[Finished], expected: &BTreeMap<(&str, u64), i64>) -> Result<(), RunError> {
+fn check_rows(
+    files: &[Finished],
+    expected: &BTreeMap<(&str, u64), i64>,
+) -> Result<(), AbsorbError> {
     let mut written: BTreeMap<(&str, u64), i64> = BTreeMap::new();
     for file in files {
         let place = crate::event::Place::of(&file.partition, &file.name);
         let place = place.ok_or_else(|| {
-            RunError::Defect(format!("{} of {} has no place", file.name, file.table))
+            AbsorbError::Defect(format!("{} of {} has no place", file.name, file.table))
         })?;
         let place = place.sortable();
         *written.entry((&file.table, place)).or_default() += file.rows.cast_signed();
@@ -1081,7 +1089,7 @@ fn check_rows(files: &[Finished], expected: &BTreeMap<(&str, u64), i64>) -> Resu
                 let folder = crate::layout::partition_folder(&place.partition());
                 format!("{folder}/{}", crate::layout::file_name(place.slice))
             });
-            return Err(RunError::Unbalanced(format!(
+            return Err(AbsorbError::Unbalanced(format!(
                 "{} rows were written to {}/{}, and {} were counted",
                 wrote.unwrap_or(&0),
                 slice.0,
@@ -1283,7 +1291,7 @@ impl Worker<'_> {
         found: &Found,
         keys: &mut Keys,
         decoded: Decoded,
-    ) -> Result<(), RunError> {
+    ) -> Result<(), AbsorbError> {
         match decoded {
             Decoded::Events(batch) => self.take_events(rank, found, keys, batch),
             Decoded::Rejects(rejects) => self.take_rejects(rank, found, &rejects),
@@ -1296,7 +1304,7 @@ impl Worker<'_> {
         found: &Found,
         keys: &mut Keys,
         batch: RecordBatch,
-    ) -> Result<(), RunError> {
+    ) -> Result<(), AbsorbError> {
         let times: Vec<u64> = match self.scan.source.decode.unit {
             TimeUnit::Ms => batch
                 .column(self.time_column)
@@ -1349,7 +1357,7 @@ impl Worker<'_> {
                 noted.push((key, *time));
             }
         })
-        .map_err(|error| RunError::Rule {
+        .map_err(|error| AbsorbError::Rule {
             name: self.scan.source.name.clone(),
             found_in: format!("raw object {}", found.identity),
             error: Box::new(error),
@@ -1359,7 +1367,7 @@ impl Worker<'_> {
                 "a rule has not seen an event of raw object {}",
                 found.identity
             );
-            return Err(RunError::Defect(what));
+            return Err(AbsorbError::Defect(what));
         }
         for (rule, (noted, reach)) in self.noted.iter_mut().zip(&mut self.reaches).enumerate() {
             self.scan.search.note(rule, reach, noted)?;
@@ -1410,7 +1418,7 @@ impl Worker<'_> {
         rank: u32,
         found: &Found,
         rejects: &[Reject],
-    ) -> Result<(), RunError> {
+    ) -> Result<(), AbsorbError> {
         self.noticed.rejects(&found.identity, rejects);
         let place = self.arrival_places.of(found.arrival_ms);
         *self.seen_rejects.entry(place).or_default() += (rejects.len() as u64).cast_signed();
@@ -1420,7 +1428,7 @@ impl Worker<'_> {
                 record.map_err(|_| too_many_records(found, reject.raw_record.cast_signed()))?;
             Ok([place, 0, EventId::new(rank, record).0])
         });
-        let keys = keys.collect::<Result<_, RunError>>()?;
+        let keys = keys.collect::<Result<_, AbsorbError>>()?;
         let number = |value: fn(&Reject) -> u64| -> ArrayRef {
             Arc::new(Int64Array::from_iter_values(
                 rejects.iter().map(|reject| value(reject).cast_signed()),
@@ -1437,21 +1445,21 @@ impl Worker<'_> {
             text(|reject| &reject.raw_text),
         ];
         let batch = RecordBatch::try_new(reject_schema(), columns)
-            .map_err(|error| RunError::Defect(error.to_string()))?;
+            .map_err(|error| AbsorbError::Defect(error.to_string()))?;
         self.rejects.push(Keyed::new(batch, keys))?;
         Ok(())
     }
 }
 
 /// Where a column is that every batch of decoded events has.
-fn index_of(schema: &Schema, column: &str) -> Result<usize, RunError> {
+fn index_of(schema: &Schema, column: &str) -> Result<usize, AbsorbError> {
     let found = schema.index_of(column);
-    found.map_err(|_| RunError::Defect(format!("decoded events have no column {column}")))
+    found.map_err(|_| AbsorbError::Defect(format!("decoded events have no column {column}")))
 }
 
 /// An event's id has 32 bits for its record.
-fn too_many_records(found: &Found, record: i64) -> RunError {
-    RunError::Defect(format!(
+fn too_many_records(found: &Found, record: i64) -> AbsorbError {
+    AbsorbError::Defect(format!(
         "raw object {} has a record {record}, and rawmart numbers {} records of one at most",
         found.identity,
         u32::MAX

@@ -35,7 +35,7 @@ mod tests;
 
 pub use chains::{Grown, KeyFilter, Link, Standing, grow};
 pub use decide::{Dropped, DroppedRow, Places, Window, decide};
-pub use keys::{Fingerprint, KeyCounts, KeyError, Keys, part_of};
+pub use keys::{Fingerprint, Hashing, KeyCounts, KeyError, Keys, part_of};
 pub use sort::{Rows, Sorted, Sorter};
 
 /// The place of an event in the total order after its time: the raw object's rank among all object

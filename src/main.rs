@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use chrono::Utc;
 use rawmart::cli::{Asked, LogFormat, Output, Request, Verb};
+use rawmart::dedup::Hashing;
 use rawmart::ledger::Dates;
 use rawmart::plan::Rebuild;
 use rawmart::report::{Exit, Failure, Outcome, Report, Signal};
@@ -188,6 +189,7 @@ fn context(report: &Report) -> Context {
         run,
         progress: report.listen(),
         store: StoreSettings::default(),
+        hashing: Hashing::random(),
     }
 }
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
-use crate::absorb::RejectsOf;
+use crate::absorb::{AbsorbError, RejectsOf};
 use crate::cli::Output;
 use crate::config::{ConfigError, Job};
 use crate::ledger::LedgerError;
@@ -25,7 +25,7 @@ use crate::progress::{Happened, Progress};
 use crate::publish::{PublishError, StoredError, WriteError};
 use crate::raw::DiscoverError;
 use crate::run::{History, MartOutcome, PastRun, RunError, RunSummary, Verified};
-use crate::store::StoreErrorKind;
+use crate::store::{StoreError, StoreErrorKind};
 use plain::{Plain, plain};
 
 /// Shows what happens on the terminal and in the log. A clone shows it in the same place.
@@ -278,6 +278,40 @@ fn json<T: Serialize>(out: &mut impl Write, value: &T) -> std::io::Result<()> {
     writeln!(out)
 }
 
+/// The exit code of a store that failed. A full disk does not become usable by itself.
+fn of_store(error: &StoreError) -> Exit {
+    match error.kind() {
+        StoreErrorKind::Full => Exit::Internal,
+        _ => Exit::Store,
+    }
+}
+
+/// The exit code where data files could not be staged or published.
+fn of_publishing(error: &PublishError) -> Exit {
+    match error {
+        PublishError::Store(error) => of_store(error),
+        PublishError::Overtaken { .. } => Exit::Busy,
+        PublishError::Foreign { .. }
+        | PublishError::StagedGone { .. }
+        | PublishError::DamagedStage { .. } => Exit::Damaged,
+        PublishError::TooLarge { .. } => Exit::Usage,
+        PublishError::Local { .. } => Exit::Internal,
+    }
+}
+
+/// The exit code where data files could not be read or written.
+fn of_writing(error: &WriteError) -> Exit {
+    match error {
+        WriteError::Stored(StoredError::Store(error)) => of_store(error),
+        WriteError::Stored(_) => Exit::Damaged,
+        WriteError::Spill { .. }
+        | WriteError::Parquet { .. }
+        | WriteError::Arrow(_)
+        | WriteError::NotStaged
+        | WriteError::Defect(_) => Exit::Internal,
+    }
+}
+
 impl Failure {
     pub fn exit(&self) -> Exit {
         let error = match self {
@@ -288,21 +322,18 @@ impl Failure {
             Self::Run(error) => error,
         };
         match error {
-            // A full disk is no store that comes back by itself.
             RunError::Store(error)
             | RunError::Ledger(LedgerError::Store(error))
-            | RunError::Publish(PublishError::Store(error))
             | RunError::Discover(DiscoverError::Store(error))
-            | RunError::Write(WriteError::Stored(StoredError::Store(error))) => {
-                match error.kind() {
-                    StoreErrorKind::Full => Exit::Internal,
-                    _ => Exit::Store,
-                }
+            | RunError::Absorb(AbsorbError::Store(error)) => of_store(error),
+            RunError::Publish(error) | RunError::Absorb(AbsorbError::Publish(error)) => {
+                of_publishing(error)
             }
-            RunError::Gone { .. } => Exit::Store,
-            RunError::Ledger(LedgerError::Lost { .. })
-            | RunError::Locked { .. }
-            | RunError::Publish(PublishError::Overtaken { .. }) => Exit::Busy,
+            RunError::Write(error) | RunError::Absorb(AbsorbError::Write(error)) => {
+                of_writing(error)
+            }
+            RunError::Absorb(AbsorbError::Gone { .. }) => Exit::Store,
+            RunError::Ledger(LedgerError::Lost { .. }) | RunError::Locked { .. } => Exit::Busy,
             RunError::Ledger(
                 LedgerError::Damaged { .. }
                 | LedgerError::Format { .. }
@@ -312,37 +343,29 @@ impl Failure {
                 | LedgerError::DamagedSpare { .. }
                 | LedgerError::NoLog { .. },
             )
-            | RunError::Publish(
-                PublishError::Foreign { .. }
-                | PublishError::StagedGone { .. }
-                | PublishError::DamagedStage { .. },
-            )
-            | RunError::Irreparable { .. } => Exit::Damaged,
+            | RunError::Absorb(AbsorbError::Irreparable { .. }) => Exit::Damaged,
             // A store that is not fit stays so: trying again is of no use.
             RunError::Ledger(LedgerError::Unconditional { .. })
-            | RunError::Publish(PublishError::TooLarge { .. })
             | RunError::Discover(_)
-            | RunError::Key { .. }
+            | RunError::Absorb(AbsorbError::Key { .. })
             | RunError::Mart(_)
             | RunError::Config(_)
             | RunError::Reference(_)
             | RunError::NoSuchRun { .. }
-            | RunError::NoSpillFolder { .. }
+            | RunError::Absorb(AbsorbError::NoSpillFolder { .. })
             | RunError::NoReference { .. } => Exit::Usage,
-            RunError::Rule { .. }
-            | RunError::TooManyRejects { .. }
+            RunError::Absorb(AbsorbError::Rule { .. })
+            | RunError::Absorb(AbsorbError::TooManyRejects { .. })
             | RunError::Unreadable { .. }
-            | RunError::TooMuchLost { .. }
+            | RunError::Absorb(AbsorbError::TooMuchLost { .. })
             | RunError::Changed { .. }
             | RunError::NeedsRebuild { .. }
             | RunError::OnlyWhole { .. }
-            | RunError::OnlyRaw { .. }
+            | RunError::Absorb(AbsorbError::OnlyRaw { .. })
             | RunError::Vanished { .. } => Exit::Refused,
-            RunError::Write(WriteError::Stored(_)) => Exit::Damaged,
             RunError::Ledger(LedgerError::Unwritable { .. })
-            | RunError::Write(_)
-            | RunError::Publish(PublishError::Local { .. })
-            | RunError::Unbalanced(_)
+            | RunError::Absorb(AbsorbError::Unbalanced(_))
+            | RunError::Absorb(AbsorbError::Defect(_))
             | RunError::Defect(_)
             | RunError::Engine(_) => Exit::Internal,
         }
@@ -394,7 +417,8 @@ impl Failure {
     fn rejects(&self) -> &[RejectsOf] {
         match self {
             Self::Run(
-                RunError::TooManyRejects { found, .. } | RunError::TooMuchLost { found, .. },
+                RunError::Absorb(AbsorbError::TooManyRejects { found, .. })
+                | RunError::Absorb(AbsorbError::TooMuchLost { found, .. }),
             ) => found,
             _ => &[],
         }

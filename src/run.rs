@@ -29,11 +29,11 @@ use futures::future::LocalBoxFuture;
 use serde::Serialize;
 
 use crate::absorb::{
-    self, Incomplete, IncompleteObject, Noticed, NullColumn, RejectsOf, SpillFolder, WhySlice, Work,
+    self, AbsorbError, Incomplete, Noticed, NullColumn, SpillFolder, WhySlice, Work,
 };
-use crate::catalog::{SourceTables, TableDefinition};
+use crate::catalog::SourceTables;
 use crate::config::{Compression, ConfigError, Job, Source};
-use crate::dedup::KeyError;
+use crate::dedup::Hashing;
 use crate::engine::EngineError;
 use crate::event::Reason;
 use crate::layout;
@@ -41,9 +41,7 @@ use crate::ledger::{self, Balance, Commit, LedgerError, SourceDelta, State};
 use crate::mart::{MartError, ReferenceError};
 use crate::plan::{self, CommitLimits, Rebuild, Refusal, RunPlan, SourcePlan, Why};
 use crate::progress::{Happened, Progress};
-use crate::publish::{
-    self, FileSettings, Finished, Local, ParquetFile, PublishError, Staged, StoredError, WriteError,
-};
+use crate::publish::{self, FileSettings, Local, PublishError, Staged, StoredError, WriteError};
 use crate::raw::DiscoverError;
 use crate::store::{Store, StoreError, StoreErrorKind, StoreSettings};
 use look::{Checked, ListedSource, Looked};
@@ -59,6 +57,8 @@ pub struct Context {
     pub progress: Progress,
     /// Limits of the stores that are opened.
     pub store: StoreSettings,
+    /// Hashes the keys of duplicate rules. What is published does not depend on it.
+    pub hashing: Hashing,
 }
 
 /// What a verb does. Boxed, so that all of it is compiled with this crate, and not once more with
@@ -99,17 +99,8 @@ pub enum RunError {
     Publish(#[from] PublishError),
     #[error(transparent)]
     Discover(#[from] DiscoverError),
-    #[error("sources.{name}.dedup: {error}")]
-    Key { name: String, error: Box<KeyError> },
-    #[error(
-        "sources.{name}.dedup: {error}, in {found_in}; write the rule so that every event has a value, \
-         for example with `when` or `nullif`"
-    )]
-    Rule {
-        name: String,
-        found_in: String,
-        error: Box<KeyError>,
-    },
+    #[error(transparent)]
+    Absorb(#[from] AbsorbError),
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
@@ -125,20 +116,6 @@ pub enum RunError {
     #[error("{url} does not exist: references.{name}.path names the file of the reference")]
     NoReference { name: String, url: String },
     #[error(
-        "{name}: {rejects} of {records} new records are rejects, more than max_rejects = {allowed}%; nothing \
-         more was published. Most frequent: {}. Correct the configuration, or accept them once with \
-         `run --max-rejects 100%`",
-        most_frequent(found)
-    )]
-    TooManyRejects {
-        name: String,
-        rejects: u64,
-        records: u64,
-        allowed: f64,
-        /// By reason, most frequent first.
-        found: Vec<RejectsOf>,
-    },
-    #[error(
         "{name}: {count} objects below its raw roots have keys that cannot be asked for: {}; nothing was \
          published. A key may not hold an empty name between two `/`, begin or end with `/`, have `.` or \
          `..` as a name, or hold a control character or a file name that is not UTF-8. Copy these objects \
@@ -151,25 +128,6 @@ pub enum RunError {
         first: Vec<String>,
     },
     #[error(
-        "{name}: {lost} of {bytes} stored bytes of new raw objects are lost, more than max_rejects = \
-         {allowed}%; nothing more was published. Most of them are of {}, with {} events in {} records: {}. \
-         Restore the object, leave it out with sources.{name}.exclude, or accept the loss once with \
-         `run --max-rejects 100%`",
-        worst.object,
-        worst.events,
-        worst.records,
-        worst.why
-    )]
-    TooMuchLost {
-        name: String,
-        lost: u64,
-        bytes: u64,
-        allowed: f64,
-        worst: Box<IncompleteObject>,
-        /// By reason, most frequent first.
-        found: Vec<RejectsOf>,
-    },
-    #[error(
         "{name}: {count} raw objects that were absorbed have other content now, first {first}; \
          nothing was published. If they were corrected on purpose, `rawmart run --replace-changed` \
          takes their earlier events out and the new ones in; else restore them, or set \
@@ -180,11 +138,6 @@ pub enum RunError {
         count: usize,
         first: String,
     },
-    #[error(
-        "{name}: raw object {object} was listed and is gone by now; nothing more was published, run \
-         again"
-    )]
-    Gone { name: String, object: String },
     #[error(
         "{name}: {count} raw objects that were absorbed are gone, first {first}; restore them, or \
          correct sources.{name}.raw, or give their events up with `rawmart rebuild --forget-missing`"
@@ -217,30 +170,6 @@ pub enum RunError {
     )]
     OnlyWhole { name: String, reasons: String },
     #[error(
-        "{name}: {found_in}: {why}. From raw it is a reject, so the stored tables do not give the same \
-         events: `rawmart rebuild --source {name} --raw`"
-    )]
-    OnlyRaw {
-        name: String,
-        found_in: String,
-        why: String,
-    },
-    #[error("{url} is damaged and cannot be made again: {why}; nothing was changed")]
-    Irreparable { url: String, why: String },
-    #[error(
-        "the spill folder cannot be made in {folder}: {source}; set {setting} to a folder that is there and can \
-         be written"
-    )]
-    NoSpillFolder {
-        folder: String,
-        setting: &'static str,
-        source: std::io::Error,
-    },
-    #[error(
-        "the counts do not balance: {0}; nothing was published, and this is a defect of rawmart"
-    )]
-    Unbalanced(String),
-    #[error(
         "{lake} has no run or commit `{which}`, its last commit is {last}: `rawmart history` names \
          them"
     )]
@@ -251,6 +180,12 @@ pub enum RunError {
     },
     #[error("{0}; this is a defect of rawmart")]
     Defect(String),
+}
+
+impl From<StoredError> for RunError {
+    fn from(error: StoredError) -> Self {
+        Self::Write(WriteError::Stored(error))
+    }
 }
 
 /// The first of `count` names, each in quotes and on one line.
@@ -386,7 +321,11 @@ pub fn plan<'a>(job: &'a Job, options: &'a Options) -> Doing<'a, RunPlan> {
 pub fn run<'a>(job: &'a Job, options: &'a Options, context: &'a Context) -> Doing<'a, RunSummary> {
     Box::pin(async move {
         let error = match (once(job, options, context).await, &options.rebuild) {
-            (Err(error @ RunError::OnlyRaw { .. }), Some(rebuild)) if !rebuild.raw => error,
+            (Err(error @ RunError::Absorb(AbsorbError::OnlyRaw { .. })), Some(rebuild))
+                if !rebuild.raw =>
+            {
+                error
+            }
             (result, _) => return result,
         };
         tracing::warn!("{error}; this run is reading raw");
@@ -654,6 +593,7 @@ impl Round<'_> {
                 anew: step.anew,
                 lost,
                 proof: self.proof.clone(),
+                hashing: self.context.hashing,
             };
             let absorbed = absorb::absorb(
                 self.job,
@@ -667,7 +607,7 @@ impl Round<'_> {
             .await;
             let (absorbed, files) = match absorbed {
                 Ok(absorbed) => absorbed,
-                Err(error) => return Err(self.withdraw(&commit, error).await),
+                Err(error) => return Err(self.withdraw(&commit, error.into()).await),
             };
             totals.bytes_read += absorbed.stored_bytes;
             totals.bytes_read += absorbed
@@ -740,7 +680,9 @@ impl Round<'_> {
         unstage(self.lake, commit, &error).await;
         match error {
             // Another run may have replaced what was being read: that is no damage.
-            RunError::Write(WriteError::Stored(_)) | RunError::Unbalanced(_) => {
+            RunError::Absorb(
+                AbsorbError::Write(WriteError::Stored(_)) | AbsorbError::Unbalanced(_),
+            ) => {
                 let overtaken = overtaken(self.lake, commit.number).await;
                 overtaken.err().unwrap_or(error)
             }
@@ -766,7 +708,11 @@ impl Round<'_> {
 async fn unstage(lake: &Store, commit: &Commit, because: &RunError) {
     let store = match because {
         RunError::Publish(PublishError::Store(error))
-        | RunError::Write(WriteError::Stored(StoredError::Store(error))) => Some(error),
+        | RunError::Write(WriteError::Stored(StoredError::Store(error)))
+        | RunError::Absorb(
+            AbsorbError::Publish(PublishError::Store(error))
+            | AbsorbError::Write(WriteError::Stored(StoredError::Store(error))),
+        ) => Some(error),
         _ => None,
     };
     // Of a lake that does not answer, it is swept when a commit of this number was made. A full disk answers,
@@ -777,34 +723,6 @@ async fn unstage(lake: &Store, commit: &Commit, because: &RunError) {
     if let Err(error) = publish::unstage(lake, commit.number, &commit.run).await {
         tracing::debug!(%error, "what was staged could not be taken back");
     }
-}
-
-/// A zero-row file in the place of one that had rows.
-pub(crate) fn empty_file(
-    table: &TableDefinition,
-    old: &ledger::FileEntry,
-    number: usize,
-    settings: &FileSettings,
-    folder: &Path,
-) -> Result<Finished, WriteError> {
-    let path = folder.join(format!("{}-emptied-{number}.parquet", table.name));
-    let schema = std::sync::Arc::clone(&table.schema);
-    let (path, rows, bytes) = ParquetFile::create(path, schema, settings)?.finish()?;
-    Ok(Finished {
-        path,
-        table: table.name.clone(),
-        partition: old.partition.clone(),
-        name: old.name.clone(),
-        rows,
-        bytes,
-        times: None,
-    })
-}
-
-fn most_frequent(found: &[RejectsOf]) -> String {
-    let first = found.iter().take(3);
-    let first = first.map(|rejects| format!("{} {}", rejects.reason.name(), rejects.count));
-    first.collect::<Vec<_>>().join(", ")
 }
 
 /// Whether another run has made commit `n` meanwhile, and replaced what this one reads.

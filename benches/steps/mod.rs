@@ -4,7 +4,7 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampMillisecondType};
 use bytes::Bytes;
 use rawmart::config::{self, Overrides, Source};
-use rawmart::dedup::{Dropped, EventId, Keys, Sorted, Sorter, decide, sortable};
+use rawmart::dedup::{Dropped, EventId, Hashing, Keys, Sorted, Sorter, decide, sortable};
 use rawmart::event::{RAW_RECORD, Slicing};
 use rawmart::raw::{DecodeMemory, Decoded, Decoder, PieceError, Pieces};
 
@@ -136,7 +136,7 @@ impl Input {
         let schema = self.decoder().schema();
         let rules = &self.source.rules;
         let unit = self.source.decode.unit;
-        let mut keys = Keys::compile(rules, &schema, self.slicing, unit)?;
+        let mut keys = Keys::compile(rules, &schema, self.slicing, unit, &Hashing::new([1, 2]))?;
         let mut rows = vec![Vec::new(); rules.len()];
         for batch in batches {
             keys.each(

@@ -17,6 +17,7 @@
 //! Everything is sorted rows that spill; what grows with the lake are the list of slices and the
 //! names of raw objects.
 
+use super::AbsorbError;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
@@ -30,13 +31,12 @@ use arrow::datatypes::{Schema, SchemaRef};
 use super::stored::{Reach, Row, Slices, Span, Stored};
 use crate::config::Source;
 use crate::dedup::{
-    Fingerprint, KeyFilter, Keys, Places, Sorted, Sorter, Standing, Window, from_sortable, grow,
-    part_of,
+    Fingerprint, Hashing, KeyFilter, Keys, Places, Sorted, Sorter, Standing, Window, from_sortable,
+    grow, part_of,
 };
 use crate::event::Slicing;
 use crate::ledger::File;
-use crate::publish::{Wanted, WriteError};
-use crate::run::RunError;
+use crate::publish::Wanted;
 
 /// What an event of D was before: `[place, sortable time, id, displaced by, standing]`; the standing
 /// of an event that leaves has [`LEAVES`] set.
@@ -87,7 +87,7 @@ impl Search {
         rule: usize,
         reach: &mut Reach,
         rows: &[(Fingerprint, u64)],
-    ) -> Result<(), RunError> {
+    ) -> Result<(), AbsorbError> {
         let (Some(filter), Some(window)) = (self.filters.get(rule), self.windows.get(rule)) else {
             return Err(unknown_rule(rule));
         };
@@ -119,8 +119,8 @@ impl Search {
 }
 
 /// A search that passed over a rule would give verdicts that look right.
-fn unknown_rule(rule: usize) -> RunError {
-    RunError::Defect(format!("the search for duplicates has no rule {rule}"))
+fn unknown_rule(rule: usize) -> AbsorbError {
+    AbsorbError::Defect(format!("the search for duplicates has no rule {rule}"))
 }
 
 /// The stored part of D, and what is to be decided.
@@ -138,6 +138,7 @@ pub struct Finder<'a> {
     pub source: &'a Source,
     pub schema: SchemaRef,
     pub slicing: Slicing,
+    pub hashing: Hashing,
     pub stored: &'a Stored,
     pub search: &'a Search,
     /// Slices that hold events that leave, or that are to be decided again, and the span of times.
@@ -168,7 +169,7 @@ impl Finder<'_> {
     ///
     /// # Errors
     /// A data file that cannot be read, a rule that fails on a value, a full disk.
-    pub fn find(self, new: Vec<Vec<Vec<Sorter<4>>>>) -> Result<Affected, RunError> {
+    pub fn find(self, new: Vec<Vec<Vec<Sorter<4>>>>) -> Result<Affected, AbsorbError> {
         let rules = self.source.rules.len();
         let gathering = Gathering {
             links: (0..rules).map(|_| self.parts()).collect(),
@@ -198,17 +199,15 @@ impl Finder<'_> {
             .collect()
     }
 
-    fn spilling(&self, source: io::Error) -> RunError {
-        RunError::Write(WriteError::Spill {
-            folder: self.folder.display().to_string(),
-            source,
-        })
+    fn spilling(&self, source: io::Error) -> AbsorbError {
+        AbsorbError::spilling(&self.folder, source)
     }
 
-    fn keys(&self, from: usize, to: usize, schema: &SchemaRef) -> Result<Keys, RunError> {
+    fn keys(&self, from: usize, to: usize, schema: &SchemaRef) -> Result<Keys, AbsorbError> {
         let rules = self.source.rules.get(from..to).unwrap_or_default();
-        Keys::compile(rules, schema, self.slicing, self.source.decode.unit).map_err(|error| {
-            RunError::Key {
+        let unit = self.source.decode.unit;
+        Keys::compile(rules, schema, self.slicing, unit, &self.hashing).map_err(|error| {
+            AbsorbError::Key {
                 name: self.source.name.clone(),
                 error: Box::new(error),
             }
@@ -216,7 +215,7 @@ impl Finder<'_> {
     }
 
     /// The columns that these rules read.
-    fn columns(&self, from: usize, to: usize) -> Result<SchemaRef, RunError> {
+    fn columns(&self, from: usize, to: usize) -> Result<SchemaRef, AbsorbError> {
         let names = self.keys(from, to, &self.schema)?.columns();
         let fields = self.schema.fields().iter();
         let fields: Vec<_> = fields
@@ -226,8 +225,8 @@ impl Finder<'_> {
         Ok(Arc::new(Schema::new(fields)))
     }
 
-    fn failing(&self, file: &File, error: crate::dedup::KeyError) -> RunError {
-        RunError::Rule {
+    fn failing(&self, file: &File, error: crate::dedup::KeyError) -> AbsorbError {
+        AbsorbError::Rule {
             name: self.source.name.clone(),
             found_in: format!(
                 "the stored events of {}",
@@ -244,15 +243,15 @@ impl Finder<'_> {
         spans: &[Span],
         schema: &SchemaRef,
         leaving: bool,
-        start: impl Fn() -> Result<(S, Option<Wanted>), RunError> + Sync,
-        look: impl Fn(&mut S, &File, RecordBatch, &[Row]) -> Result<(), RunError> + Sync,
+        start: impl Fn() -> Result<(S, Option<Wanted>), AbsorbError> + Sync,
+        look: impl Fn(&mut S, &File, RecordBatch, &[Row]) -> Result<(), AbsorbError> + Sync,
         finish: impl Fn(S) + Sync,
-    ) -> Result<(), RunError> {
+    ) -> Result<(), AbsorbError> {
         let mut files: Vec<(&File, i64, i64)> = Vec::new();
         for (slice, first, last) in spans {
             let known = self.search.slices.get(*slice);
             let slice =
-                known.ok_or_else(|| RunError::Defect(format!("there is no slice {slice}")))?;
+                known.ok_or_else(|| AbsorbError::Defect(format!("there is no slice {slice}")))?;
             let sides = slice.kept.iter().chain(&slice.duplicates);
             files.extend(sides.map(|file| (file, *first, *last)));
         }
@@ -260,7 +259,7 @@ impl Finder<'_> {
         std::thread::scope(|scope| {
             let workers: Vec<_> = (0..self.threads.min(files.len()))
                 .map(|_| {
-                    scope.spawn(|| -> Result<(), RunError> {
+                    scope.spawn(|| -> Result<(), AbsorbError> {
                         let (mut state, wanted) = start()?;
                         while let Some((file, first, last)) =
                             files.get(next.fetch_add(1, Ordering::Relaxed))
@@ -283,7 +282,7 @@ impl Finder<'_> {
                 .map(|worker| {
                     worker
                         .join()
-                        .unwrap_or_else(|_| Err(RunError::Defect("a reader died".to_owned())))
+                        .unwrap_or_else(|_| Err(AbsorbError::Defect("a reader died".to_owned())))
                 })
                 // All of them, so that none is left behind.
                 .fold(Ok(()), Result::and)
@@ -291,7 +290,7 @@ impl Finder<'_> {
     }
 
     /// Puts events that leave or are decided again into D.
-    fn look_at_origins(&self, gathering: &Gathering) -> Result<(), RunError> {
+    fn look_at_origins(&self, gathering: &Gathering) -> Result<(), AbsorbError> {
         if self.origins.is_empty() {
             return Ok(());
         }
@@ -341,7 +340,7 @@ impl Finder<'_> {
         gathering: &Gathering,
         rows: &[Row],
         mask: &[bool],
-    ) -> Result<(), RunError> {
+    ) -> Result<(), AbsorbError> {
         let mut places = Places::new(self.slicing, self.source.decode.unit);
         let mut noted: Vec<Before> = Vec::new();
         let mut objects = BTreeSet::new();
@@ -369,7 +368,7 @@ impl Finder<'_> {
         rows: &[Row],
         mask: &[bool],
         first: usize,
-    ) -> Result<Vec<RuleLink>, RunError> {
+    ) -> Result<Vec<RuleLink>, AbsorbError> {
         let filter: BooleanArray = mask.iter().copied().map(Some).collect();
         let picked: Vec<&Row> = rows
             .iter()
@@ -377,7 +376,7 @@ impl Finder<'_> {
             .filter_map(|(row, is)| is.then_some(row))
             .collect();
         let batch = filter_record_batch(batch, &filter)
-            .map_err(|error| RunError::Defect(error.to_string()))?;
+            .map_err(|error| AbsorbError::Defect(error.to_string()))?;
         let times: Vec<u64> = picked.iter().map(|row| row.time).collect();
         let mut links = Vec::new();
         keys.each(&batch, Some(&times), |rule, row, key| {
@@ -399,7 +398,7 @@ impl Finder<'_> {
         gathering: &Gathering,
         reaches: &mut [Reach],
         links: Vec<RuleLink>,
-    ) -> Result<(), RunError> {
+    ) -> Result<(), AbsorbError> {
         for (rule, key, time, id, standing) in links {
             let parts = gathering.links.get(rule);
             let part = parts.and_then(|parts| parts.get(part_of(key, self.threads)));
@@ -420,7 +419,7 @@ impl Finder<'_> {
         rule: usize,
         new: Vec<Vec<Sorter<4>>>,
         gathering: &Gathering,
-    ) -> Result<Vec<Vec<Sorter<4>>>, RunError> {
+    ) -> Result<Vec<Vec<Sorter<4>>>, AbsorbError> {
         let spilling = |error| self.spilling(error);
         let window = self.search.windows.get(rule);
         let within = window.ok_or_else(|| unknown_rule(rule))?.within;
@@ -518,7 +517,7 @@ impl Finder<'_> {
         spans: &[Span],
         links: &[Mutex<Sorter<6>>],
         aside: &[Mutex<Sorter<4>>],
-    ) -> Result<(), RunError> {
+    ) -> Result<(), AbsorbError> {
         if spans.is_empty() {
             return Ok(());
         }
@@ -604,7 +603,7 @@ impl Finder<'_> {
         aside: Vec<Mutex<Sorter<4>>>,
         later: std::ops::Range<usize>,
         gathering: &Gathering,
-    ) -> Result<(), RunError> {
+    ) -> Result<(), AbsorbError> {
         let spilling = |error| self.spilling(error);
         let mut joined = Sorted::merge(joined).map_err(spilling)?;
         let mut aside = aside

@@ -10,6 +10,7 @@
 //! lost bytes counts however few records there are: a torn object of a million events is one reject, and
 //! so is a Parquet file among raw objects.
 
+use super::AbsorbError;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -18,7 +19,6 @@ use super::noticed::Noticed;
 use crate::config::Source;
 use crate::event::Reason;
 use crate::raw::ObjectCounts;
-use crate::run::RunError;
 
 /// Below this many new records a share of rejects says nothing.
 const FEW_RECORDS: u64 = 1_000;
@@ -114,7 +114,7 @@ pub fn check<'a>(
     source: &Source,
     objects: impl Iterator<Item = (&'a str, &'a ObjectCounts)>,
     noticed: &Noticed,
-) -> Result<(), RunError> {
+) -> Result<(), AbsorbError> {
     let mut all = ObjectCounts::default();
     let mut worst: Option<IncompleteObject> = None;
     for (object, counts) in objects {
@@ -140,7 +140,7 @@ pub fn check<'a>(
     let allowed = source.max_rejects * 100.0;
     match worst {
         _ if by_records.max(by_bytes) <= source.max_rejects => Ok(()),
-        Some(worst) if by_bytes > by_records => Err(RunError::TooMuchLost {
+        Some(worst) if by_bytes > by_records => Err(AbsorbError::TooMuchLost {
             name: source.name.clone(),
             lost: all.lost,
             bytes: all.bytes,
@@ -148,7 +148,7 @@ pub fn check<'a>(
             worst: Box::new(worst),
             found: noticed.rejects_of(source, &all.rejects),
         }),
-        _ => Err(RunError::TooManyRejects {
+        _ => Err(AbsorbError::TooManyRejects {
             name: source.name.clone(),
             rejects,
             records: all.records,

@@ -9,6 +9,7 @@
 //! Events of users lie there, so the folder is for its owner alone: nobody else passes it, whatever the mode
 //! of a file below it. Data files have the mode that they have in the lake, where they may be moved to.
 
+use super::AbsorbError;
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -16,7 +17,6 @@ use std::path::{Path, PathBuf};
 
 use crate::config::Job;
 use crate::publish::WriteError;
-use crate::run::RunError;
 
 /// Names of folders whose lock is taken begin so.
 const NAME: &str = "rawmart-";
@@ -35,14 +35,14 @@ impl SpillFolder {
     ///
     /// # Errors
     /// There is no `spill_dir`, or nothing can be made in it; a full disk.
-    pub fn new(job: &Job) -> Result<Self, RunError> {
+    pub fn new(job: &Job) -> Result<Self, AbsorbError> {
         let named = job.spill_dir.clone();
         let above = named.clone().unwrap_or_else(tempfile::env::temp_dir);
         let made = Self::make(&above).map_err(|source| match source.kind() {
             ErrorKind::NotFound
             | ErrorKind::NotADirectory
             | ErrorKind::PermissionDenied
-            | ErrorKind::ReadOnlyFilesystem => RunError::NoSpillFolder {
+            | ErrorKind::ReadOnlyFilesystem => AbsorbError::NoSpillFolder {
                 folder: above.display().to_string(),
                 setting: match named {
                     Some(_) => "spill_dir",
@@ -50,7 +50,7 @@ impl SpillFolder {
                 },
                 source,
             },
-            _ => RunError::Write(WriteError::Spill {
+            _ => AbsorbError::Write(WriteError::Spill {
                 folder: above.display().to_string(),
                 source,
             }),

@@ -6,6 +6,7 @@
 //!                          └──▶ rows of whole slices, in order, for rewriting them
 //! ```
 
+use super::AbsorbError;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,7 +30,7 @@ use crate::publish::{
     Wanted, WriteError,
 };
 use crate::raw::{Refill, RefillError};
-use crate::run::{Proof, RunError};
+use crate::run::Proof;
 use crate::store::Store;
 
 /// One slice with stored events.
@@ -56,7 +57,7 @@ pub struct Slices {
 impl Slices {
     /// # Errors
     /// A file with rows that the log gives no event times or no place.
-    pub fn new(source: &Source, state: &State) -> Result<Self, RunError> {
+    pub fn new(source: &Source, state: &State) -> Result<Self, AbsorbError> {
         let [kept, duplicates, _] = source.tables();
         let mut slices: BTreeMap<u64, Slice> = BTreeMap::new();
         for (table, is_kept) in [(kept, true), (duplicates, false)] {
@@ -68,7 +69,7 @@ impl Slices {
                 // Events without a time would be passed over when duplicates are looked for.
                 let (first, last) = file.entry.times.ok_or_else(|| {
                     let key = file.entry.key();
-                    RunError::Defect(format!("the log says no event times of {key}"))
+                    AbsorbError::Defect(format!("the log says no event times of {key}"))
                 })?;
                 let slice = slices.entry(place).or_insert_with(|| Slice {
                     first,
@@ -122,11 +123,11 @@ impl Slices {
 ///
 /// # Errors
 /// A name that is not ours, which is a defect: the log names it.
-pub fn place(file: &File) -> Result<u64, RunError> {
+pub fn place(file: &File) -> Result<u64, AbsorbError> {
     let place = Place::of(&file.entry.partition, &file.entry.name).map(Place::sortable);
     place.ok_or_else(|| {
         let key = file.entry.key();
-        RunError::Defect(format!(
+        AbsorbError::Defect(format!(
             "the log names {key}, which is the place of no slice"
         ))
     })
@@ -513,12 +514,6 @@ impl Names {
     }
 }
 
-impl From<StoredError> for RunError {
-    fn from(error: StoredError) -> Self {
-        Self::Write(WriteError::Stored(error))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -553,7 +548,7 @@ mod tests {
             (&[], "part-00001.parquet"),
         ] {
             let error = place(&file(partition, name)).unwrap_err();
-            assert!(matches!(error, RunError::Defect(_)), "{error}");
+            assert!(matches!(error, AbsorbError::Defect(_)), "{error}");
         }
     }
 }

@@ -12,6 +12,9 @@ use crate::event::{Place, Slicing, TimeUnit};
 /// index of the rule]`, in the order of the sorted events.
 pub type DroppedRow = [u64; 5];
 
+/// Where the bits of an object begin that has none: behind all bits, so that one comparison finds it.
+const NO_BITS: u64 = 1 << 62;
+
 /// The events that rules so far took out, one bit a record.
 #[derive(Debug)]
 pub struct Dropped {
@@ -29,7 +32,9 @@ impl Dropped {
         let mut total = 0;
         let starts = records
             .map(|count| {
-                let Some(count) = count else { return u64::MAX };
+                let Some(count) = count else {
+                    return NO_BITS;
+                };
                 let start = total;
                 // Records are numbered from 1.
                 total += count + 1;
@@ -50,27 +55,30 @@ impl Dropped {
         self.unknown.load(Ordering::Relaxed)
     }
 
+    /// The word that holds the bit of an event, and the bit in it.
     fn bit(&self, id: EventId) -> Option<(&AtomicU64, u64)> {
-        let found = || {
-            let start = self.starts.get(id.object() as usize)?;
-            let bit = start.checked_add(u64::from(id.record()))?;
-            Some((self.bits.get((bit / 64) as usize)?, 1 << (bit % 64)))
-        };
-        let found = found();
-        if found.is_none() {
-            self.unknown.store(true, Ordering::Relaxed);
-        }
-        found
+        let start = self.starts.get(id.object() as usize)?;
+        let bit = start + u64::from(id.record());
+        Some((self.bits.get((bit / 64) as usize)?, 1 << (bit % 64)))
+    }
+
+    #[cold]
+    fn note_unknown(&self) {
+        self.unknown.store(true, Ordering::Relaxed);
     }
 
     fn contains(&self, id: EventId) -> bool {
-        self.bit(id)
-            .is_some_and(|(word, mask)| word.load(Ordering::Relaxed) & mask != 0)
+        let Some((word, mask)) = self.bit(id) else {
+            self.note_unknown();
+            return false;
+        };
+        word.load(Ordering::Relaxed) & mask != 0
     }
 
     fn insert(&self, id: EventId) {
-        if let Some((word, mask)) = self.bit(id) {
-            word.fetch_or(mask, Ordering::Relaxed);
+        match self.bit(id) {
+            Some((word, mask)) => drop(word.fetch_or(mask, Ordering::Relaxed)),
+            None => self.note_unknown(),
         }
     }
 }

@@ -1,10 +1,12 @@
 //! From events to the narrow rows of each rule.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::buffer::NullBuffer;
 use arrow::datatypes::Schema;
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, Rows as KeyRows, SortField};
@@ -32,6 +34,7 @@ pub enum KeyError {
 #[derive(Debug)]
 pub struct Keys {
     rules: Vec<RuleKey>,
+    hashing: Hashing,
     places: Places,
 }
 
@@ -56,7 +59,8 @@ struct RuleKey {
 }
 
 impl Keys {
-    /// `schema` is that of the events' batches; it may lack columns that no rule reads.
+    /// `schema` is that of the events' batches; it may lack columns that no rule reads. Fingerprints can be
+    /// compared only where `hashing` is the same.
     ///
     /// # Errors
     /// An expression that does not fit the columns.
@@ -65,6 +69,7 @@ impl Keys {
         schema: &Arc<Schema>,
         slicing: Slicing,
         unit: TimeUnit,
+        hashing: &Hashing,
     ) -> Result<Self, KeyError> {
         let rules = rules
             .iter()
@@ -95,6 +100,7 @@ impl Keys {
             .collect::<Result<_, KeyError>>()?;
         Ok(Self {
             rules,
+            hashing: *hashing,
             places: Places::new(slicing, unit),
         })
     }
@@ -129,6 +135,7 @@ impl Keys {
         times: Option<&[u64]>,
         mut out: impl FnMut(usize, usize, Fingerprint),
     ) -> Result<(), KeyError> {
+        let hashing = self.hashing;
         for (index, rule) in self.rules.iter_mut().enumerate() {
             let at = |source| KeyError::Key {
                 rule: rule.name.clone(),
@@ -152,29 +159,38 @@ impl Keys {
                 rule.converter.append(&mut rule.rows, &keys).map_err(at)?;
             }
             let bounded = rule.since != NaiveDate::MIN || rule.until != NaiveDate::MAX;
+            // A null in any part says that the event has no such key.
+            let nulls = keys.iter().fold(None, |nulls, part| {
+                NullBuffer::union(nulls.as_ref(), part.nulls())
+            });
             let rows = (0..batch.num_rows())
                 .filter(|row| admitted.as_ref().is_none_or(|mask| mask.value(*row)));
-            let mut counts = rule.counts;
+            let mut beyond = 0;
             for (i, row) in rows.enumerate() {
-                // A null in any part says that the event has no such key.
-                if keys.iter().any(|part| part.is_null(i)) {
-                    counts.null += 1;
+                if nulls.as_ref().is_some_and(|nulls| nulls.is_null(i)) {
                     continue;
                 }
                 if bounded && let Some(time) = times.and_then(|times| times.get(row)) {
                     let date = self.places.place(super::from_sortable(*time)).date;
                     if date < rule.since || date > rule.until {
+                        beyond += 1;
                         continue;
                     }
                 }
                 let key = match text {
-                    Some(text) => fingerprint(text.value(i).as_bytes()),
-                    None => fingerprint(rule.rows.row(i).as_ref()),
+                    Some(text) => hashing.fingerprint(text.value(i).as_bytes()),
+                    None => hashing.fingerprint(rule.rows.row(i).as_ref()),
                 };
-                counts.keyed += 1;
                 out(index, row, key);
             }
-            rule.counts = counts;
+            // Counted by the batch: a count for each row would cost more than the test of its key.
+            let events = match &admitted {
+                Some(mask) => mask.true_count(),
+                None => batch.num_rows(),
+            };
+            let null = nulls.map_or(0, |nulls| nulls.null_count());
+            rule.counts.null += null as u64;
+            rule.counts.keyed += (events - null - beyond) as u64;
         }
         Ok(())
     }
@@ -188,16 +204,37 @@ pub fn part_of([_, low]: Fingerprint, parts: usize) -> usize {
     usize::try_from(low % parts.max(1) as u64).unwrap_or(0)
 }
 
+/// The hash that makes fingerprints of keys.
+///
 /// Keys come from outside, so the hash must be one that nobody can make collide: a forged collision would
-/// drop another user's events. Its secret is that of this process; fingerprints are never stored.
-static HASHER: LazyLock<SipHasher13> = LazyLock::new(|| {
-    let secret = || RandomState::new().build_hasher().finish();
-    SipHasher13::new_with_keys(secret(), secret())
-});
+/// drop another user's events. A run therefore has a secret of its own. All fingerprints of one run are
+/// made with the same secret; fingerprints are never stored.
+#[derive(Clone, Copy)]
+pub struct Hashing(SipHasher13);
 
-fn fingerprint(key: &[u8]) -> Fingerprint {
-    let mut hasher = *HASHER;
-    hasher.write(key);
-    let hash = hasher.finish128();
-    [hash.h1, hash.h2]
+impl Hashing {
+    /// The hash of a known secret.
+    pub fn new([a, b]: [u64; 2]) -> Self {
+        Self(SipHasher13::new_with_keys(a, b))
+    }
+
+    /// The hash of a secret that nobody knows.
+    pub fn random() -> Self {
+        let secret = || RandomState::new().build_hasher().finish();
+        Self::new([secret(), secret()])
+    }
+
+    fn fingerprint(self, key: &[u8]) -> Fingerprint {
+        let mut hasher = self.0;
+        hasher.write(key);
+        let hash = hasher.finish128();
+        [hash.h1, hash.h2]
+    }
+}
+
+impl fmt::Debug for Hashing {
+    /// Does not say the secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hashing")
+    }
 }

@@ -287,7 +287,9 @@ fn times_of_another_batch_are_refused() {
     let ids: ArrayRef = Arc::new(StringArray::from(vec!["a", "b"]));
     let batch = RecordBatch::try_from_iter([("id", ids)]).unwrap();
     let rules = [rule(Mode::Throttle, 1_000)];
-    let mut keys = Keys::compile(&rules, &batch.schema(), slicing(), TimeUnit::Ms).unwrap();
+    let hashing = Hashing::new([1, 2]);
+    let mut keys =
+        Keys::compile(&rules, &batch.schema(), slicing(), TimeUnit::Ms, &hashing).unwrap();
     let mut seen = 0;
     keys.each(&batch, Some(&[1, 2]), |_, _, _| seen += 1)
         .unwrap();

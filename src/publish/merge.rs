@@ -12,9 +12,11 @@ use super::WriteError;
 use super::collect::{Collected, Displaced, Key};
 use super::parquet::{FileSettings, ParquetFile};
 use super::runs::{Runs, Stretch};
+use crate::catalog::TableDefinition;
 use crate::dedup::{EventId, Sorted, from_sortable};
 use crate::event::{Place, RAW_OBJECT, RAW_RECORD};
 use crate::layout::{self, Partition};
+use crate::ledger::FileEntry;
 
 /// Rows handed to a writer at once.
 const BATCH_ROWS: usize = 8192;
@@ -56,6 +58,28 @@ pub struct Finished {
     pub bytes: u64,
     /// First and last event time in the table's unit.
     pub times: Option<(i64, i64)>,
+}
+
+/// A zero-row file in the place of one that had rows.
+pub fn empty_file(
+    table: &TableDefinition,
+    old: &FileEntry,
+    number: usize,
+    settings: &FileSettings,
+    folder: &Path,
+) -> Result<Finished, WriteError> {
+    let path = folder.join(format!("{}-emptied-{number}.parquet", table.name));
+    let schema = Arc::clone(&table.schema);
+    let (path, rows, bytes) = ParquetFile::create(path, schema, settings)?.finish()?;
+    Ok(Finished {
+        path,
+        table: table.name.clone(),
+        partition: old.partition.clone(),
+        name: old.name.clone(),
+        rows,
+        bytes,
+        times: None,
+    })
 }
 
 /// Takes a file that is whole, and says whether to go on. Where the merge fails, the last one of each table

@@ -14,11 +14,12 @@ use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 
 use super::{Options, RunError};
+use crate::absorb::AbsorbError;
 use crate::catalog::{LakeTable, SourceTables, TableDefinition, TableFile, memory_table};
 use crate::config::{
     Compression, ConfigError, Job, OnChangedObject, Reference, ReferenceFormat, Source,
 };
-use crate::dedup::Keys;
+use crate::dedup::{Hashing, Keys};
 use crate::engine::Engine;
 use crate::ledger::{self, FoundFile, ObjectEntry, SourceState, State};
 use crate::mart::{self, Graph, Mart, ReferenceError};
@@ -305,11 +306,15 @@ fn check_sources(job: &Job) -> Result<(), RunError> {
 fn compiled(job: &Job, source: &Source) -> Result<Keys, RunError> {
     let schema = Decoder::new(&source.decode, &DecodeMemory::new(0, 1)).schema();
     let slicing = job.slicing(source);
-    Keys::compile(&source.rules, &schema, slicing, source.decode.unit).map_err(|error| {
-        RunError::Key {
+    // Nothing is hashed here.
+    let hashing = Hashing::new([0; 2]);
+    let unit = source.decode.unit;
+    Keys::compile(&source.rules, &schema, slicing, unit, &hashing).map_err(|error| {
+        AbsorbError::Key {
             name: source.name.clone(),
             error: Box::new(error),
         }
+        .into()
     })
 }
 
@@ -459,7 +464,7 @@ async fn compare(
                 return Ok((found, None));
             };
             let hashed = store.sha256(found.key()).await?;
-            let (object, sha256) = hashed.ok_or_else(|| RunError::Gone {
+            let (object, sha256) = hashed.ok_or_else(|| AbsorbError::Gone {
                 name: source.to_owned(),
                 object: found.identity.to_string(),
             })?;

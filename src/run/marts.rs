@@ -472,7 +472,7 @@ impl Build<'_> {
             .iter()
             .filter(|old| !written.contains(&(&old.partition, old.name.as_str())));
         let empty = gone.enumerate().map(|(number, old)| {
-            let made = super::empty_file(table, old, number, settings, self.spill);
+            let made = publish::empty_file(table, old, number, settings, self.spill);
             made.map_err(|error| failed(self.lake, mart, self.spill, error.into()))
         });
         empty.collect()

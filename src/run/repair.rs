@@ -31,7 +31,7 @@ use super::verify::{Damage, DamagedFile, Depth, Note, Repaired, Verified, files,
 use super::{
     Context, Doing, MartOutcome, MartSummary, Options, Round, RunError, Totals, commit_files, marts,
 };
-use crate::absorb::SpillFolder;
+use crate::absorb::{AbsorbError, SpillFolder};
 use crate::catalog::SourceTables;
 use crate::config::{Job, OnChangedObject, Source};
 use crate::event::{Place, Slicing, TimeUnit};
@@ -455,10 +455,11 @@ impl Repair<'_> {
     }
 
     fn irreparable(&self, key: &str, why: String) -> RunError {
-        RunError::Irreparable {
+        AbsorbError::Irreparable {
             url: self.lake.url_of(key),
             why,
         }
+        .into()
     }
 
     /// Makes lost files again: those without rows, those of sources, those of marts.
@@ -521,7 +522,7 @@ impl Repair<'_> {
                 continue;
             };
             let number = files.len();
-            files.push(super::empty_file(
+            files.push(publish::empty_file(
                 table,
                 &file.entry,
                 number,

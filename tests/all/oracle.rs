@@ -10,6 +10,7 @@ use rand::seq::{IndexedMutRandom, IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rawmart::config::{self, Overrides};
+use rawmart::dedup::Hashing;
 use rawmart::ledger::Dates;
 use rawmart::plan::{CommitLimits, Rebuild};
 use rawmart::progress::Progress;
@@ -867,6 +868,7 @@ fn invoke(
         run: format!("run-{number}"),
         progress: Progress::unheard(),
         store,
+        hashing: Hashing::new([1, 2]),
     };
     settle(&job.lake);
     tokio::runtime::Builder::new_multi_thread()

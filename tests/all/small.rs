@@ -12,6 +12,7 @@ use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
 use rawmart::config::{self, Job, Overrides};
+use rawmart::dedup::Hashing;
 use rawmart::progress::Progress;
 use rawmart::report::{Exit, Failure, Outcome};
 use rawmart::run::{self, Context, Options, RunError, RunOutcome, RunSummary};
@@ -166,6 +167,7 @@ pub fn run_with(
         run: name.to_owned(),
         progress: Progress::unheard(),
         store,
+        hashing: Hashing::new([1, 2]),
     };
     settle(&job.lake);
     runtime().block_on(run::run(job, options, &context))
@@ -178,6 +180,7 @@ pub fn repair(job: &Job, name: &str, store: StoreSettings) -> Result<run::Verifi
         run: name.to_owned(),
         progress: Progress::unheard(),
         store,
+        hashing: Hashing::new([1, 2]),
     };
     settle(&job.lake);
     runtime().block_on(run::repair(job, run::Depth::Usual, &context))
