@@ -47,7 +47,7 @@ use crate::dedup::{
     Dropped, EventId, Fingerprint, Hashing, Keys, Places, Sorted, Sorter, Standing, Window, decide,
     part_of, sortable,
 };
-use crate::event::{EXTRA, PartitionBy, RAW_OBJECT, RAW_RECORD, Slicing, TimeUnit};
+use crate::event::{EXTRA, PartitionBy, RAW_OBJECT, RAW_RECORD, Slicing};
 use crate::ledger::{Balance, Dates, File, ObjectEntry, Sha256, SourceState, State};
 use crate::progress::{Happened, Progress};
 use crate::publish::{
@@ -58,6 +58,7 @@ use crate::raw::{
 };
 use crate::run::Proof;
 use crate::store::{Store, StoreError, StoreErrorKind};
+use crate::time::TimeUnit;
 use affected::{Finder, LEAVES, Search};
 pub use error::AbsorbError;
 use memory::Shares;

@@ -24,7 +24,8 @@ use std::path::PathBuf;
 use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 
-use crate::event::{DecodeSpec, PartitionBy, Slicing, Zone};
+use crate::event::{DecodeSpec, PartitionBy, Slicing};
+use crate::time::Zone;
 
 /// A variable of the process's environment. Nothing else reads them.
 pub fn environment(name: &str) -> Option<OsString> {

@@ -11,15 +11,15 @@
 
 mod columns;
 mod partition;
-mod time;
 
 pub use columns::{
     Column, ColumnType, EXTRA, RAW_OBJECT, RAW_RECORD, RECORD_SHA256, TypeError, reserved,
 };
 pub use partition::{PartitionBy, Place, Slicing};
-pub use time::{Accept, Decimal, TimeUnit, Zone, read_date, read_epoch, read_time};
 
 use serde::{Deserialize, Serialize};
+
+use crate::time::{TimeUnit, Zone};
 
 /// What to do with a value that does not fit its column's type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -47,6 +47,27 @@ pub struct DecodeSpec {
     /// A rule names `record_sha256`, so events carry that column.
     pub record_sha256: bool,
     pub limits: Limits,
+}
+
+/// The span of event times that is believed; outside it a record is a reject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accept {
+    /// First accepted instant, milliseconds since 1970 UTC.
+    pub from_ms: i64,
+    /// Milliseconds an event may lie after its raw object's arrival.
+    pub ahead_ms: i64,
+}
+
+impl Accept {
+    /// Whether `time`, in `unit`, is believed of a raw object that arrived at `arrival_ms`.
+    pub fn holds(self, time: i64, unit: TimeUnit, arrival_ms: i64) -> bool {
+        let scale = unit.per_second() / 1_000;
+        let from = self.from_ms.saturating_mul(scale);
+        let until = arrival_ms
+            .saturating_add(self.ahead_ms)
+            .saturating_mul(scale);
+        from <= time && time <= until
+    }
 }
 
 /// The bounds that turn bombs into rejects.
@@ -113,5 +134,22 @@ impl Reason {
             | Self::ObjectTooLarge => true,
             Self::Missing | Self::Type | Self::EventTime | Self::OutOfRange => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[test]
+    fn accept_is_inclusive_and_counts_from_arrival() {
+        let accept = Accept {
+            from_ms: 1_000,
+            ahead_ms: 500,
+        };
+        for (time, held) in [(999, false), (1_000, true), (2_500, true), (2_501, false)] {
+            assert_eq!(accept.holds(time, TimeUnit::Ms, 2_000), held, "{time}");
+        }
+        assert!(accept.holds(2_500_000, TimeUnit::Us, 2_000));
+        assert!(!accept.holds(2_500_001, TimeUnit::Us, 2_000));
     }
 }

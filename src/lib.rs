@@ -12,7 +12,7 @@
 //!    └─── store ─────────┘  └────────┘               marts are published through the same door
 //!             engine                                 the two doors outward: store, engine
 //!         ─────────────────────────────────────
-//!             layout · event                         the vocabulary
+//!             layout · event · time                  the vocabulary
 //!             report                                 what the world is told
 //! ```
 
@@ -35,3 +35,4 @@ pub mod raw;
 pub mod report;
 pub mod run;
 pub mod store;
+pub mod time;

@@ -18,10 +18,11 @@ use chrono::NaiveDate;
 use serde::Serialize;
 
 use crate::config::{Job, OnChangedObject, Source};
-use crate::event::{EXTRA, TimeUnit};
+use crate::event::EXTRA;
 use crate::layout;
 use crate::ledger::{Dates, ObjectEntry, Settings, SourceState, State};
 use crate::raw::{Discovered, Found};
+use crate::time::TimeUnit;
 use settings::{Needs, is_in_extra, ranges};
 
 /// What one commit may hold at most. A long catch-up is published bit by bit.

@@ -23,7 +23,7 @@ use tokio::runtime::Handle;
 
 use crate::config::Source;
 use crate::dedup::{EventId, Standing, sortable};
-use crate::event::{Place, RAW_OBJECT, RAW_RECORD, TimeUnit};
+use crate::event::{Place, RAW_OBJECT, RAW_RECORD};
 use crate::ledger::{Dates, File, State};
 use crate::publish::{
     Content, Displaced, KEPT_OBJECT, KEPT_RECORD, Keyed, RULE, StoredError, StoredFile, StoredRows,
@@ -32,6 +32,7 @@ use crate::publish::{
 use crate::raw::{Refill, RefillError};
 use crate::run::Proof;
 use crate::store::Store;
+use crate::time::TimeUnit;
 
 /// One slice with stored events.
 #[derive(Debug, Clone)]

@@ -113,7 +113,7 @@ fn in_order(fields: Vec<Field>, known: Option<&Columns>) -> SchemaRef {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::TimeUnit;
+    use crate::time::TimeUnit;
 
     #[test]
     fn a_new_column_is_the_last() {

@@ -13,7 +13,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use chrono::{DateTime, Duration, NaiveDate, NaiveTime, TimeZone};
+use chrono::{DateTime, NaiveDate, NaiveTime};
 use toml::de::{DeTable, DeValue};
 
 use super::table::{Entry, Table, nearest};
@@ -23,9 +23,10 @@ use super::{
 };
 use crate::event::{
     Accept, Column, ColumnType, DecodeSpec, EXTRA, Limits, OnTypeError, PartitionBy, RAW_RECORD,
-    RECORD_SHA256, TimeUnit, Zone,
+    RECORD_SHA256,
 };
 use crate::layout::Layout;
+use crate::time::{TimeUnit, Zone};
 
 /// Looked for in the folder that the command runs in.
 const FILE: &str = "rawmart.toml";
@@ -568,15 +569,7 @@ fn instant(text: &str, zone: Zone) -> Result<i64, String> {
     if let Ok(time) = DateTime::parse_from_rfc3339(text) {
         return Ok(time.timestamp_millis());
     }
-    let mut local = date(text)?.and_time(NaiveTime::MIN);
-    // Where clocks spring forward at midnight, the date begins later; never more than a day.
-    for _ in 0..=96 {
-        if let Some(time) = zone.0.from_local_datetime(&local).earliest() {
-            return Ok(time.timestamp_millis());
-        }
-        local += Duration::minutes(15);
-    }
-    Err(format!("`{text}` does not exist in {zone}"))
+    Ok(zone.first_instant(date(text)?.and_time(NaiveTime::MIN)))
 }
 
 /// A date as text, whether it was written with quotes or without.

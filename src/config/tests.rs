@@ -5,7 +5,8 @@ use std::path::Path;
 use serde_json::json;
 
 use super::*;
-use crate::event::{Accept, Column, ColumnType, Limits, OnTypeError, TimeUnit};
+use crate::event::{Accept, Column, ColumnType, Limits, OnTypeError};
+use crate::time::TimeUnit;
 
 const DESIGN: &str = r#"
 lake = "s3://acme-lake/app"            # or a local path

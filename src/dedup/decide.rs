@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::{EventId, Sorted, Sorter, from_sortable};
 use crate::config::{Mode, Rule};
-use crate::event::{Place, Slicing, TimeUnit};
+use crate::event::{Place, Slicing};
+use crate::time::TimeUnit;
 
 /// An event that a rule took out: `[place, sortable time, id, id of the event that displaced it,
 /// index of the rule]`, in the order of the sorted events.

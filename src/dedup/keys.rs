@@ -16,7 +16,8 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 use super::Places;
 use crate::config::Rule;
 use crate::engine::{ExpressionError, RuleExpressions};
-use crate::event::{Slicing, TimeUnit};
+use crate::event::Slicing;
+use crate::time::TimeUnit;
 
 /// A rule cannot be applied to the events.
 #[derive(Debug, thiserror::Error)]

@@ -8,7 +8,8 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::config::{Mode, Rule};
-use crate::event::{PartitionBy, Slicing, TimeUnit};
+use crate::event::{PartitionBy, Slicing};
+use crate::time::TimeUnit;
 
 const MODES: [Mode; 4] = [Mode::Throttle, Mode::Gap, Mode::GapLast, Mode::Tumbling];
 

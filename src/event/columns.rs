@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Fields};
 use serde::{Deserialize, Serialize};
 
-use super::TimeUnit;
+use crate::time::TimeUnit;
 
 /// The identity of the raw object an event was read from.
 pub const RAW_OBJECT: &str = "raw_object";

@@ -8,11 +8,10 @@
 //! A slice is counted from the first instant of its partition, so a day of 25 hours has one slice
 //! of `1d` more hours long, not a second file of one hour.
 
-use chrono::{DateTime, Datelike, Duration, NaiveDate, NaiveDateTime, Offset, TimeZone, Timelike};
-use chrono_tz::Tz;
+use chrono::{DateTime, Datelike, NaiveDate, NaiveTime, Timelike};
 use serde::{Deserialize, Serialize};
 
-use super::{TimeUnit, Zone};
+use crate::time::{TimeUnit, Zone};
 
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
@@ -121,14 +120,14 @@ impl Slicing {
         let local = utc.with_timezone(&self.timezone.0);
         let date = local.date_naive();
         let (hour, start, span) = match self.by {
-            PartitionBy::Day => (None, date.and_time(chrono::NaiveTime::MIN), DAY_MS),
+            PartitionBy::Day => (None, date.and_time(NaiveTime::MIN), DAY_MS),
             PartitionBy::Hour => {
                 let hour = local.hour();
                 let start = date.and_hms_opt(hour, 0, 0).unwrap_or_default();
                 (u8::try_from(hour).ok(), start, HOUR_MS)
             }
         };
-        let start_ms = first_instant(self.timezone.0, start);
+        let start_ms = self.timezone.first_instant(start);
         // A partition that a clock change made longer stays one file when a slice spans it all.
         let slice = if self.slice_ms >= span {
             0
@@ -139,12 +138,7 @@ impl Slicing {
         // midnight in St. John's until 2011) the times of that quarter are placed one by one.
         let quarter = HOUR_MS / 4;
         let from = ms.div_euclid(quarter) * quarter;
-        let offset = |ms: i64| {
-            let utc = DateTime::from_timestamp_millis(ms)
-                .unwrap_or_default()
-                .naive_utc();
-            self.timezone.0.offset_from_utc_datetime(&utc).fix()
-        };
+        let offset = |ms: i64| self.timezone.offset_at(ms.div_euclid(1_000));
         let steady = offset(from) == offset(from + quarter - 1);
         let (mut low, mut high) = if steady {
             (from.max(start_ms), from + quarter)
@@ -165,25 +159,11 @@ impl Slicing {
     /// both sides: where a clock is turned back across midnight, dates are not in order of time.
     pub fn times(&self, from: NaiveDate, to: NaiveDate, unit: TimeUnit) -> (i64, i64) {
         let scale = unit.per_second() / 1_000;
-        let start =
-            |date: NaiveDate| first_instant(self.timezone.0, date.and_time(chrono::NaiveTime::MIN));
+        let start = |date: NaiveDate| self.timezone.first_instant(date.and_time(NaiveTime::MIN));
         let first = start(from) - HOUR_MS;
         let last = start(to.succ_opt().unwrap_or(to)) + HOUR_MS;
         (first.saturating_mul(scale), last.saturating_mul(scale))
     }
-}
-
-/// The first instant, in milliseconds UTC, whose local time is not before `local`.
-fn first_instant(zone: Tz, local: NaiveDateTime) -> i64 {
-    let mut probe = local;
-    // A clock that springs forward skips `local` itself; the gap is never longer than a day.
-    for _ in 0..=96 {
-        if let Some(instant) = zone.from_local_datetime(&probe).earliest() {
-            return instant.timestamp_millis();
-        }
-        probe += Duration::minutes(15);
-    }
-    local.and_utc().timestamp_millis()
 }
 
 #[cfg(test)]
@@ -271,6 +251,7 @@ mod tests {
                 let nights = [
                     ("2019-10-05T00:00:00Z", "2019-10-07T00:00:00Z"),
                     ("2010-11-06T12:00:00Z", "2010-11-07T12:00:00Z"),
+                    ("2010-03-13T12:00:00Z", "2010-03-14T12:00:00Z"),
                 ];
                 for (from, to) in nights {
                     let mut t = at(from);

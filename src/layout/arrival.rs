@@ -5,9 +5,9 @@
 //! topics/app/year=2019/month=04/day=01/…  with  year=%Y/month=%m/day=%d/
 //! ```
 
-use chrono::{DateTime, Datelike, Duration, NaiveDate, NaiveDateTime, TimeZone};
+use chrono::{DateTime, Datelike, Duration, NaiveDate, NaiveDateTime};
 
-use crate::event::Zone;
+use crate::time::Zone;
 
 /// A compiled `layout`.
 #[derive(Debug, Clone)]
@@ -115,7 +115,7 @@ impl Layout {
         starts
             .filter_map(|start| key.as_bytes().get(start..))
             .find_map(|tail| self.span_end(tail))
-            .map(|end| self.instant(end))
+            .map(|end| self.zone.last_instant(end))
     }
 
     /// Where the pattern begins in a key that fits.
@@ -214,19 +214,6 @@ impl Layout {
         };
         date.and_hms_opt(hour, minute, second)?
             .checked_add_signed(span)
-    }
-
-    /// The latest instant with this local time, so that an hour that a clock change repeats ends
-    /// when its second run does; a skipped local time is the instant of the change.
-    fn instant(&self, local: NaiveDateTime) -> i64 {
-        let mut probe = local;
-        for _ in 0..=96 {
-            if let Some(instant) = self.zone.0.from_local_datetime(&probe).latest() {
-                return instant.timestamp_millis();
-            }
-            probe += Duration::minutes(15);
-        }
-        local.and_utc().timestamp_millis()
     }
 }
 

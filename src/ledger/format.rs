@@ -15,8 +15,9 @@ use chrono::NaiveDate;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::config::Rule;
-use crate::event::{DecodeSpec, Reason, Slicing, Zone};
+use crate::event::{DecodeSpec, Reason, Slicing};
 use crate::layout::Partition;
+use crate::time::Zone;
 
 /// The newest format: what this build writes.
 pub const FORMAT: u32 = 2;

@@ -9,9 +9,9 @@ use super::*;
 use crate::config::{Mode, Rule};
 use crate::event::{
     Accept, Column, ColumnType, DecodeSpec, Limits, OnTypeError, PartitionBy, Reason, Slicing,
-    TimeUnit, Zone,
 };
 use crate::store::StoreSettings;
+use crate::time::{TimeUnit, Zone};
 
 const RUN: &str = "20261124T040833Z-f20851d5";
 const SEOUL: Zone = Zone(chrono_tz::Asia::Seoul);

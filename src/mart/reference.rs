@@ -25,7 +25,8 @@ use serde_json::value::RawValue;
 use super::shape::written;
 use crate::config::{Reference, ReferenceFormat};
 use crate::engine::nearest;
-use crate::event::{ColumnType, Decimal, TimeUnit};
+use crate::event::ColumnType;
+use crate::time::{Decimal, TimeUnit};
 
 /// Rows of a batch, …
 const BATCH_ROWS: usize = 8192;

@@ -297,7 +297,8 @@ pub fn ranges(dates: impl Iterator<Item = NaiveDate>, published: &[NaiveDate]) -
 mod tests {
     use super::*;
     use crate::config::Mode;
-    use crate::event::{Accept, DecodeSpec, OnTypeError, PartitionBy, Slicing, TimeUnit};
+    use crate::event::{Accept, DecodeSpec, OnTypeError, PartitionBy, Slicing};
+    use crate::time::TimeUnit;
 
     fn date(day: u32) -> NaiveDate {
         NaiveDate::from_ymd_opt(2019, 4, day).unwrap()

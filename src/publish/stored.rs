@@ -32,8 +32,8 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
 use parquet::file::reader::{ChunkReader, Length};
 
-use crate::event::TimeUnit;
 use crate::store::{StoreError, StoreErrorKind};
+use crate::time::TimeUnit;
 
 /// Most rows of a batch, and the bytes that it should stay near to.
 const BATCH_ROWS: usize = 8192;

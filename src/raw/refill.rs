@@ -192,8 +192,9 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
 
     use super::*;
-    use crate::event::{Accept, Limits, TimeUnit};
+    use crate::event::{Accept, Limits};
     use crate::raw::{DecodeMemory, Decoded, Decoder, PieceError, Pieces};
+    use crate::time::TimeUnit;
 
     struct Whole(Option<Bytes>);
 

@@ -8,7 +8,8 @@ use rand_chacha::ChaCha8Rng;
 use serde::de::{Deserialize, IgnoredAny};
 
 use super::*;
-use crate::event::{Accept, Column, Limits, OnTypeError, TimeUnit};
+use crate::event::{Accept, Column, Limits, OnTypeError};
+use crate::time::TimeUnit;
 
 /// Pieces that are cut from one slice.
 struct Cut<'a> {

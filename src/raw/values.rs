@@ -22,7 +22,8 @@ use arrow::datatypes::{DataType, FieldRef, Fields};
 use arrow::error::ArrowError;
 
 use super::json::{Items, Members, Skipper, unescape};
-use crate::event::{Column, ColumnType, Decimal, TimeUnit, Zone, read_date, read_epoch, read_time};
+use crate::event::{Column, ColumnType};
+use crate::time::{Decimal, TimeUnit, Zone, read_date, read_epoch, read_time};
 
 /// Bytes that are copied at once.
 const COPY: usize = 32;

@@ -34,7 +34,7 @@ use super::{
 use crate::absorb::{AbsorbError, SpillFolder};
 use crate::catalog::SourceTables;
 use crate::config::{Job, OnChangedObject, Source};
-use crate::event::{Place, Slicing, TimeUnit};
+use crate::event::{Place, Slicing};
 use crate::layout;
 use crate::ledger::{
     self, Commit, File, FoundFile, ObjectEntry, PublishedFile, Settings, Sha256, SourceState, State,
@@ -43,6 +43,7 @@ use crate::plan::{self, SourcePlan, Step, Why};
 use crate::progress::Happened;
 use crate::publish::{self, Local, PublishError, Staged};
 use crate::store::{Lies, Object, Publish, Store, StoreError};
+use crate::time::TimeUnit;
 
 /// Brings damaged files back, then verifies.
 ///

@@ -13,8 +13,9 @@ use std::collections::BTreeMap;
 use chrono::NaiveDate;
 
 use super::Damage;
-use crate::event::{PartitionBy, Place, Slicing, TimeUnit};
+use crate::event::{PartitionBy, Place, Slicing};
 use crate::ledger::{Balance, File, Settings, SourceState, State};
+use crate::time::TimeUnit;
 
 /// P2 of every object, and of every source and date against the rows of its tables.
 pub fn check(state: &State) -> Vec<Damage> {

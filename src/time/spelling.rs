@@ -1,99 +1,7 @@
-//! Units, zones and the reading of event times.
+//! How times and dates are written, and how they are read.
 
-use std::fmt;
-use std::str::FromStr;
-
-use chrono::{DateTime, Duration, Offset, TimeZone};
-use chrono_tz::Tz;
-use serde::{Deserialize, Serialize};
-
-/// The unit of every timestamp in a table: milliseconds unless `timestamp_unit = "us"`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TimeUnit {
-    #[default]
-    Ms,
-    Us,
-}
-
-impl TimeUnit {
-    pub const fn arrow(self) -> arrow::datatypes::TimeUnit {
-        match self {
-            Self::Ms => arrow::datatypes::TimeUnit::Millisecond,
-            Self::Us => arrow::datatypes::TimeUnit::Microsecond,
-        }
-    }
-
-    /// Whether a time since 1970 is in the years 1 to 9999, the only ones that all readers have.
-    pub const fn holds(self, time: i64) -> bool {
-        const FIRST: i64 = -62_135_596_800;
-        const END: i64 = 253_402_300_800;
-        FIRST * self.per_second() <= time && time < END * self.per_second()
-    }
-
-    /// Units in a second.
-    pub const fn per_second(self) -> i64 {
-        match self {
-            Self::Ms => 1_000,
-            Self::Us => 1_000_000,
-        }
-    }
-}
-
-/// A time zone by its IANA name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Zone(pub Tz);
-
-impl fmt::Display for Zone {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.name())
-    }
-}
-
-impl FromStr for Zone {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        name.parse().map(Zone).map_err(|_| {
-            format!("`{name}` is no time zone: give an IANA name such as `Asia/Seoul` or `UTC`")
-        })
-    }
-}
-
-impl Serialize for Zone {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Zone {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
-    }
-}
-
-/// The span of event times that is believed; outside it a record is a reject.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Accept {
-    /// First accepted instant, milliseconds since 1970 UTC.
-    pub from_ms: i64,
-    /// Milliseconds an event may lie after its raw object's arrival.
-    pub ahead_ms: i64,
-}
-
-impl Accept {
-    /// Whether `time`, in `unit`, is believed of a raw object that arrived at `arrival_ms`.
-    pub fn holds(self, time: i64, unit: TimeUnit, arrival_ms: i64) -> bool {
-        let scale = unit.per_second() / 1_000;
-        let from = self.from_ms.saturating_mul(scale);
-        let until = arrival_ms
-            .saturating_add(self.ahead_ms)
-            .saturating_mul(scale);
-        from <= time && time <= until
-    }
-}
+use super::decimal::{Decimal, split_digits};
+use super::{TimeUnit, Zone};
 
 /// Reads a time from the text of a JSON string: RFC 3339 with its everyday spellings, or an epoch
 /// number. Units since 1970 UTC, floored; `None` when it is unreadable, or has no offset and there
@@ -134,142 +42,6 @@ pub fn read_date(text: &str) -> Option<i32> {
         return None;
     }
     i32::try_from(read_days(text.as_bytes())?).ok()
-}
-
-/// A number in JSON's grammar as decimal digits: value = 0.DDDD × 10^point.
-pub struct Decimal<'a> {
-    negative: bool,
-    /// Digits before and after the point, from the first that is not zero.
-    whole: &'a [u8],
-    fraction: &'a [u8],
-    /// Where the point stands after the first digit of `whole` and `fraction` together.
-    point: i64,
-}
-
-impl<'a> Decimal<'a> {
-    /// `None` when `text` is not exactly one JSON number.
-    pub fn parse(text: &'a [u8]) -> Option<Self> {
-        let (negative, rest) = match text {
-            [b'-', rest @ ..] => (true, rest),
-            _ => (false, text),
-        };
-        let (mut whole, rest) = split_digits(rest);
-        if whole.is_empty() || (whole.len() > 1 && whole.first() == Some(&b'0')) {
-            return None;
-        }
-        let (mut fraction, rest) = match rest {
-            [b'.', rest @ ..] => {
-                let (digits, rest) = split_digits(rest);
-                if digits.is_empty() {
-                    return None;
-                }
-                (digits, rest)
-            }
-            _ => (&[][..], rest),
-        };
-        let exponent = match rest {
-            [] => 0,
-            [b'e' | b'E', rest @ ..] => {
-                let (minus, rest) = match rest {
-                    [b'-', rest @ ..] => (true, rest),
-                    [b'+', rest @ ..] => (false, rest),
-                    _ => (false, rest),
-                };
-                let (digits, rest) = split_digits(rest);
-                if digits.is_empty() || !rest.is_empty() {
-                    return None;
-                }
-                let size = digits.iter().fold(0i64, |size, digit| {
-                    // Far past every exponent that matters, and far from overflowing.
-                    (size * 10 + i64::from(digit - b'0')).min(1 << 50)
-                });
-                if minus { -size } else { size }
-            }
-            _ => return None,
-        };
-        let mut point = exponent;
-        if whole == b"0" {
-            whole = &[];
-            let zeros = leading_zeros(fraction);
-            fraction = fraction.get(zeros..).unwrap_or_default();
-            point -= i64::try_from(zeros).unwrap_or(i64::MAX >> 2);
-        } else {
-            point += i64::try_from(whole.len()).unwrap_or(i64::MAX >> 2);
-        }
-        if whole.is_empty() && fraction.is_empty() {
-            point = 0;
-        }
-        Some(Self {
-            negative,
-            whole,
-            fraction,
-            point,
-        })
-    }
-
-    /// Digits before the point; zero or less for numbers below one.
-    fn integer_digits(&self) -> i64 {
-        self.point
-    }
-
-    fn digits(&self) -> impl Iterator<Item = u8> + '_ {
-        self.whole
-            .iter()
-            .chain(self.fraction)
-            .map(|digit| digit - b'0')
-    }
-
-    /// value × 10^shift, cut after the point, and whether anything but zeros was cut; `None` when it
-    /// has more than 38 digits.
-    fn scaled(&self, shift: i64) -> Option<(i128, bool)> {
-        let places = self.point.saturating_add(shift);
-        if places > 38 && self.digits().next().is_some() {
-            return None;
-        }
-        let places = usize::try_from(places).unwrap_or(0).min(38);
-        let mut value: i128 = 0;
-        let mut taken = 0;
-        let mut digits = self.digits();
-        while taken < places {
-            value = value * 10 + i128::from(digits.next().unwrap_or(0));
-            taken += 1;
-        }
-        Some((value, digits.any(|digit| digit != 0)))
-    }
-
-    fn floor(&self, shift: i64) -> Option<i128> {
-        let (value, cut) = self.scaled(shift)?;
-        Some(match (self.negative, cut) {
-            (false, _) => value,
-            (true, false) => -value,
-            (true, true) => -value - 1,
-        })
-    }
-
-    /// The unscaled value of a decimal of `precision` and `scale`; `None` when it does not fit
-    /// exactly.
-    pub fn exact(&self, precision: u8, scale: u8) -> Option<i128> {
-        let (value, cut) = self.scaled(i64::from(scale))?;
-        if cut || value >= 10i128.checked_pow(u32::from(precision))? {
-            return None;
-        }
-        Some(if self.negative { -value } else { value })
-    }
-}
-
-fn split_digits(text: &[u8]) -> (&[u8], &[u8]) {
-    let end = text
-        .iter()
-        .position(|byte| !byte.is_ascii_digit())
-        .unwrap_or(text.len());
-    text.split_at(end)
-}
-
-fn leading_zeros(digits: &[u8]) -> usize {
-    digits
-        .iter()
-        .position(|digit| *digit != b'0')
-        .unwrap_or(digits.len())
 }
 
 /// Two ASCII digits.
@@ -330,7 +102,7 @@ fn read_rfc3339(text: &[u8], unit: TimeUnit, naive: Option<Zone>) -> Option<i64>
     }
     let local = days * 86_400 + hour * 3_600 + minute * 60 + second;
     let seconds = match rest {
-        [] => local - naive_offset(local, naive?)?,
+        [] => local - naive?.offset_of(local)?,
         [b'Z' | b'z'] => local,
         [b' ', rest @ ..] => local - read_offset(rest)?,
         rest => local - read_offset(rest)?,
@@ -370,28 +142,15 @@ fn read_offset(text: &[u8]) -> Option<i64> {
     }
 }
 
-/// Seconds east of UTC of a local time in `zone`. A time that the clock shows twice is the first of
-/// the two; one that it skips has the offset from before the gap.
-fn naive_offset(local: i64, zone: Zone) -> Option<i64> {
-    let mut probe = DateTime::from_timestamp(local, 0)?.naive_utc();
-    // The longest gap was a whole day, when Samoa crossed the date line.
-    for _ in 0..=100 {
-        if let Some(instant) = zone.0.from_local_datetime(&probe).earliest() {
-            return Some(i64::from(instant.offset().fix().local_minus_utc()));
-        }
-        probe -= Duration::minutes(15);
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
+    use chrono::{DateTime, Duration};
+
     use super::*;
 
     fn ms(text: &str) -> Option<i64> {
         read_time(text, TimeUnit::Ms, None)
     }
-
     #[test]
     fn everyday_spellings_of_one_instant() {
         let expected = DateTime::parse_from_rfc3339("2019-04-02T09:05:00Z")
@@ -599,46 +358,5 @@ mod tests {
                 assert_eq!(unit.holds(time), held, "{text}");
             }
         }
-    }
-
-    #[test]
-    fn decimals_are_exact() {
-        for (text, precision, scale, expected) in [
-            ("12.34", 4, 2, Some(1234)),
-            ("12.340", 4, 2, Some(1234)),
-            ("12.345", 6, 2, None),
-            ("123.45", 4, 2, None),
-            ("-0.05", 2, 2, Some(-5)),
-            ("5e-2", 2, 2, Some(5)),
-            ("1e2", 3, 0, Some(100)),
-            ("1e3", 3, 0, None),
-            ("0e999", 1, 0, Some(0)),
-            (
-                "99999999999999999999999999999999999999",
-                38,
-                0,
-                Some(10i128.pow(38) - 1),
-            ),
-            ("100000000000000000000000000000000000000", 38, 0, None),
-            ("0.00000000000000000000000000000000000001", 38, 38, Some(1)),
-        ] {
-            let read = Decimal::parse(text.as_bytes())
-                .unwrap()
-                .exact(precision, scale);
-            assert_eq!(read, expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn accept_is_inclusive_and_counts_from_arrival() {
-        let accept = Accept {
-            from_ms: 1_000,
-            ahead_ms: 500,
-        };
-        for (time, held) in [(999, false), (1_000, true), (2_500, true), (2_501, false)] {
-            assert_eq!(accept.holds(time, TimeUnit::Ms, 2_000), held, "{time}");
-        }
-        assert!(accept.holds(2_500_000, TimeUnit::Us, 2_000));
-        assert!(!accept.holds(2_500_001, TimeUnit::Us, 2_000));
     }
 }

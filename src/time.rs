@@ -1,0 +1,52 @@
+//! Clocks, units and spellings of time. Pure: no I/O, and nothing here asks what time it is.
+//!
+//! ```text
+//! "2019-04-02 09:05:00" ──spelling──▶ local time ──zone──▶ instant    an integer of `TimeUnit`s since 1970 UTC
+//! "1554195900.25"       ──spelling──▶ decimal digits ────▶ instant
+//! ```
+
+mod decimal;
+mod spelling;
+mod zone;
+
+pub use decimal::Decimal;
+pub use spelling::{read_date, read_epoch, read_time};
+pub use zone::Zone;
+
+use serde::{Deserialize, Serialize};
+
+/// The unit of every timestamp in a table: milliseconds unless `timestamp_unit = "us"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TimeUnit {
+    /// Milliseconds.
+    #[default]
+    Ms,
+    /// Microseconds.
+    Us,
+}
+
+impl TimeUnit {
+    /// The unit in the terms of Arrow.
+    pub const fn arrow(self) -> arrow::datatypes::TimeUnit {
+        match self {
+            Self::Ms => arrow::datatypes::TimeUnit::Millisecond,
+            Self::Us => arrow::datatypes::TimeUnit::Microsecond,
+        }
+    }
+
+    /// Whether a time since 1970 is in the years 1 to 9999, the only ones that all readers have.
+    pub const fn holds(self, time: i64) -> bool {
+        const FIRST: i64 = -62_135_596_800;
+        const END: i64 = 253_402_300_800;
+        FIRST * self.per_second() <= time && time < END * self.per_second()
+    }
+
+    /// Units in a second.
+    pub const fn per_second(self) -> i64 {
+        match self {
+            Self::Ms => 1_000,
+            Self::Us => 1_000_000,
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Numbers as decimal digits: what JSON spells is read without a float between.
+
+/// A number in JSON's grammar as decimal digits: value = 0.DDDD × 10^point.
+pub struct Decimal<'a> {
+    negative: bool,
+    /// Digits before and after the point, from the first that is not zero.
+    whole: &'a [u8],
+    fraction: &'a [u8],
+    /// Where the point stands after the first digit of `whole` and `fraction` together.
+    point: i64,
+}
+
+impl<'a> Decimal<'a> {
+    /// Reads a text. `None` when `text` is not exactly one JSON number.
+    pub fn parse(text: &'a [u8]) -> Option<Self> {
+        let (negative, rest) = match text {
+            [b'-', rest @ ..] => (true, rest),
+            _ => (false, text),
+        };
+        let (mut whole, rest) = split_digits(rest);
+        if whole.is_empty() || (whole.len() > 1 && whole.first() == Some(&b'0')) {
+            return None;
+        }
+        let (mut fraction, rest) = match rest {
+            [b'.', rest @ ..] => {
+                let (digits, rest) = split_digits(rest);
+                if digits.is_empty() {
+                    return None;
+                }
+                (digits, rest)
+            }
+            _ => (&[][..], rest),
+        };
+        let exponent = match rest {
+            [] => 0,
+            [b'e' | b'E', rest @ ..] => {
+                let (minus, rest) = match rest {
+                    [b'-', rest @ ..] => (true, rest),
+                    [b'+', rest @ ..] => (false, rest),
+                    _ => (false, rest),
+                };
+                let (digits, rest) = split_digits(rest);
+                if digits.is_empty() || !rest.is_empty() {
+                    return None;
+                }
+                let size = digits.iter().fold(0i64, |size, digit| {
+                    // Far past every exponent that matters, and far from overflowing.
+                    (size * 10 + i64::from(digit - b'0')).min(1 << 50)
+                });
+                if minus { -size } else { size }
+            }
+            _ => return None,
+        };
+        let mut point = exponent;
+        if whole == b"0" {
+            whole = &[];
+            let zeros = leading_zeros(fraction);
+            fraction = fraction.get(zeros..).unwrap_or_default();
+            point -= i64::try_from(zeros).unwrap_or(i64::MAX >> 2);
+        } else {
+            point += i64::try_from(whole.len()).unwrap_or(i64::MAX >> 2);
+        }
+        if whole.is_empty() && fraction.is_empty() {
+            point = 0;
+        }
+        Some(Self {
+            negative,
+            whole,
+            fraction,
+            point,
+        })
+    }
+
+    /// How many digits stand before the point; zero or less for numbers below one.
+    pub(super) fn integer_digits(&self) -> i64 {
+        self.point
+    }
+
+    fn digits(&self) -> impl Iterator<Item = u8> + '_ {
+        self.whole
+            .iter()
+            .chain(self.fraction)
+            .map(|digit| digit - b'0')
+    }
+
+    /// value × 10^shift, cut after the point, and whether anything but zeros was cut; `None` when it
+    /// has more than 38 digits.
+    fn scaled(&self, shift: i64) -> Option<(i128, bool)> {
+        let places = self.point.saturating_add(shift);
+        if places > 38 && self.digits().next().is_some() {
+            return None;
+        }
+        let places = usize::try_from(places).unwrap_or(0).min(38);
+        let mut value: i128 = 0;
+        let mut taken = 0;
+        let mut digits = self.digits();
+        while taken < places {
+            value = value * 10 + i128::from(digits.next().unwrap_or(0));
+            taken += 1;
+        }
+        Some((value, digits.any(|digit| digit != 0)))
+    }
+
+    /// The greatest integer that is not above value × 10^shift; `None` when it has more than 38 digits.
+    pub(super) fn floor(&self, shift: i64) -> Option<i128> {
+        let (value, cut) = self.scaled(shift)?;
+        Some(match (self.negative, cut) {
+            (false, _) => value,
+            (true, false) => -value,
+            (true, true) => -value - 1,
+        })
+    }
+
+    /// The unscaled value of a decimal of `precision` and `scale`; `None` when it does not fit
+    /// exactly.
+    pub fn exact(&self, precision: u8, scale: u8) -> Option<i128> {
+        let (value, cut) = self.scaled(i64::from(scale))?;
+        if cut || value >= 10i128.checked_pow(u32::from(precision))? {
+            return None;
+        }
+        Some(if self.negative { -value } else { value })
+    }
+}
+
+/// The leading digits, and the rest.
+pub(super) fn split_digits(text: &[u8]) -> (&[u8], &[u8]) {
+    let end = text
+        .iter()
+        .position(|byte| !byte.is_ascii_digit())
+        .unwrap_or(text.len());
+    text.split_at(end)
+}
+
+fn leading_zeros(digits: &[u8]) -> usize {
+    digits
+        .iter()
+        .position(|digit| *digit != b'0')
+        .unwrap_or(digits.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[test]
+    fn decimals_are_exact() {
+        for (text, precision, scale, expected) in [
+            ("12.34", 4, 2, Some(1234)),
+            ("12.340", 4, 2, Some(1234)),
+            ("12.345", 6, 2, None),
+            ("123.45", 4, 2, None),
+            ("-0.05", 2, 2, Some(-5)),
+            ("5e-2", 2, 2, Some(5)),
+            ("1e2", 3, 0, Some(100)),
+            ("1e3", 3, 0, None),
+            ("0e999", 1, 0, Some(0)),
+            (
+                "99999999999999999999999999999999999999",
+                38,
+                0,
+                Some(10i128.pow(38) - 1),
+            ),
+            ("100000000000000000000000000000000000000", 38, 0, None),
+            ("0.00000000000000000000000000000000000001", 38, 38, Some(1)),
+        ] {
+            let read = Decimal::parse(text.as_bytes())
+                .unwrap()
+                .exact(precision, scale);
+            assert_eq!(read, expected, "{text}");
+        }
+    }
+}
