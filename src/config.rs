@@ -25,6 +25,7 @@ use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{DecodeSpec, PartitionBy, Slicing};
+use crate::names::nearest;
 use crate::time::Zone;
 
 /// A variable of the process's environment. Nothing else reads them.
@@ -78,7 +79,7 @@ impl Job {
         if let Some(name) = names.iter().find(|name| !known().any(|k| k == *name)) {
             return Err(ConfigError::Given {
                 name: "--source".to_owned(),
-                message: match table::nearest(name, known()) {
+                message: match nearest(name, known()) {
                     Some(near) => format!("`{name}` is no source, is it `{near}`?"),
                     None => {
                         let known: Vec<_> = known().collect();
@@ -217,8 +218,17 @@ pub struct Reference {
     pub columns: Option<Vec<(String, crate::event::ColumnType)>>,
     /// Spellings that mean NULL; CSV only.
     pub null: Vec<String>,
-    /// WHATWG name of the text's encoding, such as `utf-8` or `euc-kr` (which `cp949` means).
-    pub encoding: String,
+    /// The encoding of the text. `cp949` is `EUC-KR` here, which holds all characters of that code page.
+    #[serde(serialize_with = "encoding_name")]
+    pub encoding: &'static encoding_rs::Encoding,
+}
+
+/// The encoding's name as the configuration spells it, such as `utf-8` or `euc-kr`.
+fn encoding_name<S: serde::Serializer>(
+    encoding: &&'static encoding_rs::Encoding,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&encoding.name().to_ascii_lowercase())
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

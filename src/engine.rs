@@ -23,8 +23,8 @@ mod window_tests;
 
 pub use bounds::TooLarge;
 pub(crate) use depth::{level, on_large_stack};
+pub(crate) use expressions::reads_too_far;
 pub use expressions::{ExpressionError, RuleExpressions};
-pub(crate) use expressions::{nearest, reads_too_far};
 pub use law::{LAW, lawful, optimized, physical, wall_clock};
 pub(crate) use plans::sorted;
 

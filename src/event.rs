@@ -13,7 +13,8 @@ mod columns;
 mod partition;
 
 pub use columns::{
-    Column, ColumnType, EXTRA, RAW_OBJECT, RAW_RECORD, RECORD_SHA256, TypeError, reserved,
+    Column, ColumnType, EXTRA, KEPT_OBJECT, KEPT_RECORD, RAW_OBJECT, RAW_RECORD, RECORD_SHA256,
+    RULE, TypeError, reserved,
 };
 pub use partition::{PartitionBy, Place, Slicing};
 

@@ -15,6 +15,8 @@ mod arrival;
 
 pub use arrival::{Layout, LayoutError};
 
+use chrono::NaiveDate;
+
 /// The folder of control files, outside every table's root.
 pub const CONTROL: &str = "_rawmart/";
 /// The folder of commits and their markers.
@@ -32,17 +34,25 @@ pub const LOCK: &str = "_rawmart/lock";
 /// The partition value of NULL and of the empty string, as Hive spells it.
 pub const NULL_VALUE: &str = "__HIVE_DEFAULT_PARTITION__";
 
+/// The partition column of dates.
+pub const DATE: &str = "dt";
+/// The partition column of hours, 00 to 23, where partitions are that fine.
+pub const HOUR: &str = "hour";
+
 /// Columns and values of a partition, in the order of its folders; `None` is NULL.
 pub type Partition = Vec<(String, Option<String>)>;
 
+/// The key of commit `n`.
 pub fn commit_key(n: u64) -> String {
     format!("{LOG}{n:020}")
 }
 
+/// The key of the marker that says that commit `n` is published.
 pub fn published_key(n: u64) -> String {
     format!("{LOG}{n:020}.published")
 }
 
+/// The key of the checkpoint of commits 1 to `n`.
 pub fn checkpoint_key(n: u64) -> String {
     format!("{CHECKPOINT}{n:020}")
 }
@@ -50,16 +60,18 @@ pub fn checkpoint_key(n: u64) -> String {
 /// The commit that a key in the log's folder is of, or whose marker it is; `None` for anything else.
 pub fn logged(key: &str) -> Option<u64> {
     let name = key.strip_prefix(LOG)?;
-    let digits = name.strip_suffix(".published").unwrap_or(name);
-    let number = digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit());
-    number.then(|| digits.parse().ok())?
+    commit_number(name.strip_suffix(".published").unwrap_or(name))
 }
 
 /// The commit that a key below the lake is a checkpoint of; `None` for anything else.
 pub fn checkpoint_of(key: &str) -> Option<u64> {
-    let digits = key.strip_prefix(CHECKPOINT)?;
-    let number = digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit());
-    number.then(|| digits.parse().ok())?
+    commit_number(key.strip_prefix(CHECKPOINT)?)
+}
+
+/// The number of a commit as keys spell it: 20 digits.
+fn commit_number(digits: &str) -> Option<u64> {
+    let spelt = digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit());
+    spelt.then(|| digits.parse().ok())?
 }
 
 /// The folder of the files that a run stages for commit `n`; ends with `/`.
@@ -70,7 +82,7 @@ pub fn staging_folder(n: u64, run: &str) -> String {
 /// The commit that a staged file was written for; `None` for a key that is no staged file.
 pub fn staged_for(key: &str) -> Option<u64> {
     let name = key.strip_prefix(STAGING)?;
-    name.get(..20)?.parse().ok()
+    commit_number(name.get(..20)?)
 }
 
 /// The name of the data file of a slice.
@@ -90,7 +102,40 @@ pub fn is_hidden(key: &str) -> bool {
 /// The slice of a data file's name; `None` for a name that is not ours.
 pub fn slice_of(name: &str) -> Option<u32> {
     let digits = name.strip_prefix("part-")?.strip_suffix(".parquet")?;
-    digits.parse().ok()
+    let slice = digits.parse().ok()?;
+    (file_name(slice) == name).then_some(slice)
+}
+
+/// The value of a partition's column; `None` where it is NULL, or the partition has no such column.
+pub fn value_of<'p>(partition: &'p [(String, Option<String>)], column: &str) -> Option<&'p str> {
+    let (_, value) = partition.iter().find(|(known, _)| known == column)?;
+    value.as_deref()
+}
+
+/// The date of a partition; `None` where it has none, or one that is spelt in another way than
+/// `2019-04-02`.
+pub fn date_of(partition: &[(String, Option<String>)]) -> Option<NaiveDate> {
+    let value = value_of(partition, DATE)?;
+    let date: NaiveDate = value.parse().ok()?;
+    (date.to_string() == value).then_some(date)
+}
+
+/// The columns and values of the partition of a date, or of one hour of it.
+pub fn dated(date: NaiveDate, hour: Option<u8>) -> Partition {
+    let mut partition = vec![(DATE.to_owned(), Some(date.to_string()))];
+    partition.extend(hour.map(|hour| (HOUR.to_owned(), Some(format!("{hour:02}")))));
+    partition
+}
+
+/// The date and the hour of a partition that [`dated`] makes; `None` for any other. The hour is `None` where
+/// partitions are days.
+pub fn date_and_hour(partition: &[(String, Option<String>)]) -> Option<(NaiveDate, Option<u8>)> {
+    let date = date_of(partition)?;
+    let hour = match value_of(partition, HOUR) {
+        Some(hour) => Some(hour.parse().ok()?),
+        None => None,
+    };
+    (dated(date, hour) == partition).then_some((date, hour))
 }
 
 /// The folder of a partition below its table's root, without a trailing slash: `dt=2019-04-02` or
@@ -223,6 +268,47 @@ mod tests {
         ] {
             assert_eq!(checkpoint_of(stray), None);
         }
+    }
+
+    #[test]
+    fn only_names_that_we_write_are_ours() {
+        assert_eq!(slice_of(&file_name(123_456)), Some(123_456));
+        for name in ["part-1.parquet", "part-+0001.parquet", "part-00001.orc"] {
+            assert_eq!(slice_of(name), None, "{name}");
+        }
+        for key in ["1-r/x", "+0000000000000000001-r/x", ""] {
+            assert_eq!(staged_for(&format!("{STAGING}{key}")), None, "{key}");
+        }
+    }
+
+    #[test]
+    fn dates_read_back_in_one_spelling() {
+        let date = NaiveDate::from_ymd_opt(2019, 4, 2).unwrap();
+        for hour in [None, Some(0), Some(9), Some(23)] {
+            assert_eq!(date_and_hour(&dated(date, hour)), Some((date, hour)));
+        }
+        let partition = |values: &[(&str, Option<&str>)]| -> Partition {
+            let values = values.iter();
+            values
+                .map(|(column, value)| ((*column).to_owned(), value.map(str::to_owned)))
+                .collect()
+        };
+        for value in ["2019-4-2", " 2019-04-02", "20190402", "+2019-04-02", ""] {
+            let other = partition(&[("dt", Some(value))]);
+            assert_eq!(date_of(&other), None, "{value}");
+        }
+        for (column, value) in [
+            ("hour", "9"),
+            ("hour", "+9"),
+            ("hour", "day"),
+            ("os", "iOS"),
+        ] {
+            let other = partition(&[("dt", Some("2019-04-02")), (column, Some(value))]);
+            assert_eq!(date_of(&other), Some(date));
+            assert_eq!(date_and_hour(&other), None, "{column}={value}");
+        }
+        assert_eq!(date_of(&partition(&[("dt", None)])), None);
+        assert_eq!(date_of(&partition(&[])), None);
     }
 
     #[test]

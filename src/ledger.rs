@@ -321,18 +321,10 @@ impl State {
     }
 }
 
-/// The date of a partition; `None` where it has none, or `dt` is something else.
-pub fn date(partition: &[(String, Option<String>)]) -> Option<NaiveDate> {
-    let (_, value) = partition.iter().find(|(column, _)| column == "dt")?;
-    let value = value.as_deref()?;
-    let date: NaiveDate = value.parse().ok()?;
-    (date.to_string() == value).then_some(date)
-}
-
 impl FileEntry {
     /// The date of its partition; `None` where it has none, or `dt` is something else.
     pub fn date(&self) -> Option<NaiveDate> {
-        date(&self.partition)
+        layout::date_of(&self.partition)
     }
 
     /// The final key below the lake.

@@ -26,6 +26,7 @@ pub mod event;
 pub mod layout;
 pub mod ledger;
 pub mod mart;
+pub mod names;
 #[cfg(test)]
 mod pages;
 pub mod plan;

@@ -10,9 +10,9 @@
 //! The rows go to `publish`; this room writes nothing. `reference` reads the small tables that
 //! marts join. Of what a SELECT yields, the partition columns become strings at the end of the row.
 
+mod clauses;
 mod error;
 mod explain;
-mod gate;
 mod graph;
 mod guard;
 mod header;
@@ -55,7 +55,7 @@ use datafusion::prelude::SessionContext;
 
 use crate::catalog::{self, Scan, TableDefinition};
 use crate::engine::{self, Engine};
-use reach::DATE;
+use crate::layout::DATE;
 
 /// A table that a mart reads, by name.
 pub type Input = (String, Arc<dyn TableProvider>);

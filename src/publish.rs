@@ -39,7 +39,7 @@ mod tests;
 mod words;
 
 pub use collect::{Collected, Collector, Displaced, Keyed, StoredRows};
-pub use merge::{Finished, KEPT, KEPT_OBJECT, KEPT_RECORD, RULE, Tables, empty_file, write};
+pub use merge::{Finished, KEPT, Tables, empty_file, write};
 pub use ordered::{Ordered, OrderedError};
 pub use parquet::{FileSettings, ParquetFile};
 pub use stage::{

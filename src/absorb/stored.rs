@@ -23,11 +23,10 @@ use tokio::runtime::Handle;
 
 use crate::config::Source;
 use crate::dedup::{EventId, Standing, sortable};
-use crate::event::{Place, RAW_OBJECT, RAW_RECORD};
+use crate::event::{KEPT_OBJECT, KEPT_RECORD, Place, RAW_OBJECT, RAW_RECORD, RULE};
 use crate::ledger::{Dates, File, State};
 use crate::publish::{
-    Content, Displaced, KEPT_OBJECT, KEPT_RECORD, Keyed, RULE, StoredError, StoredFile, StoredRows,
-    Wanted, WriteError,
+    Content, Displaced, Keyed, StoredError, StoredFile, StoredRows, Wanted, WriteError,
 };
 use crate::raw::{Refill, RefillError};
 use crate::run::Proof;

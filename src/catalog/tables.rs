@@ -7,8 +7,11 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::TableDefinition;
 use crate::config::{Job, Source};
-use crate::event::{ColumnType, EXTRA, PartitionBy, RAW_OBJECT, RAW_RECORD, RECORD_SHA256};
-use crate::publish::{KEPT_OBJECT, KEPT_RECORD, RULE};
+use crate::event::{
+    ColumnType, EXTRA, KEPT_OBJECT, KEPT_RECORD, PartitionBy, RAW_OBJECT, RAW_RECORD,
+    RECORD_SHA256, RULE,
+};
+use crate::layout::{DATE, HOUR};
 
 /// The tables of one source.
 #[derive(Debug, Clone)]
@@ -43,8 +46,8 @@ impl SourceTables {
         duplicates.push(Field::new(KEPT_OBJECT, DataType::Utf8, true));
         duplicates.push(Field::new(KEPT_RECORD, DataType::Int64, true));
         let partition: &[&str] = match source.partition_by {
-            PartitionBy::Day => &["dt"],
-            PartitionBy::Hour => &["dt", "hour"],
+            PartitionBy::Day => &[DATE],
+            PartitionBy::Hour => &[DATE, HOUR],
         };
         let table = |name: String, fields: Vec<Field>, partition: &[&str]| TableDefinition {
             schema: in_order(fields, known.get(&name)),
@@ -54,7 +57,7 @@ impl SourceTables {
         Self {
             events: table(source.name.clone(), events, partition),
             duplicates: table(format!("{}_duplicates", source.name), duplicates, partition),
-            rejects: table(format!("{}_rejects", source.name), reject_fields(), &["dt"]),
+            rejects: table(format!("{}_rejects", source.name), reject_fields(), &[DATE]),
         }
     }
 

@@ -1,12 +1,13 @@
 //! Declared columns: names that every reader can say, types, paths and defaults.
 
-use chrono::{DateTime, NaiveDate};
+use chrono::DateTime;
 use serde_json::Value;
 use toml::de::DeValue;
 
 use super::ConfigError;
 use super::table::{Entry, Table};
 use crate::event::{self, Column, ColumnType};
+use crate::time::read_date;
 
 /// Keys of a column.
 pub(super) const COLUMN_KEYS: [&str; 4] = ["type", "path", "default", "required"];
@@ -166,7 +167,7 @@ fn fits(value: &Value, kind: &ColumnType) -> bool {
         (ColumnType::BigInt, Value::Number(n)) => n.is_i64(),
         (ColumnType::Double | ColumnType::Decimal(..), Value::Number(_)) => true,
         (ColumnType::Decimal(..), Value::String(text)) => text.parse::<f64>().is_ok(),
-        (ColumnType::Date, Value::String(text)) => text.parse::<NaiveDate>().is_ok(),
+        (ColumnType::Date, Value::String(text)) => read_date(text).is_some(),
         (ColumnType::Timestamp, Value::Number(_)) => true,
         (ColumnType::Timestamp, Value::String(text)) => DateTime::parse_from_rfc3339(text).is_ok(),
         (ColumnType::Array(item), Value::Array(values)) => values.iter().all(|v| fits(v, item)),

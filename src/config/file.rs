@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, NaiveDate, NaiveTime};
 use toml::de::{DeTable, DeValue};
 
-use super::table::{Entry, Table, nearest};
+use super::table::{Entry, Table};
 use super::{
     Compression, ConfigError, Job, Mode, OnChangedObject, Overrides, RawRoot, Reference,
     ReferenceFormat, Rule, Source, columns, place, units,
@@ -26,6 +26,7 @@ use crate::event::{
     RECORD_SHA256,
 };
 use crate::layout::Layout;
+use crate::names::nearest;
 use crate::time::{TimeUnit, Zone};
 
 /// Looked for in the folder that the command runs in.
@@ -899,7 +900,7 @@ fn reference(name: &str, table: &Table<'_>, base: &Path) -> Result<Reference, Co
             return Err(entry.error("a Parquet file is not text: take it out".to_owned()));
         }
         Some(entry) => entry.read(encoding)?,
-        None => "utf-8".to_owned(),
+        None => encoding_rs::UTF_8,
     };
     Ok(Reference {
         name: name.to_owned(),
@@ -911,9 +912,11 @@ fn reference(name: &str, table: &Table<'_>, base: &Path) -> Result<Reference, Co
     })
 }
 
-fn encoding(text: &str) -> Result<String, String> {
+/// The encoding of a name, in any capitals.
+fn encoding(text: &str) -> Result<&'static encoding_rs::Encoding, String> {
     let lower = text.trim().to_ascii_lowercase();
-    // Database exports name Windows code pages in ways that the web's list does not know.
+    // Exports of databases name the code pages of Windows in ways that the WHATWG's list of encodings lacks. Its
+    // `euc-kr`, `gbk` and `big5` are these code pages, with all their characters.
     let label = match lower.as_str() {
         "cp949" | "ms949" | "uhc" => "euc-kr",
         "cp932" => "shift_jis",
@@ -921,13 +924,12 @@ fn encoding(text: &str) -> Result<String, String> {
         "cp950" => "big5",
         other => other,
     };
-    match encoding_rs::Encoding::for_label(label.as_bytes()) {
-        Some(encoding) => Ok(encoding.name().to_ascii_lowercase()),
-        None => Err(format!(
+    encoding_rs::Encoding::for_label(label.as_bytes()).ok_or_else(|| {
+        format!(
             "`{text}` is no known encoding: write such as `utf-8`, `cp949`, `shift_jis` or \
              `windows-1252`"
-        )),
-    }
+        )
+    })
 }
 
 /// Every source makes three tables, and a reference is a table too: all names differ.

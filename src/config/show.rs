@@ -151,12 +151,13 @@ impl Reference {
         writeln!(out, "\n[references.{}]", self.name)?;
         line(out, "path", text(&self.url))?;
         line(out, "format", name(&self.format))?;
+        let encoding = self.encoding.name().to_ascii_lowercase();
         match self.format {
             super::ReferenceFormat::Csv => {
                 line(out, "null", texts(&self.null))?;
-                line(out, "encoding", text(&self.encoding))?;
+                line(out, "encoding", text(&encoding))?;
             }
-            super::ReferenceFormat::Ndjson => line(out, "encoding", text(&self.encoding))?,
+            super::ReferenceFormat::Ndjson => line(out, "encoding", text(&encoding))?,
             super::ReferenceFormat::Parquet => {}
         }
         if let Some(columns) = &self.columns {

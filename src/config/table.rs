@@ -5,6 +5,7 @@ use std::path::Path;
 use toml::de::{DeTable, DeValue};
 
 use super::ConfigError;
+use crate::names::nearest;
 
 /// A table of the file and its dotted key.
 pub(super) struct Table<'a> {
@@ -217,25 +218,6 @@ impl<'a> Entry<'a> {
         };
         self.error(format!("is to be {wanted}, not {found}"))
     }
-}
-
-/// The candidate that was probably meant.
-pub(super) fn nearest<'k>(
-    word: &str,
-    candidates: impl IntoIterator<Item = &'k str>,
-) -> Option<&'k str> {
-    let word = word.to_lowercase();
-    candidates
-        .into_iter()
-        .map(|candidate| {
-            let apart = strsim::osa_distance(&word, candidate);
-            let begins = word.len() >= 3 && candidate.starts_with(&word);
-            let near = begins || apart <= 1 + candidate.chars().count() / 4;
-            (near, apart, candidate)
-        })
-        .filter(|(near, ..)| *near)
-        .min_by_key(|(_, apart, _)| *apart)
-        .map(|(.., candidate)| candidate)
 }
 
 fn integer(value: &DeValue<'_>) -> Option<i64> {

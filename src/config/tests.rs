@@ -221,7 +221,7 @@ fn the_example_of_the_design() {
             format: ReferenceFormat::Csv,
             columns: None,
             null: vec![String::new()],
-            encoding: "euc-kr".into(),
+            encoding: encoding_rs::EUC_KR,
         }],
         marts: Some("/etc/sql/marts".into()),
     };
@@ -984,6 +984,43 @@ fn every_error_says_file_key_and_remedy() {
         assert!(!error.contains("secret@"), "{error}");
         for part in parts {
             assert!(error.contains(part), "{part:?} is not in: {error}");
+        }
+    }
+}
+
+#[test]
+fn every_name_of_a_code_page_is_one_encoding() {
+    for (names, bytes, text) in [
+        (
+            &[
+                "cp949",
+                "CP949",
+                "ms949",
+                " uhc ",
+                "windows-949",
+                "euc-kr",
+                "ks_c_5601-1987",
+            ][..],
+            // The first is of KS X 1001, the second only of the code page of Windows.
+            &[0xb0, 0xa1, 0x8c, 0x63][..],
+            "가똠",
+        ),
+        (&["cp932", "shift_jis", "windows-31j"], &[0x87, 0x40], "①"),
+        (&["cp936", "gbk"], &[0x81, 0x40], "丂"),
+        (&["cp950", "big5"], &[0xa4, 0x40], "一"),
+        (&["utf-8", "UTF8"], "가".as_bytes(), "가"),
+    ] {
+        for name in names {
+            let job = job(&minimal(
+                TOP,
+                SOURCE,
+                "",
+                &format!("[references.r]\npath = 'r.csv'\nencoding = '{name}'"),
+            ));
+            let reference = job.references.first().unwrap();
+            let (read, _, wrong) = reference.encoding.decode(bytes);
+            assert!(!wrong, "{name}");
+            assert_eq!(read, text, "{name}");
         }
     }
 }

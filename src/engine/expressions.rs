@@ -24,6 +24,7 @@ use datafusion::sql::sqlparser::parser::ParserError;
 
 use super::bounds::Bounds;
 use super::{depth, law};
+use crate::names::nearest;
 
 /// The key and the predicate of one rule, compiled for one schema.
 #[derive(Debug, Clone)]
@@ -390,15 +391,6 @@ pub(crate) fn reads_too_far(expression: &sql::Expr) -> bool {
             ..
         }
     )
-}
-
-/// The known name that is most like `name`, when one is like it at all.
-pub(crate) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    known
-        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= (name.len().max(candidate.len()) / 3).max(1))
-        .min()
-        .map(|(_, candidate)| candidate)
 }
 
 #[cfg(test)]

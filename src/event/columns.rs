@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Fields};
 use serde::{Deserialize, Serialize};
 
+use crate::layout::{DATE, HOUR};
 use crate::time::TimeUnit;
 
 /// The identity of the raw object an event was read from.
@@ -18,9 +19,16 @@ pub const EXTRA: &str = "extra";
 /// SHA-256 of the record's bytes in hex; a column only where a rule names it.
 pub const RECORD_SHA256: &str = "record_sha256";
 
+/// The rule that took a duplicate out.
+pub const RULE: &str = "rule";
+/// The raw object of the event that displaced a duplicate.
+pub const KEPT_OBJECT: &str = "kept_object";
+/// The record number of the event that displaced a duplicate.
+pub const KEPT_RECORD: &str = "kept_record";
+
 /// True for names that a declared column may not have: they are rawmart's own.
 pub fn reserved(name: &str) -> bool {
-    matches!(name, "dt" | "hour" | EXTRA | "rule" | RECORD_SHA256)
+    matches!(name, DATE | HOUR | EXTRA | RULE | RECORD_SHA256)
         || name.starts_with("raw_")
         || name.starts_with("kept_")
 }

@@ -11,6 +11,7 @@
 use chrono::{DateTime, Datelike, NaiveDate, NaiveTime, Timelike};
 use serde::{Deserialize, Serialize};
 
+use crate::layout;
 use crate::time::{TimeUnit, Zone};
 
 const HOUR_MS: i64 = 3_600_000;
@@ -66,28 +67,17 @@ impl Place {
 
     /// The place of a data file of events or rejects; `None` for a file of another kind of table.
     pub fn of(partition: &[(String, Option<String>)], name: &str) -> Option<Self> {
-        let value = |column: &str| {
-            let (_, value) = partition.iter().find(|(known, _)| known == column)?;
-            value.as_deref()
-        };
-        let hour = match value("hour") {
-            Some(hour) => Some(hour.parse().ok()?),
-            None => None,
-        };
+        let (date, hour) = layout::date_and_hour(partition)?;
         Some(Self {
-            date: value("dt")?.parse().ok()?,
+            date,
             hour,
-            slice: crate::layout::slice_of(name)?,
+            slice: layout::slice_of(name)?,
         })
     }
 
     /// The columns and values of the partition.
-    pub fn partition(self) -> crate::layout::Partition {
-        let mut columns = vec![("dt".to_owned(), Some(self.date.to_string()))];
-        if let Some(hour) = self.hour {
-            columns.push(("hour".to_owned(), Some(format!("{hour:02}"))));
-        }
-        columns
+    pub fn partition(self) -> layout::Partition {
+        layout::dated(self.date, self.hour)
     }
 }
 
@@ -259,7 +249,7 @@ mod tests {
                         let (place, low, high) = slicing.place(t, TimeUnit::Ms);
                         assert!(low <= t && t < high, "{zone}");
                         assert_eq!(Place::from_sortable(place.sortable()), Some(place));
-                        let name = crate::layout::file_name(place.slice);
+                        let name = layout::file_name(place.slice);
                         assert_eq!(Place::of(&place.partition(), &name), Some(place));
                         for other in [low, high - 1, (low + high) / 2] {
                             assert_eq!(

@@ -3,12 +3,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use chrono::NaiveDate;
-use datafusion::common::{DataFusionError, SchemaError};
-use datafusion::sql::sqlparser::parser::ParserError;
+use datafusion::common::DataFusionError;
 
-use super::explain;
 use super::{Mart, Reach, shown};
-use crate::engine::{TooLarge, nearest};
+use crate::engine::TooLarge;
 
 /// What is wrong with a mart: file, line where known, message and remedy.
 #[derive(Debug, thiserror::Error)]
@@ -161,72 +159,6 @@ impl MartError {
         Self::new(&mart.file, None, message)
             .hint("make `dt` a date, or text such as 2024-03-01, and leave out rows that have none")
     }
-
-    /// An error of planning, with the line that DataFusion points at.
-    pub(super) fn planning(file: &Path, error: &DataFusionError) -> Self {
-        let line = line_of(error);
-        // Several errors may be collected; the first is told.
-        let first = error.iter().next().unwrap_or(error).find_root();
-        if let DataFusionError::SchemaError(inner, _) = first
-            && let SchemaError::FieldNotFound {
-                field,
-                valid_fields,
-            } = inner.as_ref()
-        {
-            let made = Self::new(
-                file,
-                line,
-                format!("there is no column `{}`", field.flat_name()),
-            );
-            let names = || valid_fields.iter().map(|column| column.name.as_str());
-            return match nearest(&field.name, names()) {
-                Some(near) => made.hint(format!("is it `{near}`?")),
-                None => made.hint(format!(
-                    "the columns here are {}",
-                    names().collect::<Vec<_>>().join(", ")
-                )),
-            };
-        }
-        explain::planning(file, line, &one_line(&first.strip_backtrace()))
-    }
-
-    /// An error of the SQL parser, whose line is in its text; without one it is the end of `sql`.
-    pub(super) fn syntax(file: &Path, sql: &str, error: &DataFusionError) -> Self {
-        let text = match error.find_root() {
-            DataFusionError::SQL(inner, _)
-                if matches!(inner.as_ref(), ParserError::RecursionLimitExceeded) =>
-            {
-                return Self::new(file, None, "the SQL nests too many levels deep")
-                    .hint("take parts of it apart with WITH");
-            }
-            DataFusionError::SQL(inner, _) => inner.to_string(),
-            other => other.strip_backtrace(),
-        };
-        let text = text.strip_prefix("sql parser error: ").unwrap_or(&text);
-        match text.rsplit_once(" at Line: ") {
-            Some((message, place)) => {
-                let line = place
-                    .split(',')
-                    .next()
-                    .and_then(|line| line.trim().parse().ok());
-                // The parser knows frames without it.
-                if message.contains("Expected: ), found: EXCLUDE") {
-                    return Self::new(file, line, "EXCLUDE in a frame is not possible in a mart")
-                        .hint("take away what is to be left out, such as `sum(x) OVER (…) - coalesce(x, 0)`");
-                }
-                Self::new(
-                    file,
-                    line,
-                    format!("the SQL does not parse: {}", one_line(message)),
-                )
-            }
-            None => Self::new(
-                file,
-                Some(sql.trim_end().lines().count()),
-                format!("the SQL does not parse: {}", one_line(text)),
-            ),
-        }
-    }
 }
 
 /// The line of the SQL that holds every call of `function`, such as `repeat()`, or the operator `||`.
@@ -245,7 +177,7 @@ fn line_of_call(sql: &str, function: &str) -> Option<usize> {
 }
 
 /// The error below those that only pass it on. Of several the first is told.
-fn root(error: &DataFusionError) -> &DataFusionError {
+pub(super) fn root(error: &DataFusionError) -> &DataFusionError {
     error.iter().next().unwrap_or(error).find_root()
 }
 
@@ -255,7 +187,7 @@ pub fn lacks_memory(error: &DataFusionError) -> bool {
 }
 
 /// The line of the SQL that DataFusion points at.
-fn line_of(error: &DataFusionError) -> Option<usize> {
+pub(super) fn line_of(error: &DataFusionError) -> Option<usize> {
     let span = error.diagnostic()?.span?;
     usize::try_from(span.start.line)
         .ok()

@@ -4,10 +4,12 @@
 use std::path::Path;
 
 use datafusion::common::{DataFusionError, SchemaError};
+use datafusion::sql::sqlparser::parser::ParserError;
 
-use super::error::{one_line, short};
+use super::error::{line_of, one_line, root, short};
 use super::select::Parsed;
 use super::{Mart, MartError};
+use crate::names::{nearest, slips};
 
 /// Functions of other databases, and how this engine writes them.
 const FUNCTIONS: &[(&[&str], &str)] = &[
@@ -73,6 +75,73 @@ const FUNCTIONS: &[(&[&str], &str)] = &[
     ),
 ];
 
+impl MartError {
+    /// An error of planning, with the line that DataFusion points at.
+    pub(super) fn planning(file: &Path, error: &DataFusionError) -> Self {
+        let line = line_of(error);
+        let first = root(error);
+        if let DataFusionError::SchemaError(inner, _) = first
+            && let SchemaError::FieldNotFound {
+                field,
+                valid_fields,
+            } = inner.as_ref()
+        {
+            let made = Self::new(
+                file,
+                line,
+                format!("there is no column `{}`", field.flat_name()),
+            );
+            let names = || valid_fields.iter().map(|column| column.name.as_str());
+            return match nearest(&field.name, names()) {
+                Some(near) => made.hint(format!("is it `{near}`?")),
+                None => made.hint(format!(
+                    "the columns here are {}",
+                    names().collect::<Vec<_>>().join(", ")
+                )),
+            };
+        }
+        planning(file, line, &one_line(&first.strip_backtrace()))
+    }
+
+    /// An error of the SQL parser, whose line is in its text; without one it is the end of `sql`.
+    pub(super) fn syntax(file: &Path, sql: &str, error: &DataFusionError) -> Self {
+        let text = match error.find_root() {
+            DataFusionError::SQL(inner, _)
+                if matches!(inner.as_ref(), ParserError::RecursionLimitExceeded) =>
+            {
+                return Self::new(file, None, "the SQL nests too many levels deep")
+                    .hint("take parts of it apart with WITH");
+            }
+            DataFusionError::SQL(inner, _) => inner.to_string(),
+            other => other.strip_backtrace(),
+        };
+        let text = text.strip_prefix("sql parser error: ").unwrap_or(&text);
+        match text.rsplit_once(" at Line: ") {
+            Some((message, place)) => {
+                let line = place
+                    .split(',')
+                    .next()
+                    .and_then(|line| line.trim().parse().ok());
+                // The parser knows frames without it.
+                if message.contains("Expected: ), found: EXCLUDE") {
+                    return Self::new(file, line, "EXCLUDE in a frame is not possible in a mart")
+                        .hint("take away what is to be left out, such as `sum(x) OVER (…) - coalesce(x, 0)`");
+                }
+                Self::new(
+                    file,
+                    line,
+                    format!("the SQL does not parse: {}", one_line(message)),
+                )
+            }
+            None => Self::new(
+                file,
+                Some(sql.trim_end().lines().count()),
+                format!("the SQL does not parse: {}", one_line(text)),
+            ),
+        }
+    }
+}
+
 /// An error of planning whose text is `text`.
 pub(super) fn planning(file: &Path, line: Option<usize>, text: &str) -> MartError {
     if let Some(name) = between(text, "Invalid function '", "'") {
@@ -103,7 +172,7 @@ fn function_hint(name: &str, suggested: Option<&str>) -> Option<String> {
     if let Some((_, hint)) = known {
         return Some((*hint).to_owned());
     }
-    let slip = |near: &&str| name.len() >= 5 && strsim::damerau_levenshtein(name, near) == 1;
+    let slip = |near: &&str| name.len() >= 5 && slips(name, near) == 1;
     suggested
         .filter(slip)
         .map(|near| format!("is it `{near}`?"))
@@ -171,7 +240,7 @@ fn is_call(message: &str, function: &str) -> bool {
 
 /// An error of the physical plan of a SELECT whose logical plan was made.
 pub(super) fn physical(mart: &Mart, select: &Parsed, error: &DataFusionError) -> MartError {
-    let root = error.iter().next().unwrap_or(error).find_root();
+    let root = root(error);
     let text = one_line(&root.strip_backtrace());
     let lost = matches!(
         root,

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::header::{self, Header};
-use super::reach::{DATE, Reach};
+use super::reach::Reach;
 use super::select::{self, is_name};
 use super::{MartError, shown};
-use crate::engine::nearest;
+use crate::layout::DATE;
+use crate::names::nearest;
 
 /// One SQL file.
 #[derive(Debug, Clone, PartialEq, Eq)]

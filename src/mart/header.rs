@@ -8,6 +8,7 @@ use std::path::Path;
 use super::MartError;
 use super::reach::{self, Reach};
 use super::select::is_name;
+use crate::names::slips;
 
 /// Header keys of the design that this version cannot keep; to ignore them would break a promise.
 const LATER: [&str; 3] = ["unique", "not_null", "check"];
@@ -291,8 +292,8 @@ fn near_key(key: &str) -> Option<&'static str> {
     .into_iter()
     .chain(LATER)
     .find(|known| {
-        let slips = if known.len() > 6 { 2 } else { 1 };
-        strsim::damerau_levenshtein(key, known) <= slips
+        let most = if known.len() > 6 { 2 } else { 1 };
+        slips(key, known) <= most
     })
     .map(|known| match known.starts_with(PARTITION) {
         true => PARTITION,

@@ -18,7 +18,7 @@ use datafusion::common::{DFSchema, DataFusionError};
 use datafusion::logical_expr::expr::{Alias, Cast, TryCast, WindowFunction};
 use datafusion::logical_expr::{Distinct, Expr, JoinType, LogicalPlan};
 
-use super::reach::DATE;
+use crate::layout::DATE;
 
 /// The dates that the rows of a plan come from.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,9 +11,6 @@ use std::fmt;
 
 use chrono::{NaiveDate, TimeDelta};
 
-/// The partition column of dates.
-pub(super) const DATE: &str = "dt";
-
 /// Whole days before and after the date of a mart's partition; `None` is without end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reach {

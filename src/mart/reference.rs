@@ -24,8 +24,8 @@ use serde_json::value::RawValue;
 
 use super::shape::written;
 use crate::config::{Reference, ReferenceFormat};
-use crate::engine::nearest;
 use crate::event::ColumnType;
+use crate::names::nearest;
 use crate::time::{Decimal, TimeUnit};
 
 /// Rows of a batch, …
@@ -368,19 +368,10 @@ impl Reader<'_> {
 
     /// The text in the declared encoding.
     fn text(&self) -> Result<Text, ReferenceError> {
-        let label = self.reference.encoding.trim();
-        // The name that Korean exports use; WHATWG calls it windows-949, a spelling of euc-kr.
-        let label = match label.to_ascii_lowercase().as_str() {
-            "cp949" | "ms949" | "uhc" => "windows-949",
-            _ => label,
-        };
-        let Some(encoding) = encoding_rs::Encoding::for_label(label.as_bytes()) else {
-            return Err(self.fail(None, format!("the encoding `{label}` is not known")));
-        };
         let file = File::open(self.file).map_err(|error| self.unreadable(&error))?;
         Ok(Text {
             file,
-            decoder: encoding.new_decoder(),
+            decoder: self.reference.encoding.new_decoder(),
             input: Vec::new(),
             output: Vec::new(),
             at: 0,
@@ -921,7 +912,7 @@ mod tests {
             format,
             columns: None,
             null: vec![String::new(), "NULL".into()],
-            encoding: "utf-8".into(),
+            encoding: encoding_rs::UTF_8,
         }
     }
 
@@ -940,35 +931,33 @@ mod tests {
                     2,NULL,,120,1e3,FALSE\n";
         let (bytes, _, wrong) = encoding_rs::EUC_KR.encode(text);
         assert!(!wrong);
-        for label in ["cp949", "CP949", "euc-kr"] {
-            let reference = Reference {
-                encoding: label.into(),
-                ..reference(ReferenceFormat::Csv)
-            };
-            let (schema, batches) = read(&reference, &bytes).unwrap();
-            assert_eq!(
-                types(&schema),
-                [
-                    "id Int64",
-                    "name Utf8",
-                    "households Int64",
-                    "code Utf8",
-                    "share Float64",
-                    "open Boolean"
-                ]
-            );
-            assert_batches_eq!(
-                [
-                    "+----+--------------+------------+------+--------+-------+",
-                    "| id | name         | households | code | share  | open  |",
-                    "+----+--------------+------------+------+--------+-------+",
-                    "| 1  | 래미안, 대치 | 1278       | 007  | 0.5    | true  |",
-                    "| 2  |              |            | 120  | 1000.0 | false |",
-                    "+----+--------------+------------+------+--------+-------+",
-                ],
-                &batches
-            );
-        }
+        let korean = Reference {
+            encoding: encoding_rs::EUC_KR,
+            ..reference(ReferenceFormat::Csv)
+        };
+        let (schema, batches) = read(&korean, &bytes).unwrap();
+        assert_eq!(
+            types(&schema),
+            [
+                "id Int64",
+                "name Utf8",
+                "households Int64",
+                "code Utf8",
+                "share Float64",
+                "open Boolean"
+            ]
+        );
+        assert_batches_eq!(
+            [
+                "+----+--------------+------------+------+--------+-------+",
+                "| id | name         | households | code | share  | open  |",
+                "+----+--------------+------------+------+--------+-------+",
+                "| 1  | 래미안, 대치 | 1278       | 007  | 0.5    | true  |",
+                "| 2  |              |            | 120  | 1000.0 | false |",
+                "+----+--------------+------------+------+--------+-------+",
+            ],
+            &batches
+        );
         let error = read(&reference(ReferenceFormat::Csv), &bytes).unwrap_err();
         assert_eq!(error.line, Some(2), "{error}");
         assert!(

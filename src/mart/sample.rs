@@ -24,10 +24,10 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::{LogicalPlanBuilder, col, lit};
 use futures::StreamExt;
 
-use super::reach::DATE;
 use super::{Input, Mart, MartError, guarded, local, order, planned, register_all, sorted};
 use crate::catalog::memory_table;
 use crate::engine::{self, Engine};
+use crate::layout::DATE;
 
 /// Rows that are alike but for rounded numbers, of which so many are held.
 const ALIKE: usize = 100_000;

@@ -8,10 +8,11 @@ use datafusion::logical_expr::binary::type_union_coercion;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Volatility};
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::resolve::resolve_table_references;
-use datafusion::sql::sqlparser::ast::{Select, SelectItem, SetExpr, Spanned, Statement as Sql};
+use datafusion::sql::sqlparser::ast::{SelectItem, Spanned, Statement as Sql};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 
-use super::{MartError, gate};
+use super::MartError;
+use super::clauses::{self, Beside, Call, DateUse, Recursion, leftmost, line_of, only_select};
 use crate::engine;
 
 /// One SELECT, parsed.
@@ -23,13 +24,13 @@ pub(super) struct Parsed {
     /// Line of each output column up to the first wildcard, and whether AS names it.
     columns: Vec<(usize, bool)>,
     /// Function calls with a clause that only aggregates and windows have.
-    calls: Vec<gate::Call>,
+    calls: Vec<Call>,
     /// Items of FROM that read columns of a table beside them.
-    pub(super) beside: Vec<gate::Beside>,
+    pub(super) beside: Vec<Beside>,
     /// Where `dt` is calculated with or given to a function.
-    pub(super) dates: Vec<gate::DateUse>,
-    /// What of recursive queries reads themselves.
-    recursions: Vec<gate::Recursion>,
+    pub(super) dates: Vec<DateUse>,
+    /// Recursive queries, by their SELECT that may read the query itself.
+    recursions: Vec<Recursion>,
 }
 
 impl Parsed {
@@ -154,7 +155,7 @@ fn parse_here(file: &Path, text: &str) -> Result<Parsed, MartError> {
             &sql.to_string(),
         ));
     };
-    let seen = gate::pass(file, text, query)?;
+    let notes = clauses::check(file, text, query)?;
     let Some(select) = leftmost(&query.body) else {
         return Err(only_select(
             file,
@@ -182,7 +183,7 @@ fn parse_here(file: &Path, text: &str) -> Result<Parsed, MartError> {
         .iter()
         .map(|reference| {
             let name = reference.table().to_owned();
-            let line = seen
+            let line = notes
                 .relations
                 .iter()
                 .find(|(relation, _)| *relation == name)
@@ -194,21 +195,11 @@ fn parse_here(file: &Path, text: &str) -> Result<Parsed, MartError> {
         statement,
         tables,
         columns,
-        calls: seen.calls,
-        beside: seen.beside,
-        dates: seen.dates,
-        recursions: seen.recursions,
+        calls: notes.calls,
+        beside: notes.beside,
+        dates: notes.dates,
+        recursions: notes.recursions,
     })
-}
-
-pub(super) fn only_select(file: &Path, line: Option<usize>, text: &str) -> MartError {
-    let verb = text
-        .split_whitespace()
-        .next()
-        .unwrap_or("this")
-        .to_uppercase();
-    MartError::new(file, line, format!("{verb} is not possible in a mart"))
-        .hint("a mart is one plain SELECT")
 }
 
 /// The first line that is neither blank nor a comment.
@@ -218,12 +209,6 @@ fn first_line(text: &str) -> Option<usize> {
         .map(|i| i + 1)
 }
 
-pub(super) fn line_of(node: &dyn Spanned) -> Option<usize> {
-    usize::try_from(node.span().start.line)
-        .ok()
-        .filter(|line| *line > 0)
-}
-
 /// Whether a cast may change a value without failing.
 fn is_cut_off(from: &DataType, to: &DataType) -> bool {
     let loses = match (from, to) {
@@ -231,16 +216,6 @@ fn is_cut_off(from: &DataType, to: &DataType) -> bool {
         (from, to) => (from.is_floating() || from.is_decimal()) && to.is_numeric(),
     };
     loses && type_union_coercion(from, to).as_ref() != Some(to)
-}
-
-/// The SELECT that names the output columns.
-pub(super) fn leftmost(body: &SetExpr) -> Option<&Select> {
-    match body {
-        SetExpr::Select(select) => Some(select),
-        SetExpr::Query(query) => leftmost(&query.body),
-        SetExpr::SetOperation { left, .. } => leftmost(left),
-        _ => None,
-    }
 }
 
 /// Refuses functions of the clock and of chance: a table depends on its inputs alone.

@@ -14,7 +14,8 @@ use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast, lit,
 use super::select::{Parsed, is_name};
 use super::{Mart, MartError};
 use crate::catalog::TableDefinition;
-use crate::engine::{nearest, wall_clock};
+use crate::engine::wall_clock;
+use crate::names::nearest;
 
 /// Casts the plan's columns to what is written, and tells the table that they make.
 pub(super) fn apply(

@@ -14,7 +14,7 @@ use super::parquet::{FileSettings, ParquetFile};
 use super::runs::{Runs, Stretch};
 use crate::catalog::TableDefinition;
 use crate::dedup::{EventId, Sorted, from_sortable};
-use crate::event::{Place, RAW_OBJECT, RAW_RECORD};
+use crate::event::{KEPT_OBJECT, KEPT_RECORD, Place, RAW_OBJECT, RAW_RECORD, RULE};
 use crate::layout::{self, Partition};
 use crate::ledger::FileEntry;
 
@@ -26,11 +26,6 @@ const BATCH_BYTES: usize = 4 << 20;
 const WAITING: usize = 2;
 /// Bytes of all batches that wait for the writers or are being encoded. A larger batch is alone.
 const IN_FLIGHT: usize = 6 * BATCH_BYTES;
-
-/// The columns of a duplicate that say what displaced it.
-pub const RULE: &str = "rule";
-pub const KEPT_OBJECT: &str = "kept_object";
-pub const KEPT_RECORD: &str = "kept_record";
 
 /// What the rows of one merge are written to.
 #[derive(Debug, Clone)]

@@ -16,7 +16,7 @@ use rand_chacha::ChaCha8Rng;
 use super::*;
 use crate::config::Compression;
 use crate::dedup::{EventId, Sorted, Sorter, from_sortable, sortable};
-use crate::event::Place;
+use crate::event::{KEPT_OBJECT, KEPT_RECORD, Place, RULE};
 use crate::time::TimeUnit;
 
 const OBJECTS: [&str; 3] = ["a/0", "a/1", "b/2"];

@@ -31,7 +31,7 @@ use crate::catalog::{LakeTable, SourceTables, TableDefinition, TableFile};
 use crate::config::Job;
 use crate::engine::LAW;
 use crate::layout;
-use crate::ledger::{self, File, FileEntry, MartEntry, State};
+use crate::ledger::{File, FileEntry, MartEntry, State};
 use crate::mart::{self, Input, Mart, MartError, PanicsCaught, Partition, Reach};
 use crate::plan::{self, MartPlan, Reads};
 use crate::progress::Happened;
@@ -530,15 +530,14 @@ fn of_date(
     let same_only = mart.reach.values().all(|reach| *reach == Reach::SAME);
     let mut files = Vec::new();
     for file in made {
-        match ledger::date(&file.partition) {
+        match layout::date_of(&file.partition) {
             Some(of) if of == date => files.push(file),
             Some(other) if same_only => {
                 return Err(MartError::of_another_date(mart, date, other));
             }
             Some(other) => _ = left_out.insert(other),
             None => {
-                let dt = file.partition.iter().find(|(column, _)| column == "dt");
-                let dt = dt.and_then(|(_, value)| value.as_deref());
+                let dt = layout::value_of(&file.partition, layout::DATE);
                 return Err(MartError::of_no_date(mart, date, dt));
             }
         }

@@ -1,0 +1,49 @@
+//! What the check of a mart's clauses notes about a SELECT that passes it: other parts of the room explain
+//! later errors with these notes.
+
+/// The notes on one SELECT.
+#[derive(Default)]
+pub(in crate::mart) struct Notes {
+    /// Names after FROM and JOIN as the planner folds them, with their lines.
+    pub relations: Vec<(String, Option<usize>)>,
+    /// Calls with a clause that only aggregates and windows have.
+    pub calls: Vec<Call>,
+    /// Lists and sub-queries after FROM that may read the tables beside them.
+    pub beside: Vec<Beside>,
+    /// Where the column `dt` is calculated with or given to a function.
+    pub dates: Vec<DateUse>,
+    /// Recursive queries, by their SELECT that may read the query itself.
+    pub recursions: Vec<Recursion>,
+}
+
+/// An item of FROM that reads columns of a table beside it.
+pub(in crate::mart) struct Beside {
+    /// `UNNEST(e.params)`, or LATERAL.
+    pub text: String,
+    pub line: Option<usize>,
+    /// How to write the same so that it can be carried out.
+    pub instead: String,
+}
+
+/// The column `dt` as an operand.
+pub(in crate::mart) struct DateUse {
+    /// The function; `None` stands for an operator.
+    pub function: Option<String>,
+    pub text: String,
+    pub line: Option<usize>,
+}
+
+/// The second SELECT of a recursive query, which may read the query itself.
+pub(in crate::mart) struct Recursion {
+    pub name: String,
+    pub line: Option<usize>,
+    /// For each column of the second SELECT, whether it is written as a CAST.
+    pub casts: Vec<bool>,
+}
+
+/// A function call with a clause that has a meaning for aggregates and windows only.
+pub(in crate::mart) struct Call {
+    pub function: String,
+    pub clause: &'static str,
+    pub line: Option<usize>,
+}
