@@ -5,8 +5,8 @@
 //!   columns in files, partition columns (strings) at the end
 //! ```
 //!
-//! Never a directory listing: what is not in the log is not in the table. This room does not know
-//! what the files hold.
+//! Directories are never listed: a file that is not in the log is not in the table. This room does not know
+//! the contents of files.
 
 mod tables;
 
@@ -31,26 +31,28 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 
-/// Bytes of a file's end that are read first: most footers are in them whole, which saves a request.
+/// How many bytes at the end of a file are read first. Most footers fit into them, which saves a request.
 const FOOTER: usize = 64 << 10;
 
-/// Bytes of a file that are to be decoded into one batch, and most rows of it.
+/// How many bytes of a file are decoded into one batch.
 const BATCH_BYTES: u64 = 2 << 20;
+/// The most rows of one batch.
 const BATCH_ROWS: u64 = 8192;
 
 /// A table of the lake, without its data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableDefinition {
+    /// The name, which is also the folder below the lake.
     pub name: String,
-    /// The columns in the files; the partition columns are not among them.
+    /// The columns in the files, without the partition columns.
     pub schema: SchemaRef,
-    /// Strings, in the order of the folders.
+    /// The names of the partition columns, in the order of the folders. Their type is string.
     pub partition_columns: Vec<String>,
 }
 
 impl TableDefinition {
-    /// The columns as a query sees them: those of the files, all nullable because an older file
-    /// may lack one, then the partition columns as nullable Utf8.
+    /// The columns as a query sees them: first the columns of the files, then the partition columns as Utf8. All are
+    /// nullable, because an older file may lack a column.
     pub fn full_schema(&self) -> SchemaRef {
         let mut fields: Vec<FieldRef> = self.file_fields();
         fields.extend(self.partition_fields());
@@ -78,10 +80,11 @@ impl TableDefinition {
 pub struct TableFile {
     /// The full path in the store.
     pub path: object_store::path::Path,
-    /// Bytes.
+    /// The size in bytes.
     pub size: u64,
+    /// The number of rows.
     pub rows: u64,
-    /// One value per partition column; `None` is NULL.
+    /// One value for each partition column. `None` is NULL.
     pub partition: Vec<Option<String>>,
 }
 
@@ -94,10 +97,11 @@ pub struct LakeTable {
 }
 
 impl LakeTable {
-    /// `store` is the URL (scheme and host) under which the engine knows the files' store.
+    /// A table over these files. `store` is the URL (scheme and host) under which the engine knows the store of the
+    /// files.
     ///
     /// # Errors
-    /// A file whose partition values are not as many as the partition columns.
+    /// A file that has more or fewer partition values than the table has partition columns.
     pub fn new(
         definition: &TableDefinition,
         files: Vec<TableFile>,
@@ -123,8 +127,8 @@ impl LakeTable {
         })
     }
 
-    /// The files whose partition values can satisfy those `filters` that name partition columns
-    /// alone.
+    /// The files whose partition values can satisfy the filters. Only filters over nothing but partition columns are
+    /// looked at.
     fn prune(
         &self,
         state: &dyn Session,
@@ -151,7 +155,7 @@ impl LakeTable {
             let batch = RecordBatch::try_new_with_options(Arc::clone(&schema), columns, &options)?;
             let named = DFSchema::try_from(schema.as_ref().clone())?;
             for filter in partition_filters {
-                // The filter's columns may be qualified by the table's name.
+                // The columns of the filter may carry the name of the table.
                 let filter = unqualified(filter.clone())?;
                 let mask = state
                     .create_physical_expr(filter, &named)?
@@ -174,6 +178,7 @@ impl LakeTable {
             .collect())
     }
 
+    /// Whether a filter reads partition columns and nothing else.
     fn is_about_partitions(&self, filter: &Expr) -> bool {
         let names = filter.column_refs();
         !names.is_empty()
@@ -204,6 +209,7 @@ fn has_subquery(filter: &Expr) -> bool {
         .unwrap_or(true)
 }
 
+/// The filter with the names of tables taken from its columns.
 fn unqualified(filter: Expr) -> Result<Expr, DataFusionError> {
     use datafusion::common::Column;
     use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -232,8 +238,8 @@ impl TableProvider for LakeTable {
         &self,
         filters: &[&Expr],
     ) -> Result<Vec<TableProviderFilterPushDown>, DataFusionError> {
-        // Inexact: the filter stays above the scan, from where the optimizer also hands it to the
-        // Parquet reader for row groups and pages.
+        // With `Inexact`, the filter also stays above the scan, from where the optimizer hands it to the Parquet
+        // reader for row groups and pages.
         Ok(filters
             .iter()
             .map(|filter| {
@@ -263,10 +269,10 @@ impl TableProvider for LakeTable {
         }
         let bytes = files.iter().map(|file| file.size).sum::<u64>();
         let mut statistics = Statistics::new_unknown(self.table.table_schema());
-        // Enough for a join to build on the smaller side.
+        // With the bytes, a join knows its smaller side.
         statistics.total_byte_size =
             Precision::Inexact(usize::try_from(bytes).unwrap_or(usize::MAX));
-        // The engine counts rows of a batch, and not their bytes.
+        // The engine limits the rows of a batch and not their bytes.
         let widths = files.iter().map(|file| file.size / file.rows.max(1));
         let rows = BATCH_BYTES / widths.max().unwrap_or(0).max(1);
         let rows = (rows < BATCH_ROWS).then(|| usize::try_from(rows).unwrap_or(1).max(1));
@@ -284,23 +290,24 @@ impl TableProvider for LakeTable {
     }
 }
 
-/// What a plan reads of data files.
+/// The data files of one table that a plan reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scan {
-    /// In the order of the table.
+    /// The columns that are read, in the order of the table.
     pub columns: Vec<String>,
+    /// The full paths in the store, sorted.
     pub files: Vec<object_store::path::Path>,
-    /// Of whole files.
+    /// The size of the whole files, in bytes.
     pub bytes: u64,
 }
 
-/// The scans of data files in a plan.
+/// All scans of data files in a plan.
 pub fn scans(plan: &Arc<dyn ExecutionPlan>) -> Vec<Scan> {
     let mut found: Vec<Scan> = plan.children().into_iter().flat_map(scans).collect();
     let own = plan.downcast_ref::<DataSourceExec>();
     if let Some((scan, _)) = own.and_then(DataSourceExec::downcast_to_file_source::<ParquetSource>)
     {
-        // A file may be read in ranges, by several threads.
+        // A file occurs several times where several threads read ranges of it.
         let mut files: Vec<_> = scan
             .file_groups
             .iter()
@@ -309,7 +316,7 @@ pub fn scans(plan: &Arc<dyn ExecutionPlan>) -> Vec<Scan> {
             .collect();
         files.sort_unstable();
         files.dedup();
-        // What the scan yields may be made of columns; what it reads is told by their indexes.
+        // The scan may yield expressions over columns. The indexes tell which columns it reads.
         let source = scan.file_source();
         let schema = source.table_schema().table_schema();
         let columns = match source.projection() {
@@ -326,9 +333,10 @@ pub fn scans(plan: &Arc<dyn ExecutionPlan>) -> Vec<Scan> {
     found
 }
 
+/// The file as DataFusion names it, with its partition values.
 fn partitioned(file: &TableFile) -> PartitionedFile {
     let mut entry = PartitionedFile::new(String::new(), file.size);
-    // Not through `new`: it would parse the path and encode it once more.
+    // The path is set here because `new` would encode it once more.
     entry.object_meta.location = file.path.clone();
     entry.partition_values = file
         .partition
@@ -338,7 +346,7 @@ fn partitioned(file: &TableFile) -> PartitionedFile {
     entry
 }
 
-/// A table over rows in memory, for references.
+/// A table over rows in memory.
 ///
 /// # Errors
 /// A batch that has another schema.

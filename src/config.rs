@@ -9,7 +9,10 @@
 mod columns;
 mod file;
 mod place;
+mod reference;
+mod rules;
 mod show;
+mod source;
 mod table;
 mod units;
 
@@ -28,49 +31,59 @@ use crate::event::{DecodeSpec, PartitionBy, Slicing};
 use crate::names::nearest;
 use crate::time::Zone;
 
-/// A variable of the process's environment. Nothing else reads them.
+/// The value of a variable of the process's environment. No other function reads the environment.
 pub fn environment(name: &str) -> Option<OsString> {
     std::env::var_os(name)
 }
 
-/// What the command line gave that is stronger than environment and file.
+/// The settings of the command line. They are stronger than the environment and the file.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
+    /// The file that is to be read.
     pub config: Option<PathBuf>,
+    /// The root of the lake, as typed.
     pub lake: Option<String>,
     /// As typed: `1GiB`, `512m`.
     pub memory: Option<String>,
+    /// The number of threads.
     pub threads: Option<usize>,
+    /// The folder for work that the memory does not hold, as typed.
     pub spill_dir: Option<PathBuf>,
     /// As typed: `1%`.
     pub max_rejects: Option<String>,
 }
 
-/// One validated configuration; below `cli` nobody sees a flag.
+/// One validated configuration. Rooms below `cli` see it in the place of flags.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Job {
     /// The file that was read.
     pub file: PathBuf,
-    /// Root of the lake: an absolute `file://` or `s3://` URL that ends with `/`.
+    /// The root of the lake: an absolute `file://` or `s3://` URL that ends with `/`.
     pub lake: String,
+    /// The zone of event dates and hours.
     pub timezone: Zone,
-    /// Bytes.
+    /// The memory of a run, in bytes.
     pub memory: u64,
+    /// The number of threads of a run.
     pub threads: usize,
-    /// Where work that the memory does not hold is put; the system's temporary folder without.
+    /// The folder for work that the memory does not hold. `None` is the temporary folder of the system.
     pub spill_dir: Option<PathBuf>,
-    /// Never more than one run at a time writes: the store's conditions may fail.
+    /// Whether the user promises that no two runs write at once, so that the store need not respect conditional
+    /// writes.
     pub single_writer: bool,
-    /// In order of their names.
+    /// The sources, in the order of their names.
     pub sources: Vec<Source>,
+    /// The references, in the order of their names.
     pub references: Vec<Reference>,
     /// The folder of mart SQL files.
     pub marts: Option<PathBuf>,
 }
 
 impl Job {
-    /// The sources of these names, or all where none is named; an unknown name is an error that
-    /// names the nearest source.
+    /// The sources of these names, or all sources where `names` is empty.
+    ///
+    /// # Errors
+    /// A name that no source has; the message names the nearest one.
     pub fn select(&self, names: &[String]) -> Result<Vec<&Source>, ConfigError> {
         if names.is_empty() {
             return Ok(self.sources.iter().collect());
@@ -97,7 +110,7 @@ impl Job {
 }
 
 impl Job {
-    /// How the events of a source are dealt to files.
+    /// The rule that gives each event of a source its partition and slice.
     pub const fn slicing(&self, source: &Source) -> Slicing {
         Slicing {
             timezone: self.timezone,
@@ -107,29 +120,38 @@ impl Job {
     }
 }
 
-/// One kind of events: raw prefixes in, `<name>`, `<name>_duplicates` and `<name>_rejects` out.
+/// One kind of events. Its raw objects become the tables `<name>`, `<name>_duplicates` and `<name>_rejects`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Source {
+    /// The name of the table of kept events.
     pub name: String,
+    /// The roots under which the raw objects lie.
     pub raw: Vec<RawRoot>,
-    /// strftime pattern of the key below the root that holds the arrival time; `None` when
-    /// LastModified is the arrival.
+    /// The strftime pattern of the arrival time in the key below the root. `None` where LastModified is the
+    /// arrival.
     pub layout: Option<String>,
+    /// The zone of the times in keys.
     pub layout_timezone: Zone,
-    /// Globs over the key below the root.
+    /// The globs of keys below the root that are not read.
     pub exclude: Vec<String>,
+    /// How records become events.
     pub decode: DecodeSpec,
+    /// The duplicate rules, in the order in which they apply.
     pub rules: Vec<Rule>,
+    /// How fine the partitions are.
     pub partition_by: PartitionBy,
-    /// Span of event time of one data file, milliseconds.
+    /// The span of event time of one data file, in milliseconds.
     pub slice_ms: i64,
-    /// Largest share of rejects among a commit's new records, 0 to 1.
+    /// The largest share of rejects among a commit's new records, 0 to 1.
     pub max_rejects: f64,
+    /// What becomes of an absorbed raw object whose content has changed.
     pub on_changed_object: OnChangedObject,
-    /// Prefixes that are so much older than the newest one, milliseconds, are not listed by every run.
+    /// How much older than the newest prefix a prefix is, in milliseconds, when runs no longer list it. `None` lists
+    /// all prefixes.
     pub settled_ms: Option<i64>,
+    /// The codec of the data files.
     pub compression: Compression,
-    /// Columns with a bloom filter.
+    /// The columns that have a bloom filter.
     pub bloom_filters: Vec<String>,
 }
 
@@ -145,23 +167,24 @@ impl Source {
     }
 }
 
-/// What is to be done with an absorbed raw object whose content is another now.
+/// What becomes of an absorbed raw object whose content has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnChangedObject {
-    /// Nothing is published.
+    /// The run fails and publishes nothing.
     #[default]
     Fail,
-    /// Its events are taken out, and those of the new content added.
+    /// The events of the old content are taken out, and the events of the new content are added.
     Replace,
-    /// Its events stay as they are.
+    /// The events of the old content stay.
     Ignore,
 }
 
 /// One root under which raw objects lie.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RawRoot {
-    /// Only of named roots: the first part of a raw object's identity.
+    /// The name, which is the first part of the identity of the root's raw objects. `None` where a source has one
+    /// root without a name.
     pub name: Option<String>,
     /// Absolute `file://` or `s3://` URL that ends with `/`.
     pub url: String,
@@ -170,16 +193,21 @@ pub struct RawRoot {
 /// One named duplicate rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
+    /// The name, as the column `rule` shows it.
     pub name: String,
-    /// Columns, SQL expressions over them, or `record_sha256`. A null in any part exempts the event.
+    /// The parts of the key: columns, SQL expressions over them, or `record_sha256`. A null in any part exempts the
+    /// event.
     pub key: Vec<String>,
-    /// SQL predicate over the event's columns; NULL counts as false.
+    /// An SQL predicate over the event's columns. The rule concerns events for which it is true; NULL counts as
+    /// false.
     pub when: Option<String>,
-    /// Milliseconds, inclusive.
+    /// The window in milliseconds. Two events that lie exactly this far apart are within it.
     pub within_ms: i64,
+    /// Which of the events of one key stays.
     pub mode: Mode,
-    /// Event dates, inclusive.
+    /// The first event date that the rule concerns.
     pub since: Option<NaiveDate>,
+    /// The last event date that the rule concerns.
     pub until: Option<NaiveDate>,
 }
 
@@ -187,36 +215,40 @@ pub struct Rule {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
-    /// Kept iff no kept event of its key lies within the window before it.
+    /// An event stays if and only if no kept event of its key lies within the window before it.
     #[default]
     Throttle,
-    /// Kept iff no event of its key, kept or not, lies within the window before it.
+    /// An event stays if and only if no event of its key, kept or not, lies within the window before it.
     Gap,
-    /// Kept iff no event of its key lies within the window after it.
+    /// An event stays if and only if no event of its key lies within the window after it.
     GapLast,
-    /// The first of its key in `floor(t / within)`.
+    /// The first event of its key in each `floor(t / within)` stays.
     Tumbling,
 }
 
-/// Codec of the pages of a data file.
+/// The codec of the pages of a data file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
+    /// Snappy.
     #[default]
     Snappy,
+    /// Zstandard.
     Zstd,
 }
 
 /// A small table that marts join.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Reference {
+    /// The name of the table.
     pub name: String,
-    /// Absolute `file://` or `s3://` URL of one file.
+    /// The absolute `file://` or `s3://` URL of the file.
     pub url: String,
+    /// The format of the file.
     pub format: ReferenceFormat,
-    /// Declared columns in order; `None` when they are inferred.
+    /// The declared columns in order. `None` where they are inferred.
     pub columns: Option<Vec<(String, crate::event::ColumnType)>>,
-    /// Spellings that mean NULL; CSV only.
+    /// The spellings of NULL. Only CSV has any.
     pub null: Vec<String>,
     /// The encoding of the text. `cp949` is `EUC-KR` here, which holds all characters of that code page.
     #[serde(serialize_with = "encoding_name")]
@@ -231,42 +263,48 @@ fn encoding_name<S: serde::Serializer>(
     serializer.serialize_str(&encoding.name().to_ascii_lowercase())
 }
 
+/// The format of the file of a reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ReferenceFormat {
+    /// Comma-separated values with a header.
     Csv,
+    /// One JSON object on each line.
     Ndjson,
+    /// Parquet.
     Parquet,
 }
 
-/// A configuration that cannot be used: where, what, and what to do. Exit 2.
+/// Why a configuration cannot be used: where, what is wrong, and what to do. Exit 2.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
+    /// There is no such file.
     #[error(
         "there is no configuration {}: write one, or name it with --config or RAWMART_CONFIG",
         file.display()
     )]
     Missing { file: PathBuf },
+    /// The file cannot be read.
     #[error("cannot read the configuration {}: {source}", file.display())]
     Unreadable {
         file: PathBuf,
         source: std::io::Error,
     },
-    /// `line` is from 1.
+    /// The file is no TOML. `line` is from 1.
     #[error("{}:{line}: {message}", file.display())]
     Syntax {
         file: PathBuf,
         line: usize,
         message: String,
     },
-    /// `key` is the dotted path, such as `sources.events.columns.os.type`.
+    /// A value cannot be used. `key` is the dotted path, such as `sources.events.columns.os.type`.
     #[error("{}: {key}: {message}", file.display())]
     Key {
         file: PathBuf,
         key: String,
         message: String,
     },
-    /// `name` is the flag or variable that was given.
+    /// A flag or a variable cannot be used; `name` is its name.
     #[error("{name}: {message}")]
     Given { name: String, message: String },
 }

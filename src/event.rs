@@ -6,7 +6,7 @@
 //!        │ event time
 //!        ├──▶ Partition  dt=2019-04-02[/hour=09]               the date (and hour) in the lake's zone
 //!        └──▶ slice      part-00000                            which fixed span of that partition
-//! order: (event time, raw object as bytes, raw record)         total, and of content only
+//! order: (event time, raw object as bytes, raw record)         total, and a function of content alone
 //! ```
 
 mod columns;
@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::{TimeUnit, Zone};
 
-/// What to do with a value that does not fit its column's type.
+/// What becomes of a value that does not fit its column's type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnTypeError {
@@ -33,34 +33,40 @@ pub enum OnTypeError {
     Null,
 }
 
-/// Everything that turns the records of one source into events: plain values that can be sent to
-/// another machine as they are.
+/// All settings that turn the records of one source into events. They are plain values, so that they can be sent
+/// to another machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DecodeSpec {
+    /// In the order of the configuration.
     pub columns: Vec<Column>,
-    /// The column that is the event time; of type `timestamp`.
+    /// The name of the column that is the event time. Its type is `timestamp`.
     pub event_time: String,
+    /// The unit of every timestamp of the source's tables.
     pub unit: TimeUnit,
-    /// The zone of times that are written without an offset; without it such a time is unreadable.
+    /// The zone of times that are written without an offset. `None` makes such a time unreadable.
     pub naive_timezone: Option<Zone>,
+    /// The span of event times that is believed.
     pub accept: Accept,
+    /// What becomes of a record with a value of a wrong type.
     pub on_type_error: OnTypeError,
-    /// A rule names `record_sha256`, so events carry that column.
+    /// Whether events carry the column `record_sha256`, because a rule names it.
     pub record_sha256: bool,
+    /// The largest records and objects that are read.
     pub limits: Limits,
 }
 
-/// The span of event times that is believed; outside it a record is a reject.
+/// The span of event times that is believed. A record with a time outside of it is a reject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accept {
     /// First accepted instant, milliseconds since 1970 UTC.
     pub from_ms: i64,
-    /// Milliseconds an event may lie after its raw object's arrival.
+    /// How many milliseconds an event may lie after the arrival of its raw object.
     pub ahead_ms: i64,
 }
 
 impl Accept {
-    /// Whether `time`, in `unit`, is believed of a raw object that arrived at `arrival_ms`.
+    /// Whether the event time `time`, in `unit`s, is believed. The raw object arrived at `arrival_ms`, milliseconds
+    /// since 1970 UTC.
     pub fn holds(self, time: i64, unit: TimeUnit, arrival_ms: i64) -> bool {
         let scale = unit.per_second() / 1_000;
         let from = self.from_ms.saturating_mul(scale);
@@ -71,14 +77,15 @@ impl Accept {
     }
 }
 
-/// The bounds that turn bombs into rejects.
+/// The bounds beyond which a record or the rest of an object is a reject, so that no input can fill the memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Bytes of one record.
+    /// The most bytes that one record may have.
     pub max_record_bytes: u64,
-    /// Decompressed bytes of one raw object; at most 4 GiB, so that a record number fits 32 bits.
+    /// The most bytes that one raw object may have once decompressed. At most 4 GiB, so that a record number fits
+    /// 32 bits.
     pub max_object_bytes: u64,
-    /// Levels of `{` and `[`.
+    /// The most levels of `{` and `[`.
     pub max_depth: u32,
 }
 
@@ -92,23 +99,34 @@ impl Default for Limits {
     }
 }
 
-/// Why a record is not an event. A closed list: dashboards group by it.
+/// Why a record is not an event. The list is closed, because dashboards group by its names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
+    /// The bytes are no JSON.
     NotJson,
+    /// The bytes are JSON, but no object.
     NotObject,
+    /// The record is larger than [`Limits::max_record_bytes`].
     TooLarge,
+    /// The record nests deeper than [`Limits::max_depth`].
     TooDeep,
+    /// The compressed stream is damaged or cut off, or the object is of a kind that is not read.
     Codec,
+    /// The object is larger than [`Limits::max_object_bytes`].
     ObjectTooLarge,
+    /// A required column is missing or null.
     Missing,
+    /// A value does not fit its column's type.
     Type,
+    /// The event time is missing, null or unreadable.
     EventTime,
+    /// The event time is outside of [`Accept`].
     OutOfRange,
 }
 
 impl Reason {
+    /// The name in the column `reason` and in the log.
     pub const fn name(self) -> &'static str {
         match self {
             Self::NotJson => "not_json",
@@ -124,7 +142,7 @@ impl Reason {
         }
     }
 
-    /// Whether no JSON object was read.
+    /// Whether the record could not be read as a JSON object at all.
     pub const fn unread(self) -> bool {
         match self {
             Self::NotJson

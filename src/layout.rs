@@ -1,12 +1,12 @@
-//! Names ⇄ keys, both ways. Pure: no I/O.
+//! The names of tables, partitions and files, and their keys in a lake, translated both ways. Pure: no I/O.
 //!
 //! ```text
 //! <lake>/<table>/<column>=<value>/part-<slice>.parquet             data file
 //! <lake>/_rawmart/log/<n>                                          commit, 20 digits
-//! <lake>/_rawmart/log/<n>.published                                its marker
+//! <lake>/_rawmart/log/<n>.published                                the marker of that commit
 //! <lake>/_rawmart/checkpoint/<n>                                   the fold of commits 1 to n
-//! <lake>/_rawmart/probe                                            what the store was found to keep
-//! <lake>/_rawmart/aside/<key>                                      what a repair took away from a key
+//! <lake>/_rawmart/probe                                            which conditional writes the store respects
+//! <lake>/_rawmart/aside/<key>                                      a file that a repair took away from this key
 //! <lake>/_rawmart/staging/<n>-<run>/<table>/…/part-<slice>.parquet  staged data file
 //! <raw root>/2019/04/01/23/…                                       arrival, read by `Layout`
 //! ```
@@ -25,13 +25,13 @@ pub const LOG: &str = "_rawmart/log/";
 pub const CHECKPOINT: &str = "_rawmart/checkpoint/";
 /// The folder of staged files.
 pub const STAGING: &str = "_rawmart/staging/";
-/// The folder of what a repair took away: on disk nothing is deleted that rawmart did not write.
+/// The folder of files that a repair took away. On disk, rawmart deletes no file that it did not write.
 pub const ASIDE: &str = "_rawmart/aside/";
-/// What was found out about the store.
+/// The object that says which conditional writes the store respects.
 pub const PROBE: &str = "_rawmart/probe";
 /// The file whose lock guards the writers of a lake on disk.
 pub const LOCK: &str = "_rawmart/lock";
-/// The partition value of NULL and of the empty string, as Hive spells it.
+/// How Hive spells the partition value of NULL and of the empty string.
 pub const NULL_VALUE: &str = "__HIVE_DEFAULT_PARTITION__";
 
 /// The partition column of dates.
@@ -39,7 +39,7 @@ pub const DATE: &str = "dt";
 /// The partition column of hours, 00 to 23, where partitions are that fine.
 pub const HOUR: &str = "hour";
 
-/// Columns and values of a partition, in the order of its folders; `None` is NULL.
+/// The columns and values of a partition, in the order of its folders. A value of `None` is NULL.
 pub type Partition = Vec<(String, Option<String>)>;
 
 /// The key of commit `n`.
@@ -57,13 +57,14 @@ pub fn checkpoint_key(n: u64) -> String {
     format!("{CHECKPOINT}{n:020}")
 }
 
-/// The commit that a key in the log's folder is of, or whose marker it is; `None` for anything else.
+/// The number of the commit that a key in the log's folder belongs to, as the commit or as its marker. `None` for
+/// any other key.
 pub fn logged(key: &str) -> Option<u64> {
     let name = key.strip_prefix(LOG)?;
     commit_number(name.strip_suffix(".published").unwrap_or(name))
 }
 
-/// The commit that a key below the lake is a checkpoint of; `None` for anything else.
+/// The number of the last commit of a checkpoint, from the checkpoint's key. `None` for any other key.
 pub fn checkpoint_of(key: &str) -> Option<u64> {
     commit_number(key.strip_prefix(CHECKPOINT)?)
 }
@@ -74,12 +75,12 @@ fn commit_number(digits: &str) -> Option<u64> {
     spelt.then(|| digits.parse().ok())?
 }
 
-/// The folder of the files that a run stages for commit `n`; ends with `/`.
+/// The folder of the files that a run stages for commit `n`. It ends with `/`.
 pub fn staging_folder(n: u64, run: &str) -> String {
     format!("{STAGING}{n:020}-{run}/")
 }
 
-/// The commit that a staged file was written for; `None` for a key that is no staged file.
+/// The number of the commit that a staged file was written for. `None` for a key that is no staged file.
 pub fn staged_for(key: &str) -> Option<u64> {
     let name = key.strip_prefix(STAGING)?;
     commit_number(name.get(..20)?)
@@ -90,8 +91,8 @@ pub fn file_name(slice: u32) -> String {
     format!("part-{slice:05}.parquet")
 }
 
-/// Whether readers of tables pass over a key below a table's root: Hive, Athena and Spark do where a name
-/// begins with `_` or `.`, and markers of folders hold nothing.
+/// Whether readers ignore a key below a table's root. Hive, Athena and Spark ignore names that begin with `_` or
+/// `.`; markers of folders hold no rows.
 pub fn is_hidden(key: &str) -> bool {
     let below = key.split('/').skip(1);
     key.ends_with('/')
@@ -99,7 +100,7 @@ pub fn is_hidden(key: &str) -> bool {
         || below.into_iter().any(|name| name.starts_with(['_', '.']))
 }
 
-/// The slice of a data file's name; `None` for a name that is not ours.
+/// The number of the slice in a data file's name. `None` for a name that [`file_name`] does not make.
 pub fn slice_of(name: &str) -> Option<u32> {
     let digits = name.strip_prefix("part-")?.strip_suffix(".parquet")?;
     let slice = digits.parse().ok()?;
@@ -157,8 +158,8 @@ pub fn file_key(table: &str, partition_folder: &str, name: &str) -> String {
     }
 }
 
-/// The path of a key below a root in its store. Keys are taken as they are: the client's own joining
-/// would escape what Hive has escaped.
+/// The path of a key below a root in its store. The key is not escaped once more, as the client's own joining of paths
+/// would do.
 pub fn below(root: &object_store::path::Path, key: &str) -> object_store::path::Path {
     let joined = if root.as_ref().is_empty() {
         key.to_owned()
@@ -168,7 +169,7 @@ pub fn below(root: &object_store::path::Path, key: &str) -> object_store::path::
     object_store::path::Path::parse(&joined).unwrap_or_else(|_| root.clone())
 }
 
-/// The columns and values of a partition folder; `None` when it is no such folder.
+/// The columns and values of a partition's folder. `None` for a folder of another form.
 pub fn parse_partition(folder: &str) -> Option<Partition> {
     if folder.is_empty() {
         return Some(Vec::new());
@@ -187,10 +188,11 @@ pub fn parse_partition(folder: &str) -> Option<Partition> {
         .collect()
 }
 
+/// The value as the name of a folder spells it.
 fn partition_value(value: Option<&str>) -> String {
     match value {
         None | Some("") => NULL_VALUE.to_owned(),
-        // A literal spelling of the NULL name would come back as NULL, in any case of letters.
+        // A text that is the spelling of NULL itself, in any capitals, would be read as NULL.
         Some(value) if value.eq_ignore_ascii_case(NULL_VALUE) => {
             format!("%5F{}", &escape(value)[1..])
         }
@@ -230,6 +232,7 @@ fn escape(value: &str) -> String {
     out
 }
 
+/// The text that [`escape`] escaped. `None` where it is not UTF-8.
 fn unescape(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -313,7 +316,7 @@ mod tests {
 
     #[test]
     fn partitions_read_back_whatever_the_value() {
-        // Every ASCII character, as Hive's own escape2.q does, and what has bitten others.
+        // Every ASCII character, as in Hive's own escape2.q, and values that other systems got wrong.
         let mut values: Vec<Option<String>> = (0u8..128)
             .map(|b| Some(format!("a{}b", char::from(b))))
             .collect();

@@ -15,7 +15,7 @@ pub use zone::Zone;
 
 use serde::{Deserialize, Serialize};
 
-/// The unit of every timestamp in a table: milliseconds unless `timestamp_unit = "us"`.
+/// The unit of every timestamp in a table: milliseconds, unless the source says `timestamp_unit = "us"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TimeUnit {
@@ -35,14 +35,15 @@ impl TimeUnit {
         }
     }
 
-    /// Whether a time since 1970 is in the years 1 to 9999, the only ones that all readers have.
+    /// Whether a time, in these units since 1970 UTC, is in the years 1 to 9999: not every reader knows other
+    /// years.
     pub const fn holds(self, time: i64) -> bool {
         const FIRST: i64 = -62_135_596_800;
         const END: i64 = 253_402_300_800;
         FIRST * self.per_second() <= time && time < END * self.per_second()
     }
 
-    /// Units in a second.
+    /// How many units a second has.
     pub const fn per_second(self) -> i64 {
         match self {
             Self::Ms => 1_000,

@@ -16,17 +16,20 @@ use crate::layout::{DATE, HOUR};
 /// The tables of one source.
 #[derive(Debug, Clone)]
 pub struct SourceTables {
+    /// Kept events.
     pub events: TableDefinition,
+    /// Duplicates, with the rule and the event that displaced each.
     pub duplicates: TableDefinition,
+    /// Records that are no events.
     pub rejects: TableDefinition,
 }
 
-/// Columns of a table as the log keeps them: names and types, in order.
+/// The columns of a table as the log keeps them: names and types, in order.
 pub type Columns = Vec<(String, String)>;
 
 impl SourceTables {
-    /// The tables as configured; columns that `known` names come first, in its order, so that a new
-    /// column is always the last: Redshift's COPY reads by position.
+    /// The tables as configured. `known` holds the columns of each table in the log. These columns come first, in the
+    /// order of the log, so that a new column is always the last: COPY of Redshift reads columns by position.
     pub fn new(source: &Source, known: &BTreeMap<String, Columns>) -> Self {
         let unit = source.decode.unit;
         let mut events: Vec<Field> = source
@@ -61,11 +64,12 @@ impl SourceTables {
         }
     }
 
+    /// The three tables: events, duplicates, rejects.
     pub fn all(&self) -> [&TableDefinition; 3] {
         [&self.events, &self.duplicates, &self.rejects]
     }
 
-    /// The tables of every source of a job.
+    /// The tables of all sources of a job.
     pub fn of(job: &Job, known: &BTreeMap<String, Columns>) -> Vec<Self> {
         job.sources
             .iter()
@@ -74,7 +78,7 @@ impl SourceTables {
     }
 }
 
-/// Columns of a table of rejects.
+/// The columns of a table of rejects.
 pub fn reject_fields() -> Vec<Field> {
     vec![
         Field::new(RAW_OBJECT, DataType::Utf8, true),
@@ -87,7 +91,7 @@ pub fn reject_fields() -> Vec<Field> {
     ]
 }
 
-/// The columns of a table for the log.
+/// The columns of a table as the log keeps them.
 pub fn columns(schema: &Schema) -> Columns {
     let name = |kind: &DataType| match ColumnType::from_arrow(kind) {
         Some(kind) => kind.to_string(),
@@ -100,6 +104,7 @@ pub fn columns(schema: &Schema) -> Columns {
         .collect()
 }
 
+/// A schema with the columns that the log knows first, in the order of the log.
 fn in_order(fields: Vec<Field>, known: Option<&Columns>) -> SchemaRef {
     let rank = |field: &Field| {
         let known = known.into_iter().flatten();

@@ -1,4 +1,4 @@
-//! Declared columns: names that every reader can say, types, paths and defaults.
+//! Declared columns: their names, which every reader must be able to say, their types, paths and defaults.
 
 use chrono::DateTime;
 use serde_json::Value;
@@ -7,14 +7,15 @@ use toml::de::DeValue;
 use super::ConfigError;
 use super::table::{Entry, Table};
 use crate::event::{self, Column, ColumnType};
+use crate::names::nearest;
 use crate::time::read_date;
 
-/// Keys of a column.
+/// The keys of a column.
 pub(super) const COLUMN_KEYS: [&str; 4] = ["type", "path", "default", "required"];
-/// Redshift's bound on the bytes of an identifier.
+/// The most bytes that Redshift allows in an identifier.
 const LONGEST_NAME: usize = 127;
 
-/// Refuses names that some reader would change or refuse.
+/// Refuses a name that some reader would change or refuse.
 pub(super) fn name(text: &str) -> Result<(), String> {
     let good = text.starts_with(|c: char| c.is_ascii_lowercase())
         && text
@@ -36,7 +37,7 @@ pub(super) fn name(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// `userId` → `user_id`, when that is a name.
+/// What to write instead: `user_id` for `userId`. Empty where the result would be no name either.
 fn suggestion(text: &str) -> String {
     let mut snake = String::new();
     for c in text.chars() {
@@ -71,7 +72,7 @@ pub(super) fn declared(table: &Table<'_>) -> Result<Vec<Column>, ConfigError> {
     Ok(columns)
 }
 
-/// Names and types only, in the order written: the columns of a reference.
+/// The columns of a reference: names and types, in the order written.
 pub(super) fn plain(table: &Table<'_>) -> Result<Vec<(String, ColumnType)>, ConfigError> {
     table
         .in_order()
@@ -83,6 +84,7 @@ pub(super) fn plain(table: &Table<'_>) -> Result<Vec<(String, ColumnType)>, Conf
         .collect()
 }
 
+/// One declared column.
 fn column(column: &str, entry: &Entry<'_>) -> Result<Column, ConfigError> {
     name(column).map_err(|message| entry.error(message))?;
     if event::reserved(column) {
@@ -144,6 +146,7 @@ fn column(column: &str, entry: &Entry<'_>) -> Result<Column, ConfigError> {
     Ok(declared)
 }
 
+/// The type that a text spells.
 fn kind(text: &str) -> Result<ColumnType, String> {
     let kind: ColumnType = text.parse().map_err(|error| format!("{error}"))?;
     // The parser folds case, but a member is found by the name as written.
@@ -158,7 +161,7 @@ fn kind(text: &str) -> Result<ColumnType, String> {
     Ok(kind)
 }
 
-/// Whether a default can be a value of the type; decoding has the last word on spellings.
+/// Whether a default can be a value of the type. The decoder decides about spellings when a run begins.
 fn fits(value: &Value, kind: &ColumnType) -> bool {
     match (kind, value) {
         (ColumnType::Json, _) | (ColumnType::String, Value::String(_)) => true,
@@ -178,5 +181,21 @@ fn fits(value: &Value, kind: &ColumnType) -> bool {
                 .any(|(field, kind)| field == name && fits(v, kind))
         }),
         _ => false,
+    }
+}
+
+/// The message about a name that is no column. `system` are the columns that may be named besides declared ones.
+pub(super) fn unknown(name: &str, columns: &[Column], system: &[&str]) -> String {
+    let known: Vec<&str> = columns
+        .iter()
+        .map(|column| column.name.as_str())
+        .chain(system.iter().copied())
+        .collect();
+    match nearest(name, known.iter().copied()) {
+        Some(near) => format!("`{name}` is no declared column, is it `{near}`?"),
+        None => format!(
+            "`{name}` is no declared column; declared: {}",
+            known.join(", ")
+        ),
     }
 }

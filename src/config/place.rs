@@ -1,10 +1,10 @@
-//! Where things lie: what was written becomes an absolute `file://` or `s3://` URL.
+//! Where things lie: a path or URL as it was written becomes an absolute `file://` or `s3://` URL.
 
 use std::path::{Component, Path, PathBuf};
 
 use url::Url;
 
-/// The URL of a folder: absolute and with `/` at the end.
+/// The URL of a folder. It is absolute and ends with `/`.
 pub(super) fn folder_url(text: &str, base: &Path) -> Result<String, String> {
     let mut url = locate(text, base)?;
     if !url.ends_with('/') {
@@ -23,7 +23,7 @@ pub(super) fn file_url(text: &str, base: &Path) -> Result<String, String> {
     Ok(url)
 }
 
-/// The local path that is meant, absolute.
+/// The absolute local path that a text means.
 pub(super) fn local_path(text: &str, base: &Path) -> Result<PathBuf, String> {
     let url = locate(text, base)?;
     let url = Url::parse(&url).map_err(|error| format!("`{text}` is no URL: {error}"))?;
@@ -36,13 +36,13 @@ pub(super) fn local_path(text: &str, base: &Path) -> Result<PathBuf, String> {
         .map_err(|()| format!("`{text}` is no local path"))
 }
 
-/// True if one of two folder URLs is, or lies within, the other.
+/// Whether one of two URLs of folders is the other, or lies within it.
 pub(super) fn overlap(a: &str, b: &str) -> bool {
     a.starts_with(b) || b.starts_with(a)
 }
 
-/// The folder URL with every symbolic link on the way to it followed, as far as its folders exist; one of
-/// a bucket as it is.
+/// The URL of a folder with all symbolic links on the way to it followed, as far as the folders exist. The URL of a
+/// bucket stays as it is.
 pub(super) fn resolved(url: &str) -> String {
     let local = Url::parse(url).ok().filter(|url| url.scheme() == "file");
     let Some(path) = local.and_then(|url| url.to_file_path().ok()) else {
@@ -56,10 +56,12 @@ pub(super) fn resolved(url: &str) -> String {
         .map_or_else(|| url.to_owned(), String::from)
 }
 
+/// The message about a URL that may hold a secret.
 const CREDENTIALS: &str = "has a user or key before `@`: credentials never come from this file, S3 uses \
                            the standard AWS chain; take that part out";
 
-/// Schemes that name no folder of this machine, whatever is left out behind them.
+/// Schemes of URLs. A text that begins with one is no folder of this machine, also where a part of the URL was
+/// forgotten.
 const SCHEMES: [&str; 16] = [
     "s3", "s3a", "s3n", "gs", "gcs", "az", "abfs", "abfss", "wasb", "wasbs", "oss", "hdfs", "http",
     "https", "ftp", "file",
@@ -75,7 +77,7 @@ fn refuse_url_like(text: &str) -> Result<(), String> {
     let spelt = scheme.len() > 1 && scheme.bytes().all(|b| b.is_ascii_alphanumeric());
     let like = match (colon, known) {
         (true, true) => true,
-        // `name:/x`; a colon within a name may be the folder's own.
+        // `name:/x` is a URL. A colon within a name may belong to the name of a folder.
         (true, false) => spelt && after.is_empty() && first.len() < text.len(),
         (false, true) => rest.starts_with('/'),
         (false, false) => false,
@@ -84,7 +86,7 @@ fn refuse_url_like(text: &str) -> Result<(), String> {
         return Ok(());
     }
     if text.contains('@') {
-        // Nothing of it is repeated: see `locate`.
+        // The text is not repeated, for the reason that `locate` gives.
         return Err(CREDENTIALS.to_owned());
     }
     let rest = format!("{after}/{rest}");
@@ -100,8 +102,8 @@ fn refuse_url_like(text: &str) -> Result<(), String> {
     ))
 }
 
-/// The URL that is meant. What follows `s3://bucket/` is a key and stays as it is typed: encoded, it
-/// would name another prefix.
+/// The URL that a text means. The text behind `s3://bucket/` is a key and stays as it is typed: encoded, it would
+/// name another prefix.
 fn locate(text: &str, base: &Path) -> Result<String, String> {
     if text.trim().is_empty() {
         return Err("is empty: give an s3:// URL or a path".to_owned());
@@ -110,8 +112,8 @@ fn locate(text: &str, base: &Path) -> Result<String, String> {
         refuse_url_like(text)?;
         return local(text, base).map(String::from);
     };
-    // Nothing of a URL with a user in it is repeated, for it may hold a secret; and secrets of AWS
-    // may hold `/`, so the `@` may come after one.
+    // A URL with a user in it is not repeated, for it may hold a secret. Secrets of AWS may hold `/`, so the `@` may
+    // come behind a `/`.
     let host = rest.split('/').next().unwrap_or_default();
     if host.contains('@') || (host.contains(':') && rest.contains('@')) {
         return Err(CREDENTIALS.to_owned());
@@ -156,7 +158,7 @@ fn locate(text: &str, base: &Path) -> Result<String, String> {
         ));
     }
     if scheme == "file" {
-        // One spelling for one folder, or overlaps would not show.
+        // A folder needs one spelling, or overlaps would not be found.
         let path = url
             .to_file_path()
             .map_err(|()| format!("`{text}` is no path of this machine"))?;
@@ -177,6 +179,7 @@ fn locate(text: &str, base: &Path) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// The URL of a local path.
 fn local(text: &str, base: &Path) -> Result<Url, String> {
     if text.starts_with('~') {
         return Err(format!(
@@ -192,7 +195,7 @@ fn local(text: &str, base: &Path) -> Result<Url, String> {
     url.map_err(|()| format!("`{text}` has no absolute path below {}", base.display()))
 }
 
-/// The path without `.` and `..`, so that two spellings of a folder are one and overlaps show.
+/// The path without `.` and `..`: a folder needs one spelling, or overlaps would not be found.
 fn normal(path: &Path) -> PathBuf {
     let mut normal = PathBuf::new();
     for part in path.components() {

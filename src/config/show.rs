@@ -1,5 +1,4 @@
-//! The resolved configuration as a configuration: what `rawmart config` shows is itself a file that
-//! loads to the same job.
+//! The resolved configuration as a file: the text that `rawmart config` shows loads to the same job.
 
 use std::fmt::{self, Display, Write};
 
@@ -10,8 +9,8 @@ use toml::Value;
 use super::{Job, Reference, Source, units};
 
 impl Job {
-    /// Every setting with its default filled in, as TOML. It holds no secret: none can be in the
-    /// configuration.
+    /// All settings with their defaults filled in, as TOML. The text holds no secret, because a configuration cannot
+    /// hold one.
     pub fn to_toml(&self) -> String {
         let mut text = String::new();
         // Writing into a String cannot fail.
@@ -105,9 +104,13 @@ impl Source {
         }
         line(out, "compression", name(&self.compression))?;
         line(out, "bloom_filters", texts(&self.bloom_filters))?;
+        self.write_columns(out)?;
+        self.write_rules(out)
+    }
 
+    fn write_columns(&self, out: &mut String) -> fmt::Result {
         writeln!(out, "\n[sources.{}.columns]", self.name)?;
-        for column in &decode.columns {
+        for column in &self.decode.columns {
             let mut parts = vec![format!("type = {}", text(&column.kind))];
             if column.path != [column.name.as_str()] {
                 parts.push(format!("path = {}", texts(&column.path)));
@@ -127,6 +130,10 @@ impl Source {
                 parts => writeln!(out, "{} = {{ {} }}", column.name, parts.join(", "))?,
             }
         }
+        Ok(())
+    }
+
+    fn write_rules(&self, out: &mut String) -> fmt::Result {
         for rule in &self.rules {
             writeln!(out, "\n[[sources.{}.dedup]]", self.name)?;
             line(out, "name", text(&rule.name))?;
@@ -183,7 +190,7 @@ fn texts(values: &[String]) -> Value {
     Value::Array(values.iter().map(text).collect())
 }
 
-/// The spelling of a choice, as the file has it.
+/// A choice as the file spells it.
 fn name(value: &impl Serialize) -> Value {
     Value::try_from(value).unwrap_or(Value::Boolean(false))
 }

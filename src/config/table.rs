@@ -1,4 +1,4 @@
-//! Tables of the file that know where they stand, so that every error can say it.
+//! Tables and values of the file that know where they stand, so that every error can say where.
 
 use std::path::Path;
 
@@ -7,14 +7,14 @@ use toml::de::{DeTable, DeValue};
 use super::ConfigError;
 use crate::names::nearest;
 
-/// A table of the file and its dotted key.
+/// A table of the file, and its dotted key.
 pub(super) struct Table<'a> {
     file: &'a Path,
     at: String,
     entries: &'a DeTable<'a>,
 }
 
-/// One value of the file and its dotted key.
+/// One value of the file, and its dotted key.
 pub(super) struct Entry<'a> {
     file: &'a Path,
     at: String,
@@ -22,6 +22,7 @@ pub(super) struct Entry<'a> {
 }
 
 impl<'a> Table<'a> {
+    /// The whole file.
     pub(super) fn top(file: &'a Path, entries: &'a DeTable<'a>) -> Self {
         Self {
             file,
@@ -32,8 +33,7 @@ impl<'a> Table<'a> {
 
     /// Refuses keys that are not among `known`.
     pub(super) fn only(&self, known: &[&str]) -> Result<(), ConfigError> {
-        for entry in self.in_order() {
-            let (key, entry) = entry;
+        for (key, entry) in self.in_order() {
             if known.contains(&key) {
                 continue;
             }
@@ -51,7 +51,7 @@ impl<'a> Table<'a> {
         Ok(())
     }
 
-    /// Entries in the order written.
+    /// The entries in the order written.
     pub(super) fn in_order(&self) -> Vec<(&'a str, Entry<'a>)> {
         let mut entries: Vec<_> = self.entries.iter().collect();
         entries.sort_by_key(|(key, _)| key.span().start);
@@ -68,18 +68,20 @@ impl<'a> Table<'a> {
         self.entries.is_empty()
     }
 
+    /// The entry of a key.
     pub(super) fn get(&self, key: &str) -> Option<Entry<'a>> {
         self.entries
             .get(key)
             .map(|value| self.entry(key, value.get_ref()))
     }
 
-    /// The entry, or an error that says what to write.
+    /// The entry of a key, or an error that says what to write.
     pub(super) fn need(&self, key: &str, remedy: &str) -> Result<Entry<'a>, ConfigError> {
         self.get(key)
             .ok_or_else(|| self.error_at(key, format!("is missing: {remedy}")))
     }
 
+    /// The error of a key of this table, which may be missing.
     pub(super) fn error_at(&self, key: &str, message: String) -> ConfigError {
         ConfigError::Key {
             file: self.file.to_owned(),
@@ -88,7 +90,7 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// `read` of the entry's text if there is one, else `default`.
+    /// The value that `read` makes of the entry's text, or `default` without an entry.
     pub(super) fn text_or<T>(
         &self,
         key: &str,
@@ -111,6 +113,7 @@ impl<'a> Table<'a> {
 }
 
 impl<'a> Entry<'a> {
+    /// The error of this entry.
     pub(super) fn error(&self, message: String) -> ConfigError {
         ConfigError::Key {
             file: self.file.to_owned(),
@@ -119,11 +122,12 @@ impl<'a> Entry<'a> {
         }
     }
 
+    /// The value as TOML.
     pub(super) fn value(&self) -> &'a DeValue<'a> {
         self.value
     }
 
-    /// The same place, reading another value: an element of an array.
+    /// An element of the array that stands here, from 1.
     pub(super) fn element(&self, number: usize, value: &'a DeValue<'a>) -> Self {
         Self {
             file: self.file,
@@ -132,6 +136,7 @@ impl<'a> Entry<'a> {
         }
     }
 
+    /// The value as text.
     pub(super) fn text(&self) -> Result<&'a str, ConfigError> {
         match self.value {
             DeValue::String(text) => Ok(text),
@@ -139,7 +144,7 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// What `read` makes of the text; its error becomes this entry's.
+    /// The value that `read` makes of the text. An error of `read` becomes an error of this entry.
     pub(super) fn read<T>(
         &self,
         read: impl FnOnce(&str) -> Result<T, String>,
@@ -147,6 +152,16 @@ impl<'a> Entry<'a> {
         read(self.text()?).map_err(|message| self.error(message))
     }
 
+    /// A date as text, whether it is written in quotes or not.
+    pub(super) fn date_text(&self) -> Result<String, ConfigError> {
+        match self.value {
+            DeValue::String(text) => Ok(text.to_string()),
+            DeValue::Datetime(time) => Ok(time.to_string()),
+            other => Err(self.wanted("a date such as \"2019-04-02\"", other)),
+        }
+    }
+
+    /// The value as true or false.
     pub(super) fn flag(&self) -> Result<bool, ConfigError> {
         match self.value {
             DeValue::Boolean(flag) => Ok(*flag),
@@ -154,6 +169,7 @@ impl<'a> Entry<'a> {
         }
     }
 
+    /// The value as an integer.
     pub(super) fn integer(&self) -> Result<i64, ConfigError> {
         match integer(self.value) {
             Some(number) => Ok(number),
@@ -161,6 +177,7 @@ impl<'a> Entry<'a> {
         }
     }
 
+    /// The value as a table.
     pub(super) fn table(&self) -> Result<Table<'a>, ConfigError> {
         match self.value {
             DeValue::Table(entries) => Ok(Table {
@@ -172,7 +189,7 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// The elements of an array, numbered from 1 in errors.
+    /// The elements of an array of `of`. Errors number them from 1.
     pub(super) fn elements(&self, of: &str) -> Result<Vec<Entry<'a>>, ConfigError> {
         match self.value {
             DeValue::Array(values) => Ok(values
@@ -184,6 +201,7 @@ impl<'a> Entry<'a> {
         }
     }
 
+    /// The texts of an array.
     pub(super) fn texts(&self) -> Result<Vec<String>, ConfigError> {
         self.elements("texts")?
             .iter()
@@ -199,13 +217,14 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// The value as JSON; a TOML date or time becomes its text.
+    /// The value as JSON. A date or time of TOML becomes its text.
     pub(super) fn json(&self) -> Result<serde_json::Value, ConfigError> {
         json(self.value).ok_or_else(|| {
             self.error("is no JSON value: numbers are finite and fit 64 bits".to_owned())
         })
     }
 
+    /// The error of a value of another kind than the `wanted` one.
     pub(super) fn wanted(&self, wanted: &str, found: &DeValue<'_>) -> ConfigError {
         let found = match found {
             DeValue::String(_) => "text",
@@ -220,11 +239,29 @@ impl<'a> Entry<'a> {
     }
 }
 
+/// The value that a text names, one of `choices`.
+pub(super) fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
+    match choices.iter().find(|(name, _)| *name == text) {
+        Some((_, value)) => Ok(*value),
+        None => {
+            let names: Vec<String> = choices
+                .iter()
+                .map(|(name, _)| format!("`{name}`"))
+                .collect();
+            Err(format!(
+                "`{text}` is not known: write {}",
+                names.join(" or ")
+            ))
+        }
+    }
+}
+
 fn integer(value: &DeValue<'_>) -> Option<i64> {
     let number = value.as_integer()?;
     i64::from_str_radix(number.as_str(), number.radix()).ok()
 }
 
+/// The value as JSON; `None` for a number that JSON does not have.
 fn json(value: &DeValue<'_>) -> Option<serde_json::Value> {
     Some(match value {
         DeValue::String(text) => text.as_ref().into(),
@@ -250,6 +287,7 @@ fn json(value: &DeValue<'_>) -> Option<serde_json::Value> {
     })
 }
 
+/// The dotted key of `key` in the table `at`.
 fn dotted(at: &str, key: &str) -> String {
     let bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
     let key = if !key.is_empty() && key.chars().all(bare) {
@@ -264,6 +302,7 @@ fn dotted(at: &str, key: &str) -> String {
     }
 }
 
+/// Whether a key looks like the name of a secret.
 fn looks_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
     [

@@ -1053,11 +1053,11 @@ fn documented(heading: &str) -> Vec<(String, Option<String>)> {
 fn the_page_on_the_configuration_has_every_key_and_no_other() {
     for (heading, keys) in [
         ("Top level", &file::TOP_KEYS[..]),
-        ("A source", &file::SOURCE_KEYS),
-        ("The rejected times", &file::ACCEPT_KEYS),
+        ("A source", &source::SOURCE_KEYS),
+        ("The rejected times", &source::ACCEPT_KEYS),
         ("A column", &columns::COLUMN_KEYS),
-        ("A duplicate rule", &file::RULE_KEYS),
-        ("A reference", &file::REFERENCE_KEYS),
+        ("A duplicate rule", &rules::RULE_KEYS),
+        ("A reference", &reference::REFERENCE_KEYS),
         ("The marts", &file::MARTS_KEYS),
     ] {
         let mut documented: Vec<_> = documented(heading)

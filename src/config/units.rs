@@ -1,15 +1,17 @@
-//! Durations, sizes and shares as people write them, both ways.
+//! Durations, sizes, shares and dates as people write them: read and written.
 //!
 //! ```text
 //! "1h30m"  ◀─▶  5_400_000 ms        "16MiB"  ◀─▶  16_777_216 bytes        "0.5%"  ◀─▶  0.005
 //! ```
+
+use chrono::NaiveDate;
 
 const SECOND: i64 = 1_000;
 const MINUTE: i64 = 60 * SECOND;
 const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
 
-/// From the largest, the order in which the parts of a duration are written.
+/// The units of a duration and their milliseconds, in the order in which they are written.
 const DURATIONS: [(&str, i64); 5] = [
     ("d", DAY),
     ("h", HOUR),
@@ -18,11 +20,11 @@ const DURATIONS: [(&str, i64); 5] = [
     ("ms", 1),
 ];
 
-/// No window, and no lead of a clock, is longer than a century. The bound keeps `time + window`
-/// within 64 bits for every accepted time, in microseconds too.
+/// The longest duration, a century. With this bound, the sum of an accepted time and a window fits 64 bits, also in
+/// microseconds.
 const LONGEST: i64 = 36_525 * DAY;
 
-/// Milliseconds of `1s`, `500ms`, `1h30m`, `35d`.
+/// The milliseconds of a duration such as `1s`, `500ms`, `1h30m` or `35d`.
 pub(super) fn duration(text: &str) -> Result<i64, String> {
     let wrong = |what: &str| {
         Err(format!(
@@ -39,7 +41,7 @@ pub(super) fn duration(text: &str) -> Result<i64, String> {
         let (digits, after) = split_at_first(rest, |c| !c.is_ascii_digit());
         let (unit, after) = split_at_first(after, |c| c.is_ascii_digit());
         if digits.is_empty() {
-            return wrong("it is to be whole numbers with units");
+            return wrong("write whole numbers with units");
         }
         if unit.is_empty() {
             return wrong("a number has no unit");
@@ -65,7 +67,7 @@ pub(super) fn duration(text: &str) -> Result<i64, String> {
     Ok(total)
 }
 
-/// The shortest spelling of a duration of `ms` milliseconds; [`duration`] reads it back.
+/// The shortest spelling of a duration of `ms` milliseconds. [`duration`] reads it back.
 pub(super) fn show_duration(ms: i64) -> String {
     let mut text = String::new();
     let mut rest = ms;
@@ -81,8 +83,8 @@ pub(super) fn show_duration(ms: i64) -> String {
     text
 }
 
-/// Bytes of `16MiB`, `512m`, `2GB`, `1048576`. A bare letter is binary, as for `docker` and
-/// `java -Xmx`; `MB` and `GB` are decimal.
+/// The bytes of a size such as `16MiB`, `512m`, `2GB` or `1048576`. A single letter is a binary unit, as for
+/// `docker` and `java -Xmx`; `MB` and `GB` are decimal units.
 pub(super) fn size(text: &str) -> Result<u64, String> {
     let wrong = |what: &str| {
         Err(format!(
@@ -91,7 +93,7 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     };
     let (digits, unit) = split_at_first(text.trim(), |c| !c.is_ascii_digit());
     if digits.is_empty() {
-        return wrong("it is to begin with a whole number");
+        return wrong("it does not begin with a whole number");
     }
     let scale: u64 = match unit.trim().to_ascii_lowercase().as_str() {
         "" | "b" => 1,
@@ -115,7 +117,7 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     }
 }
 
-/// The shortest exact spelling of a size; [`size`] reads it back.
+/// The shortest exact spelling of a size in bytes. [`size`] reads it back.
 pub(super) fn show_size(bytes: u64) -> String {
     let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
     for (unit, shift) in units {
@@ -126,7 +128,13 @@ pub(super) fn show_size(bytes: u64) -> String {
     format!("{bytes}B")
 }
 
-/// The share, 0 to 1, of `1%`, `0.5%` or `0.005`.
+/// The date that a text such as `2019-04-02` spells.
+pub(super) fn date(text: &str) -> Result<NaiveDate, String> {
+    text.parse()
+        .map_err(|_| format!("`{text}` is no date: write such as `2019-04-02`"))
+}
+
+/// The share, 0 to 1, that a text such as `1%`, `0.5%` or `0.005` spells.
 pub(super) fn share(text: &str) -> Result<f64, String> {
     let wrong = |what: &str| {
         Err(format!(

@@ -10,23 +10,24 @@ use serde::{Deserialize, Serialize};
 use crate::layout::{DATE, HOUR};
 use crate::time::TimeUnit;
 
-/// The identity of the raw object an event was read from.
+/// The column of the raw object that an event was read from: its key below the raw root.
 pub const RAW_OBJECT: &str = "raw_object";
-/// The number of the record within its raw object, from 1.
+/// The column of the number of a record within its raw object, from 1.
 pub const RAW_RECORD: &str = "raw_record";
-/// What the declared columns do not name, as one JSON object; null when there is nothing.
+/// The column of all members that no declared column names, as one JSON object. It is null when there is no such
+/// member.
 pub const EXTRA: &str = "extra";
-/// SHA-256 of the record's bytes in hex; a column only where a rule names it.
+/// The column of the SHA-256 of a record's bytes, in hex. Tables have it only where a rule names it.
 pub const RECORD_SHA256: &str = "record_sha256";
 
-/// The rule that took a duplicate out.
+/// The column of the rule that took a duplicate out.
 pub const RULE: &str = "rule";
-/// The raw object of the event that displaced a duplicate.
+/// The column of the raw object of the event that displaced a duplicate.
 pub const KEPT_OBJECT: &str = "kept_object";
-/// The record number of the event that displaced a duplicate.
+/// The column of the record number of the event that displaced a duplicate.
 pub const KEPT_RECORD: &str = "kept_record";
 
-/// True for names that a declared column may not have: they are rawmart's own.
+/// Whether a declared column may not have this name, because rawmart itself uses it.
 pub fn reserved(name: &str) -> bool {
     matches!(name, DATE | HOUR | EXTRA | RULE | RECORD_SHA256)
         || name.starts_with("raw_")
@@ -36,38 +37,49 @@ pub fn reserved(name: &str) -> bool {
 /// One declared column of a source.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Column {
+    /// The name in the tables.
     pub name: String,
+    /// The type of its values.
     #[serde(rename = "type")]
     pub kind: ColumnType,
-    /// Member names from the record's top; at least one.
+    /// The names of the members that lead to the value, from the top of the record. There is at least one.
     pub path: Vec<String>,
-    /// Taken when the member is missing or null.
+    /// The value of the column where the member is missing or null.
     pub default: Option<serde_json::Value>,
-    /// Missing or null without a default is a reject.
+    /// Whether a record without the member, or with null for it, is a reject. A default takes precedence.
     pub required: bool,
 }
 
 /// A column's type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ColumnType {
+    /// Text in UTF-8.
     String,
+    /// True or false.
     Boolean,
+    /// An integer of 32 bits.
     Int,
+    /// An integer of 64 bits.
     BigInt,
+    /// A floating-point number of 64 bits.
     Double,
-    /// Precision (1 to 38) and scale (0 to precision).
+    /// A decimal of this precision (1 to 38) and scale (0 to the precision).
     Decimal(u8, u8),
+    /// Days since 1970.
     Date,
+    /// An instant, in the unit of the table.
     Timestamp,
+    /// A list of values of one type.
     Array(Box<ColumnType>),
-    /// Keys are strings.
+    /// Values of one type by keys that are strings.
     Map(Box<ColumnType>),
+    /// Fields by name.
     Struct(Vec<(String, ColumnType)>),
-    /// The raw JSON text of the value.
+    /// The raw JSON text of a value.
     Json,
 }
 
-/// A type that could not be read, with the remedy.
+/// Why a text is no column type, and what to write.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{0}")]
 pub struct TypeError(String);
@@ -76,7 +88,7 @@ const KNOWN: &str = "string, boolean, int, bigint, double, decimal(p,s), date, t
                      array<…>, map<string,…>, struct<name:type,…>, json";
 
 impl ColumnType {
-    /// The Arrow type of the column. `unit` is the table's unit of timestamps, UTC-adjusted.
+    /// The Arrow type of the column. `unit` is the unit of the table's timestamps, which are in UTC.
     pub fn arrow(&self, unit: TimeUnit) -> DataType {
         match self {
             Self::String | Self::Json => DataType::Utf8,
@@ -111,8 +123,8 @@ impl ColumnType {
 }
 
 impl ColumnType {
-    /// The declared type behind an Arrow type; text is `string`. `None` for types that not every
-    /// reader has.
+    /// The column type that has this Arrow type; text is `string`. `None` for a type that some readers do not
+    /// have.
     pub fn from_arrow(kind: &DataType) -> Option<Self> {
         Some(match kind {
             DataType::Utf8 => Self::String,
@@ -191,7 +203,7 @@ impl FromStr for ColumnType {
     }
 }
 
-/// A recursive-descent parser over the text of one type.
+/// A recursive-descent parser of the text of one type.
 struct TypeParser<'a> {
     text: &'a str,
     at: usize,
@@ -199,19 +211,22 @@ struct TypeParser<'a> {
 }
 
 impl TypeParser<'_> {
-    fn error(&self, what: &str) -> TypeError {
+    /// The error that says `why` the text is no type.
+    fn error(&self, why: &str) -> TypeError {
         TypeError(format!(
-            "`{}` is no column type: {what} (types: {KNOWN})",
+            "`{}` is no column type: {why} (types: {KNOWN})",
             self.text
         ))
     }
 
+    /// Passes over spaces.
     fn space(&mut self) {
         while self.text[self.at..].starts_with(' ') {
             self.at += 1;
         }
     }
 
+    /// Passes over a token that must come next.
     fn take(&mut self, token: char) -> Result<(), TypeError> {
         self.space();
         if self.text[self.at..].starts_with(token) {
@@ -222,11 +237,13 @@ impl TypeParser<'_> {
         }
     }
 
+    /// Whether a token comes next.
     fn peek(&mut self, token: char) -> bool {
         self.space();
         self.text[self.at..].starts_with(token)
     }
 
+    /// The next word in lower case; empty where none comes next.
     fn word(&mut self) -> String {
         self.space();
         let rest = &self.text[self.at..];
@@ -237,14 +254,16 @@ impl TypeParser<'_> {
         rest[..end].to_ascii_lowercase()
     }
 
+    /// The next word as a number of a decimal.
     fn number(&mut self) -> Result<u8, TypeError> {
         let word = self.word();
         word.parse()
             .map_err(|_| self.error("decimal takes a precision and a scale"))
     }
 
+    /// The next type.
     fn kind(&mut self) -> Result<ColumnType, TypeError> {
-        // Spectrum reads nested data to 100 levels; nobody declares a tenth of that.
+        // Spectrum reads nested data of up to 100 levels. Nobody declares a tenth of them.
         self.depth += 1;
         if self.depth > 16 {
             return Err(self.error("more than 16 levels"));
@@ -317,7 +336,7 @@ impl TypeParser<'_> {
     }
 }
 
-/// The type meant by a name that other systems use.
+/// The type that other systems call by this name.
 fn nearest_type(word: &str) -> Option<&'static str> {
     match word {
         "str" | "text" | "varchar" | "char" | "utf8" | "uuid" => Some("string"),

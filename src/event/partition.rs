@@ -5,8 +5,8 @@
 //!            └─▶ (t − partition's first instant) / slice   ──▶ slice number
 //! ```
 //!
-//! A slice is counted from the first instant of its partition, so a day of 25 hours has one slice
-//! of `1d` more hours long, not a second file of one hour.
+//! Slices are counted from the first instant of their partition. A slice of `1d` holds a day of 25 hours whole:
+//! there is no second file of one hour.
 
 use chrono::{DateTime, Datelike, NaiveDate, NaiveTime, Timelike};
 use serde::{Deserialize, Serialize};
@@ -22,33 +22,39 @@ const DAYS_BEFORE_CE: i64 = 1 << 27;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PartitionBy {
+    /// One partition for each date: `dt=2019-04-02`.
     #[default]
     Day,
+    /// One partition for each hour: `dt=2019-04-02/hour=09`.
     Hour,
 }
 
 /// The rule that gives every event time its partition and slice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slicing {
+    /// The zone whose dates and hours the partitions are.
     pub timezone: Zone,
+    /// How fine the partitions are.
     pub by: PartitionBy,
-    /// Milliseconds.
+    /// The span of event time of one data file, in milliseconds.
     pub slice_ms: i64,
 }
 
-/// One slice of one partition: one data file of each table.
+/// One slice of one partition. Each table has one data file for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Place {
+    /// The date in the lake's zone.
     pub date: NaiveDate,
-    /// 0 to 23; only when partitions are hours.
+    /// The hour in the lake's zone, 0 to 23. `None` where partitions are days.
     pub hour: Option<u8>,
+    /// The number of the slice within its partition, from 0.
     pub slice: u32,
 }
 
 impl Place {
-    /// The place as an integer that sorts alike: days, 5 bits of hour, 24 bits of slice.
+    /// The place as an integer that sorts as places do: days, then 5 bits of hour, then 24 bits of slice.
     pub fn sortable(self) -> u64 {
-        // chrono's dates span less than 2^28 days; the offset makes the first of them positive.
+        // The dates of chrono span fewer than 2^28 days. The offset makes the first of them positive.
         let days = i64::from(self.date.num_days_from_ce()) + DAYS_BEFORE_CE;
         let hour = self.hour.map_or(0, |hour| u64::from(hour) + 1);
         (days.unsigned_abs() << 29) | (hour << 24) | u64::from(self.slice)
@@ -82,16 +88,16 @@ impl Place {
 }
 
 impl Slicing {
-    /// The place of an event time, and the span `[from, until)` of times, in `unit`, that is
-    /// certain to share it.
+    /// The place of an event time, and a span `[from, until)` of times around it that share the place. All times
+    /// are in `unit`s since 1970 UTC.
     ///
-    /// The span ends at the next slice or full local hour, so that a caller who walks events in
-    /// order of time asks once an hour of event time rather than once an event.
+    /// The span ends at the next slice or quarter of an hour, so that a caller who walks events in order of
+    /// time asks once for each quarter of an hour of event time rather than once for each event.
     pub fn place(&self, time: i64, unit: TimeUnit) -> (Place, i64, i64) {
         let scale = unit.per_second() / 1_000;
         let ms = time.div_euclid(scale);
         let Some(utc) = DateTime::from_timestamp_millis(ms) else {
-            // `accept` bounds event times to chrono's range long before this.
+            // `accept` refuses such event times long before.
             let date = if ms < 0 {
                 NaiveDate::MIN
             } else {
@@ -118,14 +124,14 @@ impl Slicing {
             }
         };
         let start_ms = self.timezone.first_instant(start);
-        // A partition that a clock change made longer stays one file when a slice spans it all.
+        // A partition that a clock change made longer stays one file where a slice spans a whole partition.
         let slice = if self.slice_ms >= span {
             0
         } else {
             (ms - start_ms).max(0).div_euclid(self.slice_ms)
         };
-        // Clocks change on quarter hours nearly everywhere; where they did not (at one minute past
-        // midnight in St. John's until 2011) the times of that quarter are placed one by one.
+        // Nearly everywhere, clocks change at a quarter of an hour. Where they did not (at one minute past
+        // midnight in St. John's until 2011), the times of that quarter are placed one by one.
         let quarter = HOUR_MS / 4;
         let from = ms.div_euclid(quarter) * quarter;
         let offset = |ms: i64| self.timezone.offset_at(ms.div_euclid(1_000));
@@ -145,8 +151,8 @@ impl Slicing {
 }
 
 impl Slicing {
-    /// First and last event time, in `unit`, that can have a date of `from..=to`. An hour more on
-    /// both sides: where a clock is turned back across midnight, dates are not in order of time.
+    /// The first and the last event time, in `unit`s since 1970 UTC, that can have a date of `from..=to`. The span is
+    /// an hour wider on both sides: where a clock is turned back across midnight, dates are not in order of time.
     pub fn times(&self, from: NaiveDate, to: NaiveDate, unit: TimeUnit) -> (i64, i64) {
         let scale = unit.per_second() / 1_000;
         let start = |date: NaiveDate| self.timezone.first_instant(date.and_time(NaiveTime::MIN));

@@ -19,7 +19,7 @@ pub struct Layout {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Item {
     Literal(u8),
-    /// A number of so many digits, or of up to so many.
+    /// A number: how many digits it has, or at most has.
     Field(Field, usize, Digits),
 }
 
@@ -36,22 +36,23 @@ enum Field {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Digits {
+    /// The number has all its digits, with leading zeros.
     All,
-    /// `%-H`: without leading zeros.
+    /// The number has no leading zeros: `%-H`.
     Some,
 }
 
-/// A pattern that cannot say when an object arrived.
+/// Why a pattern cannot say when an object arrived.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{0}")]
 pub struct LayoutError(String);
 
 impl Layout {
-    /// Compiles a pattern of `%Y %m %d %j %H %M %S %F %%` and literals; `%-H` and the like read
-    /// numbers without leading zeros, and `%F` is `%Y-%m-%d`.
+    /// Compiles a pattern of `%Y %m %d %j %H %M %S %F %%` and literals. `%-H` and the like read
+    /// numbers without leading zeros. `%F` is `%Y-%m-%d`. The times are in `zone`.
     ///
     /// # Errors
-    /// A specifier that is not known, with its place in the pattern, or a pattern without a full date.
+    /// The pattern has a specifier that is not known, which is named with its place, or it has no full date.
     pub fn new(pattern: &str, zone: Zone) -> Result<Self, LayoutError> {
         let mut items = Vec::new();
         let mut rest = pattern.char_indices();
@@ -106,32 +107,34 @@ impl Layout {
         )))
     }
 
-    /// When the object of this key arrived: the end of the span that the key names, milliseconds
-    /// UTC. The pattern may begin at any part of the key; the first place that fits counts.
-    /// `None` when none fits.
+    /// When the object of this key arrived: the end of the span of time that the key names, in milliseconds since
+    /// 1970 UTC. The pattern may begin at the start of the key or behind any `/`; the first place that fits counts.
+    /// `None` where no place fits.
     pub fn arrival_ms(&self, key: &str) -> Option<i64> {
-        let starts =
-            std::iter::once(0).chain(memchr::memchr_iter(b'/', key.as_bytes()).map(|i| i + 1));
-        starts
-            .filter_map(|start| key.as_bytes().get(start..))
-            .find_map(|tail| self.span_end(tail))
-            .map(|end| self.zone.last_instant(end))
+        let (_, end) = self.first_fit(key)?;
+        Some(self.zone.last_instant(end))
     }
 
-    /// Where the pattern begins in a key that fits.
+    /// The byte at which the pattern begins in a key. `None` where no place fits.
     pub fn begins_at(&self, key: &str) -> Option<usize> {
+        let (start, _) = self.first_fit(key)?;
+        Some(start)
+    }
+
+    /// The first byte at which the pattern fits, and the end of the span that it reads there, as a local time.
+    fn first_fit(&self, key: &str) -> Option<(usize, NaiveDateTime)> {
         let slashes = memchr::memchr_iter(b'/', key.as_bytes()).map(|i| i + 1);
-        std::iter::once(0).chain(slashes).find(|start| {
-            let tail = key.as_bytes().get(*start..);
-            tail.is_some_and(|tail| self.span_end(tail).is_some())
+        std::iter::once(0).chain(slashes).find_map(|start| {
+            let end = self.span_end(key.as_bytes().get(start..)?)?;
+            Some((start, end))
         })
     }
 
-    /// A text that sorts before what the pattern makes of every span that ends at `ms` or later, and
-    /// as near to them as the pattern allows; `None` where keys do not sort in order of time.
+    /// A prefix that sorts before the keys of all spans that end at `ms` or later, in milliseconds since 1970 UTC.
+    /// It is as near to those keys as the pattern allows. `None` where keys do not sort in order of time.
     pub fn sorts_before(&self, ms: i64) -> Option<String> {
         let local = DateTime::from_timestamp_millis(ms)?.with_timezone(&self.zone.0);
-        // A span ends after its name says; clocks are set back by an hour, rarely more.
+        // A key names the start of a span, which may be a day earlier; clocks are set back by an hour, rarely more.
         let local = local.naive_local().checked_sub_signed(Duration::days(2))?;
         let mut bytes = Vec::new();
         let mut year = false;
@@ -142,7 +145,7 @@ impl Layout {
                     year = true;
                     bytes.extend(format!("{:04}", local.year()).bytes());
                 }
-                // Days make little difference, and may not be next.
+                // The prefix ends with the month: the day makes little difference, and may not come next.
                 Item::Field(Field::Month, _, Digits::All) if year => {
                     bytes.extend(format!("{:02}", local.month()).bytes());
                     return String::from_utf8(bytes).ok();
@@ -158,6 +161,7 @@ impl Layout {
         None
     }
 
+    /// The end of the span, as a local time, that the pattern reads at the start of `key`.
     fn span_end(&self, mut key: &[u8]) -> Option<NaiveDateTime> {
         let (mut year, mut month, mut day, mut ordinal) = (1970, 1, 1, None);
         let (mut hour, mut minute, mut second) = (0, 0, 0);
@@ -217,7 +221,7 @@ impl Layout {
     }
 }
 
-/// The error of a specifier that begins at byte `at` and is not read here.
+/// The error of a specifier that begins at byte `at` of the pattern and is not known.
 fn unknown(pattern: &str, at: usize, specifier: Option<char>, digits: Digits) -> LayoutError {
     let column = 1 + pattern.get(..at).unwrap_or_default().chars().count();
     let flag = match digits {
@@ -242,8 +246,7 @@ fn unknown(pattern: &str, at: usize, specifier: Option<char>, digits: Digits) ->
         }
     };
     LayoutError(format!(
-        "`{pattern}` is no strftime pattern that is read here: `%{flag}{}` at character {column} is \
-         not known; {instead}",
+        "`{pattern}` cannot be read: `%{flag}{}` at character {column} is not known; {instead}",
         specifier.escape_debug()
     ))
 }
@@ -316,7 +319,7 @@ mod tests {
             ("%Y/%m/%d/%H/", "UTC", "2019/13/01/23/a.gz", None),
             ("%Y/%m/%d/%H/", "UTC", "readme.txt", None),
             ("%Y/%m/%d/%H/", "UTC", "2019/04/01/2", None),
-            // The hour that New York has twice ends with its second run.
+            // An hour that the clock of New York repeats ends when its second run ends.
             (
                 "%Y/%m/%d/%H/",
                 "America/New_York",

@@ -1,12 +1,12 @@
-//! Numbers as decimal digits: what JSON spells is read without a float between.
+//! Numbers as decimal digits: a number of a JSON text is read without a float between.
 
 /// A number in JSON's grammar as decimal digits: value = 0.DDDD × 10^point.
 pub struct Decimal<'a> {
     negative: bool,
-    /// Digits before and after the point, from the first that is not zero.
+    /// The digits before and after the point, from the first digit that is not zero.
     whole: &'a [u8],
     fraction: &'a [u8],
-    /// Where the point stands after the first digit of `whole` and `fraction` together.
+    /// How many of the digits of `whole` and `fraction` together stand before the point.
     point: i64,
 }
 
@@ -44,7 +44,7 @@ impl<'a> Decimal<'a> {
                     return None;
                 }
                 let size = digits.iter().fold(0i64, |size, digit| {
-                    // Far past every exponent that matters, and far from overflowing.
+                    // The cap is far past every exponent that matters, and far from overflowing.
                     (size * 10 + i64::from(digit - b'0')).min(1 << 50)
                 });
                 if minus { -size } else { size }
@@ -83,8 +83,8 @@ impl<'a> Decimal<'a> {
             .map(|digit| digit - b'0')
     }
 
-    /// value × 10^shift, cut after the point, and whether anything but zeros was cut; `None` when it
-    /// has more than 38 digits.
+    /// The absolute value × 10^shift without its fraction, and whether the fraction was anything but zeros. `None`
+    /// where the result has more than 38 digits.
     fn scaled(&self, shift: i64) -> Option<(i128, bool)> {
         let places = self.point.saturating_add(shift);
         if places > 38 && self.digits().next().is_some() {
@@ -111,7 +111,7 @@ impl<'a> Decimal<'a> {
         })
     }
 
-    /// The unscaled value of a decimal of `precision` and `scale`; `None` when it does not fit
+    /// The number as the unscaled value of a decimal of `precision` and `scale`. `None` where it does not fit
     /// exactly.
     pub fn exact(&self, precision: u8, scale: u8) -> Option<i128> {
         let (value, cut) = self.scaled(i64::from(scale))?;

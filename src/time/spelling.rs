@@ -4,11 +4,11 @@ use super::decimal::{Decimal, split_digits};
 use super::{TimeUnit, Zone};
 
 /// Reads a time from the text of a JSON string: RFC 3339 with its everyday spellings, or an epoch
-/// number. Units since 1970 UTC, floored; `None` when it is unreadable, or has no offset and there
-/// is no `naive` zone.
+/// number. The result is in `unit`s since 1970 UTC, floored. `None` where the text is unreadable, or where
+/// it has no offset and there is no `naive` zone.
 ///
-/// Everyday spellings: a space for `T`, lower-case `t` and `z`, offsets `+0900` and `+09` (also
-/// after one space), no seconds, a comma before the fraction, any number of fraction digits.
+/// The everyday spellings are: a space for `T`, lower-case `t` and `z`, offsets such as `+0900` and `+09` (also
+/// after one space), no seconds, a comma before the fraction, and any number of digits in the fraction.
 pub fn read_time(text: &str, unit: TimeUnit, naive: Option<Zone>) -> Option<i64> {
     if text.as_bytes().get(4) == Some(&b'-') {
         read_rfc3339(text.as_bytes(), unit, naive)
@@ -17,9 +17,9 @@ pub fn read_time(text: &str, unit: TimeUnit, naive: Option<Zone>) -> Option<i64>
     }
 }
 
-/// Reads an epoch number in JSON's grammar. Its own unit is told by its magnitude (below 1e11
-/// seconds, 1e14 milliseconds, 1e17 microseconds, else nanoseconds); the result is floored to
-/// `unit`. All in decimal: no digit is lost to a float. `None` when it is no number or too large.
+/// Reads an epoch number in JSON's grammar. Its magnitude tells its own unit: seconds below 1e11, milliseconds below
+/// 1e14, microseconds below 1e17, else nanoseconds. The result is in `unit`s since 1970 UTC, floored. No digit is
+/// lost, because no float is involved. `None` where the text is no number, or the number is too large.
 pub fn read_epoch(text: &str, unit: TimeUnit) -> Option<i64> {
     let number = Decimal::parse(text.as_bytes())?;
     let per_second = match unit {
@@ -36,7 +36,8 @@ pub fn read_epoch(text: &str, unit: TimeUnit) -> Option<i64> {
     i64::try_from(scaled).ok()
 }
 
-/// Reads `YYYY-MM-DD` as days since 1970. No calendar that readers share has a year 0.
+/// Reads `YYYY-MM-DD` as days since 1970. `None` for any other text, and for dates of the year 0, which readers
+/// understand in different ways.
 pub fn read_date(text: &str) -> Option<i32> {
     if text.starts_with("0000") {
         return None;
@@ -44,13 +45,13 @@ pub fn read_date(text: &str) -> Option<i32> {
     i32::try_from(read_days(text.as_bytes())?).ok()
 }
 
-/// Two ASCII digits.
+/// The number that two ASCII digits spell.
 fn two(tens: u8, ones: u8) -> Option<i64> {
     (tens.is_ascii_digit() && ones.is_ascii_digit())
         .then(|| i64::from(tens - b'0') * 10 + i64::from(ones - b'0'))
 }
 
-/// Days since 1970 of the ten bytes `YYYY-MM-DD`.
+/// The days since 1970 of the ten bytes `YYYY-MM-DD`.
 fn read_days(date: &[u8]) -> Option<i64> {
     let [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] = *date else {
         return None;
@@ -67,7 +68,7 @@ fn read_days(date: &[u8]) -> Option<i64> {
     if !(1..=last).contains(&day) {
         return None;
     }
-    // Days of the proleptic Gregorian calendar, with years that begin in March.
+    // The days of the proleptic Gregorian calendar, counted in years that begin in March.
     let shifted = if month <= 2 { year - 1 } else { year };
     let era = shifted.div_euclid(400);
     let of_era = shifted.rem_euclid(400);
@@ -75,6 +76,7 @@ fn read_days(date: &[u8]) -> Option<i64> {
     Some(era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468)
 }
 
+/// Reads RFC 3339 and its everyday spellings, as [`read_time`] says.
 fn read_rfc3339(text: &[u8], unit: TimeUnit, naive: Option<Zone>) -> Option<i64> {
     let (date, rest) = text.split_at_checked(10)?;
     let days = read_days(date)?;
@@ -96,7 +98,7 @@ fn read_rfc3339(text: &[u8], unit: TimeUnit, naive: Option<Zone>) -> Option<i64>
             }
         }
     }
-    // 60 is a leap second, which only the last minute of a UTC day can have.
+    // A second of 60 is a leap second, which only the last minute of a UTC day can have.
     if second > 60 {
         return None;
     }
@@ -122,7 +124,7 @@ fn read_rfc3339(text: &[u8], unit: TimeUnit, naive: Option<Zone>) -> Option<i64>
     Some(seconds * unit.per_second() + below)
 }
 
-/// Seconds east of UTC of `Z`, `+09:00`, `+0900` or `+09`.
+/// The seconds east of UTC that `Z`, `+09:00`, `+0900` or `+09` spells.
 fn read_offset(text: &[u8]) -> Option<i64> {
     let (sign, h1, h2, minutes) = match *text {
         [b'Z' | b'z'] => return Some(0),
@@ -235,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_time_is_unreadable() {
+    fn other_texts_are_unreadable() {
         for text in [
             "",
             "now",
@@ -301,7 +303,8 @@ mod tests {
             read("2019-04-02 09:05:00Z", "Asia/Seoul"),
             ms("2019-04-02T09:05:00Z")
         );
-        // Shown twice: the first. Skipped: as if the clock had not been changed yet.
+        // A time that the clock repeats is the first of the two. A time that it skips is read as if the clock had
+        // not been changed yet.
         assert_eq!(
             read("2019-11-03 01:30:00", "America/New_York"),
             ms("2019-11-03T05:30:00Z")
