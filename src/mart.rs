@@ -1,14 +1,14 @@
 //! Marts: one SQL file, one table, one dashboard.
 //!
 //! ```text
-//! sql/marts/**/<name>.sql ──▶ header + one SELECT ──▶ Graph, inputs before what reads them
+//! sql/marts/**/<name>.sql ──▶ header + one SELECT ──▶ Graph, inputs before the marts that read them
 //!                                                      │ check(): every SELECT planned, none run
 //!                                                      ▼
 //!     inputs as tables, in reach ──evaluate()──▶ cast to types of the lake ──▶ sorted ──▶ rows
 //! ```
 //!
 //! The rows go to `publish`; this room writes nothing. `reference` reads the small tables that
-//! marts join. Of what a SELECT yields, the partition columns become strings at the end of the row.
+//! marts join. The partition columns of a SELECT become strings at the end of the row.
 
 mod clauses;
 mod error;
@@ -31,7 +31,7 @@ pub use graph::{Graph, Mart, load};
 pub use guard::{PanicsCaught, guarded, panics_are_caught};
 pub use reach::Reach;
 pub use reference::{ReferenceError, read};
-pub use sample::{Compared, Difference, Shape, backwards, compare, of_date, shape as shape_of};
+pub use sample::{Compared, DateTraits, Difference, backwards, compare, date_traits, of_date};
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -57,26 +57,26 @@ use crate::catalog::{self, Scan, TableDefinition};
 use crate::engine::{self, Engine};
 use crate::layout::DATE;
 
-/// A table that a mart reads, by name.
+/// A table that a mart reads: its name and its rows.
 pub type Input = (String, Arc<dyn TableProvider>);
 
-/// One partition of a mart that is built date by date.
+/// One date of a mart that is built date by date.
 #[derive(Clone, Copy)]
-pub struct Partition<'a> {
+pub struct MartDate<'a> {
+    /// The date.
     pub date: NaiveDate,
-    /// All the dates that the mart has, this one too.
+    /// All dates that the mart has, with this date among them.
     pub dates: &'a BTreeSet<NaiveDate>,
 }
 
 impl Graph {
-    /// Plans every mart against the columns of its inputs, without reading a row, and gives the
-    /// tables that the marts are, in the order of [`Graph::marts`].
+    /// Plans every mart against the columns of its inputs, without reading a row. The result is the tables that the
+    /// marts make, in the order of [`Graph::marts`].
     ///
-    /// `tables` holds the full schema (partition columns included) of every name in
-    /// [`Graph::tables`].
+    /// `tables` holds the schema of every name in [`Graph::tables`], with its partition columns.
     ///
     /// # Errors
-    /// The first mart that cannot be planned, logically or physically, or whose columns no reader would
+    /// The first mart that cannot be planned, logically or physically, or that has a column which some reader would not
     /// accept.
     pub async fn check(
         &self,
@@ -110,24 +110,24 @@ impl Graph {
     }
 }
 
-/// Evaluates one mart over `inputs`, which names every one of [`Mart::inputs`]; of a mart that is
-/// built date by date, one partition over what is in its reach. Where it is evaluated `alone` and no order
-/// is of account, on all threads.
+/// Evaluates one mart over `inputs`, which holds all of [`Mart::inputs`]. A mart that is built date by date is
+/// evaluated for the date `partition`, and its inputs hold the dates in its reach. All threads are used where the
+/// mart is evaluated `alone` and does not depend on the order of rows.
 ///
 /// The rows have the columns of the definition's files, then its partition columns as nullable
-/// Utf8 (never empty: an empty value is NULL, as readers of a Hive table see it). They are sorted
-/// by the partition columns, then by the other columns in order, NULL last; nested columns are not
-/// part of the order. Rows of another of the mart's dates are left out where it reads more than one
-/// date; what else comes that is not of this one is for the caller to judge.
+/// Utf8. A partition column is never empty: an empty value is NULL, as readers of a Hive table see it. The rows are
+/// sorted by the partition columns, then by the other columns in order, NULL last; nested columns are not
+/// part of the order. Where the mart reads more than one date, rows of its other dates are left out. All other rows
+/// that are not of this date are there, and the caller decides about them.
 ///
 /// # Errors
-/// The mart cannot be planned over these inputs. What fails while rows flow, such as a value that
-/// does not fit its type, is an error of the stream; [`MartError::running`] gives it the mart.
+/// The mart cannot be planned over these inputs. A failure while rows flow, such as a value that
+/// does not fit its type, is an error of the stream; [`MartError::running`] makes it an error of the mart.
 pub async fn evaluate(
     engine: &Engine,
     mart: &Mart,
     inputs: &[Input],
-    partition: Option<Partition<'_>>,
+    partition: Option<MartDate<'_>>,
     alone: bool,
 ) -> Result<(TableDefinition, SendableRecordBatchStream), MartError> {
     let mut session = engine.session();
@@ -153,14 +153,14 @@ pub async fn evaluate(
     Ok((definition, stream))
 }
 
-/// Runs a plan; its rows come sorted by the columns of these names, NULL last.
+/// Runs a plan. Its rows come sorted by the columns of these names, NULL last.
 async fn sorted<'a>(
     session: &SessionContext,
     plan: LogicalPlan,
     names: impl Iterator<Item = &'a String>,
 ) -> Result<SendableRecordBatchStream, DataFusionError> {
     let plan = engine::physical(&session.state(), plan).await?;
-    // Above the finished plan: the logical optimizer fails on sorts by constant columns.
+    // The sort is put on top of the finished plan, because the logical optimizer fails on sorts by constant columns.
     let options = SortOptions {
         descending: false,
         nulls_first: false,
@@ -180,11 +180,11 @@ async fn sorted<'a>(
             Arc::new(SortPreservingMergeExec::new(order, engine::sorted(sort)))
         }
     };
-    // A task of its own: several are evaluated at once, and while rows are written.
+    // The rows are made by a task of their own, because several marts are evaluated at once, and while rows are written.
     execute_stream(plan, session.task_ctx()).map(|rows| spawn_buffered(rows, 1))
 }
 
-/// What one mart would read of data files of `inputs`. Reads none of them.
+/// The scans of data files that one mart would read of `inputs`. No file is read.
 ///
 /// # Errors
 /// The mart cannot be planned over these inputs.
@@ -200,7 +200,7 @@ pub async fn scans(engine: &Engine, mart: &Mart, inputs: &[Input]) -> Result<Vec
     .await
 }
 
-/// The table that a mart makes, once its SELECT is known to have a physical plan.
+/// The table that a mart makes. Its SELECT must have a physical plan.
 async fn executable(session: &SessionContext, mart: &Mart) -> Result<TableDefinition, MartError> {
     let (plan, definition) = planned(session, mart, None).await?;
     if let Err(error) = engine::physical(&session.state(), plan).await {
@@ -210,6 +210,7 @@ async fn executable(session: &SessionContext, mart: &Mart) -> Result<TableDefini
     Ok(definition)
 }
 
+/// Makes all inputs of a mart known to a session.
 fn register_all(session: &SessionContext, mart: &Mart, inputs: &[Input]) -> Result<(), MartError> {
     for input in &mart.inputs {
         let Some((_, table)) = inputs.iter().find(|(name, _)| name == input) else {
@@ -224,6 +225,7 @@ fn register_all(session: &SessionContext, mart: &Mart, inputs: &[Input]) -> Resu
     Ok(())
 }
 
+/// Makes one table known to a session.
 fn register(
     session: &SessionContext,
     mart: &Mart,
@@ -236,22 +238,23 @@ fn register(
         .map_err(|error| MartError::running(mart, &error))
 }
 
-/// The plan of a mart, its columns cast and in the order of files, and the table it makes.
+/// The plan of a mart, with its columns cast and in the order of files, and the table that it makes.
 async fn planned(
     session: &SessionContext,
     mart: &Mart,
-    partition: Option<Partition<'_>>,
+    partition: Option<MartDate<'_>>,
 ) -> Result<(LogicalPlan, TableDefinition), MartError> {
     let select = select::parse(&mart.file, &mart.sql)?;
     let made = planned_as(session, mart, &select, partition).await;
     made.map_err(|error| select.explain(error))
 }
 
+/// The plan of a parsed mart, with errors as the engine says them.
 async fn planned_as(
     session: &SessionContext,
     mart: &Mart,
     select: &select::Parsed,
-    partition: Option<Partition<'_>>,
+    partition: Option<MartDate<'_>>,
 ) -> Result<(LogicalPlan, TableDefinition), MartError> {
     let state = session.state();
     select.refuse_idle(&mart.file, |function| {
@@ -265,25 +268,25 @@ async fn planned_as(
         .map_err(|error| MartError::planning(&mart.file, &error))?;
     select::refuse_unstable(&mart.file, &plan)?;
     select.refuse_cut_off(&mart.file, &plan)?;
-    // The types of its columns are those of its rows.
+    // From here on, the types of the columns are the types that the rows have.
     let plan =
         engine::lawful(&state, plan).map_err(|error| MartError::planning(&mart.file, &error))?;
     let (plan, definition) = shape::apply(mart, select, plan)?;
     let wide = mart.reach.values().any(|reach| *reach != Reach::SAME);
-    let Some(Partition { date, dates }) = partition.filter(|_| wide) else {
+    let Some(MartDate { date, dates }) = partition.filter(|_| wide) else {
         return Ok((plan, definition));
     };
-    let of_it = col(DATE).eq(lit(date.to_string()));
-    let of_none = dates.iter().map(|date| lit(date.to_string())).collect();
-    let of_none = col(DATE).in_list(of_none, true).or(col(DATE).is_null());
+    let same_date = col(DATE).eq(lit(date.to_string()));
+    let all_dates = dates.iter().map(|date| lit(date.to_string())).collect();
+    let no_date = col(DATE).in_list(all_dates, true).or(col(DATE).is_null());
     let plan = LogicalPlanBuilder::from(plan)
-        .filter(of_it.or(of_none))
+        .filter(same_date.or(no_date))
         .and_then(LogicalPlanBuilder::build)
         .map_err(|error| MartError::planning(&mart.file, &error))?;
     Ok((plan, definition))
 }
 
-/// The path as messages show it.
+/// The path of a file as messages show it.
 fn shown(file: &Path) -> String {
     file.display().to_string()
 }

@@ -16,7 +16,9 @@ use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 
 use super::table::{Entry, Table};
-use super::{ConfigError, Job, Overrides, Reference, Source, columns, place, reference, source, units};
+use super::{
+    ConfigError, Job, Overrides, Reference, Source, columns, place, reference, source, units,
+};
 use crate::time::Zone;
 
 /// The name of the file that is looked for in the folder that the command runs in.
@@ -27,7 +29,17 @@ const MEMORY: u64 = 1 << 30;
 const LEAST_MEMORY: u64 = 256 << 20;
 
 /// The keys of the file itself.
-pub(super) const TOP_KEYS: [&str; 9] = ["lake", "timezone", "memory", "spill_dir", "threads", "single_writer", "sources", "references", "marts"];
+pub(super) const TOP_KEYS: [&str; 9] = [
+    "lake",
+    "timezone",
+    "memory",
+    "spill_dir",
+    "threads",
+    "single_writer",
+    "sources",
+    "references",
+    "marts",
+];
 /// The keys of the marts.
 pub(super) const MARTS_KEYS: [&str; 1] = ["path"];
 
@@ -234,7 +246,8 @@ impl Settings<'_> {
         let table = entry.table()?;
         table.only(&MARTS_KEYS)?;
         let path = table.need("path", "write `path = \"sql/marts\"`")?;
-        path.read(|text| place::local_path(text, self.base)).map(Some)
+        path.read(|text| place::local_path(text, self.base))
+            .map(Some)
     }
 }
 

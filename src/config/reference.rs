@@ -9,7 +9,11 @@ use super::{ConfigError, Reference, ReferenceFormat, columns, place};
 pub(super) const REFERENCE_KEYS: [&str; 5] = ["path", "columns", "null", "encoding", "format"];
 
 /// One reference of the configuration. A relative path resolves from `base`.
-pub(super) fn reference(name: &str, table: &Table<'_>, base: &Path) -> Result<Reference, ConfigError> {
+pub(super) fn reference(
+    name: &str,
+    table: &Table<'_>,
+    base: &Path,
+) -> Result<Reference, ConfigError> {
     table.only(&REFERENCE_KEYS)?;
     let path = table.need(
         "path",

@@ -48,7 +48,28 @@ const DAY_MS: i64 = 86_400_000;
 const HOUR_MS: i64 = 3_600_000;
 
 /// The keys of a source.
-pub(super) const SOURCE_KEYS: [&str; 20] = ["raw", "layout", "layout_timezone", "exclude", "event_time", "partition_by", "slice", "timestamp_unit", "naive_timezone", "accept", "on_type_error", "max_rejects", "max_record_bytes", "max_object_bytes", "on_changed_object", "settled", "compression", "bloom_filters", "columns", "dedup"];
+pub(super) const SOURCE_KEYS: [&str; 20] = [
+    "raw",
+    "layout",
+    "layout_timezone",
+    "exclude",
+    "event_time",
+    "partition_by",
+    "slice",
+    "timestamp_unit",
+    "naive_timezone",
+    "accept",
+    "on_type_error",
+    "max_rejects",
+    "max_record_bytes",
+    "max_object_bytes",
+    "on_changed_object",
+    "settled",
+    "compression",
+    "bloom_filters",
+    "columns",
+    "dedup",
+];
 /// The keys of the accepted times of a source.
 pub(super) const ACCEPT_KEYS: [&str; 2] = ["from", "ahead"];
 

@@ -246,7 +246,8 @@ fn unknown(pattern: &str, at: usize, specifier: Option<char>, digits: Digits) ->
         }
     };
     LayoutError(format!(
-        "`{pattern}` cannot be read: `%{flag}{}` at character {column} is not known; {instead}",
+        "`{pattern}` is no strftime pattern that can be read: `%{flag}{}` at character {column} is not \
+         known; {instead}",
         specifier.escape_debug()
     ))
 }

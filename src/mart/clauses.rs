@@ -24,10 +24,9 @@ use std::path::Path;
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Distinct, DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, LimitClause,
-    NamedWindowDefinition, NamedWindowExpr, ObjectName, OrderBy, OrderByKind, Query, Select,
-    SelectFlavor, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, Visit, Visitor,
-    WindowType,
+    FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, LimitClause, ObjectName, OrderBy,
+    OrderByKind, Query, Select, SelectFlavor, SetExpr, SetOperator, SetQuantifier, Spanned,
+    TableFactor, Visit, Visitor, WindowType,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
@@ -361,18 +360,7 @@ impl Visitor for Clauses<'_> {
         for from in from {
             self.joins(from)?;
         }
-        for NamedWindowDefinition(name, window) in named_window {
-            match window {
-                NamedWindowExpr::NamedWindow(_) => {
-                    return self.fail(
-                        at(name),
-                        &format!("the window `{name}` is not written out"),
-                        "write it in parentheses",
-                    );
-                }
-                NamedWindowExpr::WindowSpec(window) => self.window(window, at(name))?,
-            }
-        }
+        self.named_windows(named_window)?;
         if let Some(Distinct::On(keys)) = distinct {
             self.no_named_window(keys)?;
         }

@@ -1,3 +1,5 @@
+//! Errors of marts.
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,13 +10,16 @@ use datafusion::common::DataFusionError;
 use super::{Mart, Reach, shown};
 use crate::engine::TooLarge;
 
-/// What is wrong with a mart: file, line where known, message and remedy.
+/// What is wrong with a mart, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub struct MartError {
+    /// The SQL file.
     pub file: PathBuf,
-    /// From 1.
+    /// The line in the file, from 1.
     pub line: Option<usize>,
+    /// What is wrong.
     pub message: String,
+    /// What to do.
     pub hint: Option<String>,
 }
 
@@ -33,6 +38,7 @@ impl fmt::Display for MartError {
 }
 
 impl MartError {
+    /// An error without a hint.
     pub(super) fn new(file: &Path, line: Option<usize>, message: impl Into<String>) -> Self {
         Self {
             file: file.to_path_buf(),
@@ -42,15 +48,16 @@ impl MartError {
         }
     }
 
+    /// The error with a hint.
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// An error of the rows of a mart, as its stream yields it.
+    /// An error that the stream of a mart's rows yields.
     pub fn running(mart: &Mart, error: &DataFusionError) -> Self {
         let text = root(error).strip_backtrace();
-        // The panic of a task, in the words of its runtime; the number of the task is another every time.
+        // The runtime says which task panicked. The number of the task differs from run to run, so it is left out.
         if let Some((_, said)) = text.split_once(" panicked with message ") {
             return Self::panicked(mart, &said.trim_matches('"').replace("\\n", " "));
         }
@@ -67,27 +74,27 @@ impl MartError {
         }
     }
 
-    /// The rows of a mart cannot be written.
+    /// The error of a mart whose rows cannot be written.
     pub fn writing(mart: &Mart, error: &dyn std::fmt::Display) -> Self {
         let message = format!("its rows cannot be written: {error}");
         Self::new(&mart.file, None, short(&message))
     }
 
-    /// Its columns have other types over data than over none.
+    /// The error of a mart whose columns have other types over data than over empty tables.
     pub fn of_another_type(mart: &Mart) -> Self {
         let message = "its columns have other types when it is evaluated than when it is planned";
         Self::new(&mart.file, None, message).hint("give every column its type with CAST")
     }
 
-    /// A panic while the mart was planned, evaluated or written.
+    /// The error of a panic while a mart was planned, evaluated or written.
     pub(super) fn panicked(mart: &Mart, text: &str) -> Self {
         let message = format!("the query engine broke down: {}", short(text));
         Self::new(&mart.file, None, message)
             .hint("write the SELECT in another way, and report this message")
     }
 
-    /// A date has `rows` alone and among the dates around it; `row` is one that only one of them has, and
-    /// `needed` how far the tables must be read at least.
+    /// The error of a mart that does not say how far it reads. The date has the numbers of `rows` alone, and among the
+    /// dates around it. Only one of the two has the row `row`. `needed` is how far the tables must be read at least.
     pub fn too_short(
         mart: &Mart,
         date: NaiveDate,
@@ -130,7 +137,7 @@ impl MartError {
         ))
     }
 
-    /// There was too little memory to evaluate a sample date.
+    /// The error of a mart whose sample date needs more memory than there is.
     pub fn sample_lacks_memory(mart: &Mart) -> Self {
         Self::new(
             &mart.file,
@@ -139,7 +146,7 @@ impl MartError {
         )
     }
 
-    /// A row in the partition of one date, made of this date alone, that says it is of another.
+    /// The error of a mart that is made of one date alone, and has a row of another date.
     pub fn of_another_date(mart: &Mart, date: NaiveDate, found: NaiveDate) -> Self {
         let message = format!(
             "for the partition dt={date}, made of this date alone, the SELECT gives rows of dt = {found}"
@@ -150,7 +157,7 @@ impl MartError {
         )
     }
 
-    /// A row in the partition of one date whose `dt` is no date; `None` is NULL.
+    /// The error of a mart with a row whose `dt` is no date. `None` is NULL.
     pub fn of_no_date(mart: &Mart, date: NaiveDate, found: Option<&str>) -> Self {
         let message = format!(
             "for the partition dt={date} the SELECT gives rows of dt = {}, which is no date",
@@ -161,7 +168,8 @@ impl MartError {
     }
 }
 
-/// The line of the SQL that holds every call of `function`, such as `repeat()`, or the operator `||`.
+/// The line of the SQL with the only call of `function`, such as `repeat()`, or of the operator `||`. `None` where
+/// several lines have one.
 fn line_of_call(sql: &str, function: &str) -> Option<usize> {
     let call = function.trim_end_matches(')');
     let lines = sql.lines().enumerate();
@@ -176,17 +184,17 @@ fn line_of_call(sql: &str, function: &str) -> Option<usize> {
     }
 }
 
-/// The error below those that only pass it on. Of several the first is told.
+/// The error at the root of a chain of errors. Where several errors were collected, the first one.
 pub(super) fn root(error: &DataFusionError) -> &DataFusionError {
     error.iter().next().unwrap_or(error).find_root()
 }
 
-/// Whether the memory of the engine was too small.
+/// Whether an error says that the memory of the engine was too small.
 pub fn lacks_memory(error: &DataFusionError) -> bool {
     matches!(root(error), DataFusionError::ResourcesExhausted(_))
 }
 
-/// The line of the SQL that DataFusion points at.
+/// The line of the SQL that DataFusion points at, from 1.
 pub(super) fn line_of(error: &DataFusionError) -> Option<usize> {
     let span = error.diagnostic()?.span?;
     usize::try_from(span.start.line)
@@ -194,17 +202,18 @@ pub(super) fn line_of(error: &DataFusionError) -> Option<usize> {
         .filter(|line| *line > 0)
 }
 
+/// A text with all white space as single spaces.
 pub(super) fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Characters of a message of the engine that are told.
+/// The most characters of a message of the engine that are shown.
 const SHORT: usize = 400;
 
-/// One line of the engine's text; the debug form of a plan would fill a screen.
+/// The beginning of the engine's text, on one line: the debug form of a plan would fill a screen.
 pub(super) fn short(text: &str) -> String {
     let text = one_line(text);
-    // DataFusion asks for reports of its own faults; whoever reads this is no user of it.
+    // DataFusion asks its users to report faults. The reader of this message is no user of DataFusion.
     let text = match text.split_once(" This issue was likely caused by a bug in DataFusion") {
         Some((said, _)) => said.to_owned(),
         None => text,

@@ -1,4 +1,4 @@
-//! Errors of the engine in our words: what of the SELECT is wrong, on which line, and a form of it that
+//! Errors of the engine in our words: which part of the SELECT is wrong, on which line, and how to write it so that it
 //! can be carried out.
 
 use std::path::Path;
@@ -103,7 +103,7 @@ impl MartError {
         planning(file, line, &one_line(&first.strip_backtrace()))
     }
 
-    /// An error of the SQL parser, whose line is in its text; without one it is the end of `sql`.
+    /// An error of the SQL parser. Its line is in its text; an error without a line is at the end of `sql`.
     pub(super) fn syntax(file: &Path, sql: &str, error: &DataFusionError) -> Self {
         let text = match error.find_root() {
             DataFusionError::SQL(inner, _)
@@ -122,7 +122,7 @@ impl MartError {
                     .split(',')
                     .next()
                     .and_then(|line| line.trim().parse().ok());
-                // The parser knows frames without it.
+                // The parser knows frames without EXCLUDE.
                 if message.contains("Expected: ), found: EXCLUDE") {
                     return Self::new(file, line, "EXCLUDE in a frame is not possible in a mart")
                         .hint("take away what is to be left out, such as `sum(x) OVER (…) - coalesce(x, 0)`");
@@ -165,8 +165,8 @@ pub(super) fn planning(file: &Path, line: Option<usize>, text: &str) -> MartErro
     MartError::new(file, line, short(text))
 }
 
-/// What to write in the place of a function that is not there. A name that is only spelt alike
-/// misleads: of short names nearly every one is (`if`, `sin`).
+/// What to write in the place of a function that does not exist. The engine suggests the function that is spelt most
+/// alike, which misleads where names are short, such as `if` and `sin`.
 fn function_hint(name: &str, suggested: Option<&str>) -> Option<String> {
     let known = FUNCTIONS.iter().find(|(names, _)| names.contains(&name));
     if let Some((_, hint)) = known {
@@ -178,7 +178,7 @@ fn function_hint(name: &str, suggested: Option<&str>) -> Option<String> {
         .map(|near| format!("is it `{near}`?"))
 }
 
-/// A type as people write it in SQL; other words as they are.
+/// A type as people write it in SQL. Other words stay as they are.
 fn type_word(word: &str) -> &str {
     match word {
         "Utf8" | "Utf8View" | "LargeUtf8" => "text",
@@ -195,15 +195,17 @@ fn type_word(word: &str) -> &str {
     }
 }
 
+/// The part of a text between two others.
 fn between<'a>(text: &'a str, from: &str, to: &str) -> Option<&'a str> {
     let (_, rest) = text.split_once(from)?;
     Some(rest.split_once(to)?.0)
 }
 
+/// The hint where `dt` is taken for a date.
 const DATE_IS_TEXT: &str = "`dt` is text: write `CAST(dt AS date)`";
 
 impl Parsed {
-    /// Adds where in the SELECT it is, when an error of planning comes from `dt` being text.
+    /// Adds the place in the SELECT to an error of planning that comes from `dt` being text.
     pub(super) fn explain(&self, mut error: MartError) -> MartError {
         let arithmetic = error.message.starts_with("cannot calculate ");
         let found = match arithmetic {

@@ -12,29 +12,30 @@ use super::{MartError, shown};
 use crate::layout::DATE;
 use crate::names::nearest;
 
-/// One SQL file.
+/// One mart: one SQL file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mart {
-    /// The stem of the file's name; also the name of the table.
+    /// The name of the table, which is the name of the file without `.sql`.
     pub name: String,
+    /// The path of the file.
     pub file: PathBuf,
     /// The whole text of the file.
     pub sql: String,
-    /// Partition columns, in the order of the folders; none for an unpartitioned mart.
+    /// The partition columns, in the order of the folders. Empty for a mart without partitions.
     pub partition: Vec<String>,
-    /// Names of the tables, references and marts that it reads, sorted.
+    /// The names of the tables, references and marts that the mart reads, sorted.
     pub inputs: Vec<String>,
-    /// How far it reads each input that has dates, where it is built date by date. A mart that is
-    /// not partitioned by `dt`, or reads no dates or all of them, is built whole: then empty.
+    /// How far a mart that is built date by date reads each input that has dates. Empty for a mart that is built
+    /// whole: it is not partitioned by `dt`, or reads no dates, or reads all dates.
     pub reach: BTreeMap<String, Reach>,
-    /// Those of them that no `reads` names: each date reads the same date of them.
+    /// The inputs of `reach` that no `reads` names. Each date of the mart reads the same date of these inputs.
     pub unsaid: BTreeSet<String>,
     /// SHA-256 of the file's text, in hex.
     pub fingerprint: String,
 }
 
 impl Mart {
-    /// Its reach as the log stores it.
+    /// The reach as the log stores it, by the name of the input.
     pub fn reach_by_name(&self) -> BTreeMap<String, String> {
         let reach = self.reach.iter();
         reach
@@ -43,18 +44,20 @@ impl Mart {
     }
 }
 
-/// Marts, each after those it reads; ties by name.
+/// Marts in an order in which they can be built: each comes after the marts that it reads. Among marts that can be
+/// built next, the first by name comes first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Graph {
     marts: Vec<Mart>,
 }
 
 impl Graph {
+    /// The marts, in the order in which they can be built.
     pub fn marts(&self) -> &[Mart] {
         &self.marts
     }
 
-    /// The tables and references that some mart reads, sorted; marts are not among them.
+    /// The names of the tables and references that some mart reads, sorted. Marts are not among them.
     pub fn tables(&self) -> Vec<&str> {
         let made: BTreeSet<_> = self.marts.iter().map(|mart| mart.name.as_str()).collect();
         let read: BTreeSet<_> = self
@@ -67,11 +70,11 @@ impl Graph {
     }
 }
 
-/// Reads every `.sql` file below `folder`. `tables` are the names of the lake's own tables.
+/// Reads every `.sql` file below `folder`. `tables` are the names of the tables that sources make.
 ///
 /// # Errors
-/// A folder or file that cannot be read, a wrong name or header, SQL that is not one plain SELECT,
-/// an unknown table, a cycle.
+/// A folder or file that cannot be read, a wrong name or header, SQL that is not one plain SELECT, an unknown table,
+/// or marts that read each other.
 pub fn load(folder: &Path, tables: &[String], references: &[String]) -> Result<Graph, MartError> {
     let mut files = Vec::new();
     collect(folder, &mut files)?;
@@ -149,11 +152,12 @@ pub fn load(folder: &Path, tables: &[String], references: &[String]) -> Result<G
     order(marts)
 }
 
+/// Whether a mart is partitioned by date.
 fn is_dated(mart: &Mart) -> bool {
     mart.partition.iter().any(|column| column == DATE)
 }
 
-/// How far a mart reads each of its inputs that is `dated`.
+/// How far a mart reads each of its inputs. `dated` are the tables that have dates.
 fn reach(
     mart: &Mart,
     header: &Header,
@@ -191,6 +195,7 @@ fn reach(
     Ok(if whole { BTreeMap::new() } else { reach })
 }
 
+/// Adds the SQL files of a folder and of the folders in it.
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), MartError> {
     let unreadable = |error: std::io::Error| {
         MartError::new(
@@ -217,7 +222,7 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), MartError> {
     Ok(())
 }
 
-/// One SQL file, before what the others are is known.
+/// One SQL file, before the names of the other files are known.
 struct Read {
     mart: Mart,
     header: Header,
@@ -225,6 +230,7 @@ struct Read {
     mentions: Vec<(String, Option<usize>)>,
 }
 
+/// Reads one SQL file.
 fn read_file(file: PathBuf) -> Result<Read, MartError> {
     let name = file
         .file_stem()
@@ -276,6 +282,7 @@ fn read_file(file: PathBuf) -> Result<Read, MartError> {
     })
 }
 
+/// Brings marts into an order in which they can be built.
 fn order(mut waiting: BTreeMap<String, Mart>) -> Result<Graph, MartError> {
     let mut marts = Vec::with_capacity(waiting.len());
     while !waiting.is_empty() {
@@ -291,7 +298,7 @@ fn order(mut waiting: BTreeMap<String, Mart>) -> Result<Graph, MartError> {
     Ok(Graph { marts })
 }
 
-/// Names one cycle among marts each of which reads another of them.
+/// The error that names one cycle. Each of the marts reads another of them.
 fn cycle(waiting: &BTreeMap<String, Mart>) -> MartError {
     let mut path: Vec<&Mart> = Vec::new();
     let mut at = waiting.values().next();
@@ -303,7 +310,7 @@ fn cycle(waiting: &BTreeMap<String, Mart>) -> MartError {
         path.push(mart);
         at = mart.inputs.iter().find_map(|input| waiting.get(input));
     }
-    // From the first by name, so that the message does not depend on where the walk began.
+    // The message begins with the first name, so that it does not depend on where the walk began.
     let first = path
         .iter()
         .enumerate()

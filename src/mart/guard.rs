@@ -1,7 +1,7 @@
 //! A panic while a mart is planned, evaluated or written becomes an error of this mart.
 //!
-//! DataFusion raises the panic of one of its tasks again where the rows are awaited, so it is enough
-//! to catch it there.
+//! DataFusion raises the panic of one of its tasks once more where the rows are awaited, so it is enough to catch the
+//! panic there.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -11,14 +11,15 @@ use futures::FutureExt;
 
 use super::{Mart, MartError};
 
-/// How many [`PanicsCaught`] there are in this process.
+/// How many values of [`PanicsCaught`] exist in this process.
 static CAUGHT: AtomicUsize = AtomicUsize::new(0);
 
-/// While it lives, the panics of marts are told as errors. The hook of the process asks
-/// [`panics_are_caught`] and prints nothing then.
+/// While a value of this type exists, panics become errors of marts. The panic hook of the process asks
+/// [`panics_are_caught`], and then prints nothing.
 pub struct PanicsCaught(());
 
 impl PanicsCaught {
+    /// Catches panics until the value is dropped.
     pub fn begin() -> Self {
         CAUGHT.fetch_add(1, Ordering::SeqCst);
         Self(())
@@ -31,28 +32,28 @@ impl Drop for PanicsCaught {
     }
 }
 
-/// Whether a panic is told as the error of a mart.
+/// Whether a panic now becomes an error of a mart.
 pub fn panics_are_caught() -> bool {
     CAUGHT.load(Ordering::SeqCst) > 0
 }
 
-/// Does work for a mart; a panic is an error of the mart.
+/// Does work for a mart. A panic becomes an error of the mart.
 ///
 /// # Errors
-/// Those of the work.
+/// The work fails or panics.
 pub async fn guarded<T, E: From<MartError>>(
     mart: &Mart,
     work: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {
     let _caught = PanicsCaught::begin();
-    // What the work has changed is dropped with it: it gives back memory and files when it unwinds.
+    // The work owns all that it has changed, and gives back memory and files when it unwinds.
     match AssertUnwindSafe(work).catch_unwind().await {
         Ok(result) => result,
         Err(panic) => Err(MartError::panicked(mart, text(panic.as_ref())).into()),
     }
 }
 
-/// What a panic says.
+/// The message of a panic.
 fn text(panic: &(dyn Any + Send)) -> &str {
     let owned = panic.downcast_ref::<String>().map(String::as_str);
     owned

@@ -1,7 +1,7 @@
 //! The header of a mart: `-- key: value` lines above the SELECT.
 //!
-//! A line that is meant as a header and spelt otherwise would be passed over as prose, and the mart
-//! built without it. Such a line is refused with the right spelling; ordinary prose is not.
+//! A line that is meant as a header and spelt in another way would be read as prose, and the mart would be built
+//! without it. Such a line is refused with the right spelling. Ordinary prose is not refused.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use super::reach::{self, Reach};
 use super::select::is_name;
 use crate::names::slips;
 
-/// Header keys of the design that this version cannot keep; to ignore them would break a promise.
+/// Keys of the design that this version does not carry out. A mart that has one expects it to be kept.
 const LATER: [&str; 3] = ["unique", "not_null", "check"];
 
 const PARTITION: &str = "partition";
@@ -19,127 +19,189 @@ const READS: &str = "reads";
 /// The lines of a mart's header.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Header {
-    /// Partition columns, in the order of the folders.
+    /// The partition columns, in the order of the folders.
     pub partition: Vec<String>,
-    /// What is read of tables, and the line that says it.
+    /// How far tables are read, each with the line that says it.
     pub reads: Vec<(String, Reach, usize)>,
 }
 
-/// Where in the file a line is.
+/// The part of the file that a line is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    /// Among the lines of comments above the SELECT.
+enum Section {
+    /// The lines of comments above the SELECT.
     Header,
-    /// In a comment between `/*` and `*/` there.
+    /// A comment between `/*` and `*/` above the SELECT.
     Block,
-    /// In the SELECT, or below it.
+    /// The SELECT, and all lines below it.
     Select,
 }
 
 /// Reads the header.
+///
+/// # Errors
+/// A line that is meant as a header and cannot be read as one, with its line and the right spelling.
 pub(super) fn header(file: &Path, text: &str) -> Result<Header, MartError> {
-    let mut partition: Option<Vec<String>> = None;
-    let mut reads: Vec<(String, Reach, usize)> = Vec::new();
-    // Lines that mean something only where no header says it.
-    let mut unsaid: Vec<(&'static str, MartError)> = Vec::new();
-    let mut place = Place::Header;
+    let mut reader = Reader {
+        file,
+        text,
+        partition: None,
+        reads: Vec::new(),
+        doubtful: Vec::new(),
+    };
+    let mut section = Section::Header;
     for (i, line) in text.lines().enumerate() {
-        let line = line.trim();
-        let fail = |message: String| MartError::new(file, Some(i + 1), message);
-        if place == Place::Header {
+        let (line, number) = (line.trim(), i + 1);
+        if section == Section::Header {
             match line {
                 "" => continue,
-                line if line.starts_with("/*") => place = Place::Block,
-                line if !line.starts_with("--") => place = Place::Select,
+                line if line.starts_with("/*") => section = Section::Block,
+                line if !line.starts_with("--") => section = Section::Select,
                 _ => {}
             }
         }
+        match section {
+            Section::Header => reader.header_line(line, number)?,
+            Section::Block => section = reader.block_line(line, number)?,
+            Section::Select => reader.select_line(line, number),
+        }
+    }
+    reader.finish()
+}
+
+/// The header as far as it has been read.
+struct Reader<'a> {
+    file: &'a Path,
+    text: &'a str,
+    partition: Option<Vec<String>>,
+    reads: Vec<(String, Reach, usize)>,
+    /// Lines that may be meant as a header of this key. They are errors only where no header has the key.
+    doubtful: Vec<(&'static str, MartError)>,
+}
+
+impl Reader<'_> {
+    fn fail(&self, number: usize, message: impl Into<String>) -> MartError {
+        MartError::new(self.file, Some(number), message)
+    }
+
+    /// Reads a line of comment above the SELECT.
+    fn header_line(&mut self, line: &str, number: usize) -> Result<(), MartError> {
         let comment = line.trim_start_matches('-').trim();
-        match (place, exact(comment)) {
-            (Place::Block, _) => {
-                let inner = comment.trim_start_matches(['/', '*', '-', ' ']);
-                if let Some((key, value)) = exact(inner)
-                    && is_whole(&key, value)
-                {
-                    let value = value.trim_end_matches("*/").trim();
-                    return Err(
-                        fail(format!("the header `{key}` is in a block comment")).hint(format!(
-                            "write it as a line of its own: `-- {key}: {value}`"
-                        )),
-                    );
-                }
-                if let Some((_, behind)) = line.split_once("*/") {
-                    place = match behind.trim() {
-                        "" => Place::Header,
-                        behind if behind.starts_with("--") => Place::Header,
-                        _ => Place::Select,
-                    };
-                }
-            }
-            (Place::Select, Some((key, value)))
-                if line.starts_with("--") && is_whole(&key, value) =>
-            {
-                let error = fail(format!("the header `{key}` is below the SELECT"))
-                    .hint("move the line above the first word of the SELECT");
-                unsaid.push((if key == READS { READS } else { PARTITION }, error));
-            }
-            (Place::Select, _) => {}
-            (Place::Header, Some((key, value))) if key == PARTITION => {
-                if partition.is_some() {
-                    return Err(fail("`partition` is given twice".into())
+        match exact(comment) {
+            Some((key, value)) if key == PARTITION => {
+                if self.partition.is_some() {
+                    return Err(self
+                        .fail(number, "`partition` is given twice")
                         .hint("name all partition columns on one line, separated by commas"));
                 }
-                partition = Some(partition_columns(value, fail)?);
+                let columns = partition_columns(value, |message| self.fail(number, message))?;
+                self.partition = Some(columns);
+                Ok(())
             }
-            (Place::Header, Some((key, value))) if key == READS => {
-                for text in value.split(',') {
-                    let (table, reach) = reach::parse(text).map_err(|message| {
-                        fail(message).hint(
-                            "write `<table> back 6d`, `ahead 1d`, `back all` or `all`; tables are \
-                             separated by commas",
-                        )
-                    })?;
-                    if reads.iter().any(|(other, ..)| *other == table) {
-                        return Err(fail(format!("`reads` names `{table}` twice")));
-                    }
-                    reads.push((table, reach, i + 1));
-                }
+            Some((key, value)) if key == READS => self.reads_line(value, number),
+            Some((key, _)) => Err(self
+                .fail(
+                    number,
+                    format!("the header `{key}` is not supported by this version"),
+                )
+                .hint("take the line out")),
+            None => self.prose_line(comment, number),
+        }
+    }
+
+    /// Reads how far tables are read.
+    fn reads_line(&mut self, value: &str, number: usize) -> Result<(), MartError> {
+        for text in value.split(',') {
+            let (table, reach) = reach::parse(text).map_err(|message| {
+                self.fail(number, message).hint(
+                    "write `<table> back 6d`, `ahead 1d`, `back all` or `all`; tables are \
+                     separated by commas",
+                )
+            })?;
+            if self.reads.iter().any(|(other, ..)| *other == table) {
+                return Err(self.fail(number, format!("`reads` names `{table}` twice")));
             }
-            (Place::Header, Some((key, _))) => {
-                return Err(fail(format!(
-                    "the header `{key}` is not supported by this version"
-                ))
-                .hint("take the line out"));
-            }
-            (Place::Header, None) => {
-                let Some(near) = near(comment, text) else {
-                    continue;
-                };
-                let error =
-                    fail(format!("the header `{}` is not known", near.written)).hint(format!(
-                        "is it `{}`? write `-- {}`; if it is prose, reword the line",
-                        near.key, near.right
-                    ));
-                match near.separated {
-                    true => return Err(error),
-                    false => unsaid.push((near.key, error)),
-                }
+            self.reads.push((table, reach, number));
+        }
+        Ok(())
+    }
+
+    /// Refuses or notes a comment that looks like a header.
+    fn prose_line(&mut self, comment: &str, number: usize) -> Result<(), MartError> {
+        let Some(near) = near(comment, self.text) else {
+            return Ok(());
+        };
+        let error = self
+            .fail(
+                number,
+                format!("the header `{}` is not known", near.written),
+            )
+            .hint(format!(
+                "is it `{}`? write `-- {}`; if it is prose, reword the line",
+                near.key, near.right
+            ));
+        match near.separated {
+            true => Err(error),
+            false => {
+                self.doubtful.push((near.key, error));
+                Ok(())
             }
         }
     }
-    let said = |key: &str| match key {
-        PARTITION => partition.is_some(),
-        _ => !reads.is_empty(),
-    };
-    match unsaid.into_iter().find(|(key, _)| !said(key)) {
-        Some((_, error)) => Err(error),
-        None => Ok(Header {
-            partition: partition.unwrap_or_default(),
-            reads,
-        }),
+
+    /// Reads a line of a block comment, and tells the section of the next line.
+    fn block_line(&self, line: &str, number: usize) -> Result<Section, MartError> {
+        let inner = line.trim_start_matches(['/', '*', '-', ' ']);
+        if let Some((key, value)) = exact(inner)
+            && is_whole(&key, value)
+        {
+            let value = value.trim_end_matches("*/").trim();
+            return Err(self
+                .fail(number, format!("the header `{key}` is in a block comment"))
+                .hint(format!(
+                    "write it as a line of its own: `-- {key}: {value}`"
+                )));
+        }
+        Ok(match line.split_once("*/") {
+            None => Section::Block,
+            Some((_, behind)) => match behind.trim() {
+                "" => Section::Header,
+                behind if behind.starts_with("--") => Section::Header,
+                _ => Section::Select,
+            },
+        })
+    }
+
+    /// Notes a line of comment below the first word of the SELECT that can only be a header.
+    fn select_line(&mut self, line: &str, number: usize) {
+        let comment = line.trim_start_matches('-').trim();
+        if let Some((key, value)) = exact(comment)
+            && line.starts_with("--")
+            && is_whole(&key, value)
+        {
+            let error = self
+                .fail(number, format!("the header `{key}` is below the SELECT"))
+                .hint("move the line above the first word of the SELECT");
+            let key = if key == READS { READS } else { PARTITION };
+            self.doubtful.push((key, error));
+        }
+    }
+
+    fn finish(self) -> Result<Header, MartError> {
+        let said = |key: &str| match key {
+            PARTITION => self.partition.is_some(),
+            _ => !self.reads.is_empty(),
+        };
+        match self.doubtful.into_iter().find(|(key, _)| !said(key)) {
+            Some((_, error)) => Err(error),
+            None => Ok(Header {
+                partition: self.partition.unwrap_or_default(),
+                reads: self.reads,
+            }),
+        }
     }
 }
 
+/// The columns of a list that are separated by commas.
 fn partition_columns(
     list: &str,
     fail: impl Fn(String) -> MartError,
@@ -157,7 +219,7 @@ fn partition_columns(
     Ok(names)
 }
 
-/// Key and value of a header that is spelt as it should be.
+/// The key and the value of a header whose key is spelt right.
 fn exact(comment: &str) -> Option<(String, &str)> {
     let (key, value) = comment.split_once(':')?;
     let key = key.trim().to_ascii_lowercase();
@@ -165,7 +227,7 @@ fn exact(comment: &str) -> Option<(String, &str)> {
     known.then_some((key, value))
 }
 
-/// Whether a line elsewhere can only be a header: prose has other words behind the colon.
+/// Whether a line outside of the header can only be meant as one: prose has other words behind the colon.
 fn is_whole(key: &str, value: &str) -> bool {
     let value = value.trim_end_matches("*/").trim();
     match key {
@@ -175,23 +237,24 @@ fn is_whole(key: &str, value: &str) -> bool {
     }
 }
 
-/// A line that looks like a header and is none.
+/// A line that looks like a header and is not spelt like one.
 struct Near {
+    /// The key that is probably meant.
     key: &'static str,
-    /// The key as the line has it.
+    /// The key as the line spells it.
     written: String,
     /// The header as it should be.
     right: String,
-    /// It has a sign between key and value. Without one it may also be a sentence, which is right as long
-    /// as a header says the same.
+    /// Whether there is a sign between key and value. Without a sign, the line may be a sentence of prose.
     separated: bool,
 }
 
-/// Signs that people write between key and value, `：` and `＝` among them.
+/// The signs that people write between key and value. The full-width `：` and `＝` are among them.
 const SIGNS: [char; 5] = [':', '=', '\u{ff1a}', '\u{ff1d}', '\u{2192}'];
 
+/// The header that a comment is probably meant as.
 fn near(comment: &str, sql: &str) -> Option<Near> {
-    // Bullets, asterisks and other ornament.
+    // Bullets and asterisks are ornament.
     let bare = comment.trim_start_matches(|c: char| !c.is_alphanumeric());
     let ornament = bare.len() < comment.len();
     let (first, mut rest) = word(bare);
@@ -248,7 +311,7 @@ fn near(comment: &str, sql: &str) -> Option<Near> {
                 false => return None,
             }
         }
-        // `-- Unique users` and `-- * check: …` are prose.
+        // Lines such as `-- Unique users` and `-- * check: …` are prose.
         _ if separated && !ornament => format!("{key}: …"),
         _ => return None,
     };
@@ -260,7 +323,7 @@ fn near(comment: &str, sql: &str) -> Option<Near> {
     })
 }
 
-/// The first word in lower case, `-` as `_`, and what follows.
+/// The first word, in lower case and with `_` for `-`, and the rest of the text.
 fn word(text: &str) -> (String, &str) {
     let is_part = |c: char| c.is_alphabetic() || c == '_' || c == '-';
     let end = text.find(|c| !is_part(c)).unwrap_or(text.len());
@@ -270,7 +333,7 @@ fn word(text: &str) -> (String, &str) {
     (word.to_lowercase().replace('-', "_"), rest)
 }
 
-/// Whether a word is in the SQL outside of whole lines of comment.
+/// Whether the SQL has a word outside of lines of comment.
 fn mentions(sql: &str, name: &str) -> bool {
     sql.lines()
         .filter(|line| !line.trim_start().starts_with("--"))
@@ -278,7 +341,7 @@ fn mentions(sql: &str, name: &str) -> bool {
         .any(|word| word.eq_ignore_ascii_case(name))
 }
 
-/// The key that a word is near to: only a slip of the fingers.
+/// The key that a word is within a slip of the fingers of.
 fn near_key(key: &str) -> Option<&'static str> {
     [
         PARTITION,

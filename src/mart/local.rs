@@ -3,11 +3,11 @@
 //! ```text
 //! scan of events           dt is the date of the row
 //! GROUP BY dt, os          dt is the date of all the rows of the group
-//! a JOIN b ON a.dt = b.dt  both are
+//! a JOIN b ON a.dt = b.dt  both columns are the date of both rows
 //! GROUP BY os, LIMIT 3     rows of any date
 //! ```
 //!
-//! A mart whose plan shows it needs no sample. What is not known here counts as rows of any date: then
+//! A mart whose plan shows this needs no sample. A step that is not known here counts as rows of any date; then
 //! sample dates are evaluated (`sample`).
 
 use std::collections::BTreeSet;
@@ -16,22 +16,23 @@ use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, DataFusionError};
 use datafusion::logical_expr::expr::{Alias, Cast, TryCast, WindowFunction};
-use datafusion::logical_expr::{Distinct, Expr, JoinType, LogicalPlan};
+use datafusion::logical_expr::{Distinct, Expr, Join, JoinType, LogicalPlan, Union, Unnest};
 
 use crate::layout::DATE;
 
 /// The dates that the rows of a plan come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Rows {
-    /// They are the same whatever dates are read.
+    /// The rows are the same whatever dates are read.
     Fixed,
-    /// A row that has a date in one of these columns comes of rows of this date alone; never empty.
+    /// A row with a date in one of these columns comes from rows of this date alone. The set is not empty.
     Dated(BTreeSet<usize>),
-    /// Not known.
+    /// The dates are not known.
     Any,
 }
 
 impl Rows {
+    /// Rows with their dates in these columns.
     fn dated(columns: impl IntoIterator<Item = usize>) -> Self {
         let columns: BTreeSet<usize> = columns.into_iter().collect();
         match columns.is_empty() {
@@ -40,7 +41,7 @@ impl Rows {
         }
     }
 
-    /// Behind a step that has rows of one date together only if `together` holds of the date's columns.
+    /// The rows behind a step that mixes rows of several dates unless `together` is true for the columns with dates.
     fn kept_if(self, together: impl FnOnce(&BTreeSet<usize>) -> bool) -> Self {
         match self {
             Self::Dated(columns) if !together(&columns) => Self::Any,
@@ -49,8 +50,8 @@ impl Rows {
     }
 }
 
-/// Whether every row of `plan` with a date in the column `dt` comes of rows with this date of the tables
-/// `of`. What is read of other tables does not count.
+/// Whether every row of `plan` with a date in the column `dt` comes from rows of the tables `of` with this date alone.
+/// Rows of other tables do not count.
 ///
 /// # Errors
 /// A plan that does not fit its own schema.
@@ -68,6 +69,7 @@ pub(super) fn is_of_one_date(
     })
 }
 
+/// The dates that the rows of a plan come from, where only the tables `of` count.
 fn rows(plan: &LogicalPlan, of: &BTreeSet<String>) -> Result<Rows, DataFusionError> {
     if reads_in_expressions(plan, of)? {
         return Ok(Rows::Any);
@@ -109,61 +111,9 @@ fn rows(plan: &LogicalPlan, of: &BTreeSet<String>) -> Result<Rows, DataFusionErr
             };
             rows(&window.input, of)?.kept_if(by_date)
         }
-        LogicalPlan::Union(union) => {
-            let mut all = Rows::Fixed;
-            for input in &union.inputs {
-                all = match (all, rows(input, of)?) {
-                    (Rows::Any, _) | (_, Rows::Any) => Rows::Any,
-                    (Rows::Fixed, other) | (other, Rows::Fixed) => other,
-                    (Rows::Dated(a), Rows::Dated(b)) => Rows::dated(a.intersection(&b).copied()),
-                };
-            }
-            all
-        }
-        LogicalPlan::Unnest(unnest) => match rows(&unnest.input, of)? {
-            Rows::Dated(columns) => {
-                let lists = unnest.list_type_columns.iter().map(|(column, _)| *column);
-                let taken: BTreeSet<usize> = lists
-                    .chain(unnest.struct_type_columns.iter().copied())
-                    .collect();
-                let sources = unnest.dependency_indices.iter().enumerate();
-                let kept =
-                    sources.filter(|(_, from)| columns.contains(from) && !taken.contains(from));
-                Rows::dated(kept.map(|(column, _)| column))
-            }
-            other => other,
-        },
-        LogicalPlan::Join(join) => {
-            let (left, right) = (rows(&join.left, of)?, rows(&join.right, of)?);
-            if join.null_aware && right != Rows::Fixed {
-                return Ok(Rows::Any);
-            }
-            let width = join.left.schema().fields().len();
-            let on_date = |a: &BTreeSet<usize>, b: &BTreeSet<usize>| {
-                join.on.iter().any(|(left, right)| {
-                    is_column_of(left, a, join.left.schema())
-                        && is_column_of(right, b, join.right.schema())
-                })
-            };
-            let (left, right) = match (left, right) {
-                (Rows::Any, _) | (_, Rows::Any) => return Ok(Rows::Any),
-                (Rows::Fixed, Rows::Fixed) => return Ok(Rows::Fixed),
-                (Rows::Dated(a), Rows::Dated(b)) if !on_date(&a, &b) => return Ok(Rows::Any),
-                (Rows::Dated(a), Rows::Dated(b)) => (a, b),
-                (Rows::Dated(a), Rows::Fixed) => (a, BTreeSet::new()),
-                (Rows::Fixed, Rows::Dated(b)) => (BTreeSet::new(), b),
-            };
-            match join.join_type {
-                JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full => Rows::dated(
-                    left.into_iter()
-                        .chain(right.into_iter().map(|column| width + column)),
-                ),
-                JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark => Rows::dated(left),
-                JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => {
-                    Rows::dated(right)
-                }
-            }
-        }
+        LogicalPlan::Union(union) => of_union(union, of)?,
+        LogicalPlan::Unnest(unnest) => of_unnest(unnest, of)?,
+        LogicalPlan::Join(join) => of_join(join, of)?,
         other => {
             let mut all = Rows::Fixed;
             for input in other.inputs() {
@@ -176,7 +126,66 @@ fn rows(plan: &LogicalPlan, of: &BTreeSet<String>) -> Result<Rows, DataFusionErr
     })
 }
 
-/// What is left of the date's columns where `expressions` become the first columns.
+/// The dates that the rows of a UNION come from.
+fn of_union(union: &Union, of: &BTreeSet<String>) -> Result<Rows, DataFusionError> {
+    let mut all = Rows::Fixed;
+    for input in &union.inputs {
+        all = match (all, rows(input, of)?) {
+            (Rows::Any, _) | (_, Rows::Any) => Rows::Any,
+            (Rows::Fixed, other) | (other, Rows::Fixed) => other,
+            (Rows::Dated(a), Rows::Dated(b)) => Rows::dated(a.intersection(&b).copied()),
+        };
+    }
+    Ok(all)
+}
+
+/// The dates that the rows of an UNNEST come from.
+fn of_unnest(unnest: &Unnest, of: &BTreeSet<String>) -> Result<Rows, DataFusionError> {
+    Ok(match rows(&unnest.input, of)? {
+        Rows::Dated(columns) => {
+            let lists = unnest.list_type_columns.iter().map(|(column, _)| *column);
+            let taken: BTreeSet<usize> = lists
+                .chain(unnest.struct_type_columns.iter().copied())
+                .collect();
+            let sources = unnest.dependency_indices.iter().enumerate();
+            let kept = sources.filter(|(_, from)| columns.contains(from) && !taken.contains(from));
+            Rows::dated(kept.map(|(column, _)| column))
+        }
+        other => other,
+    })
+}
+
+/// The dates that the rows of a join come from.
+fn of_join(join: &Join, of: &BTreeSet<String>) -> Result<Rows, DataFusionError> {
+    let (left, right) = (rows(&join.left, of)?, rows(&join.right, of)?);
+    if join.null_aware && right != Rows::Fixed {
+        return Ok(Rows::Any);
+    }
+    let width = join.left.schema().fields().len();
+    let on_date = |a: &BTreeSet<usize>, b: &BTreeSet<usize>| {
+        join.on.iter().any(|(left, right)| {
+            is_column_of(left, a, join.left.schema()) && is_column_of(right, b, join.right.schema())
+        })
+    };
+    let (left, right) = match (left, right) {
+        (Rows::Any, _) | (_, Rows::Any) => return Ok(Rows::Any),
+        (Rows::Fixed, Rows::Fixed) => return Ok(Rows::Fixed),
+        (Rows::Dated(a), Rows::Dated(b)) if !on_date(&a, &b) => return Ok(Rows::Any),
+        (Rows::Dated(a), Rows::Dated(b)) => (a, b),
+        (Rows::Dated(a), Rows::Fixed) => (a, BTreeSet::new()),
+        (Rows::Fixed, Rows::Dated(b)) => (BTreeSet::new(), b),
+    };
+    Ok(match join.join_type {
+        JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full => Rows::dated(
+            left.into_iter()
+                .chain(right.into_iter().map(|column| width + column)),
+        ),
+        JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark => Rows::dated(left),
+        JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => Rows::dated(right),
+    })
+}
+
+/// The rows behind a step that makes `expressions` the first columns: which of them still are dates.
 fn through(from: &Rows, expressions: &[Expr], schema: &DFSchema) -> Rows {
     match from {
         Rows::Dated(columns) => {
@@ -188,6 +197,7 @@ fn through(from: &Rows, expressions: &[Expr], schema: &DFSchema) -> Rows {
     }
 }
 
+/// Whether a window has the rows of each date in partitions of their own.
 fn is_by(call: &WindowFunction, columns: &BTreeSet<usize>, schema: &DFSchema) -> bool {
     let mut by = call.params.partition_by.iter();
     by.any(|by| is_column_of(by, columns, schema))
@@ -200,8 +210,8 @@ fn unaliased(expression: &Expr) -> &Expr {
     }
 }
 
-/// Whether an expression is the date of one of these columns, or NULL: also as a date, as the first of
-/// several that is there, or under a condition.
+/// Whether the value of an expression is the date of one of these columns, or NULL. It may be cast, may be the first
+/// of several that is not NULL, and may stand under a condition.
 fn is_column_of(expression: &Expr, columns: &BTreeSet<usize>, schema: &DFSchema) -> bool {
     let is_of = |expression: &Expr| is_column_of(expression, columns, schema);
     match expression {

@@ -1,8 +1,8 @@
-//! Whether the rows of a mart are the same whatever the order in which those it reads come.
+//! Whether the rows of a mart depend on the order in which its input rows are read.
 //!
-//! A sum of doubles depends on the order of its terms, and which of equal rows a LIMIT takes depends on
-//! who comes first. Such a mart is evaluated by one thread, so that its content does not depend on the
-//! number of cores; others by all.
+//! A sum of doubles depends on the order of its terms. Which of several equal rows a LIMIT takes depends on the row
+//! that comes first. Such a mart is evaluated by one thread, so that its content does not depend on the number of
+//! cores. Other marts are evaluated by all threads.
 
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -10,7 +10,7 @@ use datafusion::common::{DFSchema, DataFusionError};
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 
-/// Whether nothing in the plan depends on the order of rows. What is not known does.
+/// Whether no step of a plan depends on the order of rows. A step that is not known here does.
 pub(super) fn is_of_no_account(plan: &LogicalPlan) -> Result<bool, DataFusionError> {
     let mut free = true;
     plan.apply_with_subqueries(|node| {
@@ -18,7 +18,7 @@ pub(super) fn is_of_no_account(plan: &LogicalPlan) -> Result<bool, DataFusionErr
             LogicalPlan::Aggregate(aggregate) => {
                 let schema = aggregate.input.schema();
                 let groups = aggregate.group_expr.iter();
-                // Of -0.0 and 0.0, which are one group, the first names it.
+                // -0.0 and 0.0 are one group, which has the value that comes first.
                 let named = groups.map(|group| Ok(!is_inexact(&group.get_type(schema)?)));
                 let made = aggregate.aggr_expr.iter();
                 let made = made.map(|made| of_no_account(made, schema));
@@ -49,6 +49,7 @@ pub(super) fn is_of_no_account(plan: &LogicalPlan) -> Result<bool, DataFusionErr
     Ok(free)
 }
 
+/// Whether an aggregate has the same value in any order of its rows.
 fn of_no_account(made: &Expr, schema: &DFSchema) -> Result<bool, DataFusionError> {
     let call = match made {
         Expr::Alias(alias) => return of_no_account(&alias.expr, schema),
@@ -71,7 +72,7 @@ fn of_no_account(made: &Expr, schema: &DFSchema) -> Result<bool, DataFusionError
     })
 }
 
-/// Numbers that are rounded, and values that are equal without being the same.
+/// Whether values of a type are rounded, or can be equal without being the same.
 fn is_inexact(kind: &DataType) -> bool {
     kind.is_floating() || kind.is_nested()
 }

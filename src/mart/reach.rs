@@ -1,36 +1,39 @@
-//! Which dates of a table the partition of a mart for one date is made of.
+//! How far a mart that is built date by date reads each of its tables.
 //!
 //! ```text
 //! -- reads: events back 6d           dt-6 … dt
 //! -- reads: events ahead 1d          dt … dt+1
 //! -- reads: events back all          … dt
-//! -- reads: events all, users        all of events; users as without a word: dt
+//! -- reads: events all, users        all of events; of users the same date, as where no header names it
 //! ```
 
 use std::fmt;
 
 use chrono::{NaiveDate, TimeDelta};
 
-/// Whole days before and after the date of a mart's partition; `None` is without end.
+/// The dates of a table that one date of a mart reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reach {
+    /// How many days before the mart's date. `None` is all earlier days.
     pub back: Option<u32>,
+    /// How many days after the mart's date. `None` is all later days.
     pub ahead: Option<u32>,
 }
 
 impl Reach {
-    /// The same date only.
+    /// The same date alone.
     pub const SAME: Self = Self {
         back: Some(0),
         ahead: Some(0),
     };
-    /// The whole table, and what of it has no date.
+    /// The whole table, also its rows without a date.
     pub const ALL: Self = Self {
         back: None,
         ahead: None,
     };
 
-    /// Whether a mart's partition for `date` reads what a table has under `dt`.
+    /// Whether the mart's partition for `date` reads the table's partition of `dt`. `None` is a partition without a
+    /// date.
     pub fn holds(self, date: NaiveDate, dt: Option<NaiveDate>) -> bool {
         let Some(dt) = dt else {
             return self == Self::ALL;
@@ -43,7 +46,7 @@ impl Reach {
 }
 
 impl Reach {
-    /// What `-- reads:` says behind the name of a table, as short as it goes.
+    /// The shortest words that `-- reads:` may have behind the name of a table.
     pub fn words(self) -> String {
         let side = |way: &str, days: Option<u32>| match days {
             Some(0) => None,
@@ -60,7 +63,7 @@ impl Reach {
 }
 
 impl fmt::Display for Reach {
-    /// As a header would say it, both ways.
+    /// The words of a header, with both directions.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let far =
             |days: Option<u32>| days.map_or_else(|| "all".to_owned(), |days| format!("{days}d"));
@@ -68,7 +71,7 @@ impl fmt::Display for Reach {
     }
 }
 
-/// What `-- reads:` says of one table: its name, and how far.
+/// Reads one entry of `-- reads:`: the name of a table and how far it is read.
 pub(super) fn parse(text: &str) -> Result<(String, Reach), String> {
     let mut words = text.split_whitespace();
     let table = words.next().unwrap_or_default().to_owned();

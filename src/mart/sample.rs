@@ -5,8 +5,9 @@
 //! rows of the date, from the dates around it ┴──▶ the same, as multisets?
 //! ```
 //!
-//! Numbers that are rounded are compared to nine digits: a sum of doubles depends on the order of its
-//! terms. Of lists, maps and structs the number of items is compared, as their order may be another too.
+//! Numbers that are rounded are compared to nine digits, because a sum of doubles depends on the order of its
+//! terms. Lists and maps are compared by their number of items, because the order of the items may differ as well.
+//! Structs are compared by whether they are NULL.
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -29,30 +30,30 @@ use crate::catalog::memory_table;
 use crate::engine::{self, Engine};
 use crate::layout::DATE;
 
-/// Rows that are alike but for rounded numbers, of which so many are held.
+/// The most rows that are held where all their exact columns are the same.
 const ALIKE: usize = 100_000;
-/// Characters of a row that a message shows.
+/// The most characters of a row that a message shows.
 const SHOWN: usize = 160;
 
-/// What the plan of a mart says of its dates.
+/// How the plan of a mart treats dates and the order of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shape {
-    /// Each date has rows of this date alone: nothing needs to be compared.
+pub struct DateTraits {
+    /// The rows of each date come from rows of this date alone, so nothing needs to be compared.
     pub of_one_date: bool,
     /// No row depends on the order in which rows are read.
     pub free_of_order: bool,
 }
 
-/// What the plan of a mart says of its dates, as far as the tables `of` are concerned.
+/// How the plan of a mart treats dates and the order of rows. Only the dates of the tables `of` count.
 ///
 /// # Errors
 /// The mart cannot be planned over these inputs.
-pub async fn shape(
+pub async fn date_traits(
     engine: &Engine,
     mart: &Mart,
     inputs: &[Input],
     of: &BTreeSet<String>,
-) -> Result<Shape, MartError> {
+) -> Result<DateTraits, MartError> {
     guarded(mart, async {
         let session = engine.session();
         register_all(&session, mart, inputs)?;
@@ -60,7 +61,7 @@ pub async fn shape(
         let failing = |error| MartError::running(mart, &error);
         let free_of_order = order::is_of_no_account(&plan).map_err(failing)?;
         let plan = engine::optimized(&session.state(), plan).map_err(failing)?;
-        Ok(Shape {
+        Ok(DateTraits {
             of_one_date: local::is_of_one_date(&plan, of).map_err(failing)?,
             free_of_order,
         })
@@ -95,10 +96,10 @@ pub async fn of_date(
     rows.map_err(|error| MartError::running(mart, &error))
 }
 
-/// The same inputs with the rows of those from data files in the opposite order, in memory.
+/// The same inputs in memory, with their rows in the opposite order.
 ///
 /// # Errors
-/// They cannot be read.
+/// An input cannot be read.
 pub async fn backwards(
     engine: &Engine,
     mart: &Mart,
@@ -123,7 +124,7 @@ pub async fn backwards(
     Ok(made)
 }
 
-/// Whether values of a type are compared as they are.
+/// Whether values of a type are compared exactly.
 fn is_exact(kind: &DataType) -> bool {
     !kind.is_floating() && !kind.is_nested()
 }
@@ -131,26 +132,29 @@ fn is_exact(kind: &DataType) -> bool {
 /// How two evaluations of a date differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Compared {
+    /// The rows are the same.
     Same,
+    /// The rows differ.
     Differs(Difference),
-    /// Too many rows are alike but for rounded numbers.
+    /// It is not known: too many rows have the same exact columns.
     TooManyAlike,
 }
 
+/// A difference between two evaluations of a date.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// Rows of the date, from this date alone.
+    /// The number of rows of the date that come from this date alone.
     pub alone: u64,
-    /// Rows of the date, from the dates around it too.
+    /// The number of rows of the date that come from this date and the dates around it.
     pub among: u64,
-    /// A row that only one of them has.
+    /// A row that only one of the evaluations has.
     pub row: String,
 }
 
-/// Compares rows that come from [`of_date`], as multisets.
+/// Compares two streams of rows from [`of_date`], as multisets.
 ///
 /// # Errors
-/// What the rows fail with.
+/// A stream fails.
 pub async fn compare(
     alone: SendableRecordBatchStream,
     among: SendableRecordBatchStream,
@@ -186,14 +190,14 @@ pub async fn compare(
 struct Group {
     key: OwnedRow,
     rows: usize,
-    /// For each other column the values of these rows, NULL as NaN.
+    /// For each other column, the values of these rows. NULL is NaN.
     others: Vec<Vec<f64>>,
-    /// The first of them, for a message.
+    /// The first of the rows, for a message.
     shown: String,
 }
 
 impl Group {
-    /// Whether each of the other columns has the same values, in whatever order.
+    /// Whether each of the other columns has the same values, in any order.
     fn is_like(&mut self, other: &Self) -> bool {
         let mut others = other.others.clone();
         self.rows == other.rows
@@ -205,7 +209,7 @@ impl Group {
     }
 }
 
-/// The same but for what rounding may do.
+/// Whether two numbers are the same, apart from rounding.
 fn is_near(a: f64, b: f64) -> bool {
     const DIGITS: f64 = 1e-9;
     a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= DIGITS * a.abs().max(b.abs()).max(1.0)
@@ -218,7 +222,7 @@ struct Groups {
     converter: RowConverter,
     /// The batch that is being read, its keys, its other columns, and the next row.
     open: Option<(RecordBatch, Vec<OwnedRow>, Vec<ArrayRef>, usize)>,
-    /// Rows so far.
+    /// The number of rows so far.
     rows: u64,
 }
 
@@ -246,6 +250,7 @@ impl Groups {
         })
     }
 
+    /// The next group; `None` at the end.
     async fn next(&mut self) -> Result<Option<Group>, DataFusionError> {
         let mut group: Option<Group> = None;
         loop {
@@ -287,7 +292,7 @@ impl Groups {
         }
     }
 
-    /// Goes on to the next batch; `false` at the end.
+    /// Fetches the next batch; `false` at the end.
     async fn fetch(&mut self) -> Result<bool, DataFusionError> {
         let Some(batch) = self.rows_of.next().await else {
             self.open = None;
@@ -310,7 +315,7 @@ impl Groups {
         Ok(true)
     }
 
-    /// Counts the rows to the end.
+    /// Counts the rows up to the end.
     async fn drain(&mut self) -> Result<(), DataFusionError> {
         while let Some(batch) = self.rows_of.next().await {
             self.rows += batch?.num_rows() as u64;
@@ -319,7 +324,7 @@ impl Groups {
     }
 }
 
-/// Takes a group out.
+/// Takes a group out of its place.
 fn group_of(group: &mut Group) -> Group {
     Group {
         key: group.key.clone(),
@@ -329,7 +334,7 @@ fn group_of(group: &mut Group) -> Group {
     }
 }
 
-/// A rounded number as a double; of a nested value its number of items.
+/// Values as doubles: a rounded number itself, a list or map as its number of items, a struct as 1.
 fn number_of(values: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     let lengths = match values.data_type() {
         DataType::List(_) => arrow::compute::kernels::length::length(values)?,

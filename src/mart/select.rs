@@ -1,4 +1,4 @@
-//! The text of a mart: the one SELECT that it must be.
+//! The text of a mart, which must be one SELECT.
 
 use std::path::Path;
 
@@ -15,13 +15,14 @@ use super::MartError;
 use super::clauses::{self, Beside, Call, DateUse, Recursion, leftmost, line_of, only_select};
 use crate::engine;
 
-/// One SELECT, parsed.
+/// A parsed SELECT.
 pub(super) struct Parsed {
+    /// The syntax tree.
     pub statement: Statement,
-    /// Tables named in the text, lower-case unless quoted, without CTEs; with the line of the
-    /// first mention.
+    /// The tables that the text names, without CTEs, each with the line that names it first. Names are in lower case
+    /// unless they are quoted.
     pub tables: Vec<(String, Option<usize>)>,
-    /// Line of each output column up to the first wildcard, and whether AS names it.
+    /// For each output column up to the first wildcard, its line and whether AS names it.
     columns: Vec<(usize, bool)>,
     /// Function calls with a clause that only aggregates and windows have.
     calls: Vec<Call>,
@@ -45,8 +46,8 @@ impl Parsed {
         self.columns.get(index).is_some_and(|(_, named)| *named)
     }
 
-    /// Refuses recursive queries whose first row would decide that values of later ones are cut off: the
-    /// planner casts them to its types, whatever is lost.
+    /// Refuses recursive queries that would lose parts of values: the planner casts the rows of the second SELECT to
+    /// the types of the first SELECT.
     pub fn refuse_cut_off(&self, file: &Path, plan: &LogicalPlan) -> Result<(), MartError> {
         let mut refused = None;
         let walked = plan.apply_with_subqueries(|node| {
@@ -86,7 +87,7 @@ impl Parsed {
     }
 
     /// Refuses clauses of aggregates and windows behind functions of one row, where the planner
-    /// passes over them; `of_one_row` knows those functions by name.
+    /// ignores them. `of_one_row` says whether a function is one of these functions.
     pub fn refuse_idle(
         &self,
         file: &Path,
@@ -107,7 +108,7 @@ impl Parsed {
     }
 }
 
-/// A table or column name that every reader accepts.
+/// Whether every reader accepts a name of a table or column.
 pub(super) fn is_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_lowercase())
         && name
@@ -115,7 +116,10 @@ pub(super) fn is_name(name: &str) -> bool {
             .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
 }
 
-/// Parses `text`, the whole file, so that lines are those of the file.
+/// Parses `text`, which is the whole file, so that lines are lines of the file.
+///
+/// # Errors
+/// The text is not one plain SELECT.
 pub(super) fn parse(file: &Path, text: &str) -> Result<Parsed, MartError> {
     engine::on_large_stack(text, || parse_here(file, text))
         .unwrap_or_else(|error| Err(MartError::new(file, None, error.to_string())))
@@ -202,14 +206,14 @@ fn parse_here(file: &Path, text: &str) -> Result<Parsed, MartError> {
     })
 }
 
-/// The first line that is neither blank nor a comment.
+/// The number of the first line that is neither blank nor a comment.
 fn first_line(text: &str) -> Option<usize> {
     text.lines()
         .position(|line| !line.trim().is_empty() && !line.trim().starts_with("--"))
         .map(|i| i + 1)
 }
 
-/// Whether a cast may change a value without failing.
+/// Whether a cast may lose a part of a value without failing.
 fn is_cut_off(from: &DataType, to: &DataType) -> bool {
     let loses = match (from, to) {
         (DataType::Timestamp(..), DataType::Date32 | DataType::Date64) => true,
@@ -218,7 +222,7 @@ fn is_cut_off(from: &DataType, to: &DataType) -> bool {
     loses && type_union_coercion(from, to).as_ref() != Some(to)
 }
 
-/// Refuses functions of the clock and of chance: a table depends on its inputs alone.
+/// Refuses functions of the clock and of chance, because a table may depend on its inputs alone.
 pub(super) fn refuse_unstable(file: &Path, plan: &LogicalPlan) -> Result<(), MartError> {
     let mut found = None;
     let walked = plan.apply_with_subqueries(|node| {

@@ -1,4 +1,4 @@
-//! The columns of a mart: named and typed so that every reader accepts them.
+//! The columns of a mart: their names and types, which every reader must accept.
 //!
 //! ```text
 //! SELECT a, dt, n     ──▶  CAST(a) AS a, CAST(n) AS n      columns in files, in the SELECT's order
@@ -17,7 +17,12 @@ use crate::catalog::TableDefinition;
 use crate::engine::wall_clock;
 use crate::names::nearest;
 
-/// Casts the plan's columns to what is written, and tells the table that they make.
+/// Casts the columns of a plan to the types in which they are written, and tells the table that they make. The columns
+/// of files come first, then the partition columns.
+///
+/// # Errors
+/// A column whose name or type some reader would not accept, two columns of one name, a partition column that is not
+/// selected, or no other column.
 pub(super) fn apply(
     mart: &Mart,
     select: &Parsed,
@@ -30,17 +35,7 @@ pub(super) fn apply(
         let name = field.name();
         let fail = |message: String| MartError::new(&mart.file, select.column_line(i), message);
         if !is_name(name) {
-            let plain = name.chars().all(|c| c.is_alphanumeric() || c == '_');
-            return Err(if plain || select.is_named(i) {
-                fail(format!(
-                    "the column `{name}` is not a name that every reader accepts"
-                ))
-                .hint(
-                    "names are a lower-case letter, then lower-case letters, digits or `_`: use AS",
-                )
-            } else {
-                fail(format!("the column `{name}` has no name")).hint("write `… AS name` after it")
-            });
+            return Err(wrong_name(name, select.is_named(i), fail));
         }
         if files.iter().any(|(field, _)| field.name() == name)
             || partitions.iter().any(|(other, _)| other == name)
@@ -77,22 +72,9 @@ pub(super) fn apply(
             files.push((Arc::new(Field::new(name, target, true)), column));
         }
     }
-    for name in &mart.partition {
-        if !partitions.iter().any(|(other, _)| other == name) {
-            let names = || schema.fields().iter().map(|field| field.name().as_str());
-            let error = MartError::new(
-                &mart.file,
-                None,
-                format!("the partition column `{name}` is not selected"),
-            );
-            return Err(match nearest(name, names()) {
-                Some(near) => error.hint(format!("is it `{near}`?")),
-                None => error.hint(format!(
-                    "the columns are {}",
-                    names().collect::<Vec<_>>().join(", ")
-                )),
-            });
-        }
+    let missing = |name: &&String| !partitions.iter().any(|(other, _)| other == *name);
+    if let Some(name) = mart.partition.iter().find(missing) {
+        return Err(not_selected(mart, name, schema.as_arrow()));
     }
     if files.is_empty() {
         return Err(
@@ -100,8 +82,18 @@ pub(super) fn apply(
                 .hint("a file needs a column of its own: select one more"),
         );
     }
-    // In the order of the folders, not of the SELECT.
+    // Partition columns are in the order of the folders, not of the SELECT.
     partitions.sort_by_key(|(name, _)| mart.partition.iter().position(|other| other == name));
+    project(mart, plan, files, partitions)
+}
+
+/// The plan of these columns, and the table that it makes.
+fn project(
+    mart: &Mart,
+    plan: LogicalPlan,
+    files: Vec<(FieldRef, Expr)>,
+    partitions: Vec<(String, Expr)>,
+) -> Result<(LogicalPlan, TableDefinition), MartError> {
     let expressions = files
         .iter()
         .map(|(field, column)| column.clone().alias(field.name()))
@@ -114,19 +106,43 @@ pub(super) fn apply(
         .project(expressions)
         .and_then(LogicalPlanBuilder::build)
         .map_err(|error| MartError::planning(&mart.file, &error))?;
+    let fields: Vec<FieldRef> = files.into_iter().map(|(field, _)| field).collect();
     let definition = TableDefinition {
         name: mart.name.clone(),
-        schema: Arc::new(Schema::new(
-            files
-                .into_iter()
-                .map(|(field, _)| field)
-                .collect::<Vec<_>>(),
-        )),
+        schema: Arc::new(Schema::new(fields)),
         partition_columns: mart.partition.clone(),
     };
     Ok((plan, definition))
 }
 
+/// The error of a column whose name some reader would not accept. `named` says whether AS gives the name.
+fn wrong_name(name: &str, named: bool, fail: impl Fn(String) -> MartError) -> MartError {
+    let plain = name.chars().all(|c| c.is_alphanumeric() || c == '_');
+    if plain || named {
+        fail(format!(
+            "the column `{name}` is not a name that every reader accepts"
+        ))
+        .hint("names are a lower-case letter, then lower-case letters, digits or `_`: use AS")
+    } else {
+        fail(format!("the column `{name}` has no name")).hint("write `… AS name` after it")
+    }
+}
+
+/// The error of a partition column that is not among the columns of the SELECT.
+fn not_selected(mart: &Mart, name: &str, schema: &Schema) -> MartError {
+    let names = || schema.fields().iter().map(|field| field.name().as_str());
+    let message = format!("the partition column `{name}` is not selected");
+    let error = MartError::new(&mart.file, None, message);
+    match nearest(name, names()) {
+        Some(near) => error.hint(format!("is it `{near}`?")),
+        None => error.hint(format!(
+            "the columns are {}",
+            names().collect::<Vec<_>>().join(", ")
+        )),
+    }
+}
+
+/// Whether values of a type may be the name of a folder.
 fn partitionable(kind: &DataType) -> bool {
     match kind {
         DataType::Dictionary(_, value) => partitionable(value),
@@ -135,7 +151,7 @@ fn partitionable(kind: &DataType) -> bool {
     }
 }
 
-/// A type that no reader would accept.
+/// Why a type cannot be written: some reader would not accept it.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what}; {remedy}")]
 pub(super) struct Refused {
@@ -144,6 +160,9 @@ pub(super) struct Refused {
 }
 
 /// The type in which values of `kind` are written.
+///
+/// # Errors
+/// A type that some reader does not have.
 pub(super) fn written(kind: &DataType) -> Result<DataType, Refused> {
     let refuse = |what: &str, remedy| {
         Err(Refused {
@@ -162,7 +181,7 @@ pub(super) fn written(kind: &DataType) -> Result<DataType, Refused> {
             DataType::Utf8
         }
         DataType::Int8 | DataType::Int16 | DataType::UInt8 | DataType::UInt16 => DataType::Int32,
-        // Above the largest signed integer the cast fails, and with it the mart.
+        // The cast fails above the largest signed integer, and then the mart fails.
         DataType::UInt32 | DataType::UInt64 => DataType::Int64,
         DataType::Float16 => DataType::Float32,
         DataType::Date64 => DataType::Date32,
@@ -190,6 +209,38 @@ pub(super) fn written(kind: &DataType) -> Result<DataType, Refused> {
         | DataType::FixedSizeBinary(_) => DataType::Binary,
         DataType::Dictionary(_, value) => written(value)?,
         DataType::RunEndEncoded(_, values) => written(values.data_type())?,
+        DataType::List(_)
+        | DataType::LargeList(_)
+        | DataType::ListView(_)
+        | DataType::LargeListView(_)
+        | DataType::FixedSizeList(..)
+        | DataType::Struct(_)
+        | DataType::Map(..) => nested(kind)?,
+        DataType::Interval(_) | DataType::Duration(_) => {
+            return refuse(
+                "a span of time, which Parquet readers do not know",
+                "give a number: `date_part('epoch', …)` are seconds",
+            );
+        }
+        DataType::Time32(_) | DataType::Time64(_) => {
+            return refuse(
+                "a time of day, which Hive readers do not know",
+                "give a string (`CAST(… AS VARCHAR)`) or a timestamp",
+            );
+        }
+        other => return refuse(&other.to_string(), "cast it to a type that Hive knows"),
+    })
+}
+
+/// The type in which lists, structs and maps are written.
+fn nested(kind: &DataType) -> Result<DataType, Refused> {
+    let refuse = |what: &str, remedy| {
+        Err(Refused {
+            what: what.to_owned(),
+            remedy,
+        })
+    };
+    Ok(match kind {
         DataType::List(item)
         | DataType::LargeList(item)
         | DataType::ListView(item)
@@ -232,18 +283,6 @@ pub(super) fn written(kind: &DataType) -> Result<DataType, Refused> {
                 false,
             );
             DataType::Map(Arc::new(entries), false)
-        }
-        DataType::Interval(_) | DataType::Duration(_) => {
-            return refuse(
-                "a span of time, which Parquet readers do not know",
-                "give a number: `date_part('epoch', …)` are seconds",
-            );
-        }
-        DataType::Time32(_) | DataType::Time64(_) => {
-            return refuse(
-                "a time of day, which Hive readers do not know",
-                "give a string (`CAST(… AS VARCHAR)`) or a timestamp",
-            );
         }
         other => return refuse(&other.to_string(), "cast it to a type that Hive knows"),
     })

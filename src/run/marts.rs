@@ -32,7 +32,7 @@ use crate::config::Job;
 use crate::engine::LAW;
 use crate::layout;
 use crate::ledger::{File, FileEntry, MartEntry, State};
-use crate::mart::{self, Input, Mart, MartError, PanicsCaught, Partition, Reach};
+use crate::mart::{self, Input, Mart, MartDate, MartError, PanicsCaught, Reach};
 use crate::plan::{self, MartPlan, Reads};
 use crate::progress::Happened;
 use crate::publish::{
@@ -298,7 +298,7 @@ impl Build<'_> {
             Some(Dates { all, build }) => {
                 let bytes = self.inputs.bytes(mart, state);
                 let made = stream::iter(build).map(|date| {
-                    let partition = Partition {
+                    let partition = MartDate {
                         date: *date,
                         dates: all,
                     };
@@ -369,7 +369,7 @@ impl Build<'_> {
     async fn date(
         &self,
         mart: &Mart,
-        partition: Partition<'_>,
+        partition: MartDate<'_>,
         slots: u32,
         state: &State,
         settings: &publish::FileSettings,
@@ -420,7 +420,7 @@ impl Build<'_> {
     async fn evaluate(
         &self,
         mart: &Mart,
-        partition: Option<Partition<'_>>,
+        partition: Option<MartDate<'_>>,
         alone: bool,
         state: &State,
         settings: &publish::FileSettings,

@@ -11,6 +11,9 @@ use datafusion::sql::sqlparser::ast::{
 use super::notes::{Beside, Recursion};
 use super::{Clauses, PASSED, Passed, at, column, folded, leftmost, line_of};
 
+/// The hint about an item of FROM that is no table.
+const ONLY_TABLES: &str = "a mart reads tables of the lake, references and other marts only";
+
 impl Clauses<'_> {
     /// Checks the queries of WITH, and notes those that may read themselves.
     pub(super) fn with(&mut self, with: &With) -> Passed {
@@ -185,7 +188,7 @@ impl Clauses<'_> {
             return self.fail(
                 line,
                 &format!("`{relation}` is a function, not a table"),
-                "a mart reads tables of the lake, references and other marts only",
+                ONLY_TABLES,
             );
         };
         if name.quote_style == Some('\'') {
@@ -199,44 +202,50 @@ impl Clauses<'_> {
         PASSED
     }
 
+    /// Checks a table that is named in FROM.
+    fn named_table(&self, factor: &TableFactor) -> Passed {
+        let TableFactor::Table {
+            name,
+            alias,
+            args,
+            with_hints,
+            version,
+            with_ordinality,
+            partitions,
+            json_path,
+            sample,
+            index_hints,
+        } = factor
+        else {
+            return PASSED;
+        };
+        let line = line_of(name);
+        if args.is_some() {
+            let message = format!("`{name}(…)` is a table function");
+            return self.fail(line, &message, ONLY_TABLES);
+        }
+        self.without(
+            line,
+            &[
+                (!with_hints.is_empty(), "WITH and hints"),
+                (
+                    version.is_some(),
+                    version.as_ref().map_or("", version_clause),
+                ),
+                (*with_ordinality, "WITH ORDINALITY"),
+                (!partitions.is_empty(), "PARTITION"),
+                (json_path.is_some(), "a path behind a table"),
+                (sample.is_some(), sample_clause(sample.as_ref())),
+                (!index_hints.is_empty(), "an index hint"),
+            ],
+        )?;
+        self.alias(alias.as_ref())
+    }
+
     /// Checks one item of FROM.
     pub(super) fn table(&mut self, factor: &TableFactor) -> Passed {
-        let hint = "a mart reads tables of the lake, references and other marts only";
         match factor {
-            TableFactor::Table {
-                name,
-                alias,
-                args,
-                with_hints,
-                version,
-                with_ordinality,
-                partitions,
-                json_path,
-                sample,
-                index_hints,
-            } => {
-                let line = line_of(name);
-                if args.is_some() {
-                    let message = format!("`{name}(…)` is a table function");
-                    return self.fail(line, &message, hint);
-                }
-                self.without(
-                    line,
-                    &[
-                        (!with_hints.is_empty(), "WITH and hints"),
-                        (
-                            version.is_some(),
-                            version.as_ref().map_or("", version_clause),
-                        ),
-                        (*with_ordinality, "WITH ORDINALITY"),
-                        (!partitions.is_empty(), "PARTITION"),
-                        (json_path.is_some(), "a path behind a table"),
-                        (sample.is_some(), sample_clause(sample.as_ref())),
-                        (!index_hints.is_empty(), "an index hint"),
-                    ],
-                )?;
-                self.alias(alias.as_ref())
-            }
+            TableFactor::Table { .. } => self.named_table(factor),
             TableFactor::Derived {
                 lateral,
                 subquery: _,
@@ -282,12 +291,12 @@ impl Clauses<'_> {
             TableFactor::Function { name, .. } => self.fail(
                 line_of(name),
                 &format!("`{name}(…)` is a table function"),
-                hint,
+                ONLY_TABLES,
             ),
             TableFactor::TableFunction { .. } => self.fail(
                 line_of(factor),
                 "a table function is not possible in a mart",
-                hint,
+                ONLY_TABLES,
             ),
             other => self.fail(
                 line_of(other),

@@ -3,8 +3,9 @@
 use arrow::compute::kernels::cast_utils::parse_interval_month_day_nano;
 use datafusion::sql::sqlparser::ast::{
     DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause,
-    FunctionArguments, NullTreatment, Value, ValueWithSpan, Visit, WindowFrame, WindowFrameBound,
-    WindowFrameUnits, WindowSpec, WindowType, visit_expressions,
+    FunctionArguments, NamedWindowDefinition, NamedWindowExpr, NullTreatment, Value, ValueWithSpan,
+    Visit, WindowFrame, WindowFrameBound, WindowFrameUnits, WindowSpec, WindowType,
+    visit_expressions,
 };
 
 use super::{Clauses, PASSED, Passed, at, line_of};
@@ -27,6 +28,24 @@ impl Clauses<'_> {
         })
     }
 
+    /// Checks the windows that WINDOW names.
+    pub(super) fn named_windows(&self, named: &[NamedWindowDefinition]) -> Passed {
+        for NamedWindowDefinition(name, window) in named {
+            match window {
+                NamedWindowExpr::NamedWindow(_) => {
+                    return self.fail(
+                        at(name),
+                        &format!("the window `{name}` is not written out"),
+                        "write it in parentheses",
+                    );
+                }
+                NamedWindowExpr::WindowSpec(window) => self.window(window, at(name))?,
+            }
+        }
+        PASSED
+    }
+
+    /// Checks one window.
     pub(super) fn window(&self, window: &WindowSpec, line: Option<usize>) -> Passed {
         let WindowSpec {
             window_name,

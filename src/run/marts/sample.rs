@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use super::{Build, Dates, Mart, MartPlan, Reach, RunError, failed_below};
 use crate::ledger::State;
-use crate::mart::{self, Compared, Difference, MartError, Shape};
+use crate::mart::{self, Compared, DateTraits, Difference, MartError};
 use crate::plan::WhyMart;
 
 /// Dates that are evaluated twice.
@@ -65,8 +65,8 @@ impl Build<'_> {
         }
         let engine = &self.inputs.looked.engine;
         let inputs = self.inputs.of(mart, Some(*any), state)?;
-        let shape = mart::shape_of(engine, mart, &inputs, &mart.unsaid).await?;
-        if shape.of_one_date {
+        let traits = mart::date_traits(engine, mart, &inputs, &mart.unsaid).await?;
+        if traits.of_one_date {
             return Ok(None);
         }
         let _all = self.slots.take(self.slots.all).await?;
@@ -93,7 +93,7 @@ impl Build<'_> {
                 mart,
                 date,
                 state,
-                shape,
+                traits,
             };
             let wide = around.all(days);
             match sides.compare(&around.all(0), &wide).await? {
@@ -309,7 +309,7 @@ struct Sides<'a> {
     mart: &'a Mart,
     date: NaiveDate,
     state: &'a State,
-    shape: Shape,
+    traits: DateTraits,
 }
 
 impl Sides<'_> {
@@ -359,7 +359,7 @@ impl Sides<'_> {
     /// Whether the rows are others already when those of the date alone are read backwards: then a difference
     /// says nothing about dates.
     async fn depends_on_order(&self) -> Result<bool, RunError> {
-        if self.shape.free_of_order {
+        if self.traits.free_of_order {
             return Ok(false);
         }
         let inputs = &self.build.inputs;
