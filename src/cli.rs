@@ -1,6 +1,8 @@
 //! The command line as typed. It prints nothing and reads no environment: what it yields is a
 //! [`Request`], which `config` merges with file and environment.
 
+#![warn(missing_docs)]
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -14,35 +16,53 @@ use crate::run::Depth;
 /// What one invocation asks for.
 #[derive(Debug, Clone)]
 pub struct Request {
+    /// Settings that win over the environment and the file.
     pub overrides: Overrides,
+    /// The command.
     pub verb: Verb,
+    /// The form of the result.
     pub output: Output,
+    /// The form of the logs.
     pub log_format: LogFormat,
     /// Each `-v` adds one, each `-q` takes one away.
     pub verbosity: i8,
 }
 
+/// The command, with its own flags.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verb {
+    /// Absorb new raw objects and build marts.
     Run(Asked),
+    /// Say what a run would do.
     Plan(Asked),
+    /// Make published dates anew.
     Rebuild {
+        /// What the rebuild covers.
         asked: Asked,
+        /// The first event date; all dates where it is absent.
         from: Option<NaiveDate>,
+        /// The last event date, inclusive.
         to: Option<NaiveDate>,
+        /// Read raw objects even where only rules changed.
         raw: bool,
+        /// Give up the events of raw objects that no longer exist.
         forget_missing: bool,
     },
+    /// List past commits, or print one run.
     History {
         /// A run's name or a commit's number; one run whole.
         which: Option<String>,
         /// Commits listed at most.
         limit: usize,
     },
+    /// Prove counts and published files.
     Verify {
+        /// Bring back what is damaged.
         repair: bool,
+        /// What is read of data files.
         depth: Depth,
     },
+    /// Print the resolved configuration.
     Config,
 }
 
@@ -53,23 +73,29 @@ pub struct Asked {
     pub sources: Vec<String>,
     /// False after `--no-marts`.
     pub marts: bool,
+    /// Whether changed raw objects replace their events.
     pub replace_changed: bool,
+    /// Whether settled prefixes are listed too.
     pub relist: bool,
 }
 
 /// The form of the result on stdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Output {
+    /// Text for people.
     #[default]
     Text,
+    /// JSON for programs.
     Json,
 }
 
 /// The form of the talk on stderr.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum LogFormat {
+    /// Text for people.
     #[default]
     Text,
+    /// JSON for programs.
     Json,
 }
 

@@ -26,6 +26,8 @@
 //! Wide rows never come here: sorting or windowing them by key is what makes stock window plans
 //! several times slower than the whole of this job.
 
+#![warn(missing_docs)]
+
 mod chains;
 mod decide;
 mod keys;
@@ -44,14 +46,17 @@ pub use sort::{Rows, Sorted, Sorter};
 pub struct EventId(pub u64);
 
 impl EventId {
+    /// The id of a record: the rank of its raw object, and its number from 1.
     pub const fn new(object: u32, record: u32) -> Self {
         Self(((object as u64) << 32) | record as u64)
     }
 
+    /// The rank of the raw object.
     pub const fn object(self) -> u32 {
         (self.0 >> 32) as u32
     }
 
+    /// The number of the record, from 1.
     pub const fn record(self) -> u32 {
         (self.0 & 0xffff_ffff) as u32
     }

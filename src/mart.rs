@@ -10,6 +10,8 @@
 //! The rows go to `publish`; this room writes nothing. `reference` reads the small tables that
 //! marts join. The partition columns of a SELECT become strings at the end of the row.
 
+#![warn(missing_docs)]
+
 mod clauses;
 mod error;
 mod explain;

@@ -22,6 +22,8 @@
 //! * Keys are relative to the root, `/`-separated, not escaped in any way; listings are sorted by
 //!   the bytes of the key.
 
+#![warn(missing_docs)]
+
 mod bucket;
 mod credentials;
 mod disk;
@@ -173,9 +175,13 @@ pub enum Publish {
 /// What lies under a key, where links are not followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lies {
+    /// There is nothing.
     Nothing,
+    /// A file.
     File,
+    /// A folder.
     Folder,
+    /// A symbolic link.
     Link,
     /// A pipe, a socket or a device.
     Other,

@@ -49,10 +49,12 @@ impl Standing {
         self.0 <= Self::CONCERNED.0
     }
 
+    /// The standing as one integer.
     pub const fn bits(self) -> u64 {
         self.0
     }
 
+    /// The standing behind [`Self::bits`].
     pub const fn from_bits(bits: u64) -> Self {
         Self(bits)
     }
@@ -105,12 +107,14 @@ impl KeyFilter {
             .filter_map(|(word, mask)| Some((word?, mask)))
     }
 
+    /// Notes a key.
     pub fn insert(&self, key: Fingerprint) {
         for (word, mask) in self.bits(key) {
             word.fetch_or(mask, Ordering::Relaxed);
         }
     }
 
+    /// Whether the key may have been noted. A key that was noted always passes; a few others pass too.
     pub fn contains(&self, key: Fingerprint) -> bool {
         self.bits(key)
             .all(|(word, mask)| word.load(Ordering::Relaxed) & mask == mask)

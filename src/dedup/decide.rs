@@ -143,6 +143,7 @@ pub struct Places {
 }
 
 impl Places {
+    /// The places of a table with this slicing, for times in `unit`.
     pub const fn new(slicing: Slicing, unit: TimeUnit) -> Self {
         Self {
             slicing,
@@ -151,6 +152,7 @@ impl Places {
         }
     }
 
+    /// The partition and slice of an event time.
     pub fn place(&mut self, time: i64) -> Place {
         match self.known {
             Some((place, from, until)) if (from..until).contains(&time) => place,
@@ -172,10 +174,12 @@ impl Places {
 #[derive(Debug, Clone, Copy)]
 pub struct Window {
     mode: Mode,
+    /// The length of the window in the table's unit. A difference equal to it is within.
     pub within: i64,
 }
 
 impl Window {
+    /// The window of a rule, for times in `unit`.
     pub fn new(rule: &Rule, unit: TimeUnit) -> Self {
         Self {
             mode: rule.mode,

@@ -22,11 +22,15 @@ use crate::time::TimeUnit;
 /// A rule cannot be applied to the events.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
+    /// An expression of a rule that cannot be compiled or evaluated.
     #[error(transparent)]
     Expression(#[from] ExpressionError),
+    /// A key whose values cannot be hashed.
     #[error("rule {rule}: {source}")]
     Key {
+        /// The name of the rule.
         rule: String,
+        /// What Arrow says.
         source: arrow::error::ArrowError,
     },
 }

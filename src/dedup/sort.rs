@@ -36,6 +36,7 @@ impl<const N: usize> Sorter<N> {
         }
     }
 
+    /// Whether there is no row.
     pub fn is_empty(&self) -> bool {
         self.buffer.is_empty() && self.runs.is_empty()
     }

@@ -74,7 +74,7 @@ pub(super) fn session(state: SessionState) -> SessionContext {
     session
 }
 
-/// The lawful plan of what was planned in a [`session`]: its schema has the types of the rows.
+/// The lawful plan of what was planned in a session of the engine: its schema has the types of the rows.
 ///
 /// # Errors
 /// Types that do not go together.

@@ -17,20 +17,30 @@ use async_trait::async_trait;
 /// What is done through the door.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
+    /// Names below a prefix.
     List,
+    /// Size and ETag of an object.
     Head,
+    /// A whole object.
     Get,
+    /// A part of an object.
     Read,
+    /// A new object, if its key is free.
     Create,
+    /// A new object without a condition.
     Upload,
+    /// A staged object under its final name.
     Publish,
+    /// The end of an object.
     Delete,
+    /// The lock of a lake on disk.
     Lock,
 }
 
 /// One operation on one key.
 #[derive(Debug, Clone, Copy)]
 pub struct Access<'a> {
+    /// What is done.
     pub operation: Operation,
     /// URL of the store's root.
     pub root: &'a str,

@@ -199,7 +199,7 @@ fn every_page_can_be_reached_from_the_readme() {
 }
 
 /// A text without what differs from run to run: seconds, sizes, times and names of runs.
-fn redacted(text: &str) -> String {
+pub fn redacted(text: &str) -> String {
     let is_number = |word: &str| word.starts_with(|c: char| c.is_ascii_digit());
     let mut lines = Vec::new();
     for line in text.lines() {
@@ -250,7 +250,7 @@ fn assert_printed(page: &str, beginning: &str, ran: &Ran) {
 }
 
 /// The demo, copied into a folder of its own.
-fn demo() -> Project {
+pub fn demo() -> Project {
     let project = Project::new();
     for path in ["fixtures", "sql"]
         .iter()

@@ -21,6 +21,7 @@ mod raw_objects;
 mod s3;
 mod s3_runs;
 mod small;
+mod snapshots;
 mod sql_law;
 mod store;
 mod told;
