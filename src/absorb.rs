@@ -48,6 +48,7 @@ use crate::dedup::{
     part_of, sortable,
 };
 use crate::event::{EXTRA, PartitionBy, RAW_OBJECT, RAW_RECORD, Slicing};
+use crate::lake::Proof;
 use crate::ledger::{Balance, Dates, File, ObjectEntry, Sha256, SourceState, State};
 use crate::progress::{Happened, Progress};
 use crate::publish::{
@@ -56,7 +57,6 @@ use crate::publish::{
 use crate::raw::{
     Decoded, Decoder, Found, ObjectCounts, PieceError, Pieces, Refill, RefillError, Reject, Roots,
 };
-use crate::run::Proof;
 use crate::store::{Store, StoreError, StoreErrorKind};
 use crate::time::TimeUnit;
 use affected::{Finder, LEAVES, Search};

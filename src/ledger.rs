@@ -43,7 +43,7 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 
 use crate::layout;
-use crate::store::{Store, StoreError, StoreErrorKind};
+use crate::store::{LockGuard, Store, StoreError, StoreErrorKind};
 
 /// Commits read at once, each with its marker; and how far beyond the end a gap is looked for.
 const READ_AHEAD: usize = 16;
@@ -337,11 +337,11 @@ impl FileEntry {
     }
 }
 
-/// Creates the commit; from here on it counts.
+/// Creates the commit; from here on it counts. The caller holds the writers' lock of the lake.
 ///
 /// # Errors
 /// [`LedgerError::Lost`] when another run has made a commit of this number.
-pub async fn commit(store: &Store, commit: &Commit) -> Result<(), LedgerError> {
+pub async fn commit(store: &Store, _: &LockGuard, commit: &Commit) -> Result<(), LedgerError> {
     let key = layout::commit_key(commit.number);
     match store.create(&key, to_bytes(commit, store, &key)?).await? {
         Some(_) => Ok(()),
@@ -357,7 +357,11 @@ pub async fn commit(store: &Store, commit: &Commit) -> Result<(), LedgerError> {
 ///
 /// # Errors
 /// A store that does not answer.
-pub async fn mark_published(store: &Store, marker: &Published) -> Result<(), LedgerError> {
+pub async fn mark_published(
+    store: &Store,
+    _: &LockGuard,
+    marker: &Published,
+) -> Result<(), LedgerError> {
     let key = layout::published_key(marker.number);
     store.create(&key, to_bytes(marker, store, &key)?).await?;
     Ok(())
@@ -369,7 +373,7 @@ pub async fn mark_published(store: &Store, marker: &Published) -> Result<(), Led
 ///
 /// # Errors
 /// A store that does not answer, a commit that cannot be read.
-pub async fn mark_again(store: &Store) -> Result<Vec<u64>, LedgerError> {
+pub async fn mark_again(store: &Store, lock: &LockGuard) -> Result<Vec<u64>, LedgerError> {
     for damaged in damaged(store).await? {
         if let LedgerError::DamagedMarker { .. } = damaged.why {
             set_aside(store, &damaged.key).await?;
@@ -399,7 +403,7 @@ pub async fn mark_again(store: &Store) -> Result<Vec<u64>, LedgerError> {
             number: *n,
             files: commit.files.iter().map(unknown).collect(),
         };
-        mark_published(store, &marker).await?;
+        mark_published(store, lock, &marker).await?;
     }
     Ok(unmarked)
 }

@@ -23,6 +23,7 @@ pub mod config;
 pub mod dedup;
 pub mod engine;
 pub mod event;
+pub mod lake;
 pub mod layout;
 pub mod ledger;
 pub mod mart;

@@ -343,7 +343,8 @@ impl Failure {
                 | LedgerError::DamagedSpare { .. }
                 | LedgerError::NoLog { .. },
             )
-            | RunError::Absorb(AbsorbError::Irreparable { .. }) => Exit::Damaged,
+            | RunError::Absorb(AbsorbError::Irreparable { .. })
+            | RunError::Irreparable { .. } => Exit::Damaged,
             // A store that is not fit stays so: trying again is of no use.
             RunError::Ledger(LedgerError::Unconditional { .. })
             | RunError::Discover(_)
@@ -356,13 +357,9 @@ impl Failure {
             | RunError::NoReference { .. } => Exit::Usage,
             RunError::Absorb(AbsorbError::Rule { .. })
             | RunError::Absorb(AbsorbError::TooManyRejects { .. })
-            | RunError::Unreadable { .. }
             | RunError::Absorb(AbsorbError::TooMuchLost { .. })
-            | RunError::Changed { .. }
-            | RunError::NeedsRebuild { .. }
-            | RunError::OnlyWhole { .. }
-            | RunError::Absorb(AbsorbError::OnlyRaw { .. })
-            | RunError::Vanished { .. } => Exit::Refused,
+            | RunError::Refused { .. }
+            | RunError::Absorb(AbsorbError::OnlyRaw { .. }) => Exit::Refused,
             RunError::Ledger(LedgerError::Unwritable { .. })
             | RunError::Absorb(AbsorbError::Unbalanced(_))
             | RunError::Absorb(AbsorbError::Defect(_))

@@ -24,12 +24,12 @@ use tokio::runtime::Handle;
 use crate::config::Source;
 use crate::dedup::{EventId, Standing, sortable};
 use crate::event::{KEPT_OBJECT, KEPT_RECORD, Place, RAW_OBJECT, RAW_RECORD, RULE};
+use crate::lake::Proof;
 use crate::ledger::{Dates, File, State};
 use crate::publish::{
     Content, Displaced, Keyed, StoredError, StoredFile, StoredRows, Wanted, WriteError,
 };
 use crate::raw::{Refill, RefillError};
-use crate::run::Proof;
 use crate::store::Store;
 use crate::time::TimeUnit;
 

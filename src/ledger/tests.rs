@@ -35,10 +35,11 @@ impl Lake {
     }
 
     async fn write(&self, log: &[(Commit, Option<Published>)]) {
+        let lock = self.store.lock(layout::LOCK).await.unwrap().unwrap();
         for (made, marker) in log {
-            commit(&self.store, made).await.unwrap();
+            commit(&self.store, &lock, made).await.unwrap();
             if let Some(marker) = marker {
-                mark_published(&self.store, marker).await.unwrap();
+                mark_published(&self.store, &lock, marker).await.unwrap();
             }
         }
     }

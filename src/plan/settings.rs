@@ -11,9 +11,23 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::NaiveDate;
 
-use crate::config::Rule;
+use crate::config::{Job, Rule, Source};
 use crate::event::{Column, DecodeSpec, EXTRA};
 use crate::ledger::{Dates, Settings};
+
+/// What the tables of a source follow from, as configured.
+pub fn settings(job: &Job, source: &Source) -> Settings {
+    Settings {
+        decode: source.decode.clone(),
+        rules: source.rules.clone(),
+        slicing: job.slicing(source),
+        layout: source.layout.clone(),
+        layout_timezone: source.layout_timezone,
+        stale_rules: Vec::new(),
+        stale_columns: Vec::new(),
+        unfilled: Some(BTreeMap::new()),
+    }
+}
 
 /// What has to be rebuilt before new events may be added.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

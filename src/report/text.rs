@@ -11,11 +11,11 @@ use crate::absorb::{Incomplete, NullColumn, RejectsOf, WhySlice};
 use crate::config::Job;
 use crate::event::Reason;
 use crate::plan::{
-    Estimate, MartPlan, PartitionPlan, Requests, RunPlan, Why, WhyMart, WhyPartition,
+    Bytes, Estimate, MartPlan, PartitionPlan, Requests, RunPlan, Why, WhyMart, WhyPartition,
 };
 use crate::run::{
-    Change, History, MartOutcome, Note, PastCommit, PastRun, Repaired, RunError, RunOutcome,
-    RunSummary, Sample, SourceSummary, Verified,
+    Change, History, MartOutcome, Note, PastCommit, PastRun, Repaired, RunOutcome, RunSummary,
+    Sample, SourceSummary, Verified,
 };
 
 /// `1234567` as `1,234,567`.
@@ -31,8 +31,8 @@ fn count(n: impl TryInto<u64>) -> String {
     out
 }
 
-fn bytes(n: u64) -> String {
-    indicatif::HumanBytes(n).to_string()
+fn bytes(n: u64) -> Bytes {
+    Bytes(n)
 }
 
 /// The first few of many names.
@@ -411,8 +411,8 @@ pub fn plan(out: &mut impl Write, plan: &RunPlan) -> Result<()> {
         for column in fill.collect::<BTreeSet<_>>() {
             writeln!(out, "    column {column} is filled from `extra`")?;
         }
-        if let Some(refusal) = source.refused.clone() {
-            let refused = RunError::refused(source.source.clone(), refusal);
+        if let Some(refusal) = &source.refused {
+            let refused = refusal.of(&source.source);
             writeln!(out, "  the run will refuse: {refused}")?;
         }
         if source.steps.len() > 1 {

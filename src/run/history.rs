@@ -10,11 +10,12 @@ use std::collections::BTreeMap;
 use futures::TryStreamExt;
 use serde::Serialize;
 
-use super::{Doing, RunError};
+use super::{Doing, RunError, tables};
 use crate::config::Job;
 use crate::event::Reason;
+use crate::lake::Lake;
 use crate::ledger::{self, Commit, FileEntry, ObjectEntry, SourceDelta, State};
-use crate::store::{Store, StoreSettings};
+use crate::store::StoreSettings;
 
 /// The last commits of a lake, newest first.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -92,14 +93,14 @@ pub struct PastFile {
 /// A store that does not answer, a log that cannot be read.
 pub fn history(job: &Job, limit: usize) -> Doing<'_, History> {
     Box::pin(async move {
-        let lake = Store::open(&job.lake, &StoreSettings::default()).await?;
-        let state = super::open(job, &lake).await?;
+        let lake = Lake::open(&job.lake, &StoreSettings::default(), tables(job)).await?;
+        let state = lake.state();
         let mut commits = Vec::new();
-        let mut log = std::pin::pin!(ledger::newest_first(&lake, state.last));
+        let mut log = std::pin::pin!(ledger::newest_first(lake.store(), state.last));
         while commits.len() < limit
             && let Some(commit) = log.try_next().await?
         {
-            commits.push(short(&commit, &state));
+            commits.push(short(&commit, state));
         }
         Ok(History {
             lake: lake.root().to_owned(),
@@ -115,13 +116,13 @@ pub fn history(job: &Job, limit: usize) -> Doing<'_, History> {
 /// No such run, a store that does not answer, a log that cannot be read.
 pub fn past_run<'a>(job: &'a Job, which: &'a str) -> Doing<'a, PastRun> {
     Box::pin(async move {
-        let lake = Store::open(&job.lake, &StoreSettings::default()).await?;
-        let state = super::open(job, &lake).await?;
+        let lake = Lake::open(&job.lake, &StoreSettings::default(), tables(job)).await?;
+        let state = lake.state();
         let number: Option<u64> = which.parse().ok();
         let sought = |commit: &Commit| commit.run == which || Some(commit.number) == number;
         // The commits of a run are neighbours.
         let mut neighbours: Vec<Commit> = Vec::new();
-        let mut log = std::pin::pin!(ledger::newest_first(&lake, state.last));
+        let mut log = std::pin::pin!(ledger::newest_first(lake.store(), state.last));
         while let Some(commit) = log.try_next().await? {
             if neighbours
                 .first()
@@ -148,7 +149,7 @@ pub fn past_run<'a>(job: &'a Job, which: &'a str) -> Doing<'a, PastRun> {
         Ok(PastRun {
             lake: lake.root().to_owned(),
             run,
-            commits: commits.map(|commit| whole(commit, &state)).collect(),
+            commits: commits.map(|commit| whole(commit, state)).collect(),
         })
     })
 }

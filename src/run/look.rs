@@ -1,32 +1,24 @@
-//! Everything a plan is made of: the configuration checked against itself, the listing, the log.
+//! Everything that a plan is made of: the configuration checked against itself, the listing, the log.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use datafusion::catalog::TableProvider;
-use datafusion::error::DataFusionError;
-use datafusion::execution::object_store::ObjectStoreUrl;
 use futures::{StreamExt, TryStreamExt};
-use sha2::{Digest, Sha256};
-use tokio::io::AsyncWriteExt;
 
+use super::references::{ReferenceTable, read_references};
 use super::{Options, RunError};
 use crate::absorb::AbsorbError;
-use crate::catalog::{LakeTable, SourceTables, TableDefinition, TableFile, memory_table};
-use crate::config::{
-    Compression, ConfigError, Job, OnChangedObject, Reference, ReferenceFormat, Source,
-};
+use crate::catalog::{SourceTables, TableDefinition};
+use crate::config::{ConfigError, Job, OnChangedObject, ReferenceFormat, Source};
 use crate::dedup::{Hashing, Keys};
 use crate::engine::Engine;
-use crate::ledger::{self, FoundFile, ObjectEntry, SourceState, State};
-use crate::mart::{self, Graph, Mart, ReferenceError};
-use crate::plan::{self, Listed, Moved, RunPlan};
-use crate::publish::{FileSettings, ParquetFile, WriteError};
+use crate::ledger::{self, ObjectEntry, SourceState, State};
+use crate::mart::{self, Graph, Mart};
+use crate::plan::{self, Listed, Lost, MartPlan, RunPlan, SourcePlan, Unrepairable};
 use crate::raw::{self, DecodeMemory, Decoder, DiscoverError, Discovered, Found, Roots};
-use crate::store::{Store, StoreErrorKind, StoreSettings};
+use crate::store::{Store, StoreSettings};
 
 /// Raw objects with a new ETag that are read at once to compare their content.
 const HASHED_AT_ONCE: usize = 16;
@@ -45,104 +37,83 @@ pub struct ListedSource<'a> {
     partial: bool,
 }
 
-/// A reference, read.
-pub struct ReferenceTable {
-    schema: SchemaRef,
-    rows: ReferenceRows,
-    /// Bytes held, or of the file.
-    pub bytes: u64,
-    /// Changes with the content.
-    fingerprint: String,
-}
-
-/// The rows of a reference: few are held, many lie in a data file in the spill folder.
-enum ReferenceRows {
-    Held(Vec<RecordBatch>),
-    Spilled { path: PathBuf, rows: u64 },
-}
-
-impl ReferenceTable {
-    /// The reference as a table of a mart.
-    ///
-    /// # Errors
-    /// A spill folder whose path the engine cannot spell.
-    pub fn table(&self, name: &str) -> Result<Arc<dyn TableProvider>, DataFusionError> {
-        match &self.rows {
-            ReferenceRows::Held(batches) => memory_table(Arc::clone(&self.schema), batches.clone()),
-            ReferenceRows::Spilled { path, rows } => {
-                let definition = TableDefinition {
-                    name: name.to_owned(),
-                    schema: Arc::clone(&self.schema),
-                    partition_columns: Vec::new(),
-                };
-                let file = TableFile {
-                    path: object_store::path::Path::from_absolute_path(path)?,
-                    size: self.bytes,
-                    rows: *rows,
-                    partition: Vec::new(),
-                };
-                let store = ObjectStoreUrl::local_filesystem();
-                Ok(Arc::new(LakeTable::new(&definition, vec![file], store)?))
-            }
-        }
-    }
-}
-
-/// What was found before anything is done.
+/// What was found before anything is planned or done.
 pub struct Looked<'a> {
-    pub plan: RunPlan,
+    job: &'a Job,
+    pub options: &'a Options,
     pub sources: Vec<ListedSource<'a>>,
     pub graph: Option<Graph>,
-    /// Of the marts, in the order of the graph.
+    /// The tables of the marts, in the order of the graph.
     pub mart_tables: Vec<TableDefinition>,
     pub references: BTreeMap<String, ReferenceTable>,
     pub engine: Engine,
-    /// Published files that a repair makes again, with the ETag of what lies in their place.
-    pub lost: BTreeMap<String, Option<String>>,
 }
 
 impl Looked<'_> {
-    /// Plans the marts anew: now that the sources are absorbed it is known what has changed.
-    pub fn plan_marts(&mut self, state: &State) {
-        let mut moved: BTreeMap<String, Moved> = BTreeMap::new();
-        for key in self.lost.keys() {
-            let Some(file) = state.files.get(key) else {
-                continue;
-            };
-            let lost = moved.entry(file.entry.table.clone()).or_default();
-            match file.entry.date() {
-                Some(date) => _ = lost.dates.insert(date),
-                None => lost.all = true,
-            }
-        }
-        let marts = plan::Marts {
-            marts: self.graph.as_ref().map_or(&[], Graph::marts),
-            tables: &self.mart_tables,
-            references: &self.fingerprints(),
-        };
-        self.plan.marts = plan::plan_marts(marts, state, moved);
+    /// Plans what a run, or a rebuild, does.
+    pub fn plan(&self, state: &State) -> RunPlan {
+        let references = self.fingerprints();
+        plan::plan(
+            self.job,
+            self.options.limits(self.job),
+            &self.listed(),
+            state,
+            self.marts(&references),
+            self.options.rebuild.as_ref(),
+        )
     }
 
-    /// What lies in the place of lost files of a table.
-    pub fn found(&self, table: &str) -> impl Iterator<Item = FoundFile> {
-        let root = format!("{table}/");
-        let lost = self
-            .lost
-            .iter()
-            .filter(move |(key, _)| key.starts_with(&root));
-        lost.map(|(key, etag)| FoundFile {
-            key: key.clone(),
-            etag: etag.clone(),
-        })
+    /// Plans the marts: once the sources are absorbed it is known what has changed.
+    pub fn plan_marts(&self, state: &State, lost: &Lost) -> Vec<MartPlan> {
+        let references = self.fingerprints();
+        plan::plan_marts(self.marts(&references), state, lost.moved(state))
+    }
+
+    /// Plans what makes lost files of the sources again.
+    pub fn plan_repair(&self, state: &State, lost: &Lost) -> Result<Vec<SourcePlan>, Unrepairable> {
+        let marts = self.mart_tables.iter().map(|mart| mart.name.as_str());
+        let marts: Vec<&str> = marts.collect();
+        plan::plan_repair(self.job, &self.listed(), &marts, state, lost)
+    }
+
+    fn listed(&self) -> Vec<Listed<'_>> {
+        let listed = self.sources.iter().map(|listed| Listed {
+            source: listed.source,
+            reads: &listed.reads,
+            found: &listed.found,
+            changed: listed.changed.clone(),
+            on_changed: match self.options.replace_changed {
+                true => OnChangedObject::Replace,
+                false => listed.source.on_changed_object,
+            },
+            renewed: listed.renewed.len(),
+            partial: listed.partial,
+        });
+        listed.collect()
+    }
+
+    fn marts<'b>(&'b self, references: &'b BTreeMap<String, String>) -> plan::Marts<'b> {
+        plan::Marts {
+            marts: self.graph.as_ref().map_or(&[], Graph::marts),
+            tables: &self.mart_tables,
+            references,
+        }
+    }
+
+    /// The tables of sources and marts.
+    pub fn tables(&self, state: &State) -> Vec<TableDefinition> {
+        let sources = SourceTables::of(self.job, &state.columns);
+        let sources = sources.iter().flat_map(SourceTables::all).cloned();
+        sources.chain(self.mart_tables.iter().cloned()).collect()
     }
 
     /// What may be done where a value cannot be cast and the mart reads references whose types were
     /// inferred from their rows: a code that is all digits there is none any more in some event.
-    pub fn of_inferred_types(&self, job: &Job, mart: &Mart, error: &str) -> String {
+    pub fn of_inferred_types(&self, mart: &Mart, error: &str) -> String {
         if !error.to_lowercase().contains("cast") {
             return String::new();
         }
-        let inferred = job.references.iter().filter_map(|reference| {
+        let inferred = self.job.references.iter().filter_map(|reference| {
             let read = reference.columns.is_none() && mart.inputs.contains(&reference.name);
             let table = self.references.get(&reference.name).filter(|_| read)?;
             let columns = crate::catalog::columns(&table.schema).into_iter();
@@ -164,15 +135,11 @@ impl Looked<'_> {
 
     /// The fingerprint of each reference's content.
     pub fn fingerprints(&self) -> BTreeMap<String, String> {
-        fingerprints(&self.references)
+        let references = self.references.iter();
+        references
+            .map(|(name, table)| (name.clone(), table.fingerprint.clone()))
+            .collect()
     }
-}
-
-fn fingerprints(references: &BTreeMap<String, ReferenceTable>) -> BTreeMap<String, String> {
-    references
-        .iter()
-        .map(|(name, table)| (name.clone(), table.fingerprint.clone()))
-        .collect()
 }
 
 /// A configuration that agrees with itself.
@@ -211,7 +178,7 @@ impl<'a> Checked<'a> {
 }
 
 impl<'a> Looked<'a> {
-    /// Plans the marts' SQL, then lists every source that is asked for.
+    /// Has the engine plan the marts' SQL, then lists every source that is asked for.
     pub async fn look(
         job: &'a Job,
         checked: Checked<'a>,
@@ -245,42 +212,14 @@ impl<'a> Looked<'a> {
             let reads = compiled(job, source)?.columns_by_rule();
             sources.push(list(source, reads, state, checked.options, settings).await?);
         }
-        let listed: Vec<Listed<'_>> = sources
-            .iter()
-            .map(|listed| Listed {
-                source: listed.source,
-                reads: &listed.reads,
-                found: &listed.found,
-                changed: listed.changed.clone(),
-                on_changed: match checked.options.replace_changed {
-                    true => OnChangedObject::Replace,
-                    false => listed.source.on_changed_object,
-                },
-                renewed: listed.renewed.len(),
-                partial: listed.partial,
-            })
-            .collect();
-        let marts = plan::Marts {
-            marts: graph.as_ref().map_or(&[], Graph::marts),
-            tables: &mart_tables,
-            references: &fingerprints(&references),
-        };
-        let plan = plan::plan(
-            job,
-            checked.options.limits(job),
-            &listed,
-            state,
-            marts,
-            checked.options.rebuild.as_ref(),
-        );
         Ok(Looked {
-            plan,
+            job,
+            options: checked.options,
             sources,
             graph,
             mart_tables,
             references,
             engine,
-            lost: BTreeMap::new(),
         })
     }
 }
@@ -487,157 +426,4 @@ async fn compare(
         }
     }
     Ok((changed, renewed))
-}
-
-/// Reads the references that some mart uses. Together they hold a sixteenth of the memory; what is more goes into
-/// the spill folder.
-async fn read_references(
-    job: &Job,
-    graph: &Graph,
-    spill: &Path,
-    settings: &StoreSettings,
-) -> Result<BTreeMap<String, ReferenceTable>, RunError> {
-    let mut tables = BTreeMap::new();
-    let mut left = usize::try_from(job.memory / 16).unwrap_or(usize::MAX);
-    let used = graph.tables();
-    for reference in job
-        .references
-        .iter()
-        .filter(|reference| used.contains(&reference.name.as_str()))
-    {
-        let copy = spill.join(format!("reference-{}", reference.name));
-        let Some(sha256) = fetch(reference, &copy, settings).await? else {
-            return Err(RunError::NoReference {
-                name: reference.name.clone(),
-                url: reference.url.clone(),
-            });
-        };
-        let mut gathered = Gathered {
-            left,
-            held: Vec::new(),
-            bytes: 0,
-            file: None,
-            path: copy.with_extension("parquet"),
-            settings: FileSettings {
-                compression: Compression::Snappy,
-                event_time: None,
-                bloom_filters: Vec::new(),
-                commit: 0,
-                memory: usize::try_from(job.memory / 16).unwrap_or(usize::MAX),
-                threads: 1,
-            },
-        };
-        let read = read_reference(reference, &copy, &mut gathered);
-        // Its content is of no use from here on, and may be large.
-        let _ = std::fs::remove_file(&copy);
-        let schema = read?;
-        let (rows, bytes) = gathered.finish()?;
-        if let ReferenceRows::Held(_) = rows {
-            left = left.saturating_sub(usize::try_from(bytes).unwrap_or(usize::MAX));
-        }
-        let table = ReferenceTable {
-            schema,
-            rows,
-            bytes,
-            fingerprint: format!("sha256:{}", hex::encode(sha256.0)),
-        };
-        tables.insert(reference.name.clone(), table);
-    }
-    Ok(tables)
-}
-
-fn read_reference(
-    reference: &Reference,
-    file: &Path,
-    gathered: &mut Gathered,
-) -> Result<SchemaRef, RunError> {
-    mart::read(reference, file, &mut |schema, batch| {
-        gathered.take(schema, batch).map_err(RunError::from)
-    })
-}
-
-/// The rows of a reference as they are read.
-struct Gathered {
-    /// Bytes that may be held.
-    left: usize,
-    held: Vec<RecordBatch>,
-    bytes: usize,
-    /// Once they are too many to be held.
-    file: Option<ParquetFile>,
-    path: PathBuf,
-    settings: FileSettings,
-}
-
-impl Gathered {
-    fn take(&mut self, schema: &SchemaRef, batch: RecordBatch) -> Result<(), WriteError> {
-        if let Some(file) = &mut self.file {
-            return file.write(&batch);
-        }
-        self.bytes += batch.get_array_memory_size();
-        self.held.push(batch);
-        if self.bytes > self.left {
-            let path = self.path.clone();
-            let mut file = ParquetFile::create(path, Arc::clone(schema), &self.settings)?;
-            for batch in self.held.drain(..) {
-                file.write(&batch)?;
-            }
-            self.file = Some(file);
-        }
-        Ok(())
-    }
-
-    /// The rows and their bytes.
-    fn finish(self) -> Result<(ReferenceRows, u64), WriteError> {
-        match self.file {
-            None => Ok((ReferenceRows::Held(self.held), self.bytes as u64)),
-            Some(file) => {
-                let (path, rows, bytes) = file.finish()?;
-                Ok((ReferenceRows::Spilled { path, rows }, bytes))
-            }
-        }
-    }
-}
-
-/// Copies the file of a reference, and gives its SHA-256; `None` when there is none.
-async fn fetch(
-    reference: &Reference,
-    copy: &Path,
-    settings: &StoreSettings,
-) -> Result<Option<ledger::Sha256>, RunError> {
-    let url = &reference.url;
-    let (folder, name) = url.rsplit_once('/').unwrap_or(("", url));
-    let store = Store::open(&format!("{folder}/"), settings).await?;
-    // A file URL is percent-encoded and a key is not; what follows s3:// is a key already.
-    let path = url::Url::parse(url).ok().filter(|_| store.is_local());
-    let path = path.and_then(|url| url.to_file_path().ok());
-    let file = path.as_ref().and_then(|path| path.file_name()?.to_str());
-    let mut content = match store.get(file.unwrap_or(name)).await {
-        Ok((_, content)) => content,
-        Err(error) if error.kind() == StoreErrorKind::NotFound => return Ok(None),
-        // A folder, or a pipe: to try again is of no use.
-        Err(error) if store.is_local() && error.kind() == StoreErrorKind::Other => {
-            return Err(RunError::Reference(ReferenceError {
-                name: reference.name.clone(),
-                url: url.clone(),
-                line: None,
-                message: error.to_string(),
-            }));
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let spilling = |source| {
-        RunError::Write(WriteError::Spill {
-            folder: copy.display().to_string(),
-            source,
-        })
-    };
-    let mut hash = Sha256::new();
-    let mut out = tokio::fs::File::create(copy).await.map_err(spilling)?;
-    while let Some(piece) = content.next().await {
-        let piece = piece?;
-        hash.update(&piece);
-        out.write_all(&piece).await.map_err(spilling)?;
-    }
-    out.flush().await.map_err(spilling)?;
-    Ok(Some(ledger::Sha256(hash.finalize().into())))
 }

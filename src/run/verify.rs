@@ -21,8 +21,9 @@ use futures::future::try_join_all;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
-use super::{Doing, Options, RunError, look};
+use super::{Doing, Options, RunError, look as looking, tables};
 use crate::config::{Job, Source};
+use crate::lake::{Lake, Reading};
 use crate::layout;
 use crate::ledger::{self, Commit, DamagedEntry, Sha256, State};
 use crate::store::{Lies, Object, Store, StoreSettings};
@@ -249,44 +250,47 @@ const TRIES: u32 = 3;
 /// A store that does not answer, a log that cannot be read.
 pub fn verify<'a>(job: &'a Job, depth: Depth, settings: &'a StoreSettings) -> Doing<'a, Verified> {
     Box::pin(async move {
-        let lake = Store::open(&job.lake, settings).await?;
+        let mut lake = Lake::open(&job.lake, settings, tables(job)).await?;
         let mut tries = 1;
         loop {
             let verified = compare(job, &lake, depth, settings).await?;
             let whole = verified.damage.is_empty() && verified.strays.is_empty();
-            if whole
-                || tries == TRIES
-                || super::overtaken(&lake, verified.commits + 1).await.is_ok()
-            {
+            if whole || tries == TRIES || lake.overtaken(verified.commits + 1).await.is_ok() {
                 return Ok(verified);
             }
             tries += 1;
+            lake.reopen(tables(job)).await?;
         }
     })
 }
 
 async fn compare(
     job: &Job,
-    lake: &Store,
+    lake: &Lake<Reading>,
     depth: Depth,
     settings: &StoreSettings,
 ) -> Result<Verified, RunError> {
-    let state = super::open(job, lake).await?;
-    let mut damage = counts::check(&state);
+    let state = lake.state();
+    let mut damage = counts::check(state);
     if let Some(commit) = &state.unpublished {
-        damage.push(unpublished(lake, commit).await?);
+        damage.push(unpublished(lake.store(), commit).await?);
     }
-    damage.extend(control(lake).await?.into_iter().map(|entry| Damage::Log {
-        message: entry.why.to_string(),
-        key: entry.key,
-    }));
+    damage.extend(
+        control(lake.store())
+            .await?
+            .into_iter()
+            .map(|entry| Damage::Log {
+                message: entry.why.to_string(),
+                key: entry.key,
+            }),
+    );
     let Compared {
         damaged,
         strays,
         hidden,
         read,
         without_sha256,
-    } = files(lake, job, &state, depth).await?;
+    } = files(lake, job, depth).await?;
     damage.extend(damaged.into_iter().map(|file| file.what));
     let mut notes = Vec::new();
     if without_sha256 > 0 {
@@ -298,7 +302,7 @@ async fn compare(
         notes.push(Note::Hidden { keys: hidden });
     }
     for source in &job.sources {
-        notes.extend(raw(source, &state, settings).await);
+        notes.extend(raw(source, state, settings).await);
     }
     let objects = state.sources.values().map(|source| source.objects.len());
     Ok(Verified {
@@ -340,88 +344,12 @@ async fn unpublished(lake: &Store, commit: &Commit) -> Result<Damage, RunError> 
 }
 
 /// Compares every published file with what is there, and names what else is there.
-pub async fn files(
-    lake: &Store,
-    job: &Job,
-    state: &State,
-    depth: Depth,
-) -> Result<Compared, RunError> {
-    let configured = job.sources.iter().flat_map(Source::tables);
-    let known = state.files.values().map(|file| file.entry.table.clone());
-    let tables: BTreeSet<String> = configured.chain(known).collect();
-    let listings = tables.iter().map(|table| {
-        let root = format!("{table}/");
-        async move { lake.list(&root).await }
-    });
-    let mut there: BTreeMap<String, Object> = BTreeMap::new();
+pub async fn files<P>(lake: &Lake<P>, job: &Job, depth: Depth) -> Result<Compared, RunError> {
     let mut compared = Compared::default();
-    for listing in try_join_all(listings).await? {
-        let objects = listing.objects.into_iter();
-        there.extend(objects.map(|object| (object.key.clone(), object)));
-        compared.strays.extend(listing.unrepresentable);
-    }
-    let unpublished = state
-        .unpublished
-        .as_ref()
-        .map_or(u64::MAX, |commit| commit.number);
-    let mut to_read = Vec::new();
-    for (key, file) in &state.files {
-        let mut found = there.remove(key);
-        if file.commit >= unpublished {
-            continue;
-        }
-        if found.as_ref().is_some_and(|object| object.etag.is_none()) {
-            // Some servers tell it only of the object itself.
-            found = lake.head(key).await?;
-        }
-        let etag = found.as_ref().and_then(|object| object.etag.clone());
-        let key = key.clone();
-        let lies = lake.lies(&key).await?;
-        let what = match (&found, etag, &file.etag) {
-            _ if lies == Lies::Folder => not_a_file(&key, "a folder"),
-            _ if lies == Lies::Link => not_a_file(&key, "a symbolic link"),
-            _ if lies == Lies::Other => not_a_file(&key, "no file"),
-            (None, ..) => Damage::Missing { key: key.clone() },
-            (Some(found), ..) if found.size != file.entry.bytes => Damage::Size {
-                key: key.clone(),
-                expected: file.entry.bytes,
-                found: found.size,
-            },
-            (_, _, None) => Damage::Unknown { key: key.clone() },
-            (_, _, Some(expected)) if expected.is_empty() => Damage::Unknown { key: key.clone() },
-            (_, Some(found), Some(expected)) if found != *expected => Damage::Content {
-                key: key.clone(),
-                expected: expected.clone(),
-                found,
-            },
-            _ => {
-                to_read.push((key, file.entry.sha256, found));
-                continue;
-            }
-        };
-        compared.damaged.push(DamagedFile { key, what, found });
-    }
-    if depth.reads(lake) {
-        let known = to_read.into_iter();
-        let known = known.filter_map(|(key, sha256, found)| match sha256 {
-            Some(sha256) => Some((key, sha256, found)),
-            None => {
-                compared.without_sha256 += 1;
-                None
-            }
-        });
-        let known: Vec<_> = known.collect();
-        let read = stream::iter(known).map(|(key, expected, found)| async move {
-            let what = other_bytes(lake, &key, expected).await?;
-            Ok::<_, RunError>(what.map(|what| DamagedFile { key, what, found }))
-        });
-        let mut read = read.buffered(job.threads.max(READ_AT_ONCE));
-        while let Some(damaged) = read.try_next().await? {
-            match damaged {
-                Some(damaged) => compared.damaged.push(damaged),
-                None => compared.read += 1,
-            }
-        }
+    let mut there = listed(lake, job, &mut compared).await?;
+    let whole = look(lake, &mut there, &mut compared).await?;
+    if depth.reads(lake.store()) {
+        read(lake.store(), whole, job.threads, &mut compared).await?;
     }
     compared.damaged.sort_by(|a, b| a.key.cmp(&b.key));
     let others = there.into_keys();
@@ -448,15 +376,136 @@ pub async fn files(
     Ok(compared)
 }
 
-/// Data files that are read at once, at least: in a bucket it is waiting that takes the time.
-const READ_AT_ONCE: usize = 8;
+/// Objects by key.
+type Objects = BTreeMap<String, Object>;
 
-fn not_a_file(key: &str, found: &'static str) -> Damage {
-    Damage::NotAFile {
+/// Lists the tables of the job and of the log.
+async fn listed<P>(
+    lake: &Lake<P>,
+    job: &Job,
+    compared: &mut Compared,
+) -> Result<Objects, RunError> {
+    let known = lake.state().files.values();
+    let known = known.map(|file| file.entry.table.clone());
+    let tables: BTreeSet<String> = tables(job).chain(known).collect();
+    let listings = tables.iter().map(|table| {
+        let root = format!("{table}/");
+        async move { lake.store().list(&root).await }
+    });
+    let mut there = Objects::new();
+    for listing in try_join_all(listings).await? {
+        let objects = listing.objects.into_iter();
+        there.extend(objects.map(|object| (object.key.clone(), object)));
+        compared.strays.extend(listing.unrepresentable);
+    }
+    Ok(there)
+}
+
+/// A published file that looks whole, and may have other bytes all the same.
+struct LooksWhole {
+    key: String,
+    sha256: Option<Sha256>,
+    found: Option<Object>,
+}
+
+/// Compares names, sizes and ETags of published files, and takes them out of what is `there`.
+async fn look<P>(
+    lake: &Lake<P>,
+    there: &mut Objects,
+    compared: &mut Compared,
+) -> Result<Vec<LooksWhole>, RunError> {
+    let (state, store) = (lake.state(), lake.store());
+    let unpublished = state.unpublished.as_ref();
+    let unpublished = unpublished.map_or(u64::MAX, |commit| commit.number);
+    let mut whole = Vec::new();
+    for (key, file) in &state.files {
+        let mut found = there.remove(key);
+        if file.commit >= unpublished {
+            continue;
+        }
+        if found.as_ref().is_some_and(|object| object.etag.is_none()) {
+            // Some servers tell it only of the object itself.
+            found = store.head(key).await?;
+        }
+        let lies = store.lies(key).await?;
+        let key = key.clone();
+        match difference(&key, file, found.as_ref(), lies) {
+            Some(what) => compared.damaged.push(DamagedFile { key, what, found }),
+            None => whole.push(LooksWhole {
+                key,
+                sha256: file.entry.sha256,
+                found,
+            }),
+        }
+    }
+    Ok(whole)
+}
+
+/// What of a file, but its bytes, is not as the log says.
+fn difference(
+    key: &str,
+    file: &ledger::File,
+    found: Option<&Object>,
+    lies: Lies,
+) -> Option<Damage> {
+    let not_a_file = |found| Damage::NotAFile {
         key: key.to_owned(),
         found,
-    }
+    };
+    let etag = found.and_then(|object| object.etag.as_ref());
+    let key = key.to_owned();
+    Some(match (found, etag, &file.etag) {
+        _ if lies == Lies::Folder => not_a_file("a folder"),
+        _ if lies == Lies::Link => not_a_file("a symbolic link"),
+        _ if lies == Lies::Other => not_a_file("no file"),
+        (None, ..) => Damage::Missing { key },
+        (Some(found), ..) if found.size != file.entry.bytes => Damage::Size {
+            key,
+            expected: file.entry.bytes,
+            found: found.size,
+        },
+        (_, _, None) => Damage::Unknown { key },
+        (_, _, Some(expected)) if expected.is_empty() => Damage::Unknown { key },
+        (_, Some(found), Some(expected)) if found != expected => Damage::Content {
+            key,
+            expected: expected.clone(),
+            found: found.clone(),
+        },
+        _ => return None,
+    })
 }
+
+/// Reads files that look whole, and compares their bytes with the log.
+async fn read(
+    store: &Store,
+    whole: Vec<LooksWhole>,
+    threads: usize,
+    compared: &mut Compared,
+) -> Result<(), RunError> {
+    let known = whole.into_iter().filter_map(|file| match file.sha256 {
+        Some(sha256) => Some((file.key, sha256, file.found)),
+        None => {
+            compared.without_sha256 += 1;
+            None
+        }
+    });
+    let known: Vec<_> = known.collect();
+    let read = stream::iter(known).map(|(key, expected, found)| async move {
+        let what = other_bytes(store, &key, expected).await?;
+        Ok::<_, RunError>(what.map(|what| DamagedFile { key, what, found }))
+    });
+    let mut read = read.buffered(threads.max(READ_AT_ONCE));
+    while let Some(damaged) = read.try_next().await? {
+        match damaged {
+            Some(damaged) => compared.damaged.push(damaged),
+            None => compared.read += 1,
+        }
+    }
+    Ok(())
+}
+
+/// Data files that are read at once, at least: in a bucket it is waiting that takes the time.
+const READ_AT_ONCE: usize = 8;
 
 /// Whether a file has other bytes than the log says.
 async fn other_bytes(
@@ -485,7 +534,7 @@ async fn raw(source: &Source, state: &State, settings: &StoreSettings) -> Vec<No
         relist: true,
         ..Options::default()
     };
-    let listed = match look::list(source, Vec::new(), state, &all, settings).await {
+    let listed = match looking::list(source, Vec::new(), state, &all, settings).await {
         Ok(listed) => listed,
         Err(error) => {
             return vec![Note::Unlisted {

@@ -12,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use rawmart::config::{self, Overrides};
 use rawmart::dedup::Hashing;
 use rawmart::ledger::Dates;
-use rawmart::plan::{CommitLimits, Rebuild};
+use rawmart::plan::{CommitLimits, Rebuild, Refusal};
 use rawmart::progress::Progress;
 use rawmart::run::{
     self, Context, MartOutcome, MartSummary, Options, RunError, RunOutcome, RunSummary,
@@ -1023,7 +1023,10 @@ impl Life {
         for round in 0.. {
             match self.act(&Options::default()) {
                 Ok(_) => return,
-                Err(RunError::NeedsRebuild { .. }) => {}
+                Err(RunError::Refused {
+                    refusal: Refusal::Settings { .. },
+                    ..
+                }) => {}
                 Err(other) => panic!("seed {}: {other}", self.seed),
             }
             let rebuild = Rebuild {
@@ -1032,7 +1035,11 @@ impl Life {
             };
             match self.rebuilds(rebuild) {
                 // A column of hashes that no rule names any more is in every file.
-                Ok(_) | Err(RunError::OnlyWhole { .. }) => {}
+                Ok(_)
+                | Err(RunError::Refused {
+                    refusal: Refusal::OnlyWhole { .. },
+                    ..
+                }) => {}
                 Err(other) => panic!("seed {}: {other}", self.seed),
             }
         }
@@ -1132,7 +1139,10 @@ fn live(seed: u64, count: usize) {
                 life.put(object, &object.records);
                 right.push(index);
                 match life.act(&Options::default()) {
-                    Err(RunError::Changed { count: 1, .. }) => {}
+                    Err(RunError::Refused {
+                        refusal: Refusal::Changed { count: 1, .. },
+                        ..
+                    }) => {}
                     // The mistake was none.
                     Ok(_) => continue,
                     other => panic!("seed {seed}: {other:?}"),

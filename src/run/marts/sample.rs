@@ -15,10 +15,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{Days, NaiveDate};
 use serde::Serialize;
 
-use super::{Build, Dates, Mart, MartPlan, Reach, RunError, failed_below};
-use crate::ledger::State;
-use crate::mart::{self, Compared, DateTraits, Difference, MartError};
-use crate::plan::WhyMart;
+use super::super::RunError;
+use super::build::Build;
+use super::failure::failed_below;
+use super::inputs::MartDates;
+use crate::mart::{self, Compared, DateTraits, Difference, Mart, MartError, Reach};
+use crate::plan::{MartPlan, WhyMart};
 
 /// Dates that are evaluated twice.
 const DATES: usize = 3;
@@ -50,27 +52,26 @@ impl Build<'_> {
         &self,
         mart: &Mart,
         planned: &MartPlan,
-        dates: &Dates,
-        state: &State,
+        dates: &MartDates,
     ) -> Result<Option<Sample>, RunError> {
         let Some(any) = dates.all.first() else {
             return Ok(None);
         };
         let is_new = matches!(planned.why, Some(WhyMart::First | WhyMart::SqlChanged));
         let is_lost = matches!(planned.why, Some(WhyMart::Lost));
-        let built = state.marts.get(&mart.name);
+        let built = self.lake.state().marts.get(&mart.name);
         let compared = built.is_some_and(|built| built.entry.compared);
         if mart.unsaid.is_empty() || is_lost || (compared && !is_new) {
             return Ok(None);
         }
         let engine = &self.inputs.looked.engine;
-        let inputs = self.inputs.of(mart, Some(*any), state)?;
+        let inputs = self.inputs.of(mart, Some(*any))?;
         let traits = mart::date_traits(engine, mart, &inputs, &mart.unsaid).await?;
         if traits.of_one_date {
             return Ok(None);
         }
         let _all = self.slots.take(self.slots.all).await?;
-        let around = Around::new(self, mart, state);
+        let around = Around::new(self, mart);
         let candidates: Vec<NaiveDate> = dates
             .all
             .iter()
@@ -92,7 +93,6 @@ impl Build<'_> {
                 build: self,
                 mart,
                 date,
-                state,
                 traits,
             };
             let wide = around.all(days);
@@ -211,13 +211,13 @@ struct Around {
 }
 
 impl Around {
-    fn new(build: &Build<'_>, mart: &Mart, state: &State) -> Self {
+    fn new(build: &Build<'_>, mart: &Mart) -> Self {
         let mut made = Self {
             unsaid: BTreeMap::new(),
             said: Vec::new(),
         };
         for input in &mart.inputs {
-            let files = build.inputs.files(input, state);
+            let files = build.inputs.snapshot.files(input);
             if mart.unsaid.contains(input) {
                 let dates = made.unsaid.entry(input.clone()).or_default();
                 for (file, _) in files {
@@ -308,7 +308,6 @@ struct Sides<'a> {
     build: &'a Build<'a>,
     mart: &'a Mart,
     date: NaiveDate,
-    state: &'a State,
     traits: DateTraits,
 }
 
@@ -321,8 +320,8 @@ impl Sides<'_> {
         wide: &Reaches,
     ) -> Result<Result<Compared, String>, RunError> {
         let inputs = &self.build.inputs;
-        let narrow = inputs.within(self.mart, self.date, narrow, self.state)?;
-        let wide = inputs.within(self.mart, self.date, wide, self.state)?;
+        let narrow = inputs.within(self.mart, self.date, narrow)?;
+        let wide = inputs.within(self.mart, self.date, wide)?;
         self.compare_over(&narrow, &wide).await
     }
 
@@ -337,7 +336,7 @@ impl Sides<'_> {
             let among = mart::of_date(engine, self.mart, wide, self.date).await?;
             let compared = mart::compare(alone, among).await;
             compared.map_err(|error| {
-                let of_run = failed_below(self.build.lake, self.build.spill, &error);
+                let of_run = failed_below(self.build.lake.store(), self.build.spill, &error);
                 of_run.unwrap_or_else(|| match mart::lacks_memory(&error) {
                     true => RunError::Mart(MartError::sample_lacks_memory(self.mart)),
                     false => RunError::Mart(MartError::running(self.mart, &error)),
@@ -363,11 +362,11 @@ impl Sides<'_> {
             return Ok(false);
         }
         let inputs = &self.build.inputs;
-        let bytes = inputs.bytes(self.mart, self.state)(self.date);
+        let bytes = inputs.bytes(self.mart)(self.date);
         if bytes > self.build.row_group as u64 / 8 {
             return Ok(false);
         }
-        let narrow = inputs.of(self.mart, Some(self.date), self.state)?;
+        let narrow = inputs.of(self.mart, Some(self.date))?;
         let engine = &inputs.looked.engine;
         let backwards = mart::guarded(self.mart, mart::backwards(engine, self.mart, &narrow));
         let Ok(backwards) = backwards.await else {

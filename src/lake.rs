@@ -1,0 +1,272 @@
+//! An open lake: its store, and what its log says. The type says what the holder may do: who reads a
+//! lake cannot commit, and who may commit holds the writers' lock for as long.
+//!
+//! ```text
+//! Lake::open ──────────────────▶ Lake<Reading>   state, files, tables
+//! lake::lock ──▶ Locked ──open─▶ Lake<Writing>   the same, and: roll forward, commit, sweep, checkpoint
+//!                │
+//!                └─ a repair mends the log here, before it can be opened
+//! ```
+//!
+//! # Contract
+//!
+//! A lake on disk has one writer at a time: the operating system drops the lock with the process. In
+//! a bucket there is nothing to lock, and the lock is empty: two writers may be open, and the
+//! conditional creation of `log/<n>` decides which of them has committed. So a writer that finds its
+//! number taken has changed nothing, and is told to run again.
+
+mod commit;
+mod proof;
+mod snapshot;
+
+pub use commit::Committed;
+pub use proof::Proof;
+pub use snapshot::Snapshot;
+
+use crate::layout;
+use crate::ledger::{self, DamagedEntry, LedgerError, State};
+use crate::progress::Progress;
+use crate::publish::{self, PublishError};
+use crate::store::{LockGuard, Store, StoreError, StoreSettings};
+
+/// Why a lake cannot be opened or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum LakeError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    #[error("another run holds the lake {lake}: wait for it to end, then run again")]
+    Locked { lake: String },
+    #[error("{0}; this is a defect of rawmart")]
+    Defect(String),
+}
+
+/// The holder reads, and cannot commit.
+pub struct Reading(());
+
+/// The holder may commit.
+pub struct Writing {
+    lock: LockGuard,
+    writer: Writer,
+}
+
+/// Who writes.
+pub struct Writer {
+    /// Names the invocation among all.
+    pub run: String,
+    /// When, RFC 3339 in UTC: for people, nothing is decided by it.
+    pub at: String,
+    pub progress: Progress,
+    /// Bytes of data files that may be on their way at once.
+    pub in_flight: u64,
+}
+
+/// An open lake, with what its log said when it was opened and what its holder has committed since.
+pub struct Lake<Permission> {
+    store: Store,
+    state: State,
+    permission: Permission,
+}
+
+impl<Permission> Lake<Permission> {
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The URL of its root.
+    pub fn root(&self) -> &str {
+        self.store.root()
+    }
+
+    /// Proves data files that were there when the lake was opened; what is committed from here on
+    /// need not be proven.
+    pub fn proof(&self) -> Proof {
+        Proof::new(&self.store, self.state.last)
+    }
+
+    /// Asks whether another run has made commit `n` meanwhile, and replaced what this one reads.
+    ///
+    /// # Errors
+    /// [`LedgerError::Lost`] if so; a store that does not answer.
+    pub async fn overtaken(&self, n: u64) -> Result<(), LakeError> {
+        match self.store.head(&layout::commit_key(n)).await? {
+            Some(_) => Err(LakeError::Ledger(LedgerError::Lost {
+                lake: self.root().to_owned(),
+                n,
+            })),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Lake<Reading> {
+    /// Opens the lake at `url` and reads its log. `tables` are those that the configuration names.
+    ///
+    /// # Errors
+    /// A store that does not answer; a log that cannot be read, or is gone while tables have files.
+    pub async fn open(
+        url: &str,
+        settings: &StoreSettings,
+        tables: impl IntoIterator<Item = String>,
+    ) -> Result<Self, LakeError> {
+        let store = Store::open(url, settings).await?;
+        let state = State::open_with(&store, tables).await?;
+        Ok(Self {
+            store,
+            state,
+            permission: Reading(()),
+        })
+    }
+
+    /// Reads the log again.
+    ///
+    /// # Errors
+    /// See [`Self::open`].
+    pub async fn reopen(
+        &mut self,
+        tables: impl IntoIterator<Item = String>,
+    ) -> Result<(), LakeError> {
+        self.state = State::open_with(&self.store, tables).await?;
+        Ok(())
+    }
+}
+
+/// A lake whose lock is held and whose log is not read yet.
+pub struct Locked {
+    store: Store,
+    lock: LockGuard,
+}
+
+/// Takes the writers' lock of the lake at `url`.
+///
+/// # Errors
+/// [`LakeError::Locked`] where another run has it; a store that does not answer.
+pub async fn lock(url: &str, settings: &StoreSettings) -> Result<Locked, LakeError> {
+    let store = Store::open(url, settings).await?;
+    match store.lock(layout::LOCK).await? {
+        Some(lock) => Ok(Locked { store, lock }),
+        None => Err(LakeError::Locked {
+            lake: store.root().to_owned(),
+        }),
+    }
+}
+
+impl Locked {
+    /// Reads the log. `tables` are those that the configuration names.
+    ///
+    /// # Errors
+    /// See [`Lake::open`].
+    pub async fn open(
+        self,
+        tables: impl IntoIterator<Item = String>,
+        writer: Writer,
+    ) -> Result<Lake<Writing>, LakeError> {
+        let state = State::open_with(&self.store, tables).await?;
+        Ok(Lake {
+            store: self.store,
+            state,
+            permission: Writing {
+                lock: self.lock,
+                writer,
+            },
+        })
+    }
+
+    /// Tries what [`Lake::probe`] tries, before anything is known of the log.
+    ///
+    /// # Errors
+    /// See [`ledger::probe`].
+    pub async fn probe(&self, run: &str, single_writer: bool) -> Result<(), LakeError> {
+        Ok(ledger::probe(&self.store, &State::default(), run, single_writer).await?)
+    }
+
+    /// Takes a probe away that cannot be read.
+    ///
+    /// # Errors
+    /// A store that does not answer.
+    pub async fn set_probe_aside(&self) -> Result<Option<String>, LakeError> {
+        match ledger::damaged_probe(&self.store).await? {
+            Some(probe) => Ok(Some(self.set_aside(probe).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Takes checkpoints away that cannot be read, and gives their keys.
+    ///
+    /// # Errors
+    /// A store that does not answer.
+    pub async fn set_checkpoints_aside(&self) -> Result<Vec<String>, LakeError> {
+        let mut keys = Vec::new();
+        for checkpoint in ledger::damaged_checkpoints(&self.store).await? {
+            keys.push(self.set_aside(checkpoint).await?);
+        }
+        Ok(keys)
+    }
+
+    /// Makes lost and damaged markers anew, and gives the numbers of their commits.
+    ///
+    /// # Errors
+    /// A store that does not answer, a commit that cannot be read.
+    pub async fn mark_again(&self) -> Result<Vec<u64>, LakeError> {
+        Ok(ledger::mark_again(&self.store, &self.lock).await?)
+    }
+
+    async fn set_aside(&self, entry: DamagedEntry) -> Result<String, LakeError> {
+        ledger::set_aside(&self.store, &entry.key).await?;
+        Ok(entry.key)
+    }
+}
+
+impl Lake<Writing> {
+    /// The name of the invocation that writes.
+    pub fn run(&self) -> &str {
+        &self.permission.writer.run
+    }
+
+    /// Checks that the store keeps two writers apart, or that one is promised.
+    ///
+    /// # Errors
+    /// See [`ledger::probe`].
+    pub async fn probe(&self, single_writer: bool) -> Result<(), LakeError> {
+        Ok(ledger::probe(&self.store, &self.state, self.run(), single_writer).await?)
+    }
+
+    /// Takes away what lies in the place of a data file and cannot be replaced: a folder, a link.
+    ///
+    /// # Errors
+    /// A store that does not answer.
+    pub async fn set_aside(&self, key: &str) -> Result<(), LakeError> {
+        Ok(ledger::set_aside(&self.store, key).await?)
+    }
+
+    /// Deletes what dead runs have staged for commits that they have not made.
+    ///
+    /// # Errors
+    /// A store that does not answer.
+    pub async fn sweep_dead(&self) -> Result<(), LakeError> {
+        Ok(publish::sweep_dead(&self.store, &self.state).await?)
+    }
+
+    /// Deletes what is staged for commits that are published.
+    ///
+    /// # Errors
+    /// A store that does not answer.
+    pub async fn sweep(&self) -> Result<(), LakeError> {
+        Ok(publish::sweep(&self.store, &self.state).await?)
+    }
+
+    /// Writes a checkpoint where one is due.
+    ///
+    /// # Errors
+    /// A store that does not answer.
+    pub async fn checkpoint(&self) -> Result<(), LakeError> {
+        Ok(ledger::checkpoint(&self.store, &self.state).await?)
+    }
+}

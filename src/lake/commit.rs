@@ -1,0 +1,252 @@
+//! The life of a commit, as its writer drives it.
+//!
+//! ```text
+//! staged files ─▶ check ─▶ COMMIT n ─▶ publish ─▶ mark
+//!                   │         │
+//!                   │         └─ n is taken: another run has committed, nothing was changed
+//!                   └─ a file is another than the log says: the staged files are taken back
+//!
+//! a commit of an earlier run, not marked ─▶ prove what is staged ─▶ publish ─▶ mark
+//! ```
+
+use std::collections::BTreeMap;
+
+use super::{Lake, LakeError, Writing};
+use crate::layout;
+use crate::ledger::{self, Commit, LedgerError, Published, PublishedFile, State};
+use crate::progress::Happened;
+use crate::publish::{self, Finished, Local, PublishError, Staged};
+use crate::store::{Lies, Publish, StoreError, StoreErrorKind};
+
+/// A commit that is made, published and marked.
+pub struct Committed {
+    /// Its data files, and their bytes.
+    pub files: u64,
+    pub bytes: u64,
+    /// Those that still lie on local disk.
+    pub local: Local,
+}
+
+impl Lake<Writing> {
+    /// The next commit, empty.
+    pub fn new_commit(&self) -> Commit {
+        let writer = &self.permission.writer;
+        Commit {
+            format: ledger::FORMAT,
+            number: self.state.last + 1,
+            run: writer.run.clone(),
+            at: writer.at.clone(),
+            sources: BTreeMap::new(),
+            found: Vec::new(),
+            files: Vec::new(),
+            columns: BTreeMap::new(),
+            marts: Vec::new(),
+        }
+    }
+
+    /// Checks, commits, publishes and marks. `staged` are files of the commit beside those that it
+    /// names already.
+    ///
+    /// # Errors
+    /// A published file that is another than the log says, and a number that another run has taken:
+    /// then nothing was changed. A store that fails after the commit was made leaves it to the next
+    /// run to publish.
+    pub async fn commit(
+        &mut self,
+        mut commit: Commit,
+        staged: Staged,
+    ) -> Result<Committed, LakeError> {
+        commit.files.extend(staged.entries.iter().cloned());
+        self.state.find(&commit.found);
+        if let Err(error) = publish::check(&self.store, &commit, &self.state).await {
+            let failure = match &error {
+                PublishError::Store(error) => Some(error),
+                _ => None,
+            };
+            self.unstage(&commit, failure).await;
+            return Err(error.into());
+        }
+        let writing = &self.permission;
+        if let Err(error) = ledger::commit(&self.store, &writing.lock, &commit).await {
+            // A commit that a full disk refused was not made. Of a request that failed in a bucket nobody
+            // knows what the store has made.
+            let full =
+                matches!(&error, LedgerError::Store(error) if error.kind() == StoreErrorKind::Full);
+            if full && self.overtaken(commit.number).await.is_ok() {
+                let _ = publish::unstage(&self.store, commit.number, &commit.run).await;
+            }
+            return Err(error.into());
+        }
+        writing.writer.progress.tell(Happened::Committed {
+            commit: commit.number,
+        });
+        self.state.apply(&commit);
+        self.finish(&commit, &staged).await?;
+        Ok(Committed {
+            files: commit.files.len() as u64,
+            bytes: commit.files.iter().map(|file| file.bytes).sum(),
+            local: staged.published(),
+        })
+    }
+
+    /// Stages local files for a commit.
+    ///
+    /// # Errors
+    /// A store that does not answer or is full.
+    pub async fn stage(&self, commit: &Commit, files: Vec<Finished>) -> Result<Staged, LakeError> {
+        let in_flight = self.permission.writer.in_flight;
+        let files = futures::stream::iter(files);
+        let staged = publish::stage(&self.store, commit.number, &commit.run, files, in_flight);
+        Ok(staged.await?)
+    }
+
+    /// Publishes a commit and marks it. The state has the commit applied.
+    async fn finish(&mut self, commit: &Commit, staged: &Staged) -> Result<(), LakeError> {
+        let writing = &self.permission;
+        let in_flight = writing.writer.in_flight;
+        let published = publish::publish(&self.store, commit, staged, &self.state, in_flight);
+        let marker = match published.await {
+            Err(error @ (PublishError::Foreign { .. } | PublishError::StagedGone { .. })) => {
+                // Another run that found this commit unpublished may have finished it, and gone on from there.
+                let now = State::open(&self.store).await?;
+                let done = now.last > commit.number || now.unpublished.is_none();
+                return Err(match (done, error) {
+                    (true, PublishError::Foreign { url } | PublishError::StagedGone { url }) => {
+                        PublishError::Overtaken { url }
+                    }
+                    (_, error) => error,
+                }
+                .into());
+            }
+            marker => marker?,
+        };
+        ledger::mark_published(&self.store, &writing.lock, &marker).await?;
+        self.state.mark(&marker);
+        writing.writer.progress.tell(Happened::Published {
+            commit: commit.number,
+            files: marker.files.len(),
+        });
+        Ok(())
+    }
+
+    /// Publishes the last commit where an earlier run has not, and gives its number.
+    ///
+    /// # Errors
+    /// Staged files that are damaged or gone; published files that somebody else has changed.
+    pub async fn roll_forward(&mut self) -> Result<Option<u64>, LakeError> {
+        let Some(commit) = self.state.unpublished.clone() else {
+            return Ok(None);
+        };
+        publish::prove(&self.store, &commit).await?;
+        self.finish(&commit, &Staged::default()).await?;
+        self.rolled_forward(commit.number);
+        Ok(Some(commit.number))
+    }
+
+    /// The same for a lake that may be damaged: publishes what is staged over whatever is there, and
+    /// marks files whose staged copies are gone as unknown.
+    ///
+    /// # Errors
+    /// A store that does not answer; a file that changes meanwhile.
+    pub async fn roll_forward_over(&mut self) -> Result<Option<u64>, LakeError> {
+        let Some(commit) = self.state.unpublished.clone() else {
+            return Ok(None);
+        };
+        if let Some(files) = self.put_over(&commit).await? {
+            let marker = Published {
+                format: ledger::FORMAT,
+                number: commit.number,
+                files,
+            };
+            ledger::mark_published(&self.store, &self.permission.lock, &marker).await?;
+        }
+        self.state = State::open(&self.store).await?;
+        self.rolled_forward(commit.number);
+        Ok(Some(commit.number))
+    }
+
+    fn rolled_forward(&self, commit: u64) {
+        let progress = &self.permission.writer.progress;
+        progress.tell(Happened::RolledForward { commit });
+    }
+
+    /// Publishes what is staged for a commit over whatever is there; `None` once another run has
+    /// marked the commit.
+    async fn put_over(&self, commit: &Commit) -> Result<Option<Vec<PublishedFile>>, LakeError> {
+        let store = &self.store;
+        let mut files = Vec::new();
+        for entry in &commit.files {
+            let key = entry.key();
+            let known = self.state.files.get(&key);
+            let known = known.and_then(|file| file.etag.clone());
+            let found = store.head(&key).await?;
+            // Only now: while there is no marker, what was found is of no later commit.
+            if self.marked(commit.number).await? {
+                return Ok(None);
+            }
+            // A server that tells no ETag may still compare one.
+            let expected = found.and_then(|found| found.etag.or(known));
+            let whole = publish::is_staged_whole(store, entry).await?;
+            let odd = matches!(
+                store.lies(&key).await?,
+                Lies::Folder | Lies::Link | Lies::Other
+            );
+            let put = match (whole, odd) {
+                (Some(true), false) => {
+                    let put = store.publish(&entry.staged, &key, expected.as_deref());
+                    put.await?
+                }
+                // It is damage of the file then.
+                _ => Publish::StagedGone,
+            };
+            let etag = match put {
+                Publish::Done(put) => put.etag,
+                Publish::StagedGone => String::new(),
+                Publish::Conflict if self.marked(commit.number).await? => return Ok(None),
+                Publish::Conflict => {
+                    let url = store.url_of(&key);
+                    return Err(PublishError::Foreign { url }.into());
+                }
+            };
+            files.push(PublishedFile { key, etag });
+        }
+        Ok(Some(files))
+    }
+
+    async fn marked(&self, n: u64) -> Result<bool, LakeError> {
+        let marker = self.store.head(&layout::published_key(n)).await?;
+        Ok(marker.is_some())
+    }
+
+    /// Takes back what was staged for a commit that will not be made. `failure` is what the store said
+    /// where it is the reason: a lake that does not answer is swept when this number is committed. A
+    /// full disk answers, and needs the room.
+    pub async fn unstage(&self, commit: &Commit, failure: Option<&StoreError>) {
+        if failure.is_some_and(|error| error.kind() != StoreErrorKind::Full) {
+            return;
+        }
+        if let Err(error) = publish::unstage(&self.store, commit.number, &commit.run).await {
+            tracing::debug!(%error, "what was staged could not be taken back");
+        }
+    }
+
+    /// Publishes the staged copy of a file once more, over what has the ETag `expected`, and gives the
+    /// new ETag.
+    ///
+    /// # Errors
+    /// [`PublishError::Overtaken`] where another run was faster; a store that does not answer.
+    pub async fn put_back(
+        &self,
+        staged: &str,
+        key: &str,
+        expected: Option<&str>,
+    ) -> Result<String, LakeError> {
+        match self.store.publish(staged, key, expected).await? {
+            Publish::Done(put) => Ok(put.etag),
+            Publish::Conflict | Publish::StagedGone => {
+                let url = self.store.url_of(key);
+                Err(PublishError::Overtaken { url }.into())
+            }
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The tables of one state of a lake, for everybody who reads them with SQL.
+//!
+//! ```text
+//! files of the log that have rows ─┬─▶ files of a table ──▶ table of the engine
+//! staged for the commit to come ───┘    a staged file takes the place of the published one of its name
+//! ```
+//!
+//! The files are those that the log names. A stray file below a table's root is not read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use datafusion::catalog::TableProvider;
+use datafusion::error::DataFusionError;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use object_store::path::Path;
+
+use super::{Lake, LakeError};
+use crate::catalog::{LakeTable, TableDefinition, TableFile};
+use crate::engine::Engine;
+use crate::layout;
+use crate::ledger::{FileEntry, State};
+use crate::publish::Local;
+
+/// The tables of one state.
+pub struct Snapshot<'a> {
+    state: &'a State,
+    /// What the engine reads the lake's files by.
+    url: ObjectStoreUrl,
+    /// Path of the lake's root in its store.
+    root: Path,
+    definitions: BTreeMap<String, TableDefinition>,
+    /// Files staged for the commit to come, by table.
+    staged: BTreeMap<String, Vec<FileEntry>>,
+}
+
+impl<Permission> Lake<Permission> {
+    /// The tables as they are now, readable by `engine`. `definitions` are the tables that may be
+    /// read; `local` files are read in the place of published ones with the same content.
+    ///
+    /// # Errors
+    /// A store whose URL the engine cannot read.
+    pub fn snapshot(
+        &self,
+        engine: &Engine,
+        definitions: impl IntoIterator<Item = TableDefinition>,
+        local: &Local,
+    ) -> Result<Snapshot<'_>, LakeError> {
+        let etags = self.state.files.iter().filter_map(|(key, file)| {
+            let etag = file.etag.as_ref().filter(|etag| !etag.is_empty())?;
+            Some((key.clone(), etag.clone()))
+        });
+        let (url, client, root) = self.store.object_store(&local.files, &etags.collect());
+        engine.register_store(&url, client);
+        let url = ObjectStoreUrl::parse(url.as_str())
+            .map_err(|error| LakeError::Defect(format!("{url} is no store: {error}")))?;
+        let definitions = definitions.into_iter();
+        Ok(Snapshot {
+            state: &self.state,
+            url,
+            root,
+            definitions: definitions
+                .map(|table| (table.name.clone(), table))
+                .collect(),
+            staged: BTreeMap::new(),
+        })
+    }
+}
+
+impl Snapshot<'_> {
+    pub fn state(&self) -> &State {
+        self.state
+    }
+
+    /// Takes in the files that are staged for a table.
+    pub fn stage(&mut self, table: &str, files: Vec<FileEntry>) {
+        self.staged.insert(table.to_owned(), files);
+    }
+
+    /// Whether files of a table are staged.
+    pub fn is_staged(&self, table: &str) -> bool {
+        self.staged.contains_key(table)
+    }
+
+    /// # Errors
+    /// A table that is not among the definitions: a defect.
+    pub fn definition(&self, table: &str) -> Result<&TableDefinition, LakeError> {
+        let definition = self.definitions.get(table);
+        definition.ok_or_else(|| LakeError::Defect(format!("table {table} is not known")))
+    }
+
+    /// The files of a table that have rows, each with the key under which it lies: what is staged, and
+    /// the published files that stay.
+    pub fn files<'f>(&'f self, table: &'f str) -> impl Iterator<Item = (&'f FileEntry, String)> {
+        let staged = self.staged.get(table).map_or(&[][..], Vec::as_slice);
+        let replaced: BTreeSet<String> = staged.iter().map(FileEntry::key).collect();
+        let staged = staged.iter().map(|entry| (entry, entry.staged.clone()));
+        let published = self.state.table(table);
+        let published = published.map(|file| (&file.entry, file.entry.key()));
+        let stays = published.filter(move |(_, key)| !replaced.contains(key));
+        // Slices of an earlier partitioning are left as empty files in folders of other columns.
+        staged.chain(stays).filter(|(entry, _)| entry.rows > 0)
+    }
+
+    /// The `wanted` files of a table, for the engine.
+    ///
+    /// # Errors
+    /// A partition value that does not fit its column's type.
+    pub fn table(
+        &self,
+        table: &TableDefinition,
+        wanted: &dyn Fn(&FileEntry) -> bool,
+    ) -> Result<Arc<dyn TableProvider>, DataFusionError> {
+        let files = self.files(&table.name).filter(|(entry, _)| wanted(entry));
+        let files = files.map(|(entry, key)| TableFile {
+            path: layout::below(&self.root, &key),
+            size: entry.bytes,
+            rows: entry.rows,
+            partition: entry
+                .partition
+                .iter()
+                .map(|(_, value)| value.clone())
+                .collect(),
+        });
+        let table = LakeTable::new(table, files.collect(), self.url.clone())?;
+        Ok(Arc::new(table))
+    }
+
+    /// The table that a file lies below, where it is one of the lake.
+    pub fn table_of(&self, file: &Path) -> Option<String> {
+        let mut below = file.prefix_match(&self.root)?;
+        below.next().map(|part| part.as_ref().to_owned())
+    }
+}

@@ -1,0 +1,139 @@
+//! Why a source cannot be changed: values that a plan holds, and their words.
+
+use serde::Serialize;
+
+/// What keeps a source from being changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "refused")]
+pub enum Refusal {
+    /// There are objects whose keys cannot be asked for; the first few of their URLs.
+    Unreadable { count: usize, first: Vec<String> },
+    /// Absorbed raw objects have other content now.
+    Changed { count: usize, first: String },
+    /// Absorbed raw objects that are needed are gone.
+    Vanished { count: usize, first: String },
+    /// The settings are not those of the tables.
+    Settings {
+        reasons: String,
+        /// The flags of `rebuild` that put it right.
+        rebuild: String,
+        partitions: usize,
+        /// Bytes that it would read, and of what.
+        bytes: u64,
+        from_raw: bool,
+    },
+    /// A rebuild of some dates is asked for, and only one of all will do.
+    OnlyWhole { reasons: String },
+}
+
+impl Refusal {
+    /// The refusal of the source `name`, in words: what is wrong, and what to do.
+    pub fn of(&self, name: &str) -> String {
+        match self {
+            Self::Unreadable { count, first } => format!(
+                "{name}: {count} objects below its raw roots have keys that cannot be asked for: {}; nothing \
+                 was published. A key may not hold an empty name between two `/`, begin or end with `/`, have \
+                 `.` or `..` as a name, or hold a control character or a file name that is not UTF-8. Copy \
+                 these objects to other keys, or leave them out with sources.{name}.exclude",
+                named(first, *count)
+            ),
+            Self::Changed { count, first } => format!(
+                "{name}: {count} raw objects that were absorbed have other content now, first {first}; \
+                 nothing was published. If they were corrected on purpose, `rawmart run --replace-changed` \
+                 takes their earlier events out and the new ones in; else restore them, or set \
+                 sources.{name}.on_changed_object"
+            ),
+            Self::Vanished { count, first } => format!(
+                "{name}: {count} raw objects that were absorbed are gone, first {first}; restore them, or \
+                 correct sources.{name}.raw, or give their events up with `rawmart rebuild --forget-missing`"
+            ),
+            Self::Settings {
+                reasons,
+                rebuild,
+                partitions,
+                bytes,
+                from_raw,
+            } => format!(
+                "{name}: {reasons}. {partitions} published dates are as the earlier settings made them: \
+                 `rawmart rebuild {rebuild}` makes them anew and reads {}{}",
+                Bytes(*bytes),
+                match from_raw {
+                    true => " of raw objects",
+                    false => " of data files, no raw object; or give the rule a `since` after them",
+                }
+            ),
+            Self::OnlyWhole { reasons } => format!(
+                "{name}: {reasons}; that changes every file of its tables, so a rebuild of some dates will \
+                 not do: leave --from and --to out"
+            ),
+        }
+    }
+}
+
+/// The first of `count` names, each in quotes and on one line.
+fn named(first: &[String], count: usize) -> String {
+    let mut names: Vec<String> = first.iter().map(|name| format!("{name:?}")).collect();
+    if count > names.len() {
+        names.push(format!("and {} more", count - names.len()));
+    }
+    names.join(", ")
+}
+
+/// A number of bytes as people read it: `1.50 KiB`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bytes(pub u64);
+
+impl std::fmt::Display for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut number = self.0 as f64;
+        let mut unit = None;
+        for larger in ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"] {
+            if number >= 1024.0 {
+                number /= 1024.0;
+                unit = Some(larger);
+            }
+        }
+        match unit {
+            None => write!(f, "{number:.0} B"),
+            Some(unit) => write!(f, "{number:.2} {unit}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_spelled_with_the_largest_unit_that_fits() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1_023, "1023 B"),
+            (1_024, "1.00 KiB"),
+            (1_536, "1.50 KiB"),
+            ((1 << 20) - 1, "1024.00 KiB"),
+            (1 << 20, "1.00 MiB"),
+            (5 << 30, "5.00 GiB"),
+            (u64::MAX, "16.00 EiB"),
+        ] {
+            assert_eq!(Bytes(bytes).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_the_source_and_what_to_do() {
+        let settings = Refusal::Settings {
+            reasons: "changed rules: clicks".to_owned(),
+            rebuild: "--source events".to_owned(),
+            partitions: 2,
+            bytes: 3 << 20,
+            from_raw: false,
+        };
+        assert_eq!(
+            settings.of("events"),
+            "events: changed rules: clicks. 2 published dates are as the earlier settings made them: \
+             `rawmart rebuild --source events` makes them anew and reads 3.00 MiB of data files, no raw \
+             object; or give the rule a `since` after them"
+        );
+    }
+}

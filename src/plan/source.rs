@@ -1,0 +1,378 @@
+//! The plan of one source: nothing, its first objects, new and changed ones, a rebuild, or a refusal.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::NaiveDate;
+
+use super::settings::{Needs, is_in_extra, ranges, settings};
+use super::{
+    CommitLimits, Listed, Rebuild, Refusal, SourcePlan, Step, Why, new_objects, null_dates,
+    published,
+};
+use crate::config::{Job, OnChangedObject};
+use crate::event::EXTRA;
+use crate::ledger::{Dates, ObjectEntry, Settings, SourceState, State};
+use crate::raw::Found;
+
+pub(super) fn plan_source(
+    job: &Job,
+    limits: CommitLimits,
+    listed: &Listed<'_>,
+    state: &State,
+    rebuild: Option<&Rebuild>,
+) -> SourcePlan {
+    let found = listed.found;
+    let known = state.sources.get(&listed.source.name);
+    let new = new_objects(listed, known);
+    let mut plan = SourcePlan::nothing(listed, known, &new);
+    let now = settings(job, listed.source);
+    let source = Planned {
+        limits,
+        listed,
+        state,
+        now: &now,
+        new,
+    };
+    match (known, rebuild) {
+        // They may hold events: without them the counts would balance and be wrong.
+        (_, None) if !found.unreadable.is_empty() => {
+            let first = found.unreadable.iter().take(UNREADABLE_NAMED);
+            plan.refused = Some(Refusal::Unreadable {
+                count: found.unreadable.len(),
+                first: first.cloned().collect(),
+            });
+        }
+        (None, None) => source.first(&mut plan),
+        // Nothing of it is published yet: the next run makes it as it is configured.
+        (None, Some(_)) => {}
+        (Some(known), None) => source.run(known, &mut plan),
+        (Some(known), Some(rebuild)) => source.rebuild(known, rebuild, &mut plan),
+    }
+    if plan.refused.is_some() {
+        plan.steps.clear();
+    }
+    plan.partitions = source.partitions(known, &plan.steps);
+    if !plan.steps.is_empty() {
+        plan.estimate = Some(source.estimate(known, &plan));
+    }
+    plan
+}
+
+/// So many objects that cannot be read are named.
+const UNREADABLE_NAMED: usize = 5;
+
+/// A source being planned.
+pub(super) struct Planned<'a> {
+    pub(super) limits: CommitLimits,
+    pub(super) listed: &'a Listed<'a>,
+    pub(super) state: &'a State,
+    /// The settings as configured.
+    pub(super) now: &'a Settings,
+    /// Indexes of the objects that are not absorbed.
+    new: Vec<usize>,
+}
+
+impl Planned<'_> {
+    fn first(&self, plan: &mut SourcePlan) {
+        if self.new.is_empty() {
+            return;
+        }
+        plan.why = Some(Why::First);
+        plan.settings = Some(self.now.clone());
+        plan.steps = self.steps(&self.new, &BTreeSet::new());
+    }
+
+    fn run(&self, known: &SourceState, plan: &mut SourcePlan) {
+        let replaces = self.listed.on_changed == OnChangedObject::Replace;
+        let changed: BTreeSet<String> = match replaces {
+            true => self.listed.changed.iter().cloned().collect(),
+            false => BTreeSet::new(),
+        };
+        if let (OnChangedObject::Fail, Some(first)) =
+            (self.listed.on_changed, self.listed.changed.first())
+        {
+            plan.refused = Some(Refusal::Changed {
+                count: self.listed.changed.len(),
+                first: first.clone(),
+            });
+            return;
+        }
+        // A prefix that lists nothing any more is more likely a wrong one.
+        if let (0, Some(first)) = (plan.objects, plan.vanished.first()) {
+            plan.refused = Some(Refusal::Vanished {
+                count: plan.vanished.len(),
+                first: first.clone(),
+            });
+            return;
+        }
+        let needs = self.needs(known);
+        if !needs.is_empty() {
+            plan.refused = Some(self.refusal(&needs));
+            return;
+        }
+        plan.unfilled = null_dates(needs.unfilled.as_ref(), &self.published());
+        let mut read = self.new.clone();
+        read.extend(self.indexes(|found| changed.contains(&*found.identity)));
+        read.sort_unstable();
+        // Noted, so that the next run need not read them to compare.
+        let renewing = self.listed.renewed.div_ceil(self.limits.objects);
+        plan.why = match (read.is_empty(), changed.is_empty(), renewing) {
+            (true, _, 0) => return,
+            (true, _, _) => Some(Why::NewEtags),
+            (false, true, _) => Some(Why::NewObjects),
+            (false, false, _) => Some(Why::ChangedObjects),
+        };
+        plan.steps = self.steps(&read, &changed);
+        let steps = plan.steps.len().max(renewing);
+        plan.steps.resize(steps, Step::default());
+        if !read.is_empty() {
+            plan.settings = self.settings(known, &needs, None);
+            plan.meanwhile.clone_from(&plan.settings);
+        }
+    }
+
+    fn rebuild(&self, known: &SourceState, rebuild: &Rebuild, plan: &mut SourcePlan) {
+        let needs = self.needs(known);
+        let dates = rebuild.dates;
+        if let (Some(_), false) = (dates, needs.whole.is_empty()) {
+            plan.refused = Some(Refusal::OnlyWhole {
+                reasons: needs.whole.join("; "),
+            });
+            return;
+        }
+        let concerned = |stale: &[Dates]| match dates {
+            None => !stale.is_empty(),
+            Some(dates) => stale
+                .iter()
+                .any(|s| s.from <= dates.to && dates.from <= s.to),
+        };
+        let unfilled = needs.unfilled.iter().flatten();
+        let unfilled = unfilled.filter(|(_, null)| concerned(null));
+        let unfilled: BTreeSet<&str> = unfilled.map(|(name, _)| name.as_str()).collect();
+        let in_extra: BTreeSet<&str> = self.in_extra().collect();
+        let from_raw = rebuild.raw
+            || rebuild.forget_missing
+            || !needs.whole.is_empty()
+            || concerned(&needs.columns.0)
+            || !unfilled.is_subset(&in_extra);
+        plan.why = Some(Why::Rebuild);
+        plan.settings = self.settings(known, &needs, Some((dates, from_raw)));
+        plan.meanwhile = self.settings(known, &needs, None);
+        if from_raw {
+            self.rebuild_from_raw(known, rebuild, &needs, plan);
+            return;
+        }
+        let fill = match needs.unfilled {
+            Some(_) => unfilled,
+            // Each of them may have come later.
+            None => in_extra,
+        };
+        plan.steps = self.steps_again(dates, fill);
+    }
+
+    /// Plans to read the raw objects again that may have events of the dates of a rebuild.
+    fn rebuild_from_raw(
+        &self,
+        known: &SourceState,
+        rebuild: &Rebuild,
+        needs: &Needs,
+        plan: &mut SourcePlan,
+    ) {
+        let dates = rebuild.dates;
+        let held: BTreeSet<String> = known
+            .objects
+            .values()
+            .filter(|object| self.may_hold(object, dates))
+            .map(|object| object.key.clone())
+            .collect();
+        let lost: BTreeSet<&String> = plan
+            .vanished
+            .iter()
+            .filter(|key| held.contains(*key))
+            .collect();
+        let elsewhere = |stale: &Dates| {
+            dates.is_some_and(|dates| stale.from < dates.from || dates.to < stale.to)
+        };
+        if rebuild.forget_missing {
+            // An event that stays as other rules decided it could name one that is given up.
+            if !lost.is_empty() && needs.rules.0.iter().any(elsewhere) {
+                plan.refused = Some(Refusal::OnlyWhole {
+                    reasons: format!("{}, and raw objects are given up", needs.rules.1.join("; ")),
+                });
+                return;
+            }
+        } else {
+            let first =
+                |keys: Vec<&String>| keys.first().map(|first| (keys.len(), (*first).clone()));
+            if let Some((count, first)) = first(lost.iter().copied().collect()) {
+                plan.refused = Some(Refusal::Vanished { count, first });
+                return;
+            }
+            let changed = self.listed.changed.iter().filter(|key| held.contains(*key));
+            if let Some((count, first)) = first(changed.collect())
+                && self.listed.on_changed != OnChangedObject::Replace
+            {
+                plan.refused = Some(Refusal::Changed { count, first });
+                return;
+            }
+        }
+        let anew = !needs.whole.is_empty();
+        let read = self.indexes(|found| held.contains(&*found.identity));
+        if anew {
+            plan.steps = self.steps_anew(&read);
+            return;
+        }
+        plan.steps = self.steps(&read, &held);
+        if plan.steps.is_empty() {
+            plan.steps.push(Step::default());
+        }
+        if let Some(step) = plan.steps.first_mut() {
+            step.leaving.extend(lost.into_iter().cloned());
+        }
+        if dates.is_none() {
+            // Every event is read anew, and so decided.
+            return;
+        }
+        // Events next to these dates are of other objects.
+        let mut again = self.steps_again(dates, BTreeSet::new());
+        match (plan.steps.as_mut_slice(), again.as_slice()) {
+            ([step], [only]) => step.again = only.again,
+            _ => plan.steps.append(&mut again),
+        }
+    }
+
+    /// What has to be rebuilt before anything is added.
+    fn needs(&self, known: &SourceState) -> Needs {
+        match &known.settings {
+            Some(settings) => Needs::new(settings, self.now, &self.published(), self.listed.reads),
+            None => Needs {
+                whole: vec!["the log does not say how its tables were made".to_owned()],
+                ..Needs::default()
+            },
+        }
+    }
+
+    /// The columns that a rebuild can take out of the `extra` of stored events.
+    fn in_extra(&self) -> impl Iterator<Item = &str> {
+        // Such a rule has other keys after that.
+        let is_key = self.listed.reads.iter().any(|reads| reads.contains(EXTRA));
+        let decode = &self.now.decode;
+        let columns = decode.columns.iter().filter(move |_| !is_key);
+        let columns = columns.filter(|column| is_in_extra(column, decode));
+        columns.map(|column| column.name.as_str())
+    }
+
+    fn refusal(&self, needs: &Needs) -> Refusal {
+        let name = &self.listed.source.name;
+        let from_raw = !needs.whole.is_empty() || !needs.columns.0.is_empty();
+        let stale: Vec<Dates> = match needs.whole.is_empty() {
+            false => Vec::new(),
+            true => needs
+                .columns
+                .0
+                .iter()
+                .chain(&needs.rules.0)
+                .copied()
+                .collect(),
+        };
+        let from = stale.iter().map(|dates| dates.from).min();
+        let to = stale.iter().map(|dates| dates.to).max();
+        let of_dates = |date: NaiveDate| stale.is_empty() || stale.iter().any(|d| d.holds(date));
+        let partitions = self
+            .published()
+            .into_iter()
+            .filter(|date| of_dates(*date))
+            .count();
+        let [kept, duplicates, _] = self.listed.source.tables();
+        let files = self.state.table(&kept).chain(self.state.table(&duplicates));
+        let dates = from.zip(to).map(|(from, to)| Dates { from, to });
+        let known = self.state.sources.get(name);
+        let held = |found: &&Found| {
+            let object = known.and_then(|known| known.objects.get(&found.identity));
+            object.is_some_and(|object| self.may_hold(&object, dates))
+        };
+        let found = self.listed.found.objects.iter();
+        let bytes = match from_raw {
+            true => found.filter(held).map(|found| found.size).sum(),
+            false => files
+                .filter(|file| file.entry.date().is_some_and(of_dates))
+                .map(|file| file.entry.bytes)
+                .sum(),
+        };
+        Refusal::Settings {
+            reasons: needs.reasons(),
+            rebuild: match (from, to) {
+                (Some(from), Some(to)) => format!("--source {name} --from {from} --to {to}"),
+                _ => format!("--source {name}"),
+            },
+            partitions,
+            bytes,
+            from_raw,
+        }
+    }
+
+    /// The settings that the log is to hold, where they are not those it has. `rebuilt` says which
+    /// dates (all without) were rebuilt, and whether from raw.
+    fn settings(
+        &self,
+        known: &SourceState,
+        needs: &Needs,
+        rebuilt: Option<(Option<Dates>, bool)>,
+    ) -> Option<Settings> {
+        let published = self.published();
+        let left = |stale: &[Dates], done: bool| match rebuilt {
+            Some((None, _)) if done => Vec::new(),
+            Some((Some(dates), _)) if done => {
+                let dates = published
+                    .iter()
+                    .filter(|date| stale.iter().any(|s| s.holds(**date)) && !dates.holds(**date));
+                ranges(dates.copied(), &published)
+            }
+            _ => stale.to_vec(),
+        };
+        let from_raw = rebuilt.is_some_and(|(_, from_raw)| from_raw);
+        let unfilled = match (&needs.unfilled, rebuilt) {
+            (_, Some((None, _))) => Some(BTreeMap::new()),
+            (None, _) => None,
+            (Some(unfilled), _) => {
+                let left = unfilled
+                    .iter()
+                    .map(|(name, null)| (name.clone(), left(null, true)));
+                Some(left.filter(|(_, null)| !null.is_empty()).collect())
+            }
+        };
+        let settings = Settings {
+            stale_rules: left(&needs.rules.0, true),
+            stale_columns: left(&needs.columns.0, from_raw),
+            unfilled,
+            ..self.now.clone()
+        };
+        (known.settings.as_ref() != Some(&settings)).then_some(settings)
+    }
+
+    fn published(&self) -> Vec<NaiveDate> {
+        published(self.listed.source, self.state)
+    }
+
+    /// Whether a raw object may hold events of these dates: a reject may be of any date.
+    fn may_hold(&self, object: &ObjectEntry, dates: Option<Dates>) -> bool {
+        let Some(dates) = dates else { return true };
+        let (first, last) = self
+            .now
+            .slicing
+            .times(dates.from, dates.to, self.now.decode.unit);
+        let unknown = object.times.is_none() && object.events > 0;
+        let meets = object
+            .times
+            .is_some_and(|(from, to)| from <= last && first <= to);
+        unknown || meets || !object.rejects.is_empty()
+    }
+
+    fn indexes(&self, which: impl Fn(&Found) -> bool) -> Vec<usize> {
+        let objects = self.listed.found.objects.iter().enumerate();
+        objects
+            .filter(|(_, found)| which(found))
+            .map(|(i, _)| i)
+            .collect()
+    }
+}

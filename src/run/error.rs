@@ -1,0 +1,89 @@
+//! Why a run stopped. Each error says what failed, where, and what to do.
+
+use crate::absorb::AbsorbError;
+use crate::config::ConfigError;
+use crate::engine::EngineError;
+use crate::lake::LakeError;
+use crate::ledger::LedgerError;
+use crate::mart::{MartError, ReferenceError};
+use crate::plan::Refusal;
+use crate::publish::{PublishError, StoredError, WriteError};
+use crate::raw::DiscoverError;
+use crate::store::StoreError;
+
+/// Why a run stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    #[error(transparent)]
+    Discover(#[from] DiscoverError),
+    #[error(transparent)]
+    Absorb(#[from] AbsorbError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+    #[error(transparent)]
+    Mart(#[from] MartError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error("another run holds the lake {lake}: wait for it to end, then run again")]
+    Locked { lake: String },
+    #[error("{url} does not exist: references.{name}.path names the file of the reference")]
+    NoReference { name: String, url: String },
+    #[error("{}", refusal.of(name))]
+    Refused { name: String, refusal: Refusal },
+    #[error("{url} is damaged and cannot be made again: {why}; nothing was changed")]
+    Irreparable { url: String, why: String },
+    #[error(
+        "{lake} has no run or commit `{which}`, its last commit is {last}: `rawmart history` names \
+         them"
+    )]
+    NoSuchRun {
+        lake: String,
+        which: String,
+        last: u64,
+    },
+    #[error("{0}; this is a defect of rawmart")]
+    Defect(String),
+}
+
+impl From<StoredError> for RunError {
+    fn from(error: StoredError) -> Self {
+        Self::Write(WriteError::Stored(error))
+    }
+}
+
+impl From<LakeError> for RunError {
+    fn from(error: LakeError) -> Self {
+        match error {
+            LakeError::Store(error) => Self::Store(error),
+            LakeError::Ledger(error) => Self::Ledger(error),
+            LakeError::Publish(error) => Self::Publish(error),
+            LakeError::Locked { lake } => Self::Locked { lake },
+            LakeError::Defect(message) => Self::Defect(message),
+        }
+    }
+}
+
+impl RunError {
+    /// What the lake's store said, where it is the reason why no commit will be made.
+    pub(super) fn failure_of_store(&self) -> Option<&StoreError> {
+        match self {
+            Self::Publish(PublishError::Store(error))
+            | Self::Write(WriteError::Stored(StoredError::Store(error)))
+            | Self::Absorb(
+                AbsorbError::Publish(PublishError::Store(error))
+                | AbsorbError::Write(WriteError::Stored(StoredError::Store(error))),
+            ) => Some(error),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Whose failure it is when a mart cannot be evaluated or written: the mart's, or that of the store or the
+//! local disk, which fails the run.
+
+use std::error::Error;
+use std::path::Path;
+
+use super::super::RunError;
+use crate::mart::{Mart, MartError};
+use crate::publish::{OrderedError, WriteError};
+use crate::store::Store;
+
+/// What of the rows of a mart, or of their writing, has failed: the store or this disk, and then all of
+/// the run, or this mart alone.
+pub fn failed(lake: &Store, mart: &Mart, folder: &Path, error: OrderedError) -> RunError {
+    let of_run = match &error {
+        OrderedError::Rows(error) => failed_below(lake, folder, error),
+        OrderedError::Write(error) => failed_below(lake, folder, error),
+        OrderedError::LongValue(_) => None,
+    };
+    if let Some(of_run) = of_run {
+        return of_run;
+    }
+    RunError::Mart(match error {
+        OrderedError::Rows(error) => MartError::running(mart, &error),
+        OrderedError::Write(WriteError::Parquet { source, .. }) => {
+            MartError::writing(mart, &source)
+        }
+        OrderedError::Write(error) => MartError::writing(mart, &error),
+        long @ OrderedError::LongValue(_) => MartError::writing(mart, &long),
+    })
+}
+
+/// The failure of the lake's store or of this disk that an error comes from.
+pub fn failed_below(
+    lake: &Store,
+    folder: &Path,
+    error: &(dyn Error + 'static),
+) -> Option<RunError> {
+    if let Some(error) = lake.failure(error) {
+        return Some(RunError::Store(error));
+    }
+    let mut cause = Some(error);
+    let mut disk = None;
+    while let (Some(error), None) = (cause, disk) {
+        disk = error.downcast_ref::<std::io::Error>();
+        cause = error.source();
+    }
+    // Decoders too speak of I/O where the bytes are wrong; the system's own errors have a number.
+    let disk = disk.filter(|error| error.raw_os_error().is_some())?;
+    Some(RunError::Write(WriteError::Spill {
+        folder: folder.display().to_string(),
+        source: std::io::Error::new(disk.kind(), disk.to_string()),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::mart;
+
+    #[tokio::test]
+    async fn what_fails_is_the_marts_but_for_the_store_and_this_disk() {
+        use arrow::error::ArrowError;
+        use datafusion::error::DataFusionError;
+        use parquet::errors::ParquetError;
+
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("m.sql"), "SELECT 1 AS a").unwrap();
+        let graph = mart::load(folder.path(), &[], &[]).unwrap();
+        let mart = &graph.marts()[0];
+        let memory = crate::store::StoreSettings {
+            memory: Some(Arc::default()),
+            ..crate::store::StoreSettings::default()
+        };
+        let lake = Store::open("memory://lake/", &memory).await.unwrap();
+        let of = |error: OrderedError| failed(&lake, mart, folder.path(), error);
+        let parquet = |source| {
+            let file = "/spill/m-0.parquet".to_owned();
+            OrderedError::Write(WriteError::Parquet { file, source })
+        };
+        let full = || std::io::Error::from_raw_os_error(28);
+        let of_mart = [
+            parquet(ParquetError::General("incompatible type".to_owned())),
+            OrderedError::Write(WriteError::Arrow(ArrowError::CastError("x".to_owned()))),
+            OrderedError::LongValue("k=aaa".to_owned()),
+            OrderedError::Rows(DataFusionError::ResourcesExhausted("x".to_owned())),
+            OrderedError::Rows(DataFusionError::Internal("x".to_owned())),
+            // A damaged file is no failure of the disk.
+            OrderedError::Rows(
+                ParquetError::External(Box::new(std::io::Error::other("corrupt"))).into(),
+            ),
+            OrderedError::Rows(
+                object_store::Error::NotFound {
+                    path: "a".to_owned(),
+                    source: "gone".into(),
+                }
+                .into(),
+            ),
+        ];
+        for error in of_mart {
+            let text = error.to_string();
+            match of(error) {
+                RunError::Mart(error) => {
+                    assert!(error.to_string().contains("m.sql: "), "{error}");
+                    assert!(!error.to_string().contains("/spill"), "{error}");
+                }
+                other => panic!("{text}: {other}"),
+            }
+        }
+        let of_disk = [
+            parquet(ParquetError::External(Box::new(full()))),
+            OrderedError::Write(WriteError::Spill {
+                folder: "x".to_owned(),
+                source: full(),
+            }),
+            OrderedError::Rows(DataFusionError::IoError(full())),
+            OrderedError::Rows(ArrowError::IoError("x".to_owned(), full()).into()),
+        ];
+        for error in of_disk {
+            let text = error.to_string();
+            let found = of(error);
+            assert!(matches!(found, RunError::Write(_)), "{text}: {found}");
+        }
+        let denied = object_store::Error::PermissionDenied {
+            path: "a".to_owned(),
+            source: "403".into(),
+        };
+        let denied =
+            DataFusionError::ParquetError(Box::new(ParquetError::External(Box::new(denied))));
+        let found = of(OrderedError::Rows(denied));
+        assert!(matches!(found, RunError::Store(_)), "{found}");
+    }
+}

@@ -1,0 +1,187 @@
+//! One commit of the sources: each source that has a step in this round is absorbed, then all of it is
+//! committed at once.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::look::{ListedSource, Looked};
+use super::summary::Totals;
+use super::{Context, RunError};
+use crate::absorb::{self, AbsorbError, Absorbed, Work};
+use crate::catalog::SourceTables;
+use crate::config::{Job, Source};
+use crate::lake::{Lake, Proof, Writing};
+use crate::ledger::{self, Balance, Commit, ObjectEntry, SourceDelta, State};
+use crate::plan::{Lost, SourcePlan, Step, Why};
+use crate::progress::Happened;
+use crate::publish::{Local, Staged, WriteError};
+
+/// The steps of the sources' plans, round by round.
+pub struct Rounds<'a> {
+    pub job: &'a Job,
+    pub looked: &'a Looked<'a>,
+    /// In the order of the sources that were looked at.
+    pub plans: &'a [SourcePlan],
+    pub lost: &'a Lost,
+    pub context: &'a Context,
+    pub spill: &'a Path,
+    pub proof: &'a Proof,
+}
+
+impl Rounds<'_> {
+    /// How many commits the plans need.
+    pub fn count(&self) -> usize {
+        let steps = self.plans.iter().map(|source| source.steps.len());
+        steps.max().unwrap_or(0)
+    }
+
+    /// Absorbs one step of every source that has one, and commits.
+    ///
+    /// # Errors
+    /// Whatever keeps a source from being absorbed: then nothing of this round is committed.
+    pub async fn commit(
+        &self,
+        round: usize,
+        lake: &mut Lake<Writing>,
+        totals: &mut Totals,
+    ) -> Result<Local, RunError> {
+        let mut commit = lake.new_commit();
+        let mut staged = Staged::default();
+        for (planned, listed) in self.plans.iter().zip(&self.looked.sources) {
+            let Some(step) = planned.steps.get(round) else {
+                continue;
+            };
+            let name = &listed.source.name;
+            let tables = SourceTables::new(listed.source, &lake.state().columns);
+            let (absorbed, files) = match self.absorb(step, listed, &tables, lake).await {
+                Ok(absorbed) => absorbed,
+                Err(error) => return Err(withdraw(lake, &commit, error).await),
+            };
+            staged.append(files);
+            for table in tables.all() {
+                commit.found.extend(self.lost.of_table(&table.name));
+                let columns = crate::catalog::columns(&table.schema);
+                commit.columns.insert(table.name.clone(), columns);
+            }
+            let (objects, balance) = totals.note(name, absorbed);
+            let first = !lake.state().sources.contains_key(name);
+            let delta = self.delta((round, first), planned, listed, objects, balance);
+            commit.sources.insert(name.clone(), delta);
+        }
+        let nothing = commit.sources.values().all(SourceDelta::is_nothing);
+        if nothing && staged.entries.is_empty() && commit.found.is_empty() {
+            return Ok(Local::default());
+        }
+        totals.note_committed(commit.sources.keys());
+        let committed = lake.commit(commit, staged).await?;
+        Ok(totals.note_commit(committed))
+    }
+
+    async fn absorb(
+        &self,
+        step: &Step,
+        listed: &ListedSource<'_>,
+        tables: &SourceTables,
+        lake: &Lake<Writing>,
+    ) -> Result<(Absorbed, Staged), RunError> {
+        let source = listed.source;
+        self.context.progress.tell(Happened::Reading {
+            source: source.name.clone(),
+            objects: step.objects,
+            bytes: step.bytes,
+        });
+        let objects = &listed.found.objects;
+        let read = step.read.iter().map(|i| {
+            let object = objects.get(*i).cloned();
+            object.ok_or_else(|| RunError::Defect(format!("there is no raw object {i}")))
+        });
+        let (lost, readable) = match step.anew {
+            true => (Vec::new(), None),
+            false => self.without_lost(source, lake.state()),
+        };
+        let work = Work {
+            source,
+            roots: &listed.roots,
+            tables,
+            read: read.collect::<Result<_, _>>()?,
+            leaving: step.leaving.clone(),
+            again: step.again,
+            fill: step.fill.clone(),
+            anew: step.anew,
+            lost,
+            proof: self.proof.clone(),
+            hashing: self.context.hashing,
+        };
+        let absorbed = absorb::absorb(
+            self.job,
+            lake.store(),
+            work,
+            readable.as_ref().unwrap_or(lake.state()),
+            lake.run(),
+            self.spill,
+            &self.context.progress,
+        );
+        Ok(absorbed.await?)
+    }
+
+    /// What a commit says of a source. `round` counts from 0, and is the source's `first` or not.
+    fn delta(
+        &self,
+        (round, first): (usize, bool),
+        planned: &SourcePlan,
+        listed: &ListedSource<'_>,
+        mut objects: Vec<ObjectEntry>,
+        balance: Balance,
+    ) -> SourceDelta {
+        let step = planned.steps.get(round);
+        let read: BTreeSet<&str> = objects.iter().map(|object| object.key.as_str()).collect();
+        let leaving = step.iter().flat_map(|step| &step.leaving);
+        let forgotten = leaving.filter(|key| !read.contains(key.as_str()));
+        let forgotten = forgotten.cloned().collect();
+        let last = round + 1 == planned.steps.len();
+        let at_once = self.looked.options.limits(self.job).objects;
+        if planned.why != Some(Why::Rebuild)
+            && let Some(renewed) = listed.renewed.chunks(at_once).nth(round)
+        {
+            objects.extend_from_slice(renewed);
+        }
+        SourceDelta {
+            settings: match first || last {
+                true => planned.settings.clone(),
+                false => planned.meanwhile.clone(),
+            },
+            anew: step.is_some_and(|step| step.anew),
+            forgotten,
+            objects,
+            balance,
+        }
+    }
+
+    /// The lost files of a source, and the state without them where there are any.
+    fn without_lost(&self, source: &Source, state: &State) -> (Vec<ledger::File>, Option<State>) {
+        let tables = source.tables();
+        let found = tables.iter().flat_map(|table| self.lost.of_table(table));
+        let keys: Vec<String> = found.map(|found| found.key).collect();
+        if keys.is_empty() {
+            return (Vec::new(), None);
+        }
+        let mut readable = state.clone();
+        let lost = keys.iter().filter_map(|key| readable.files.remove(key));
+        (lost.collect(), Some(readable))
+    }
+}
+
+/// Leaves nothing of a commit that will not be made, and says why it will not.
+async fn withdraw(lake: &Lake<Writing>, commit: &Commit, error: RunError) -> RunError {
+    lake.unstage(commit, error.failure_of_store()).await;
+    match error {
+        // Another run may have replaced what was being read: that is no damage.
+        RunError::Absorb(
+            AbsorbError::Write(WriteError::Stored(_)) | AbsorbError::Unbalanced(_),
+        ) => {
+            let overtaken = lake.overtaken(commit.number).await;
+            overtaken.err().map_or(error, RunError::from)
+        }
+        error => error,
+    }
+}

@@ -1,0 +1,258 @@
+//! What a run did.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::NaiveDate;
+use serde::Serialize;
+
+use super::look::{ListedSource, Looked};
+use super::marts::Sample;
+use crate::absorb::{Absorbed, Incomplete, Noticed, NullColumn, WhySlice};
+use crate::event::Reason;
+use crate::lake::{Committed, Lake, Writing};
+use crate::layout;
+use crate::ledger::{Balance, ObjectEntry, State};
+use crate::plan::{self, RunPlan, SourcePlan, Why};
+use crate::publish::Local;
+
+/// What a run did.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RunSummary {
+    pub outcome: RunOutcome,
+    /// The last commit of the lake; 0 before the first.
+    pub commit: u64,
+    /// A commit of an earlier run that this one published.
+    pub rolled_forward: Option<u64>,
+    pub lake: String,
+    pub sources: BTreeMap<String, SourceSummary>,
+    pub marts: Vec<MartSummary>,
+    /// Data files published.
+    pub files: u64,
+    /// Bytes of raw objects read, and of data files written.
+    pub bytes_read: u64,
+    pub bytes_written: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunOutcome {
+    Done,
+    NothingNew,
+}
+
+/// A source after the run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct SourceSummary {
+    /// A rebuild was asked for, and had something to do.
+    pub rebuilt: bool,
+    /// What this run added to the counts; less than nothing where raw objects were replaced or given up.
+    pub added: Added,
+    pub objects: u64,
+    pub new_objects: u64,
+    /// Counts of all raw objects absorbed, by this run and earlier ones: records, events, kept and so on.
+    pub records: u64,
+    pub events: u64,
+    pub kept: u64,
+    pub duplicates: BTreeMap<String, i64>,
+    pub rejects: BTreeMap<Reason, i64>,
+    pub skipped: BTreeMap<&'static str, u64>,
+    /// Values made null by this run, by column.
+    pub nulled: BTreeMap<String, u64>,
+    /// Columns that are null in every event that this run read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub null_columns: Vec<NullColumn>,
+    /// Rules that found no key in any event that this run read, because columns are null.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub keyless_rules: Vec<String>,
+    /// Columns that came after published dates, with the number of dates on which they are null.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub unfilled: BTreeMap<String, u64>,
+    /// Raw objects read by this run that lost bytes, ended before their end, or have no event.
+    #[serde(skip_serializing_if = "Incomplete::is_empty")]
+    pub incomplete: Incomplete,
+    /// Slices that this run has changed, by why.
+    pub slices: BTreeMap<WhySlice, u64>,
+    /// Partitions of kept events.
+    pub partitions: Vec<String>,
+}
+
+/// What a run added to a source.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Added {
+    /// Raw objects read.
+    pub objects: u64,
+    #[serde(flatten)]
+    pub counts: Balance,
+}
+
+/// A mart after the run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MartSummary {
+    pub name: String,
+    pub rows: u64,
+    /// Dates that were built, of a mart by date.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dates: Option<u64>,
+    /// Dates of rows that its SELECT gave and that are in no partition: nothing that it reads has them.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub left_out: BTreeSet<NaiveDate>,
+    /// What came of sample dates that were evaluated among other dates too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sample: Option<Sample>,
+    #[serde(flatten)]
+    pub outcome: MartOutcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "outcome")]
+pub enum MartOutcome {
+    Built,
+    Fresh,
+    Failed { error: String },
+    Skipped { because: String },
+}
+
+/// What a run did with the sources that were looked at. `rolled_forward` is a commit of an earlier run.
+pub fn summary(
+    lake: &Lake<Writing>,
+    looked: &Looked<'_>,
+    plan: &RunPlan,
+    rolled_forward: Option<u64>,
+    marts: Vec<MartSummary>,
+    totals: Totals,
+) -> RunSummary {
+    let state = lake.state();
+    let built = marts.iter().any(|mart| mart.outcome != MartOutcome::Fresh);
+    let rebuilt = plan.sources.iter().any(|source| source.why.is_some());
+    let nothing = !built && !rebuilt && rolled_forward.is_none();
+    RunSummary {
+        outcome: if nothing {
+            RunOutcome::NothingNew
+        } else {
+            RunOutcome::Done
+        },
+        commit: state.last,
+        rolled_forward,
+        lake: lake.root().to_owned(),
+        sources: plan
+            .sources
+            .iter()
+            .zip(&looked.sources)
+            .map(|(source, listed)| {
+                (
+                    source.source.clone(),
+                    source_summary(source, listed, state, &totals),
+                )
+            })
+            .collect(),
+        marts,
+        files: totals.files,
+        bytes_read: totals.bytes_read,
+        bytes_written: totals.bytes_written,
+    }
+}
+
+fn source_summary(
+    plan: &SourcePlan,
+    listed: &ListedSource<'_>,
+    state: &State,
+    totals: &Totals,
+) -> SourceSummary {
+    let source = listed.source;
+    let known = state.sources.get(&plan.source).cloned().unwrap_or_default();
+    let partitions: BTreeSet<String> = state
+        .table(&plan.source)
+        .filter(|file| file.entry.rows > 0)
+        .map(|file| layout::partition_folder(&file.entry.partition))
+        .collect();
+    let settings = known.settings.as_ref();
+    let unfilled = settings.and_then(|settings| settings.unfilled.as_ref());
+    let total = totals.sources.get(&plan.source);
+    let total = total.cloned().unwrap_or_default();
+    SourceSummary {
+        rebuilt: plan.why == Some(Why::Rebuild) && total.committed,
+        added: total.added,
+        null_columns: total.noticed.null_columns(source),
+        keyless_rules: total.noticed.keyless_rules(source, &listed.reads),
+        unfilled: plan::null_dates(unfilled, &plan::published(source, state)),
+        objects: known.objects.len() as u64,
+        new_objects: plan.new_objects,
+        records: known.balance.records.unsigned_abs(),
+        events: known.balance.events.unsigned_abs(),
+        kept: known.balance.kept.unsigned_abs(),
+        duplicates: known.balance.duplicates,
+        rejects: known.balance.rejects,
+        skipped: plan
+            .skipped
+            .iter()
+            .map(|(why, keys)| (*why, keys.len() as u64))
+            .collect(),
+        nulled: total.nulled,
+        incomplete: total.incomplete,
+        slices: total.slices,
+        partitions: partitions.into_iter().collect(),
+    }
+}
+
+/// What a run has done so far.
+#[derive(Debug, Default)]
+pub struct Totals {
+    files: u64,
+    bytes_read: u64,
+    bytes_written: u64,
+    sources: BTreeMap<String, SourceTotals>,
+}
+
+/// What a run has done so far with one source.
+#[derive(Debug, Clone, Default)]
+struct SourceTotals {
+    committed: bool,
+    added: Added,
+    nulled: BTreeMap<String, u64>,
+    incomplete: Incomplete,
+    slices: BTreeMap<WhySlice, u64>,
+    noticed: Noticed,
+}
+
+impl Totals {
+    /// Adds what absorbing a source gave, and hands back what its commit says of it.
+    pub fn note(&mut self, source: &str, absorbed: Absorbed) -> (Vec<ObjectEntry>, Balance) {
+        let Absorbed {
+            objects,
+            balance,
+            nulled,
+            incomplete,
+            stored_bytes,
+            slices,
+            noticed,
+        } = absorbed;
+        self.bytes_read += stored_bytes;
+        self.bytes_read += objects.iter().map(|object| object.size).sum::<u64>();
+        let total = self.sources.entry(source.to_owned()).or_default();
+        total.added.objects += objects.len() as u64;
+        total.added.counts.add(&balance);
+        for (column, count) in nulled {
+            *total.nulled.entry(column).or_default() += count;
+        }
+        total.incomplete.append(incomplete);
+        for (why, count) in slices {
+            *total.slices.entry(why).or_default() += count;
+        }
+        total.noticed.add(noticed);
+        (objects, balance)
+    }
+
+    /// These sources are in a commit.
+    pub fn note_committed<'a>(&mut self, sources: impl Iterator<Item = &'a String>) {
+        for name in sources {
+            self.sources.entry(name.clone()).or_default().committed = true;
+        }
+    }
+
+    /// Adds the files of a commit, and hands back those that still lie on local disk.
+    pub fn note_commit(&mut self, committed: Committed) -> Local {
+        self.files += committed.files;
+        self.bytes_written += committed.bytes;
+        committed.local
+    }
+}
