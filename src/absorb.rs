@@ -44,7 +44,7 @@ use tokio::sync::mpsc;
 use crate::catalog::{SourceTables, TableDefinition};
 use crate::config::{Job, Source};
 use crate::dedup::{
-    Dropped, EventId, Fingerprint, Hashing, Keys, Places, Sorted, Sorter, Standing, Window, decide,
+    Dropped, EventId, Fingerprint, Hashing, Keys, Places, Sorted, Sorter, Standing, decide,
     part_of, sortable,
 };
 use crate::event::{EXTRA, PartitionBy, RAW_OBJECT, RAW_RECORD, Slicing};
@@ -681,9 +681,10 @@ impl Scan {
             // Where a rule begins or ends to concern events, chains over that border fall apart or
             // come together: the part that lies beyond begins within a window of it.
             let earlier = self.known.settings.iter().flat_map(|known| &known.rules);
-            let rules = self.source.rules.iter().chain(earlier);
-            let widest = rules.map(|rule| Window::new(rule, unit).within).max();
-            let widest = widest.unwrap_or(0);
+            let earlier = earlier.map(|rule| rule.within_ms);
+            let rules = self.source.rules.iter().map(|rule| rule.within_ms);
+            let widest_ms = rules.chain(earlier).max().unwrap_or(0);
+            let widest = widest_ms.saturating_mul(unit.per_second() / 1_000);
             (first.saturating_sub(widest), last.saturating_add(widest))
         });
         if let Some((first, last)) = again {

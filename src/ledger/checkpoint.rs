@@ -30,10 +30,11 @@ use parquet::schema::types::ColumnPath;
 use serde::{Deserialize, Serialize};
 use sha2::Digest;
 
+use super::log::read;
 use super::objects::Packer;
 use super::{
     Balance, Commit, DamagedEntry, FORMAT, File, FileEntry, LedgerError, MartState, OLDEST,
-    ObjectEntry, Settings, Sha256, SourceState, State, read,
+    ObjectEntry, Settings, Sha256, SourceState, State,
 };
 use crate::layout;
 use crate::store::Store;

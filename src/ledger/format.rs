@@ -11,13 +11,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use chrono::NaiveDate;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::config::Rule;
-use crate::event::{DecodeSpec, Reason, Slicing};
+use super::settings::Settings;
+use crate::event::Reason;
 use crate::layout::Partition;
-use crate::time::Zone;
 
 /// The newest format: what this build writes.
 pub const FORMAT: u32 = 2;
@@ -92,49 +90,6 @@ fn known_settings<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Settings>
         Some(Either::Known(settings)) => Some(*settings),
         Some(Either::Fingerprint(_)) | None => None,
     })
-}
-
-/// Everything that decides the content of a source's tables but the raw objects.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Settings {
-    pub decode: DecodeSpec,
-    pub rules: Vec<Rule>,
-    pub slicing: Slicing,
-    pub layout: Option<String>,
-    pub layout_timezone: Zone,
-    /// Event dates that are still as other rules decided them: `rebuild` re-decides them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub stale_rules: Vec<Dates>,
-    /// Event dates that are still as other columns decoded them: `rebuild` reads them from raw.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub stale_columns: Vec<Dates>,
-    /// Nullable columns that came after events of these dates were published: there they are null, and
-    /// `extra` keeps their values until `rebuild` takes them out of it. `None` where the log does not
-    /// say which columns came later.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unfilled: Option<BTreeMap<String, Vec<Dates>>>,
-}
-
-/// Event dates, both inclusive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Dates {
-    pub from: NaiveDate,
-    pub to: NaiveDate,
-}
-
-impl Dates {
-    pub fn holds(self, date: NaiveDate) -> bool {
-        (self.from..=self.to).contains(&date)
-    }
-}
-
-impl std::fmt::Display for Dates {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.from == self.to {
-            true => self.from.fmt(f),
-            false => write!(f, "{} … {}", self.from, self.to),
-        }
-    }
 }
 
 /// A raw object that was absorbed.

@@ -12,7 +12,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{DamagedEntry, FORMAT, LedgerError, State, seal, to_bytes};
+use super::log::to_bytes;
+use super::{DamagedEntry, FORMAT, LedgerError, State, seal};
 use crate::layout;
 use crate::store::{Conditions, Store, StoreErrorKind};
 

@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+
 use super::*;
-use crate::config::{Mode, Rule};
-use crate::event::{
-    Accept, Column, ColumnType, DecodeSpec, Limits, OnTypeError, PartitionBy, Reason, Slicing,
-};
-use crate::store::StoreSettings;
+use crate::event::{ColumnType, PartitionBy, Reason, Slicing};
+use crate::layout;
+use crate::store::{Store, StoreSettings};
 use crate::time::{TimeUnit, Zone};
 
 const RUN: &str = "20261124T040833Z-f20851d5";
@@ -29,8 +29,8 @@ async fn open(files: &[(String, &'static [u8])]) -> State {
     State::open(&store).await.unwrap()
 }
 
-fn column(name: &str, kind: ColumnType, path: &[&str]) -> Column {
-    Column {
+fn column(name: &str, kind: ColumnType, path: &[&str]) -> ColumnSettings {
+    ColumnSettings {
         name: name.to_owned(),
         kind,
         path: path.iter().map(|part| (*part).to_owned()).collect(),
@@ -39,13 +39,13 @@ fn column(name: &str, kind: ColumnType, path: &[&str]) -> Column {
     }
 }
 
-fn rule(name: &str, key: &[&str], within_ms: i64) -> Rule {
-    Rule {
+fn rule(name: &str, key: &[&str], within_ms: i64) -> RuleSettings {
+    RuleSettings {
         name: name.to_owned(),
         key: key.iter().map(|part| (*part).to_owned()).collect(),
         when: None,
         within_ms,
-        mode: Mode::Throttle,
+        mode: RuleMode::Throttle,
         since: None,
         until: None,
     }
@@ -57,14 +57,14 @@ fn date(text: &str) -> chrono::NaiveDate {
 
 fn settings() -> Settings {
     Settings {
-        decode: DecodeSpec {
+        decode: DecodeSettings {
             columns: vec![
-                Column {
+                ColumnSettings {
                     required: true,
                     ..column("event_id", ColumnType::String, &["event_id"])
                 },
                 column("event_time", ColumnType::Timestamp, &["event_time"]),
-                Column {
+                ColumnSettings {
                     default: Some("unknown".into()),
                     ..column("os", ColumnType::String, &["device", "os"])
                 },
@@ -72,25 +72,25 @@ fn settings() -> Settings {
             event_time: "event_time".to_owned(),
             unit: TimeUnit::Ms,
             naive_timezone: Some(SEOUL),
-            accept: Accept {
+            accept: AcceptSettings {
                 from_ms: 1_262_271_600_000,
                 ahead_ms: 86_400_000,
             },
-            on_type_error: OnTypeError::Reject,
+            on_type_error: TypeErrorSetting::Reject,
             record_sha256: false,
-            limits: Limits {
+            limits: LimitSettings {
                 max_record_bytes: 16_777_216,
                 max_object_bytes: 4_294_967_296,
                 max_depth: 128,
             },
         },
         rules: vec![
-            Rule {
+            RuleSettings {
                 since: Some(date("2019-04-01")),
                 until: Some(date("2019-12-31")),
                 ..rule("redelivery", &["event_id"], 600_000)
             },
-            Rule {
+            RuleSettings {
                 when: Some("event_type = 'click'".to_owned()),
                 ..rule("double_click", &["user_id", "target", "page"], 1_000)
             },
@@ -342,6 +342,10 @@ async fn sealed_format_2() {
         other[10] ^= 1;
         assert!(seal::check(&other).is_err());
     }
+    // What is written today has these bytes, the seal included.
+    let written = |json: serde_json::Result<Vec<u8>>| seal::sealed(json.unwrap());
+    assert_eq!(written(serde_json::to_vec(&sample())), commit);
+    assert_eq!(written(serde_json::to_vec(&marker(2))), published);
     let files = [
         (layout::commit_key(1), commit),
         (layout::published_key(1), published),

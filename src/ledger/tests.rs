@@ -8,7 +8,8 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::event::Reason;
-use crate::store::StoreSettings;
+use crate::layout;
+use crate::store::{Store, StoreSettings};
 
 const SAMPLE: &[u8] = include_bytes!("samples/2.commit.json");
 

@@ -11,21 +11,38 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::NaiveDate;
 
-use crate::config::{Job, Rule, Source};
-use crate::event::{Column, DecodeSpec, EXTRA};
-use crate::ledger::{Dates, Settings};
+use crate::config::{Job, Mode, Rule, Source};
+use crate::event::EXTRA;
+use crate::ledger::{ColumnSettings, Dates, DecodeSettings, RuleMode, RuleSettings, Settings};
 
 /// What the tables of a source follow from, as configured.
 pub fn settings(job: &Job, source: &Source) -> Settings {
     Settings {
-        decode: source.decode.clone(),
-        rules: source.rules.clone(),
+        decode: DecodeSettings::from(&source.decode),
+        rules: source.rules.iter().map(rule).collect(),
         slicing: job.slicing(source),
         layout: source.layout.clone(),
         layout_timezone: source.layout_timezone,
         stale_rules: Vec::new(),
         stale_columns: Vec::new(),
         unfilled: Some(BTreeMap::new()),
+    }
+}
+
+fn rule(rule: &Rule) -> RuleSettings {
+    RuleSettings {
+        name: rule.name.clone(),
+        key: rule.key.clone(),
+        when: rule.when.clone(),
+        within_ms: rule.within_ms,
+        mode: match rule.mode {
+            Mode::Throttle => RuleMode::Throttle,
+            Mode::Gap => RuleMode::Gap,
+            Mode::GapLast => RuleMode::GapLast,
+            Mode::Tumbling => RuleMode::Tumbling,
+        },
+        since: rule.since,
+        until: rule.until,
     }
 }
 
@@ -109,7 +126,7 @@ impl Needs {
     fn asked_for(
         &self,
         date: NaiveDate,
-        rules: &[Rule],
+        rules: &[RuleSettings],
         reads: &[BTreeSet<String>],
     ) -> Vec<String> {
         let null = self.unfilled.iter().flatten();
@@ -178,7 +195,7 @@ impl Needs {
     }
 }
 
-fn find<'a>(columns: &'a [Column], name: &str) -> Option<&'a Column> {
+fn find<'a>(columns: &'a [ColumnSettings], name: &str) -> Option<&'a ColumnSettings> {
     columns.iter().find(|column| column.name == name)
 }
 
@@ -239,8 +256,8 @@ fn unfilled(
 
 /// Whether a column that came later can be taken out of the `extra` of stored events, as if it had been read
 /// from raw: neither its own member nor a part of it is what another column holds.
-pub fn is_in_extra(column: &Column, decode: &DecodeSpec) -> bool {
-    let within = |a: &Column, b: &Column| a.path.starts_with(&b.path);
+pub fn is_in_extra(column: &ColumnSettings, decode: &DecodeSettings) -> bool {
+    let within = |a: &ColumnSettings, b: &ColumnSettings| a.path.starts_with(&b.path);
     let others = decode
         .columns
         .iter()
@@ -251,16 +268,16 @@ pub fn is_in_extra(column: &Column, decode: &DecodeSpec) -> bool {
     apart && !column.required && column.default.is_none() && column.name != decode.event_time
 }
 
-fn concerns(rule: &Rule, date: NaiveDate) -> bool {
+fn concerns(rule: &RuleSettings, date: NaiveDate) -> bool {
     rule.since.is_none_or(|since| since <= date) && rule.until.is_none_or(|until| date <= until)
 }
 
 /// The rules that concern events of a date, without their bounds.
-fn effective(rules: &[Rule], date: NaiveDate) -> Vec<Rule> {
+fn effective(rules: &[RuleSettings], date: NaiveDate) -> Vec<RuleSettings> {
     rules
         .iter()
         .filter(|rule| concerns(rule, date))
-        .map(|rule| Rule {
+        .map(|rule| RuleSettings {
             since: None,
             until: None,
             ..rule.clone()
@@ -268,8 +285,8 @@ fn effective(rules: &[Rule], date: NaiveDate) -> Vec<Rule> {
         .collect()
 }
 
-fn rule_changes(was: &[Rule], is: &[Rule]) -> String {
-    let named = |rules: &[Rule], name: &str| rules.iter().any(|rule| rule.name == name);
+fn rule_changes(was: &[RuleSettings], is: &[RuleSettings]) -> String {
+    let named = |rules: &[RuleSettings], name: &str| rules.iter().any(|rule| rule.name == name);
     let mut names: Vec<&str> = is
         .iter()
         .filter(|rule| !was.contains(rule))
@@ -310,8 +327,8 @@ pub fn ranges(dates: impl Iterator<Item = NaiveDate>, published: &[NaiveDate]) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Mode;
-    use crate::event::{Accept, DecodeSpec, OnTypeError, PartitionBy, Slicing};
+    use crate::event::{PartitionBy, Slicing};
+    use crate::ledger::{AcceptSettings, LimitSettings, TypeErrorSetting};
     use crate::time::TimeUnit;
 
     fn date(day: u32) -> NaiveDate {
@@ -319,7 +336,7 @@ mod tests {
     }
 
     fn settings() -> Settings {
-        let column = |name: &str, kind: &str| Column {
+        let column = |name: &str, kind: &str| ColumnSettings {
             name: name.to_owned(),
             kind: kind.parse().unwrap(),
             path: vec![name.to_owned()],
@@ -327,25 +344,25 @@ mod tests {
             required: false,
         };
         Settings {
-            decode: DecodeSpec {
+            decode: DecodeSettings {
                 columns: vec![column("id", "string"), column("at", "timestamp")],
                 event_time: "at".to_owned(),
                 unit: TimeUnit::Ms,
                 naive_timezone: None,
-                accept: Accept {
+                accept: AcceptSettings {
                     from_ms: 0,
                     ahead_ms: 0,
                 },
-                on_type_error: OnTypeError::Reject,
+                on_type_error: TypeErrorSetting::Reject,
                 record_sha256: false,
-                limits: crate::event::Limits::default(),
+                limits: LimitSettings::from(crate::event::Limits::default()),
             },
-            rules: vec![Rule {
+            rules: vec![RuleSettings {
                 name: "redelivery".to_owned(),
                 key: vec!["id".to_owned()],
                 when: None,
                 within_ms: 600_000,
-                mode: Mode::Throttle,
+                mode: RuleMode::Throttle,
                 since: None,
                 until: None,
             }],
@@ -364,7 +381,7 @@ mod tests {
 
     /// The keys of these tests are columns.
     fn compared(known: &Settings, now: &Settings) -> Needs {
-        let reads = |rule: &Rule| rule.key.iter().cloned().collect();
+        let reads = |rule: &RuleSettings| rule.key.iter().cloned().collect();
         let reads: Vec<_> = now.rules.iter().map(reads).collect();
         Needs::new(known, now, &[date(1), date(2), date(5)], &reads)
     }
@@ -393,7 +410,7 @@ mod tests {
         let since = needs(|now| now.rules[0].since = Some(date(2)));
         assert_eq!(since.rules.0, [span(1, 1)]);
         let added = needs(|now| {
-            now.rules.push(Rule {
+            now.rules.push(RuleSettings {
                 name: "clicks".to_owned(),
                 since: Some(date(6)),
                 ..now.rules[0].clone()
@@ -454,7 +471,7 @@ mod tests {
                 let mut column = now.decode.columns[0].clone();
                 column.name = "os".to_owned();
                 now.decode.columns.push(column);
-                now.rules.push(Rule {
+                now.rules.push(RuleSettings {
                     name: "by_os".to_owned(),
                     key: vec![key.to_owned()],
                     since,
@@ -492,12 +509,12 @@ mod tests {
     #[test]
     fn what_of_a_record_is_in_extra() {
         let mut decode = settings().decode;
-        let new = |path: &[&str]| Column {
+        let new = |path: &[&str]| ColumnSettings {
             name: "new".to_owned(),
             path: path.iter().map(|part| (*part).to_owned()).collect(),
             ..settings().decode.columns[0].clone()
         };
-        decode.columns.push(Column {
+        decode.columns.push(ColumnSettings {
             name: "device".to_owned(),
             ..new(&["device", "os"])
         });

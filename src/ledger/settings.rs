@@ -1,0 +1,183 @@
+//! The settings of a source as the log stores them.
+//!
+//! They are types of the log's own, so that a new setting of the configuration does not change what is
+//! stored. A field that is added here needs a serde default that says how the tables were made before
+//! there was such a setting. Words of the vocabulary are stored as they are spelled: types of columns,
+//! units, zones, partitions.
+
+use std::collections::BTreeMap;
+
+use chrono::NaiveDate;
+use serde::{Deserialize, Serialize};
+
+use crate::event::{Accept, Column, ColumnType, DecodeSpec, Limits, OnTypeError, Slicing};
+use crate::time::{TimeUnit, Zone};
+
+/// Everything that decides the content of a source's tables but the raw objects.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    pub decode: DecodeSettings,
+    pub rules: Vec<RuleSettings>,
+    pub slicing: Slicing,
+    pub layout: Option<String>,
+    pub layout_timezone: Zone,
+    /// Event dates that are still as other rules decided them: `rebuild` re-decides them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stale_rules: Vec<Dates>,
+    /// Event dates that are still as other columns decoded them: `rebuild` reads them from raw.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stale_columns: Vec<Dates>,
+    /// Nullable columns that came after events of these dates were published: there they are null, and
+    /// `extra` keeps their values until `rebuild` takes them out of it. `None` where the log does not
+    /// say which columns came later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unfilled: Option<BTreeMap<String, Vec<Dates>>>,
+}
+
+/// How records become events.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DecodeSettings {
+    pub columns: Vec<ColumnSettings>,
+    /// The column that is the event time.
+    pub event_time: String,
+    pub unit: TimeUnit,
+    /// The zone of times that are written without an offset.
+    pub naive_timezone: Option<Zone>,
+    pub accept: AcceptSettings,
+    pub on_type_error: TypeErrorSetting,
+    /// Events carry the SHA-256 of their record.
+    pub record_sha256: bool,
+    pub limits: LimitSettings,
+}
+
+/// One declared column.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ColumnSettings {
+    pub name: String,
+    #[serde(rename = "type")]
+    pub kind: ColumnType,
+    /// Member names from the record's top.
+    pub path: Vec<String>,
+    pub default: Option<serde_json::Value>,
+    pub required: bool,
+}
+
+/// The span of event times that is believed; milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcceptSettings {
+    /// Since 1970 UTC.
+    pub from_ms: i64,
+    /// After the arrival of the raw object.
+    pub ahead_ms: i64,
+}
+
+/// What becomes of a value that does not fit its column's type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TypeErrorSetting {
+    Reject,
+    Null,
+}
+
+/// The bounds of records and raw objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitSettings {
+    pub max_record_bytes: u64,
+    /// Decompressed.
+    pub max_object_bytes: u64,
+    /// Levels of `{` and `[`.
+    pub max_depth: u32,
+}
+
+/// One duplicate rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleSettings {
+    pub name: String,
+    /// SQL expressions.
+    pub key: Vec<String>,
+    pub when: Option<String>,
+    /// Milliseconds, inclusive.
+    pub within_ms: i64,
+    pub mode: RuleMode,
+    /// Event dates, inclusive.
+    pub since: Option<NaiveDate>,
+    pub until: Option<NaiveDate>,
+}
+
+/// Which of the events of one key stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RuleMode {
+    Throttle,
+    Gap,
+    GapLast,
+    Tumbling,
+}
+
+impl From<&DecodeSpec> for DecodeSettings {
+    fn from(spec: &DecodeSpec) -> Self {
+        Self {
+            columns: spec.columns.iter().map(ColumnSettings::from).collect(),
+            event_time: spec.event_time.clone(),
+            unit: spec.unit,
+            naive_timezone: spec.naive_timezone,
+            accept: AcceptSettings::from(spec.accept),
+            on_type_error: match spec.on_type_error {
+                OnTypeError::Reject => TypeErrorSetting::Reject,
+                OnTypeError::Null => TypeErrorSetting::Null,
+            },
+            record_sha256: spec.record_sha256,
+            limits: LimitSettings::from(spec.limits),
+        }
+    }
+}
+
+impl From<&Column> for ColumnSettings {
+    fn from(column: &Column) -> Self {
+        Self {
+            name: column.name.clone(),
+            kind: column.kind.clone(),
+            path: column.path.clone(),
+            default: column.default.clone(),
+            required: column.required,
+        }
+    }
+}
+
+impl From<Accept> for AcceptSettings {
+    fn from(Accept { from_ms, ahead_ms }: Accept) -> Self {
+        Self { from_ms, ahead_ms }
+    }
+}
+
+impl From<Limits> for LimitSettings {
+    fn from(limits: Limits) -> Self {
+        Self {
+            max_record_bytes: limits.max_record_bytes,
+            max_object_bytes: limits.max_object_bytes,
+            max_depth: limits.max_depth,
+        }
+    }
+}
+
+/// Event dates, both inclusive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Dates {
+    pub from: NaiveDate,
+    pub to: NaiveDate,
+}
+
+impl Dates {
+    pub fn holds(self, date: NaiveDate) -> bool {
+        (self.from..=self.to).contains(&date)
+    }
+}
+
+impl std::fmt::Display for Dates {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.from == self.to {
+            true => self.from.fmt(f),
+            false => write!(f, "{} … {}", self.from, self.to),
+        }
+    }
+}
