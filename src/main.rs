@@ -39,8 +39,9 @@ fn main() -> ExitCode {
         Ok(result) => result,
         Err(_) => return ExitCode::from(Exit::Internal as u8),
     };
+    let (seconds, here) = (begun.elapsed().as_secs_f64(), std::env::current_dir().ok());
     let exit = match result {
-        Ok(outcome) => match outcome.print(request.output, begun.elapsed().as_secs_f64()) {
+        Ok(outcome) => match outcome.print(request.output, seconds, here.as_deref()) {
             Ok(()) => outcome.exit(),
             // Whoever closed the pipe has read enough.
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => outcome.exit(),

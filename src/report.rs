@@ -11,6 +11,7 @@ mod plain;
 mod text;
 
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -237,38 +238,51 @@ impl Outcome {
         }
     }
 
-    /// Prints the result to stdout.
+    /// Prints the result to stdout, after so many seconds. `here` is the folder in which it is read.
     ///
     /// # Errors
     /// stdout is closed or full.
-    pub fn print(&self, output: Output, seconds: f64) -> std::io::Result<()> {
+    pub fn print(&self, output: Output, seconds: f64, here: Option<&Path>) -> std::io::Result<()> {
         let mut out = Plain::new(std::io::stdout().lock());
-        self.write(&mut out, output, seconds)?;
+        match output {
+            Output::Json => self.write_json(&mut out, seconds)?,
+            Output::Text => self.write_text(&mut out, seconds, here)?,
+        }
         out.flush()
     }
 
-    fn write(&self, mut out: &mut impl Write, output: Output, seconds: f64) -> std::io::Result<()> {
-        match (self, output) {
-            (Self::Run(summary), Output::Json) => {
+    fn write_json(&self, out: &mut impl Write, seconds: f64) -> std::io::Result<()> {
+        match self {
+            Self::Run(summary) => {
                 #[derive(Serialize)]
                 struct Timed<'a> {
                     #[serde(flatten)]
                     summary: &'a RunSummary,
                     seconds: f64,
                 }
-                json(&mut out, &Timed { summary, seconds })
+                json(out, &Timed { summary, seconds })
             }
-            (Self::Plan(plan), Output::Json) => json(&mut out, plan),
-            (Self::Verified(verified), Output::Json) => json(&mut out, verified),
-            (Self::History(history), Output::Json) => json(&mut out, history),
-            (Self::PastRun(run), Output::Json) => json(&mut out, run),
-            (Self::Config(job), Output::Json) => json(&mut out, job.as_ref()),
-            (Self::Run(summary), Output::Text) => text::run(&mut out, summary, seconds),
-            (Self::Plan(plan), Output::Text) => text::plan(&mut out, plan),
-            (Self::Verified(verified), Output::Text) => text::verified(&mut out, verified),
-            (Self::History(history), Output::Text) => text::history(&mut out, history),
-            (Self::PastRun(run), Output::Text) => text::past_run(&mut out, run),
-            (Self::Config(job), Output::Text) => text::config(&mut out, job),
+            Self::Plan(plan) => json(out, plan),
+            Self::Verified(verified) => json(out, verified),
+            Self::History(history) => json(out, history),
+            Self::PastRun(run) => json(out, run),
+            Self::Config(job) => json(out, job.as_ref()),
+        }
+    }
+
+    fn write_text(
+        &self,
+        out: &mut impl Write,
+        seconds: f64,
+        here: Option<&Path>,
+    ) -> std::io::Result<()> {
+        match self {
+            Self::Run(summary) => text::run(out, summary, seconds, here),
+            Self::Plan(plan) => text::plan(out, plan),
+            Self::Verified(verified) => text::verified(out, verified, here),
+            Self::History(history) => text::history(out, history, here),
+            Self::PastRun(run) => text::past_run(out, run, here),
+            Self::Config(job) => text::config(out, job),
         }
     }
 }
@@ -343,8 +357,7 @@ impl Failure {
                 | LedgerError::DamagedSpare { .. }
                 | LedgerError::NoLog { .. },
             )
-            | RunError::Absorb(AbsorbError::Irreparable { .. })
-            | RunError::Irreparable { .. } => Exit::Damaged,
+            | RunError::Absorb(AbsorbError::Irreparable { .. }) => Exit::Damaged,
             // A store that is not fit stays so: trying again is of no use.
             RunError::Ledger(LedgerError::Unconditional { .. })
             | RunError::Discover(_)

@@ -40,8 +40,6 @@ pub enum RunError {
     NoReference { name: String, url: String },
     #[error("{}", refusal.of(name))]
     Refused { name: String, refusal: Refusal },
-    #[error("{url} is damaged and cannot be made again: {why}; nothing was changed")]
-    Irreparable { url: String, why: String },
     #[error(
         "{lake} has no run or commit `{which}`, its last commit is {last}: `rawmart history` names \
          them"

@@ -27,7 +27,7 @@ use super::round::Rounds;
 use super::summary::Totals;
 use super::verify::{Damage, DamagedFile, Depth, Note, Repaired, Verified, files, verify};
 use super::{Context, Doing, MartOutcome, MartSummary, Options, RunError, tables};
-use crate::absorb::SpillFolder;
+use crate::absorb::{AbsorbError, SpillFolder};
 use crate::config::{Job, OnChangedObject};
 use crate::lake::{self, Lake, Proof, Writing};
 use crate::ledger::{Commit, FoundFile, Sha256};
@@ -251,10 +251,10 @@ async fn hash(lake: &Lake<Writing>, key: &str) -> Result<Option<(Object, Sha256)
 
 fn unrepairable(lake: &Lake<Writing>, error: Unrepairable) -> RunError {
     match error {
-        Unrepairable::File { key, why } => RunError::Irreparable {
+        Unrepairable::File { key, why } => RunError::Absorb(AbsorbError::Irreparable {
             url: lake.store().url_of(&key),
             why,
-        },
+        }),
         Unrepairable::Changed {
             source,
             count,

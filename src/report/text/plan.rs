@@ -1,0 +1,188 @@
+//! What a run would do.
+
+use std::collections::BTreeSet;
+use std::io::{Result, Write};
+
+use super::{SHOWN, bytes, count, line, some};
+use crate::plan::{
+    Estimate, MartPlan, PartitionPlan, Requests, RunPlan, SourcePlan, Why, WhyMart, WhyPartition,
+};
+
+/// Writes what a run would do.
+pub fn plan(out: &mut impl Write, plan: &RunPlan) -> Result<()> {
+    if let Some(commit) = plan.roll_forward {
+        writeln!(
+            out,
+            "commit {commit}: committed and not published; it is finished first"
+        )?;
+    }
+    for source in &plan.sources {
+        one_source(out, source)?;
+    }
+    for mart in &plan.marts {
+        one_mart(out, mart)?;
+    }
+    if plan.is_empty() {
+        writeln!(out, "Nothing to do.")?;
+    }
+    Ok(())
+}
+
+fn one_source(out: &mut impl Write, source: &SourcePlan) -> Result<()> {
+    let why = match source.why {
+        None => "nothing to do",
+        Some(Why::First) => "absorb, first run",
+        Some(Why::NewObjects) => "absorb new raw objects",
+        Some(Why::ChangedObjects) => "absorb, changed raw objects too",
+        Some(Why::NewEtags) => "note the new ETags of raw objects with the same content",
+        Some(Why::Rebuild) => "rebuild",
+    };
+    writeln!(out, "{}: {why}", source.source)?;
+    let (all, new) = (bytes(source.bytes), bytes(source.new_bytes));
+    line(out, source.objects, "raw objects", &format!("({all})"))?;
+    line(out, source.new_objects, "new", &format!("({new})"))?;
+    for (why, keys) in &source.skipped {
+        line(
+            out,
+            keys.len() as u64,
+            "skipped",
+            &format!("{why}: {}", some(keys)),
+        )?;
+    }
+    if !source.changed.is_empty() {
+        let keys = some(&source.changed);
+        line(out, source.changed.len() as u64, "changed", &keys)?;
+    }
+    if !source.vanished.is_empty() {
+        line(
+            out,
+            source.vanished.len() as u64,
+            "gone",
+            &some(&source.vanished),
+        )?;
+    }
+    for (column, dates) in &source.unfilled {
+        writeln!(
+            out,
+            "    column {column} is NULL on {} published dates, and `extra` keeps its values: \
+             `rawmart rebuild --source {}` fills it",
+            count(*dates),
+            source.source
+        )?;
+    }
+    let fill = source.steps.iter().flat_map(|step| &step.fill);
+    for column in fill.collect::<BTreeSet<_>>() {
+        writeln!(out, "    column {column} is filled from `extra`")?;
+    }
+    if let Some(refusal) = &source.refused {
+        let refused = refusal.of(&source.source);
+        writeln!(out, "  the run will refuse: {refused}")?;
+    }
+    if source.steps.len() > 1 {
+        line(out, source.steps.len() as u64, "commits", "")?;
+    }
+    plan_partitions(out, &source.partitions)?;
+    if let Some(estimate) = &source.estimate {
+        plan_estimate(out, estimate)?;
+    }
+    Ok(())
+}
+
+fn one_mart(out: &mut impl Write, mart: &MartPlan) -> Result<()> {
+    let why = match &mart.why {
+        None => "fresh".to_owned(),
+        Some(WhyMart::First) => "build, first time".to_owned(),
+        Some(WhyMart::SqlChanged) => "build, its SQL changed".to_owned(),
+        Some(WhyMart::LawChanged) => "build, this version evaluates SQL in another way".to_owned(),
+        Some(WhyMart::FormChanged) => "build, the form of what it reads changed".to_owned(),
+        Some(WhyMart::InputsChanged(tables)) => {
+            format!("build, changed: {}", tables.join(", "))
+        }
+        Some(WhyMart::Lost) => "build, files of it are lost".to_owned(),
+    };
+    writeln!(out, "mart {}: {why}{}", mart.mart, dates_of(mart))?;
+    for alike in mart.reads.chunk_by(|a, b| a == b) {
+        let Some(reads) = alike.first() else { continue };
+        let times = match alike.len() {
+            1 => String::new(),
+            n => format!(", {n} times"),
+        };
+        writeln!(
+            out,
+            "    reads {} of {} files of {} ({}): {}{times}",
+            count(reads.files),
+            count(reads.of_files),
+            reads.table,
+            bytes(reads.bytes),
+            reads.columns.join(", ")
+        )?;
+    }
+    Ok(())
+}
+
+/// The dates of a mart that are to be built.
+fn dates_of(mart: &MartPlan) -> String {
+    let dates = mart.dates.iter().flatten();
+    match (dates.clone().next(), dates.clone().next_back()) {
+        (Some(first), Some(last)) if first == last => format!("; {first}"),
+        (Some(first), Some(last)) => {
+            format!(
+                "; about {} dates, {first} … {last}",
+                count(dates.count() as u64)
+            )
+        }
+        _ => String::new(),
+    }
+}
+
+fn plan_estimate(out: &mut impl Write, estimate: &Estimate) -> Result<()> {
+    let read = format!("({} with raw)", bytes(estimate.bytes_read));
+    line(out, estimate.rows_read, "rows read", &read)?;
+    if let (Some(rows), Some(size)) = (estimate.rows_written, estimate.bytes_written) {
+        line(
+            out,
+            rows,
+            "rows written",
+            &format!("({}), about", bytes(size)),
+        )?;
+    }
+    let Requests { list, get, put } = estimate.requests;
+    let kinds = [(list, "LIST"), (get, "GET"), (put, "PUT")];
+    let kinds = kinds
+        .map(|(n, kind)| format!("{} {kind}", count(n)))
+        .join(", ");
+    line(
+        out,
+        list + get + put,
+        "requests",
+        &format!("{kinds}, about"),
+    )
+}
+
+fn plan_partitions(out: &mut impl Write, partitions: &[PartitionPlan]) -> Result<()> {
+    for (i, plan) in partitions.iter().enumerate() {
+        if partitions.len() > SHOWN && i >= SHOWN / 2 && i < partitions.len() - SHOWN / 2 {
+            if i == SHOWN / 2 {
+                writeln!(out, "    … {} more …", partitions.len() - SHOWN)?;
+            }
+            continue;
+        }
+        let why = match plan.why {
+            WhyPartition::NewEvents => "new events",
+            WhyPartition::MoreEvents => "more events",
+            WhyPartition::ReplacedObjects => "replaced raw objects",
+            WhyPartition::Rebuild => "decided again",
+        };
+        write!(out, "    {}: {why}", plan.partition)?;
+        if plan.objects > 0 {
+            let (objects, size) = (count(plan.objects), bytes(plan.bytes));
+            write!(out, ", {objects} raw objects ({size})")?;
+        }
+        if plan.stored_rows > 0 {
+            let (rows, size) = (count(plan.stored_rows), bytes(plan.stored_bytes));
+            write!(out, ", {rows} rows ({size}) there")?;
+        }
+        writeln!(out)?;
+    }
+    Ok(())
+}

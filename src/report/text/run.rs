@@ -1,0 +1,322 @@
+//! What a run did.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Result, Write};
+use std::path::Path;
+
+use chrono::NaiveDate;
+
+use super::{SHOWN, bytes, count, line, place, shown, signed, some};
+use crate::absorb::{Incomplete, NullColumn, WhySlice};
+use crate::event::Reason;
+use crate::run::{MartOutcome, MartSummary, RunOutcome, RunSummary, Sample, SourceSummary};
+
+/// Writes what a run did in so many seconds, for somebody in the folder `here`.
+pub fn run(
+    out: &mut impl Write,
+    summary: &RunSummary,
+    seconds: f64,
+    here: Option<&Path>,
+) -> Result<()> {
+    if let Some(commit) = summary.rolled_forward {
+        writeln!(
+            out,
+            "Finished publishing commit {commit} of an earlier run."
+        )?;
+    }
+    for (name, source) in &summary.sources {
+        counts(out, name, source)?;
+        changes(out, name, source)?;
+    }
+    if !summary.marts.is_empty() {
+        writeln!(out, "marts:")?;
+    }
+    for mart in &summary.marts {
+        one_mart(out, mart)?;
+    }
+    let lake = place(&summary.lake, here);
+    match summary.outcome {
+        RunOutcome::NothingNew => writeln!(
+            out,
+            "Nothing new: {lake} is as commit {} left it ({seconds:.1} s).",
+            summary.commit
+        ),
+        RunOutcome::Done if summary.files == 0 && summary.rolled_forward.is_none() => {
+            writeln!(
+                out,
+                "Nothing was published: {lake} is as commit {} left it.",
+                summary.commit
+            )
+        }
+        RunOutcome::Done => {
+            writeln!(
+                out,
+                "Published commit {} to {lake}: {} files, {} read, {} written, {seconds:.1} s.",
+                summary.commit,
+                count(summary.files),
+                bytes(summary.bytes_read),
+                bytes(summary.bytes_written),
+            )?;
+            next_steps(out, summary, &lake)
+        }
+    }
+}
+
+/// The counts of a source: those that the run added, and all of them.
+fn counts(out: &mut impl Write, name: &str, source: &SourceSummary) -> Result<()> {
+    let again = source.added.objects.saturating_sub(source.new_objects);
+    let news = match (source.new_objects, again) {
+        (0, 0) => "nothing new".to_owned(),
+        (new, 0) => format!("{} new", count(new)),
+        (0, again) => format!("{} read again", count(again)),
+        (new, again) => format!("{} new, {} read again", count(new), count(again)),
+    };
+    writeln!(out, "{name}: {} raw objects, {news}", count(source.objects))?;
+    writeln!(out, "  {:>9} {:>9}", "added", "in all")?;
+    let added = &source.added.counts;
+    let rejects: i64 = source.rejects.values().sum();
+    let duplicates: i64 = source.duplicates.values().sum();
+    let sum = format!(
+        "= {} events + {} rejects",
+        count(source.events),
+        count(rejects)
+    );
+    both(out, added.records, source.records, "records", &sum)?;
+    let sum = format!(
+        "= {} kept + {} duplicates",
+        count(source.kept),
+        count(duplicates)
+    );
+    both(out, added.events, source.events, "events", &sum)?;
+    // A rule or a reason that is gone has left something.
+    let rules = source.duplicates.keys().chain(added.duplicates.keys());
+    for rule in rules.collect::<BTreeSet<_>>() {
+        let of = |counts: &BTreeMap<String, i64>| counts.get(rule).copied().unwrap_or(0);
+        let (new, all) = (of(&added.duplicates), of(&source.duplicates));
+        both(out, new, all, "duplicates", rule)?;
+    }
+    let reasons = source.rejects.keys().chain(added.rejects.keys());
+    for reason in reasons.collect::<BTreeSet<_>>() {
+        let of = |counts: &BTreeMap<Reason, i64>| counts.get(reason).copied().unwrap_or(0);
+        let (new, all) = (of(&added.rejects), of(&source.rejects));
+        both(out, new, all, "rejects", reason.name())?;
+    }
+    Ok(())
+}
+
+/// What a run changed in a source, and what it found.
+fn changes(out: &mut impl Write, name: &str, source: &SourceSummary) -> Result<()> {
+    for (why, n) in &source.skipped {
+        in_all(out, *n, "keys skipped", why)?;
+    }
+    for (column, n) in &source.nulled {
+        new(out, *n, "made null", column)?;
+    }
+    incomplete(out, &source.incomplete)?;
+    slices(out, source)?;
+    let span = match source.partitions.as_slice() {
+        [] => String::new(),
+        [only] => only.clone(),
+        [first, .., last] => format!("{first} … {last}"),
+    };
+    in_all(out, source.partitions.len() as u64, "partitions", &span)?;
+    found_nothing(out, source)?;
+    for (column, dates) in &source.unfilled {
+        writeln!(
+            out,
+            "  column {column} is newer than {} published dates: it is NULL there, and `extra` keeps its \
+             values; `rawmart rebuild --source {name}` fills it",
+            count(*dates)
+        )?;
+    }
+    Ok(())
+}
+
+fn slices(out: &mut impl Write, source: &SourceSummary) -> Result<()> {
+    for (why, n) in &source.slices {
+        let why = match why {
+            WhySlice::NewEvents => "new",
+            WhySlice::MoreEvents => "written anew, more events",
+            WhySlice::EventsLeft => "written anew, events left",
+            WhySlice::EventsReplaced => "written anew, events left and others came",
+            WhySlice::Verdicts => "written anew, other verdicts",
+            WhySlice::ColumnsFilled => "written anew, columns filled from extra",
+        };
+        new(out, *n, "slices", why)?;
+    }
+    Ok(())
+}
+
+fn one_mart(out: &mut impl Write, mart: &MartSummary) -> Result<()> {
+    match &mart.outcome {
+        MartOutcome::Built => {
+            let dates = mart
+                .dates
+                .map_or_else(String::new, |n| format!(" ({} dates built)", count(n)));
+            line(out, mart.rows, "rows", &format!("{}{dates}", mart.name))?;
+            let left_out: Vec<String> = mart.left_out.iter().map(NaiveDate::to_string).collect();
+            if !left_out.is_empty() {
+                writeln!(
+                    out,
+                    "    left out of {}, as nothing that it reads has the date: rows of {}",
+                    mart.name,
+                    some(&left_out)
+                )?;
+            }
+            if let Some(sample) = &mart.sample {
+                sampled(out, &mart.name, sample)?;
+            }
+        }
+        MartOutcome::Fresh => line(out, mart.rows, "rows", &format!("{} (fresh)", mart.name))?,
+        MartOutcome::Failed { error } => writeln!(out, "     FAILED {}: {error}", mart.name)?,
+        MartOutcome::Skipped { because } => {
+            writeln!(
+                out,
+                "    skipped {}: it reads {because}, which was not built",
+                mart.name
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// A line of a count that a run adds to.
+fn both(
+    out: &mut impl Write,
+    added: i64,
+    all: impl TryInto<u64>,
+    what: &str,
+    which: &str,
+) -> Result<()> {
+    let (added, all) = (signed(added), count(all));
+    writeln!(out, "  {added:>9} {all:>9} {what:<12} {which}")
+}
+
+/// A line of what a run did, …
+fn new(out: &mut impl Write, n: u64, what: &str, which: &str) -> Result<()> {
+    writeln!(out, "  {:>9} {:>9} {what:<12} {which}", count(n), "")
+}
+
+/// … and of what there is after it.
+fn in_all(out: &mut impl Write, n: u64, what: &str, which: &str) -> Result<()> {
+    writeln!(out, "  {:>9} {:>9} {what:<12} {which}", "", count(n))
+}
+
+/// Columns and rules that found nothing in any event of a run.
+fn found_nothing(out: &mut impl Write, source: &SourceSummary) -> Result<()> {
+    let mut absent = Vec::new();
+    for NullColumn {
+        column,
+        path,
+        nearest,
+    } in &source.null_columns
+    {
+        let rest = match nearest {
+            Some(near) if near == path => {
+                " that fits its type; the values are in `extra`".to_owned()
+            }
+            Some(near) => format!("; the events have `{near}`, is it that?"),
+            None => {
+                absent.push(column.as_str());
+                continue;
+            }
+        };
+        writeln!(
+            out,
+            "  column {column} is NULL in every event that was read: none has a value at `{path}`{rest}"
+        )?;
+    }
+    let names = absent.join(", ");
+    match absent.len() {
+        0 => {}
+        1 => writeln!(out, "  column {names} is NULL in every event that was read")?,
+        _ => writeln!(
+            out,
+            "  columns {names} are NULL in every event that was read"
+        )?,
+    }
+    for rule in &source.keyless_rules {
+        writeln!(
+            out,
+            "  rule {rule} applied to no event: a column of its key, or of its `when`, is NULL in every event \
+             that was read"
+        )?;
+    }
+    Ok(())
+}
+
+/// Raw objects of which something is missing, a line each.
+fn incomplete(out: &mut impl Write, incomplete: &Incomplete) -> Result<()> {
+    if incomplete.is_empty() {
+        return Ok(());
+    }
+    let lost = format!("incomplete, {} lost", bytes(incomplete.lost_bytes));
+    new(out, incomplete.count, "raw objects", &lost)?;
+    for object in incomplete.objects.iter().take(SHOWN) {
+        writeln!(
+            out,
+            "    {}: {} events in {} records, {} of {} stored bytes lost: {}",
+            shown(&object.object),
+            count(object.events),
+            count(object.records),
+            count(object.lost_bytes),
+            count(object.stored_bytes),
+            shown(&object.why)
+        )?;
+    }
+    match incomplete.count.saturating_sub(SHOWN as u64) {
+        0 => Ok(()),
+        more => writeln!(out, "    … {} more …", count(more)),
+    }
+}
+
+/// What came of sample dates of a mart, and what was not compared.
+fn sampled(out: &mut impl Write, mart: &str, sample: &Sample) -> Result<()> {
+    let same = sample.same.len();
+    if let Some(days) = sample.same.values().min() {
+        writeln!(
+            out,
+            "    {} of {mart} compared with an evaluation over {days} days around: the same rows \
+             (numbers that are rounded to 9 digits)",
+            match same {
+                1 => "1 date".to_owned(),
+                n => format!("{n} dates"),
+            },
+        )?;
+    }
+    for (date, why) in &sample.not_compared {
+        writeln!(
+            out,
+            "    {date} of {mart} not compared with the days around it: {why}"
+        )?;
+    }
+    if sample.too_few {
+        writeln!(
+            out,
+            "    {mart} has fewer than 3 dates near each other so far: it is compared again when it is \
+             built next"
+        )?;
+    }
+    Ok(())
+}
+
+fn next_steps(out: &mut impl Write, summary: &RunSummary, lake: &str) -> Result<()> {
+    let there =
+        |mart: &&MartSummary| matches!(mart.outcome, MartOutcome::Built | MartOutcome::Fresh);
+    let mart = summary.marts.iter().find(there).map(|mart| &mart.name);
+    let Some(table) = mart.or(summary.sources.keys().next()) else {
+        return Ok(());
+    };
+    let lake = lake.trim_end_matches('/').replace('\'', "''");
+    writeln!(out)?;
+    writeln!(out, "Next:")?;
+    writeln!(
+        out,
+        "  duckdb -c \"FROM read_parquet('{lake}/{table}/**/*.parquet', hive_partitioning = true, union_by_name = true)\""
+    )?;
+    writeln!(out, "  rawmart plan      what the next run would do")?;
+    writeln!(
+        out,
+        "  rawmart verify    prove that what is published is what the log says"
+    )
+}

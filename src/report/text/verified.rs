@@ -1,0 +1,107 @@
+//! What `verify` found, and what a repair did before.
+
+use std::io::{Result, Write};
+use std::path::Path;
+
+use super::{count, place, some};
+use crate::run::{Note, Repaired, Verified};
+
+/// Writes what `verify` found, for somebody in the folder `here`.
+pub fn verified(out: &mut impl Write, verified: &Verified, here: Option<&Path>) -> Result<()> {
+    for what in &verified.repaired {
+        repaired(out, what)?;
+    }
+    for damage in &verified.damage {
+        writeln!(out, "DAMAGE {damage}")?;
+    }
+    for stray in &verified.strays {
+        writeln!(
+            out,
+            "STRAY {stray}: it is not in the log, and readers count its rows; move it out of the table's folder"
+        )?;
+    }
+    for what in &verified.notes {
+        note(out, what)?;
+    }
+    let verdict = match (verified.damage.len(), verified.repaired.is_empty()) {
+        (0, _) if !verified.strays.is_empty() => {
+            let strays = count(verified.strays.len() as u64);
+            format!("every file of the log is as it says, and {strays} strays are there")
+        }
+        (0, _) => "every file is as the log says, every count balances".to_owned(),
+        (n, true) => format!(
+            "{} faults; `rawmart verify --repair` repairs",
+            count(n as u64)
+        ),
+        (n, false) => format!("{} faults are left", count(n as u64)),
+    };
+    writeln!(
+        out,
+        "{}: {} files ({} of them read), {} raw objects, {} commits; {verdict}.",
+        place(&verified.lake, here),
+        count(verified.files),
+        count(verified.files_read),
+        count(verified.objects),
+        count(verified.commits),
+    )
+}
+
+fn repaired(out: &mut impl Write, repaired: &Repaired) -> Result<()> {
+    match repaired {
+        Repaired::Marked { commit } => {
+            writeln!(out, "repaired commit {commit}: its marker was made anew")?;
+        }
+        Repaired::RolledForward { commit } => {
+            writeln!(out, "repaired commit {commit}: it is published")?;
+        }
+        Repaired::Noted { key } => {
+            writeln!(
+                out,
+                "repaired {key}: it is what was published, its ETag is noted"
+            )?;
+        }
+        Repaired::PutBack { key } => {
+            writeln!(out, "repaired {key}: published from its staged copy")?;
+        }
+        Repaired::MadeAgain { key } => writeln!(out, "repaired {key}: made again")?,
+        Repaired::SetAside { key } => writeln!(
+            out,
+            "repaired {key}: what lay there was taken away, on disk to _rawmart/aside"
+        )?,
+    }
+    Ok(())
+}
+
+fn note(out: &mut impl Write, note: &Note) -> Result<()> {
+    match note {
+        Note::Gone { source, keys } => writeln!(
+            out,
+            "note {source}: {} absorbed raw objects are gone: {}; their events stay",
+            count(keys.len() as u64),
+            some(keys)
+        )?,
+        Note::Changed { source, keys } => writeln!(
+            out,
+            "note {source}: {} absorbed raw objects have other content now: {}",
+            count(keys.len() as u64),
+            some(keys)
+        )?,
+        Note::Unlisted { source, why } => {
+            writeln!(out, "note {source}: raw was not looked at: {why}")?;
+        }
+        Note::NotBuilt { mart, why } => writeln!(out, "note {mart}: not built: {why}")?,
+        Note::NoSha256 { files } => writeln!(
+            out,
+            "note: the log has no SHA-256 of {} files, so their names, sizes and times alone were \
+             compared; the next commit that writes them notes it",
+            count(*files)
+        )?,
+        Note::Hidden { keys } => writeln!(
+            out,
+            "note: {} keys below tables are not in the log, and readers pass over them: {}",
+            count(keys.len() as u64),
+            some(keys)
+        )?,
+    }
+    Ok(())
+}
