@@ -11,7 +11,6 @@ use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::config::Overrides;
-use crate::run::Depth;
 
 /// What one invocation asks for.
 #[derive(Debug, Clone)]
@@ -77,6 +76,14 @@ pub struct Asked {
     pub replace_changed: bool,
     /// Whether settled prefixes are listed too.
     pub relist: bool,
+}
+
+/// How much `verify` compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    Quick,
+    Usual,
+    Deep,
 }
 
 /// The form of the result on stdout.

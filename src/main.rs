@@ -9,7 +9,7 @@ use rawmart::dedup::Hashing;
 use rawmart::ledger::Dates;
 use rawmart::plan::Rebuild;
 use rawmart::report::{Exit, Failure, Outcome, Report, Signal};
-use rawmart::run::{Context, Options};
+use rawmart::run::{Context, Depth, Options};
 use rawmart::store::StoreSettings;
 use rawmart::{cli, config, report, run};
 
@@ -123,13 +123,16 @@ async fn perform(request: &Request, job: config::Job) -> Result<Outcome, Failure
         Verb::Verify {
             repair: false,
             depth,
-        } => Outcome::Verified(run::verify(&job, *depth, &StoreSettings::default()).await?),
+        } => {
+            let settings = StoreSettings::default();
+            Outcome::Verified(run::verify(&job, how_deep(*depth), &settings).await?)
+        }
         Verb::Verify {
             repair: true,
             depth,
         } => {
             let report = Report::new(request.verbosity < 0);
-            let result = run::repair(&job, *depth, &context(&report)).await;
+            let result = run::repair(&job, how_deep(*depth), &context(&report)).await;
             report.finish();
             Outcome::Verified(result?)
         }
@@ -153,6 +156,14 @@ async fn perform(request: &Request, job: config::Job) -> Result<Outcome, Failure
             changing(request, &job, &options).await?
         }
     })
+}
+
+const fn how_deep(asked: cli::Depth) -> Depth {
+    match asked {
+        cli::Depth::Quick => Depth::Quick,
+        cli::Depth::Usual => Depth::Usual,
+        cli::Depth::Deep => Depth::Deep,
+    }
 }
 
 fn options(asked: &Asked) -> Options {

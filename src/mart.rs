@@ -22,6 +22,7 @@ mod local;
 mod order;
 mod reach;
 mod reference;
+mod reference_table;
 mod sample;
 mod select;
 mod shape;
@@ -32,7 +33,8 @@ pub use error::{MartError, lacks_memory};
 pub use graph::{Graph, Mart, load};
 pub use guard::{PanicsCaught, guarded, panics_are_caught};
 pub use reach::Reach;
-pub use reference::{ReferenceError, read};
+pub use reference::ReferenceError;
+pub use reference_table::{ReferenceTable, ReferenceTableError, read_references};
 pub use sample::{Compared, DateTraits, Difference, backwards, compare, date_traits, of_date};
 
 use std::collections::BTreeSet;

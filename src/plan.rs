@@ -210,6 +210,10 @@ pub struct MartPlan {
     /// Every date that it has is to be built, known or not.
     #[serde(skip)]
     pub every_date: bool,
+    /// Sample dates are to be evaluated among other dates too, and compared, unless the engine's plan
+    /// shows that no date reads another.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub sample_due: bool,
     /// What it would read of the tables as they are; known where it was asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reads: Vec<Reads>,

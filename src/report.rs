@@ -366,8 +366,7 @@ impl Failure {
             | RunError::Config(_)
             | RunError::Reference(_)
             | RunError::NoSuchRun { .. }
-            | RunError::Absorb(AbsorbError::NoSpillFolder { .. })
-            | RunError::NoReference { .. } => Exit::Usage,
+            | RunError::Absorb(AbsorbError::NoSpillFolder { .. }) => Exit::Usage,
             RunError::Absorb(AbsorbError::Rule { .. })
             | RunError::Absorb(AbsorbError::TooManyRejects { .. })
             | RunError::Absorb(AbsorbError::TooMuchLost { .. })

@@ -13,7 +13,6 @@ mod error;
 mod history;
 mod look;
 mod marts;
-mod references;
 mod repair;
 mod round;
 mod summary;

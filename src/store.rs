@@ -28,11 +28,13 @@ mod bucket;
 mod credentials;
 mod disk;
 mod error;
+mod fetch;
 mod gate;
 mod reads;
 mod wire;
 
 pub use error::{StoreError, StoreErrorKind, is_full};
+pub use fetch::{FetchError, fetch};
 pub use gate::{Access, Gate, Operation};
 
 use bucket::Bucket;

@@ -70,6 +70,7 @@ pub fn plan_marts(
         }
         MartPlan {
             mart: mart.name.clone(),
+            sample_due: sample_due(mart, why.as_ref(), state),
             why,
             dates,
             every_date,
@@ -77,6 +78,20 @@ pub fn plan_marts(
         }
     };
     marts.iter().zip(tables).map(plan).collect()
+}
+
+/// Whether sample dates of a mart are to be compared: a mart by date that leaves some `reads` unsaid
+/// is compared when it is first built and when its SQL has changed, and again as long as it has too few
+/// dates for it.
+fn sample_due(mart: &Mart, why: Option<&WhyMart>, state: &State) -> bool {
+    let compared = state.marts.get(&mart.name);
+    let compared = compared.is_some_and(|built| built.entry.compared);
+    match why {
+        None | Some(WhyMart::Lost) => false,
+        _ if mart.unsaid.is_empty() => false,
+        Some(WhyMart::First | WhyMart::SqlChanged) => true,
+        Some(_) => !compared,
+    }
 }
 
 /// What the content of a mart's input follows from.
@@ -191,5 +206,60 @@ impl Known<'_> {
             changed.extend(moved.dates.iter().copied().map(Some));
         }
         changed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::{MartEntry, MartState};
+    use crate::mart;
+
+    /// The one mart of a folder that has this SQL, over the tables `events` and `codes`.
+    fn one(sql: &str) -> Mart {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("m.sql"), sql).unwrap();
+        let graph = mart::load(folder.path(), &["events".to_owned()], &[]).unwrap();
+        graph.marts()[0].clone()
+    }
+
+    fn built(compared: bool) -> State {
+        let entry = MartEntry {
+            name: "m".to_owned(),
+            sql: String::new(),
+            inputs: BTreeMap::new(),
+            reach: BTreeMap::new(),
+            rows: 0,
+            compared,
+            law: LAW,
+        };
+        let marts = BTreeMap::from([("m".to_owned(), MartState { commit: 1, entry })]);
+        State {
+            marts,
+            ..State::default()
+        }
+    }
+
+    #[test]
+    fn a_sample_is_due_where_reads_are_unsaid_and_nothing_was_compared() {
+        let mut unsaid = one("SELECT dt, count(*) AS n FROM events GROUP BY dt");
+        unsaid.unsaid = BTreeSet::from(["events".to_owned()]);
+        let said = Mart {
+            unsaid: BTreeSet::new(),
+            ..unsaid.clone()
+        };
+        let inputs = WhyMart::InputsChanged(vec!["events".to_owned()]);
+        let (never, too_few, compared) = (State::default(), built(false), built(true));
+        for (mart, why, state, due) in [
+            (&unsaid, Some(&WhyMart::First), &never, true),
+            (&unsaid, Some(&WhyMart::SqlChanged), &compared, true),
+            (&unsaid, Some(&inputs), &compared, false),
+            (&unsaid, Some(&inputs), &too_few, true),
+            (&unsaid, Some(&WhyMart::Lost), &too_few, false),
+            (&unsaid, None, &too_few, false),
+            (&said, Some(&WhyMart::First), &never, false),
+        ] {
+            assert_eq!(sample_due(mart, why, state), due, "{why:?}");
+        }
     }
 }

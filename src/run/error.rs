@@ -5,7 +5,7 @@ use crate::config::ConfigError;
 use crate::engine::EngineError;
 use crate::lake::LakeError;
 use crate::ledger::LedgerError;
-use crate::mart::{MartError, ReferenceError};
+use crate::mart::{MartError, ReferenceTableError};
 use crate::plan::Refusal;
 use crate::publish::{PublishError, StoredError, WriteError};
 use crate::raw::DiscoverError;
@@ -27,7 +27,7 @@ pub enum RunError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
-    Reference(#[from] ReferenceError),
+    Reference(ReferenceTableError),
     #[error(transparent)]
     Mart(#[from] MartError),
     #[error(transparent)]
@@ -36,8 +36,6 @@ pub enum RunError {
     Write(#[from] WriteError),
     #[error("another run holds the lake {lake}: wait for it to end, then run again")]
     Locked { lake: String },
-    #[error("{url} does not exist: references.{name}.path names the file of the reference")]
-    NoReference { name: String, url: String },
     #[error("{}", refusal.of(name))]
     Refused { name: String, refusal: Refusal },
     #[error(
@@ -56,6 +54,16 @@ pub enum RunError {
 impl From<StoredError> for RunError {
     fn from(error: StoredError) -> Self {
         Self::Write(WriteError::Stored(error))
+    }
+}
+
+impl From<ReferenceTableError> for RunError {
+    fn from(error: ReferenceTableError) -> Self {
+        match error {
+            ReferenceTableError::Store(error) => Self::Store(error),
+            ReferenceTableError::Write(error) => Self::Write(error),
+            error => Self::Reference(error),
+        }
     }
 }
 

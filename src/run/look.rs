@@ -7,7 +7,6 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use futures::{StreamExt, TryStreamExt};
 
-use super::references::{ReferenceTable, read_references};
 use super::{Options, RunError};
 use crate::absorb::AbsorbError;
 use crate::catalog::{SourceTables, TableDefinition};
@@ -15,7 +14,7 @@ use crate::config::{ConfigError, Job, OnChangedObject, ReferenceFormat, Source};
 use crate::dedup::{Hashing, Keys};
 use crate::engine::Engine;
 use crate::ledger::{self, ObjectEntry, SourceState, State};
-use crate::mart::{self, Graph, Mart};
+use crate::mart::{self, Graph, Mart, ReferenceTable, read_references};
 use crate::plan::{self, Listed, Lost, MartPlan, RunPlan, SourcePlan, Unrepairable};
 use crate::raw::{self, DecodeMemory, Decoder, DiscoverError, Discovered, Found, Roots};
 use crate::store::{Store, StoreSettings};

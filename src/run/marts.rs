@@ -257,6 +257,7 @@ mod tests {
             why: None,
             dates: None,
             every_date: false,
+            sample_due: false,
             reads: Vec::new(),
         };
         let mut planned = graph.marts().iter().map(|mart| (mart, &plan)).collect();

@@ -101,6 +101,13 @@ fn one_mart(out: &mut impl Write, mart: &MartPlan) -> Result<()> {
         Some(WhyMart::Lost) => "build, files of it are lost".to_owned(),
     };
     writeln!(out, "mart {}: {why}{}", mart.mart, dates_of(mart))?;
+    if mart.sample_due {
+        writeln!(
+            out,
+            "    sample dates are compared with the days around them, unless its SQL shows that no date \
+             needs another"
+        )?;
+    }
     for alike in mart.reads.chunk_by(|a, b| a == b) {
         let Some(reads) = alike.first() else { continue };
         let times = match alike.len() {

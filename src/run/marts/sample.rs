@@ -20,7 +20,7 @@ use super::build::Build;
 use super::failure::failed_below;
 use super::inputs::MartDates;
 use crate::mart::{self, Compared, DateTraits, Difference, Mart, MartError, Reach};
-use crate::plan::{MartPlan, WhyMart};
+use crate::plan::MartPlan;
 
 /// Dates that are evaluated twice.
 const DATES: usize = 3;
@@ -44,7 +44,7 @@ pub struct Sample {
 type Reaches = BTreeMap<String, Reach>;
 
 impl Build<'_> {
-    /// Evaluates sample dates where they are due. `None` says that nothing needs to be compared.
+    /// Evaluates sample dates where the plan says that they are due. `None` says that nothing needs to be compared.
     ///
     /// # Errors
     /// The mart's, where a date has other rows among others than alone.
@@ -54,16 +54,9 @@ impl Build<'_> {
         planned: &MartPlan,
         dates: &MartDates,
     ) -> Result<Option<Sample>, RunError> {
-        let Some(any) = dates.all.first() else {
+        let Some(any) = dates.all.first().filter(|_| planned.sample_due) else {
             return Ok(None);
         };
-        let is_new = matches!(planned.why, Some(WhyMart::First | WhyMart::SqlChanged));
-        let is_lost = matches!(planned.why, Some(WhyMart::Lost));
-        let built = self.lake.state().marts.get(&mart.name);
-        let compared = built.is_some_and(|built| built.entry.compared);
-        if mart.unsaid.is_empty() || is_lost || (compared && !is_new) {
-            return Ok(None);
-        }
         let engine = &self.inputs.looked.engine;
         let inputs = self.inputs.of(mart, Some(*any))?;
         let traits = mart::date_traits(engine, mart, &inputs, &mart.unsaid).await?;

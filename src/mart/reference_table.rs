@@ -1,4 +1,9 @@
-//! The references that marts read: fetched, hashed, and held or spilled.
+//! References as tables of marts: fetched, read, and held or spilled.
+//!
+//! ```text
+//! URL ──▶ copy in the spill folder, SHA-256 ──▶ batches ─┬─▶ held, while they are few
+//!                                                        └─▶ a data file in the spill folder
+//! ```
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,17 +14,26 @@ use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::error::DataFusionError;
 use datafusion::execution::object_store::ObjectStoreUrl;
-use futures::StreamExt;
-use sha2::{Digest, Sha256};
-use tokio::io::AsyncWriteExt;
 
-use super::RunError;
+use super::graph::Graph;
+use super::reference::{ReferenceError, read};
 use crate::catalog::{LakeTable, TableDefinition, TableFile, memory_table};
 use crate::config::{Compression, Job, Reference};
-use crate::ledger;
-use crate::mart::{self, Graph, ReferenceError};
 use crate::publish::{FileSettings, ParquetFile, WriteError};
-use crate::store::{Store, StoreErrorKind, StoreSettings};
+use crate::store::{FetchError, StoreError, StoreSettings, fetch};
+
+/// Why a reference is not there as a table.
+#[derive(Debug, thiserror::Error)]
+pub enum ReferenceTableError {
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error("{url} does not exist: references.{name}.path names the file of the reference")]
+    Missing { name: String, url: String },
+}
 
 /// A reference, read.
 pub struct ReferenceTable {
@@ -64,14 +78,17 @@ impl ReferenceTable {
     }
 }
 
-/// Reads the references that some mart uses. Together they hold a sixteenth of the memory; what is more goes into
-/// the spill folder.
+/// Reads the references that some mart uses. Together they hold a sixteenth of the memory; the rest goes into
+/// the `spill` folder.
+///
+/// # Errors
+/// A file that is missing or cannot be read as its columns say; a store or a local disk that fails.
 pub async fn read_references(
     job: &Job,
     graph: &Graph,
     spill: &Path,
     settings: &StoreSettings,
-) -> Result<BTreeMap<String, ReferenceTable>, RunError> {
+) -> Result<BTreeMap<String, ReferenceTable>, ReferenceTableError> {
     let mut tables = BTreeMap::new();
     let mut left = usize::try_from(job.memory / 16).unwrap_or(usize::MAX);
     let used = graph.tables();
@@ -81,12 +98,7 @@ pub async fn read_references(
         .filter(|reference| used.contains(&reference.name.as_str()))
     {
         let copy = spill.join(format!("reference-{}", reference.name));
-        let Some(sha256) = fetch(reference, &copy, settings).await? else {
-            return Err(RunError::NoReference {
-                name: reference.name.clone(),
-                url: reference.url.clone(),
-            });
-        };
+        let sha256 = fetched(reference, &copy, settings).await?;
         let mut gathered = Gathered {
             left,
             held: Vec::new(),
@@ -114,7 +126,7 @@ pub async fn read_references(
             schema,
             rows,
             bytes,
-            fingerprint: format!("sha256:{}", hex::encode(sha256.0)),
+            fingerprint: format!("sha256:{}", hex::encode(sha256)),
         };
         tables.insert(reference.name.clone(), table);
     }
@@ -125,10 +137,38 @@ fn read_reference(
     reference: &Reference,
     file: &Path,
     gathered: &mut Gathered,
-) -> Result<SchemaRef, RunError> {
-    mart::read(reference, file, &mut |schema, batch| {
-        gathered.take(schema, batch).map_err(RunError::from)
+) -> Result<SchemaRef, ReferenceTableError> {
+    read(reference, file, &mut |schema, batch| {
+        gathered
+            .take(schema, batch)
+            .map_err(ReferenceTableError::from)
     })
+}
+
+/// Copies the file of a reference, and gives its SHA-256.
+async fn fetched(
+    reference: &Reference,
+    copy: &Path,
+    settings: &StoreSettings,
+) -> Result<[u8; 32], ReferenceTableError> {
+    let (name, url) = (reference.name.clone(), reference.url.clone());
+    match fetch(&url, copy, settings).await {
+        Ok(Some(sha256)) => Ok(sha256),
+        Ok(None) => Err(ReferenceTableError::Missing { name, url }),
+        Err(FetchError::NotAFile(error)) => Err(ReferenceError {
+            name,
+            url,
+            line: None,
+            message: error.to_string(),
+        }
+        .into()),
+        Err(FetchError::Store(error)) => Err(error.into()),
+        Err(FetchError::Copy(source)) => Err(WriteError::Spill {
+            folder: copy.display().to_string(),
+            source,
+        }
+        .into()),
+    }
 }
 
 /// The rows of a reference as they are read.
@@ -171,48 +211,4 @@ impl Gathered {
             }
         }
     }
-}
-
-/// Copies the file of a reference, and gives its SHA-256; `None` when there is none.
-async fn fetch(
-    reference: &Reference,
-    copy: &Path,
-    settings: &StoreSettings,
-) -> Result<Option<ledger::Sha256>, RunError> {
-    let url = &reference.url;
-    let (folder, name) = url.rsplit_once('/').unwrap_or(("", url));
-    let store = Store::open(&format!("{folder}/"), settings).await?;
-    // A file URL is percent-encoded and a key is not; what follows s3:// is a key already.
-    let path = url::Url::parse(url).ok().filter(|_| store.is_local());
-    let path = path.and_then(|url| url.to_file_path().ok());
-    let file = path.as_ref().and_then(|path| path.file_name()?.to_str());
-    let mut content = match store.get(file.unwrap_or(name)).await {
-        Ok((_, content)) => content,
-        Err(error) if error.kind() == StoreErrorKind::NotFound => return Ok(None),
-        // A folder, or a pipe: to try again is of no use.
-        Err(error) if store.is_local() && error.kind() == StoreErrorKind::Other => {
-            return Err(RunError::Reference(ReferenceError {
-                name: reference.name.clone(),
-                url: url.clone(),
-                line: None,
-                message: error.to_string(),
-            }));
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let spilling = |source| {
-        RunError::Write(WriteError::Spill {
-            folder: copy.display().to_string(),
-            source,
-        })
-    };
-    let mut hash = Sha256::new();
-    let mut out = tokio::fs::File::create(copy).await.map_err(spilling)?;
-    while let Some(piece) = content.next().await {
-        let piece = piece?;
-        hash.update(&piece);
-        out.write_all(&piece).await.map_err(spilling)?;
-    }
-    out.flush().await.map_err(spilling)?;
-    Ok(Some(ledger::Sha256(hash.finalize().into())))
 }
