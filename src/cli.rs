@@ -81,8 +81,11 @@ pub struct Asked {
 /// How much `verify` compares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
+    /// Names, sizes, times and ETags.
     Quick,
+    /// On disk the bytes as well.
     Usual,
+    /// The bytes, also of files in a bucket.
     Deep,
 }
 

@@ -5,15 +5,18 @@
 //!              │
 //!             plan                                   what will be done     → RunPlan
 //!              │
-//!             run ───────────── ledger               in which order, and what was already done
-//!    ┌─────────┼─────────┬──────────┬────────┐
-//!   raw  ──▶ dedup ──▶ publish ──▶ mart ──▶ catalog  the data
-//!    │                   │  ▲        │
-//!    └─── store ─────────┘  └────────┘               marts are published through the same door
-//!             engine                                 the two doors outward: store, engine
+//!             run ──────────────────────────┐        verbs and the order of effects
+//!              │                            │
+//!           absorb                        mart       one commit of one source; one SELECT, one table
+//!    ┌─────────┼─────────┬───────────┐      │
+//!   raw  ──▶ dedup ──▶ publish       └──── lake      the data; an open lake: Reading | Writing
+//!    │                   │                  │
+//!    └────── store ──────┴─────────────── ledger     the log
+//!             engine · catalog                       the door to DataFusion; table definitions
 //!         ─────────────────────────────────────
-//!             layout · event · time                  the vocabulary
-//!             report                                 what the world is told
+//!             layout · event · time · names          the vocabulary
+//!             progress                               what happens, as events
+//!             report                                 listens, and tells the world
 //! ```
 
 pub mod absorb;

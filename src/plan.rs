@@ -219,6 +219,15 @@ pub struct MartPlan {
     pub reads: Vec<Reads>,
 }
 
+/// What the engine's plan shows of a mart that is to be built, before it is built.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Foreseen {
+    /// What it would read of the tables as they are.
+    pub reads: Vec<Reads>,
+    /// Sample dates are to be compared, and its dates may have rows of other dates.
+    pub sample_due: bool,
+}
+
 /// What a mart reads of one table, each time that its SELECT names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Reads {
@@ -254,10 +263,14 @@ impl RunPlan {
             && self.marts.iter().all(|mart| mart.why.is_none())
     }
 
-    /// The same plan, with what each mart would read, in the order of the marts.
-    pub fn with_reads(self, reads: Vec<Vec<Reads>>) -> Self {
-        let marts = self.marts.into_iter().zip(reads);
-        let marts = marts.map(|(mart, reads)| MartPlan { reads, ..mart });
+    /// The same plan, with what is foreseen of each mart, in the order of the marts.
+    pub fn with_foreseen(self, foreseen: Vec<Foreseen>) -> Self {
+        let marts = self.marts.into_iter().zip(foreseen);
+        let marts = marts.map(|(mart, foreseen)| MartPlan {
+            reads: foreseen.reads,
+            sample_due: foreseen.sample_due,
+            ..mart
+        });
         Self {
             marts: marts.collect(),
             ..self

@@ -104,8 +104,8 @@ pub fn plan<'a>(job: &'a Job, options: &'a Options) -> Doing<'a, RunPlan> {
         let lake = Lake::open(&job.lake, &settings, tables(job)).await?;
         let looked = Looked::look(job, checked, lake.state(), spill.path(), &settings).await?;
         let plan = looked.plan(lake.state());
-        let reads = marts::reads(&looked, &plan.marts, &lake).await?;
-        Ok(plan.with_reads(reads))
+        let foreseen = marts::foresee(&looked, &plan.marts, &lake).await?;
+        Ok(plan.with_foreseen(foreseen))
     })
 }
 

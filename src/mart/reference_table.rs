@@ -25,18 +25,28 @@ use crate::store::{FetchError, StoreError, StoreSettings, fetch};
 /// Why a reference is not there as a table.
 #[derive(Debug, thiserror::Error)]
 pub enum ReferenceTableError {
+    /// Its file cannot be read as its columns say.
     #[error(transparent)]
     Reference(#[from] ReferenceError),
+    /// Its store does not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The spill folder is full or cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// There is no such file.
     #[error("{url} does not exist: references.{name}.path names the file of the reference")]
-    Missing { name: String, url: String },
+    Missing {
+        /// The name of the reference.
+        name: String,
+        /// The URL of its file.
+        url: String,
+    },
 }
 
 /// A reference, read.
 pub struct ReferenceTable {
+    /// Its columns.
     pub schema: SchemaRef,
     rows: ReferenceRows,
     /// Bytes held, or of the file.

@@ -27,7 +27,7 @@ use crate::config::{Compression, Job};
 use crate::lake::{Lake, Proof, Writing};
 use crate::ledger::Commit;
 use crate::mart::{self, Mart, PanicsCaught};
-use crate::plan::{Lost, MartPlan, Reads};
+use crate::plan::{Foreseen, Lost, MartPlan};
 use crate::progress::Happened;
 use crate::publish::{FileSettings, Local, Staged};
 use build::{Build, Built};
@@ -202,15 +202,15 @@ fn wave<'a>(planned: &mut VecDeque<(&'a Mart, &'a MartPlan)>) -> Vec<(&'a Mart, 
     wave
 }
 
-/// What each planned mart would read of the tables as they are, in the order of the plan.
+/// What is foreseen of each planned mart over the tables as they are, in the order of the plan.
 ///
 /// # Errors
 /// SQL that the engine cannot plan.
-pub async fn reads<P>(
+pub async fn foresee<P>(
     looked: &Looked<'_>,
     plans: &[MartPlan],
     lake: &Lake<P>,
-) -> Result<Vec<Vec<Reads>>, RunError> {
+) -> Result<Vec<Foreseen>, RunError> {
     let Some(graph) = &looked.graph else {
         return Ok(Vec::new());
     };
@@ -218,11 +218,8 @@ pub async fn reads<P>(
     let mut all = Vec::new();
     for (mart, planned) in graph.marts().iter().zip(plans) {
         all.push(match planned.why {
-            Some(_) => {
-                let dates = planned.dates.clone().unwrap_or_default();
-                inputs.reads(mart, &dates).await?
-            }
-            None => Vec::new(),
+            Some(_) => inputs.foresee(mart, planned).await?,
+            None => Foreseen::default(),
         });
     }
     Ok(all)

@@ -11,6 +11,7 @@ use super::{Store, StoreError, StoreErrorKind, StoreSettings};
 /// Why a file could not be fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
+    /// The store does not answer.
     #[error(transparent)]
     Store(StoreError),
     /// A folder, a pipe or something else that is no file: to try again does not help.

@@ -100,14 +100,8 @@ fn one_mart(out: &mut impl Write, mart: &MartPlan) -> Result<()> {
         }
         Some(WhyMart::Lost) => "build, files of it are lost".to_owned(),
     };
-    writeln!(out, "mart {}: {why}{}", mart.mart, dates_of(mart))?;
-    if mart.sample_due {
-        writeln!(
-            out,
-            "    sample dates are compared with the days around them, unless its SQL shows that no date \
-             needs another"
-        )?;
-    }
+    let (dates, sample) = (dates_of(mart), sample_of(mart));
+    writeln!(out, "mart {}: {why}{dates}{sample}", mart.mart)?;
     for alike in mart.reads.chunk_by(|a, b| a == b) {
         let Some(reads) = alike.first() else { continue };
         let times = match alike.len() {
@@ -125,6 +119,14 @@ fn one_mart(out: &mut impl Write, mart: &MartPlan) -> Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// Whether sample dates of a mart are compared with the dates around them.
+fn sample_of(mart: &MartPlan) -> &'static str {
+    match mart.sample_due {
+        true => "; sample dates are compared",
+        false => "",
+    }
 }
 
 /// The dates of a mart that are to be built.

@@ -11,7 +11,7 @@ use super::super::look::Looked;
 use crate::lake::{Lake, Snapshot};
 use crate::ledger::{File, FileEntry};
 use crate::mart::{self, Input, Mart, MartError, Reach};
-use crate::plan::{self, Reads};
+use crate::plan::{self, Foreseen, MartPlan, Reads};
 use crate::publish::Local;
 
 /// The tables that marts read.
@@ -105,14 +105,16 @@ impl<'a> Inputs<'a> {
         inputs.collect()
     }
 
-    /// What a mart would read for these of its dates.
-    pub async fn reads(
-        &self,
-        mart: &Mart,
-        dates: &BTreeSet<NaiveDate>,
-    ) -> Result<Vec<Reads>, RunError> {
-        let tables = self.of(mart, dates.iter().copied())?;
-        let scans = mart::scans(&self.looked.engine, mart, &tables).await?;
+    /// What the engine's plan shows of a mart that is to be built.
+    pub async fn foresee(&self, mart: &Mart, planned: &MartPlan) -> Result<Foreseen, RunError> {
+        let engine = &self.looked.engine;
+        let dates = planned.dates.clone().unwrap_or_default();
+        let tables = self.of(mart, dates)?;
+        let sample_due = planned.sample_due
+            && !mart::date_traits(engine, mart, &tables, &mart.unsaid)
+                .await?
+                .of_one_date;
+        let scans = mart::scans(engine, mart, &tables).await?;
         let reads = scans.into_iter().filter_map(|scan| {
             let table = self.snapshot.table_of(scan.files.first()?)?;
             let all = self.snapshot.state().table(&table);
@@ -124,7 +126,10 @@ impl<'a> Inputs<'a> {
                 bytes: scan.bytes,
             })
         });
-        Ok(reads.collect())
+        Ok(Foreseen {
+            reads: reads.collect(),
+            sample_due,
+        })
     }
 
     /// The dates of a mart: those that some input has rows of. To build are those of them that are
