@@ -35,7 +35,7 @@ mod sort;
 #[cfg(test)]
 mod tests;
 
-pub use chains::{Grown, KeyFilter, Link, Standing, grow};
+pub use chains::{Covered, Grown, KeyFilter, Link, Standing, grow};
 pub use decide::{Dropped, DroppedRow, Places, Window, decide};
 pub use keys::{Fingerprint, Hashing, KeyCounts, KeyError, Keys, part_of};
 pub use sort::{Rows, Sorted, Sorter};

@@ -27,6 +27,7 @@
 //! object behind a delete is the hole that readers of other tools fall into. A `_SUCCESS` file says
 //! that a writer finished, not which files are its own, and no reader of ours looks at it.
 
+mod blocks;
 mod collect;
 mod merge;
 mod ordered;
@@ -38,7 +39,8 @@ mod stored;
 mod tests;
 mod words;
 
-pub use collect::{Collected, Collector, Displaced, Keyed, StoredRows};
+pub use blocks::{Displaced, Keyed, StoredRows};
+pub use collect::{Collected, Collector};
 pub use merge::{Finished, KEPT, Tables, empty_file, write};
 pub use ordered::{Ordered, OrderedError};
 pub use parquet::{FileSettings, ParquetFile};

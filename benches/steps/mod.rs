@@ -4,7 +4,7 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampMillisecondType};
 use bytes::Bytes;
 use rawmart::config::{self, Overrides, Source};
-use rawmart::dedup::{Dropped, EventId, Hashing, Keys, Sorted, Sorter, decide, sortable};
+use rawmart::dedup::{Dropped, EventId, Hashing, Keys, Places, Sorted, Sorter, decide, sortable};
 use rawmart::event::{RAW_RECORD, Slicing};
 use rawmart::raw::{DecodeMemory, Decoded, Decoder, PieceError, Pieces};
 
@@ -171,8 +171,7 @@ impl Input {
             &self.source.rules,
             sorters,
             &earlier,
-            self.slicing,
-            unit,
+            &Places::new(self.slicing, unit),
             folder,
             MEMORY,
         )?)

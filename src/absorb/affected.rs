@@ -3,11 +3,11 @@
 //! ```text
 //! new, leaving and re-decided events = D
 //!   for each rule in order:
-//!     keys and times of D ──▶ KeyFilter, Reach ──▶ narrow columns of the slices in reach
-//!                                                       │ links of D's keys
-//!        ┌───────────── further, while a chain is open ◀┤
-//!        ▼                                              ▼
-//!     chains that hold a member of D join it ──▶ rows to be decided
+//!     keys and times of D ──▶ KeyFilter, Spans ──look──▶ links of D's keys, from narrow columns of the slices
+//!                                 ▲                       │
+//!                  further, while a chain is open ◀──grow─┤
+//!                                                         ▼
+//!     chains that hold a member of D ──join──▶ rows to be decided
 //!                    └── their rows under later rules: D of the next rule
 //! ```
 //!
@@ -17,10 +17,9 @@
 //! Everything is sorted rows that spill; what grows with the lake are the list of slices and the
 //! names of raw objects.
 
-use super::AbsorbError;
 use std::collections::BTreeSet;
 use std::io;
-use std::path::PathBuf;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -28,13 +27,14 @@ use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Schema, SchemaRef};
 
-use super::stored::{Reach, Row, Slices, Span, Stored};
-use crate::config::Source;
+use super::decode::NarrowRows;
+use super::slices::{Slices, Span, Spans};
+use super::stored::{StoredRow, StoredTables};
+use super::{AbsorbError, Settings};
 use crate::dedup::{
-    Fingerprint, Hashing, KeyFilter, Keys, Places, Sorted, Sorter, Standing, Window, from_sortable,
-    grow, part_of,
+    EventId, Fingerprint, Grown, KeyError, KeyFilter, Keys, Sorted, Sorter, Standing, Window,
+    from_sortable, grow, part_of,
 };
-use crate::event::Slicing;
 use crate::ledger::File;
 use crate::publish::Wanted;
 
@@ -44,48 +44,41 @@ pub type Before = [u64; 5];
 /// Marks the standing of an event that leaves.
 pub const LEAVES: u64 = 1 << 63;
 
-/// The shared half of the search: what new events want to know, gathered while they are decoded.
+/// How stored events are looked for, by rule: the keys of changed events, and how far around them.
 pub struct Search {
-    pub slices: Slices,
-    /// By rule.
-    pub filters: Vec<Arc<KeyFilter>>,
-    pub windows: Vec<Window>,
-    /// By rule; the workers add theirs.
-    pub reaches: Mutex<Vec<Reach>>,
+    filters: Vec<Arc<KeyFilter>>,
+    windows: Vec<Window>,
 }
 
 impl Search {
-    /// `new` is about the bytes of the raw objects that the keys are of.
-    pub fn new(source: &Source, slices: Slices, memory: usize, new: usize) -> Self {
-        let rules = source.rules.len();
+    /// `bytes` is about how many bytes of raw objects the keys are of.
+    pub fn new(settings: &Settings, slices: &Slices, bytes: usize) -> Self {
+        let rules = &settings.source.rules;
         // The filters say no more than "perhaps": a small one costs rows that are sorted in vain, and one
         // that no cache holds costs a wait a row.
         let share = if slices.is_empty() {
             0
         } else {
-            (memory / rules.max(1)).min(new / 4)
+            (settings.shares.filters / rules.len().max(1)).min(bytes / 4)
         };
-        let windows = source.rules.iter();
+        let filter = |_| Arc::new(KeyFilter::new(share));
+        let window = |rule| Window::new(rule, settings.unit());
         Self {
-            filters: (0..rules)
-                .map(|_| Arc::new(KeyFilter::new(share)))
-                .collect(),
-            windows: windows
-                .map(|rule| Window::new(rule, source.decode.unit))
-                .collect(),
-            reaches: Mutex::new(vec![Reach::new(&slices); rules]),
-            slices,
+            filters: rules.iter().map(filter).collect(),
+            windows: rules.iter().map(window).collect(),
         }
     }
 
-    /// Notes the keys of changed events of one rule. `times` are sortable.
+    /// Notes the keys of changed events of one rule, and adds the spans around them to `wanted`. `times` are
+    /// sortable.
     ///
     /// # Errors
     /// None but a defect: there is no such rule.
     pub fn note(
         &self,
         rule: usize,
-        reach: &mut Reach,
+        slices: &Slices,
+        wanted: &mut Spans,
         rows: &[(Fingerprint, u64)],
     ) -> Result<(), AbsorbError> {
         let (Some(filter), Some(window)) = (self.filters.get(rule), self.windows.get(rule)) else {
@@ -105,14 +98,14 @@ impl Search {
                     Some((first.min(from), last.max(to)))
                 }
                 Some((first, last)) => {
-                    reach.want(&self.slices, first, last);
+                    wanted.want(slices, first, last);
                     Some((from, to))
                 }
                 None => Some((from, to)),
             };
         }
         if let Some((first, last)) = span {
-            reach.want(&self.slices, first, last);
+            wanted.want(slices, first, last);
         }
         Ok(())
     }
@@ -123,101 +116,105 @@ fn unknown_rule(rule: usize) -> AbsorbError {
     AbsorbError::Defect(format!("the search for duplicates has no rule {rule}"))
 }
 
+/// Where stored events lie that belong to D from the beginning.
+pub struct Origins {
+    /// Spans of the slices that hold them.
+    pub spans: Vec<Span>,
+    /// All events of these times are decided again.
+    pub again: Option<(i64, i64)>,
+}
+
 /// The stored part of D, and what is to be decided.
 pub struct Affected {
-    /// By rule and part: rows of all events of D, as the verdicts take them.
-    pub rows: Vec<Vec<Vec<Sorter<4>>>>,
+    /// Rows of all events of D, as the verdicts take them.
+    pub rows: NarrowRows,
     /// What the stored events of D were, in the order of events.
     pub before: Sorted<5>,
     /// Ranks of the raw objects of these events.
     pub objects: BTreeSet<u32>,
 }
 
-/// What finding D needs.
+/// Where D is looked for. None of it changes while D grows, but for the keys in the filters.
 pub struct Finder<'a> {
-    pub source: &'a Source,
-    pub schema: SchemaRef,
-    pub slicing: Slicing,
-    pub hashing: Hashing,
-    pub stored: &'a Stored,
+    pub settings: &'a Settings,
+    pub stored: &'a StoredTables,
+    pub slices: &'a Slices,
     pub search: &'a Search,
-    /// Slices that hold events that leave, or that are to be decided again, and the span of times.
-    pub origins: Vec<Span>,
-    /// Events of these times are decided again.
-    pub again: Option<(i64, i64)>,
-    pub folder: PathBuf,
-    pub threads: usize,
-    /// Bytes of one sorter.
-    pub memory: usize,
 }
 
 /// A link of one rule: the rule, key, sortable time, id and standing.
 type RuleLink = (usize, Fingerprint, u64, u64, u64);
 
-/// Sorters by part, filled by several threads.
-type Parts<const N: usize> = Vec<Mutex<Sorter<N>>>;
+/// The stored members of D that are known so far.
+struct Members {
+    /// Their links by rule and part.
+    links: Vec<Vec<Sorter<6>>>,
+    before: Sorter<5>,
+    objects: BTreeSet<u32>,
+    /// By rule: the spans of stored events around members.
+    wanted: Vec<Spans>,
+}
 
-struct Gathering {
-    /// Links of stored events by rule and part.
-    links: Vec<Parts<6>>,
-    before: Mutex<Sorter<5>>,
-    objects: Mutex<BTreeSet<u32>>,
+/// What one look at stored events gave.
+struct Looked {
+    /// Links of the rule whose keys D has, by part.
+    links: Vec<Sorter<6>>,
+    /// Rows of the same events under each later rule: `[time, id, key, key]`.
+    aside: Vec<Sorter<4>>,
+}
+
+/// What is read of stored events at once.
+struct Reading<'a> {
+    spans: &'a [Span],
+    schema: &'a SchemaRef,
+    /// Events that leave are read as well.
+    leaving: bool,
 }
 
 impl Finder<'_> {
-    /// Grows D from the new rows (by rule and part) and the origins.
+    /// Grows D from the new rows and the origins. `wanted` are the spans around new events, by rule.
     ///
     /// # Errors
     /// A data file that cannot be read, a rule that fails on a value, a full disk.
-    pub fn find(self, new: Vec<Vec<Vec<Sorter<4>>>>) -> Result<Affected, AbsorbError> {
-        let rules = self.source.rules.len();
-        let gathering = Gathering {
+    pub fn find(
+        &self,
+        new: NarrowRows,
+        origins: &Origins,
+        wanted: Vec<Spans>,
+    ) -> Result<Affected, AbsorbError> {
+        let rules = self.settings.source.rules.len();
+        let mut members = Members {
             links: (0..rules).map(|_| self.parts()).collect(),
-            before: Mutex::new(self.sorter()),
-            objects: Mutex::default(),
+            before: self.sorter(),
+            objects: BTreeSet::new(),
+            wanted,
         };
-        self.look_at_origins(&gathering)?;
+        members = self.look_at_origins(origins, members)?;
         let mut rows = Vec::with_capacity(rules);
         for (rule, new) in new.into_iter().enumerate() {
-            rows.push(self.grow_rule(rule, new, &gathering)?);
+            rows.push(self.grow_rule(rule, new, &mut members)?);
         }
-        let before = into_inner(gathering.before);
         Ok(Affected {
             rows,
-            before: Sorted::merge(vec![before]).map_err(|e| self.spilling(e))?,
-            objects: into_inner(gathering.objects),
+            before: Sorted::merge(vec![members.before]).map_err(|e| self.settings.spilling(e))?,
+            objects: members.objects,
         })
     }
 
     fn sorter<const N: usize>(&self) -> Sorter<N> {
-        Sorter::new(&self.folder, self.memory)
+        Sorter::new(&self.settings.folder, self.settings.shares.sorter)
     }
 
-    fn parts<const N: usize>(&self) -> Parts<N> {
-        (0..self.threads)
-            .map(|_| Mutex::new(self.sorter()))
-            .collect()
-    }
-
-    fn spilling(&self, source: io::Error) -> AbsorbError {
-        AbsorbError::spilling(&self.folder, source)
-    }
-
-    fn keys(&self, from: usize, to: usize, schema: &SchemaRef) -> Result<Keys, AbsorbError> {
-        let rules = self.source.rules.get(from..to).unwrap_or_default();
-        let unit = self.source.decode.unit;
-        Keys::compile(rules, schema, self.slicing, unit, &self.hashing).map_err(|error| {
-            AbsorbError::Key {
-                name: self.source.name.clone(),
-                error: Box::new(error),
-            }
-        })
+    /// A sorter for each part.
+    fn parts<const N: usize>(&self) -> Vec<Sorter<N>> {
+        (0..self.settings.threads).map(|_| self.sorter()).collect()
     }
 
     /// The columns that these rules read.
-    fn columns(&self, from: usize, to: usize) -> Result<SchemaRef, AbsorbError> {
-        let names = self.keys(from, to, &self.schema)?.columns();
-        let fields = self.schema.fields().iter();
+    fn columns(&self, rules: Range<usize>) -> Result<SchemaRef, AbsorbError> {
+        let schema = &self.settings.schema;
+        let names = self.settings.keys(rules, schema)?.columns();
+        let fields = schema.fields().iter();
         let fields: Vec<_> = fields
             .filter(|field| names.contains(field.name()))
             .cloned()
@@ -225,9 +222,9 @@ impl Finder<'_> {
         Ok(Arc::new(Schema::new(fields)))
     }
 
-    fn failing(&self, file: &File, error: crate::dedup::KeyError) -> AbsorbError {
+    fn failing(&self, file: &File, error: KeyError) -> AbsorbError {
         AbsorbError::Rule {
-            name: self.source.name.clone(),
+            name: self.settings.source.name.clone(),
             found_in: format!(
                 "the stored events of {}",
                 self.stored.lake.url_of(&file.entry.key())
@@ -240,137 +237,116 @@ impl Finder<'_> {
     /// takes those of one batch.
     fn each_batch<S>(
         &self,
-        spans: &[Span],
-        schema: &SchemaRef,
-        leaving: bool,
+        Reading {
+            spans,
+            schema,
+            leaving,
+        }: Reading<'_>,
         start: impl Fn() -> Result<(S, Option<Wanted>), AbsorbError> + Sync,
-        look: impl Fn(&mut S, &File, RecordBatch, &[Row]) -> Result<(), AbsorbError> + Sync,
-        finish: impl Fn(S) + Sync,
+        look: impl Fn(&mut S, &File, RecordBatch, &[StoredRow]) -> Result<(), AbsorbError> + Sync,
     ) -> Result<(), AbsorbError> {
         let mut files: Vec<(&File, i64, i64)> = Vec::new();
         for (slice, first, last) in spans {
-            let known = self.search.slices.get(*slice);
+            let known = self.slices.get(*slice);
             let slice =
                 known.ok_or_else(|| AbsorbError::Defect(format!("there is no slice {slice}")))?;
             let sides = slice.kept.iter().chain(&slice.duplicates);
             files.extend(sides.map(|file| (file, *first, *last)));
         }
         let next = AtomicUsize::new(0);
+        let work = || -> Result<(), AbsorbError> {
+            let (mut state, wanted) = start()?;
+            while let Some((file, first, last)) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let span = Some((*first, *last));
+                let blocks = self
+                    .stored
+                    .rows(file, schema, span, wanted.clone(), leaving)?;
+                for block in blocks {
+                    let (batch, rows) = block?;
+                    look(&mut state, file, batch, &rows)?;
+                }
+            }
+            Ok(())
+        };
+        let readers = self.settings.threads.min(files.len());
         std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..self.threads.min(files.len()))
-                .map(|_| {
-                    scope.spawn(|| -> Result<(), AbsorbError> {
-                        let (mut state, wanted) = start()?;
-                        while let Some((file, first, last)) =
-                            files.get(next.fetch_add(1, Ordering::Relaxed))
-                        {
-                            let span = Some((*first, *last));
-                            let wanted = wanted.clone();
-                            let blocks = self.stored.rows(file, schema, span, wanted, leaving)?;
-                            for block in blocks {
-                                let (batch, rows) = block?;
-                                look(&mut state, file, batch, &rows)?;
-                            }
-                        }
-                        finish(state);
-                        Ok(())
-                    })
-                })
-                .collect();
+            let workers: Vec<_> = (0..readers).map(|_| scope.spawn(work)).collect();
+            let died = |_| Err(AbsorbError::Defect("a reader died".to_owned()));
+            let workers = workers.into_iter();
             workers
-                .into_iter()
-                .map(|worker| {
-                    worker
-                        .join()
-                        .unwrap_or_else(|_| Err(AbsorbError::Defect("a reader died".to_owned())))
-                })
+                .map(|worker| worker.join().unwrap_or_else(died))
                 // All of them, so that none is left behind.
                 .fold(Ok(()), Result::and)
         })
     }
 
     /// Puts events that leave or are decided again into D.
-    fn look_at_origins(&self, gathering: &Gathering) -> Result<(), AbsorbError> {
-        if self.origins.is_empty() {
-            return Ok(());
+    fn look_at_origins(&self, origins: &Origins, members: Members) -> Result<Members, AbsorbError> {
+        if origins.spans.is_empty() {
+            return Ok(members);
         }
-        let schema = self.columns(0, self.source.rules.len())?;
-        let start = || {
-            let keys = self.keys(0, self.source.rules.len(), &schema)?;
-            let reaches = self.new_reaches();
-            Ok(((keys, reaches), None))
+        let rules = self.settings.source.rules.len();
+        let schema = self.columns(0..rules)?;
+        let members = Mutex::new(members);
+        let again = |row: &StoredRow| {
+            let time = from_sortable(row.time);
+            let times = origins.again;
+            times.is_some_and(|(first, last)| (first..=last).contains(&time))
         };
         self.each_batch(
-            &self.origins,
-            &schema,
-            true,
-            start,
-            |(keys, reaches), file, batch, rows| {
-                let again = |row: &Row| {
-                    let time = from_sortable(row.time);
-                    self.again
-                        .is_some_and(|(first, last)| (first..=last).contains(&time))
-                };
+            Reading {
+                spans: &origins.spans,
+                schema: &schema,
+                leaving: true,
+            },
+            || Ok((self.settings.keys(0..rules, &schema)?, None)),
+            |keys, file, batch, rows| {
                 let mask: Vec<bool> = rows.iter().map(|row| row.leaves || again(row)).collect();
                 if !mask.iter().any(|is| *is) {
                     return Ok(());
                 }
-                self.note_before(gathering, rows, &mask)?;
-                let links = self.links_of(keys, file, &batch, rows, &mask, 0)?;
-                self.join(gathering, reaches, links)
+                let links = self.links_of(keys, file, &batch, rows, &mask)?;
+                let mut members = lock(&members);
+                self.note_before(&mut members, rows, &mask)?;
+                self.join_links(&mut members, links)
             },
-            |(_, reaches)| self.add_reaches(&reaches),
-        )
-    }
-
-    fn new_reaches(&self) -> Vec<Reach> {
-        vec![Reach::new(&self.search.slices); self.source.rules.len()]
-    }
-
-    fn add_reaches(&self, reaches: &[Reach]) {
-        let mut all = lock(&self.search.reaches);
-        for (all, one) in all.iter_mut().zip(reaches) {
-            all.add(one);
-        }
+        )?;
+        Ok(into_inner(members))
     }
 
     /// Notes what rows of D were.
     fn note_before(
         &self,
-        gathering: &Gathering,
-        rows: &[Row],
+        members: &mut Members,
+        rows: &[StoredRow],
         mask: &[bool],
     ) -> Result<(), AbsorbError> {
-        let mut places = Places::new(self.slicing, self.source.decode.unit);
+        let mut places = self.settings.places();
         let mut noted: Vec<Before> = Vec::new();
-        let mut objects = BTreeSet::new();
         for (row, _) in rows.iter().zip(mask).filter(|(_, is)| **is) {
             let place = places.of(from_sortable(row.time));
             let leaves = if row.leaves { LEAVES } else { 0 };
             let standing = row.before.bits() | leaves;
             noted.push([place, row.time, row.id.0, row.kept.0, standing]);
             if !row.leaves {
-                objects.insert(row.id.object());
+                members.objects.insert(row.id.object());
             }
         }
-        lock(&gathering.objects).append(&mut objects);
-        lock(&gathering.before)
-            .extend(&noted)
-            .map_err(|e| self.spilling(e))
+        let noted = members.before.extend(&noted);
+        noted.map_err(|e| self.settings.spilling(e))
     }
 
-    /// The links of the rows of a mask under rules from `first` on.
+    /// The links of the rows of a mask under the rules of `keys`; the first of these is rule 0.
     fn links_of(
         &self,
         keys: &mut Keys,
         file: &File,
         batch: &RecordBatch,
-        rows: &[Row],
+        rows: &[StoredRow],
         mask: &[bool],
-        first: usize,
     ) -> Result<Vec<RuleLink>, AbsorbError> {
         let filter: BooleanArray = mask.iter().copied().map(Some).collect();
-        let picked: Vec<&Row> = rows
+        let picked: Vec<&StoredRow> = rows
             .iter()
             .zip(mask)
             .filter_map(|(row, is)| is.then_some(row))
@@ -385,7 +361,7 @@ impl Finder<'_> {
                     true => Standing::LEAVING,
                     false => Standing::CONCERNED,
                 };
-                links.push((first + rule, key, row.time, row.id.0, standing.bits()));
+                links.push((rule, key, row.time, row.id.0, standing.bits()));
             }
         })
         .map_err(|error| self.failing(file, error))?;
@@ -393,22 +369,22 @@ impl Finder<'_> {
     }
 
     /// Makes links members of D under their rules.
-    fn join(
+    fn join_links(
         &self,
-        gathering: &Gathering,
-        reaches: &mut [Reach],
-        links: Vec<RuleLink>,
+        members: &mut Members,
+        links: impl IntoIterator<Item = RuleLink>,
     ) -> Result<(), AbsorbError> {
         for (rule, key, time, id, standing) in links {
-            let parts = gathering.links.get(rule);
-            let part = parts.and_then(|parts| parts.get(part_of(key, self.threads)));
-            let (Some(reach), Some(part)) = (reaches.get_mut(rule), part) else {
+            let part = part_of(key, self.settings.threads);
+            let parts = members.links.get_mut(rule);
+            let part = parts.and_then(|parts| parts.get_mut(part));
+            let (Some(wanted), Some(part)) = (members.wanted.get_mut(rule), part) else {
                 return Err(unknown_rule(rule));
             };
-            self.search.note(rule, reach, &[(key, time)])?;
-            lock(part)
-                .push([key[0], key[1], time, id, standing, 0])
-                .map_err(|e| self.spilling(e))?;
+            self.search
+                .note(rule, self.slices, wanted, &[(key, time)])?;
+            let link = [key[0], key[1], time, id, standing, 0];
+            part.push(link).map_err(|e| self.settings.spilling(e))?;
         }
         Ok(())
     }
@@ -417,36 +393,26 @@ impl Finder<'_> {
     fn grow_rule(
         &self,
         rule: usize,
-        new: Vec<Vec<Sorter<4>>>,
-        gathering: &Gathering,
+        mut new: Vec<Vec<Sorter<4>>>,
+        members: &mut Members,
     ) -> Result<Vec<Vec<Sorter<4>>>, AbsorbError> {
-        let spilling = |error| self.spilling(error);
         let window = self.search.windows.get(rule);
         let within = window.ok_or_else(|| unknown_rule(rule))?.within;
-        let take_reach = || {
-            let mut reaches = lock(&self.search.reaches);
-            let taken = reaches.get_mut(rule).map(Reach::take);
-            taken.ok_or_else(|| unknown_rule(rule))
+        let (Some(links), Some(wanted)) = (members.links.get_mut(rule), members.wanted.get(rule))
+        else {
+            return Err(unknown_rule(rule));
         };
-        let later = rule + 1..self.source.rules.len();
-        // Rows of the looked-at events under later rules: `[time, id, key, key]`.
-        let aside: Vec<Mutex<Sorter<4>>> =
-            later.clone().map(|_| Mutex::new(self.sorter())).collect();
-        let mut links: Vec<Sorter<6>> = match gathering.links.get(rule) {
-            Some(parts) => parts
-                .iter()
-                .map(|part| std::mem::replace(&mut *lock(part), self.sorter()))
-                .collect(),
-            None => return Err(unknown_rule(rule)),
-        };
-        let mut new = new;
+        let mut links = std::mem::take(links);
+        let mut wanted = wanted.clone();
+        let mut looked = Spans::none(self.slices);
+        let later = rule + 1..self.settings.source.rules.len();
+        let mut aside: Vec<Sorter<4>> = later.clone().map(|_| self.sorter()).collect();
         let mut rows: Vec<Vec<Sorter<4>>> = new.iter().map(|_| Vec::new()).collect();
         let mut joined: Vec<Sorter<4>> = Vec::new();
         let mut step = within;
         loop {
-            let spans = take_reach()?;
-            let looked = self.parts();
-            self.look(rule, &spans, &looked, &aside)?;
+            let spans = wanted.beyond(&looked);
+            looked = wanted.clone();
             if spans.is_empty() && links.iter().all(Sorter::is_empty) {
                 // Nothing stored is concerned.
                 for (rows, new) in rows.iter_mut().zip(new) {
@@ -454,40 +420,17 @@ impl Finder<'_> {
                 }
                 break;
             }
-            let covered_by = lock(&self.search.reaches).get(rule).cloned();
-            let covered_by = covered_by.ok_or_else(|| unknown_rule(rule))?;
-            let covered = |first, last| covered_by.covers(&self.search.slices, first, last);
-            let grown = std::thread::scope(|scope| {
-                let workers: Vec<_> = std::mem::take(&mut new)
-                    .into_iter()
-                    .zip(std::mem::take(&mut links))
-                    .zip(looked)
-                    .map(|((new, links), looked)| {
-                        let covered = &covered;
-                        scope.spawn(move || {
-                            grow(
-                                Sorted::merge(new)?,
-                                Sorted::merge(vec![links, into_inner(looked)])?,
-                                within,
-                                covered,
-                                &self.folder,
-                                self.memory,
-                            )
-                        })
-                    })
-                    .collect();
-                workers
-                    .into_iter()
-                    .map(|worker| {
-                        worker
-                            .join()
-                            .unwrap_or_else(|_| Err(io::Error::other("a chain thread died")))
-                    })
-                    .collect::<Vec<_>>()
-            });
+            let found = self.look(rule, &spans, aside)?;
+            aside = found.aside;
+            let stored = links.into_iter().zip(found.links).map(|(a, b)| vec![a, b]);
+            let parts = new.into_iter().zip(stored).collect();
             let mut beyond = Vec::new();
-            for (grown, rows) in grown.into_iter().zip(&mut rows) {
-                let grown = grown.map_err(spilling)?;
+            (new, links) = (Vec::new(), Vec::new());
+            for (grown, rows) in self
+                .grow(parts, within, &looked)?
+                .into_iter()
+                .zip(&mut rows)
+            {
                 rows.push(grown.rows);
                 joined.push(grown.joined);
                 links.push(grown.open);
@@ -499,68 +442,49 @@ impl Finder<'_> {
             }
             // Twice as far each time: a chain of days takes a handful of passes.
             step = step.saturating_mul(2);
-            let mut reaches = lock(&self.search.reaches);
-            let reach = reaches.get_mut(rule).ok_or_else(|| unknown_rule(rule))?;
             for (first, last) in beyond {
                 let (from, to) = (first.saturating_sub(step), last.saturating_add(step));
-                reach.want(&self.search.slices, from, to);
+                wanted.want(self.slices, from, to);
             }
         }
-        self.joined(joined, aside, later, gathering)?;
+        self.join(joined, aside, later, members)?;
         Ok(rows)
     }
 
-    /// Reads the links of one rule in `spans` whose keys D has.
+    /// Reads the links of one rule in `spans` whose keys D has. Their rows under later rules are added to
+    /// `aside`.
     fn look(
         &self,
         rule: usize,
         spans: &[Span],
-        links: &[Mutex<Sorter<6>>],
-        aside: &[Mutex<Sorter<4>>],
-    ) -> Result<(), AbsorbError> {
+        aside: Vec<Sorter<4>>,
+    ) -> Result<Looked, AbsorbError> {
+        let links = self.parts();
         if spans.is_empty() {
-            return Ok(());
+            return Ok(Looked { links, aside });
         }
         let filter = self.search.filters.get(rule);
         let filter = filter.ok_or_else(|| unknown_rule(rule))?;
-        let rules = self.source.rules.len();
-        let schema = self.columns(rule, rules)?;
-        let own_schema = self.columns(rule, rule + 1)?;
-        let start = || {
-            let own = self.keys(rule, rule + 1, &schema)?;
-            let others = self.keys(rule + 1, rules, &schema)?;
-            // Few stored events have a key of D: of the others, the key is all that is decoded.
-            let keys = Mutex::new(self.keys(rule, rule + 1, &own_schema)?);
-            let filter = Arc::clone(filter);
-            let test = move |batch: &RecordBatch| {
-                let mut mask = vec![false; batch.num_rows()];
-                let tested = lock(&keys).each(batch, None, |_, row, key| {
-                    if let Some(is) = mask.get_mut(row) {
-                        *is = filter.contains(key);
-                    }
-                });
-                // An expression that fails does so again where the file can be named.
-                if tested.is_err() {
-                    mask.fill(true);
-                }
-                BooleanArray::from(mask)
-            };
-            let wanted = Wanted {
-                schema: Arc::clone(&own_schema),
-                test: Arc::new(test),
-            };
-            Ok(((own, others), Some(wanted)))
-        };
-        let push = |error| self.spilling(error);
+        let rules = self.settings.source.rules.len();
+        let schema = self.columns(rule..rules)?;
+        let links: Vec<_> = links.into_iter().map(Mutex::new).collect();
+        let aside: Vec<_> = aside.into_iter().map(Mutex::new).collect();
+        let push = |error| self.settings.spilling(error);
         self.each_batch(
-            spans,
-            &schema,
-            false,
-            start,
+            Reading {
+                spans,
+                schema: &schema,
+                leaving: false,
+            },
+            || {
+                let own = self.settings.keys(rule..rule + 1, &schema)?;
+                let others = self.settings.keys(rule + 1..rules, &schema)?;
+                Ok(((own, others), Some(self.wanted(rule, filter)?)))
+            },
             |(own, others), file, batch, rows| {
                 let times: Vec<u64> = rows.iter().map(|row| row.time).collect();
                 let mut mask = vec![false; rows.len()];
-                let mut found = vec![Vec::new(); self.threads];
+                let mut found = vec![Vec::new(); links.len()];
                 own.each(&batch, Some(&times), |_, i, key| {
                     let Some(row) = rows.get(i) else { return };
                     let earlier = row.before.rule().is_some_and(|by| (by as usize) < rule);
@@ -570,7 +494,7 @@ impl Finder<'_> {
                     if let Some(is) = mask.get_mut(i) {
                         *is = true;
                     }
-                    if let Some(found) = found.get_mut(part_of(key, self.threads)) {
+                    if let Some(found) = found.get_mut(part_of(key, links.len())) {
                         let standing = row.before.bits();
                         found.push([key[0], key[1], row.time, row.id.0, standing, row.kept.0]);
                     }
@@ -582,45 +506,93 @@ impl Finder<'_> {
                 if aside.is_empty() || !mask.contains(&true) {
                     return Ok(());
                 }
-                for (rule, key, time, id, _) in
-                    self.links_of(others, file, &batch, rows, &mask, 0)?
-                {
+                for (rule, key, time, id, _) in self.links_of(others, file, &batch, rows, &mask)? {
                     let sorter = aside.get(rule).ok_or_else(|| unknown_rule(rule))?;
-                    lock(sorter)
-                        .push([time, id, key[0], key[1]])
-                        .map_err(push)?;
+                    let row = [time, id, key[0], key[1]];
+                    lock(sorter).push(row).map_err(push)?;
                 }
                 Ok(())
             },
-            |_| (),
-        )
+        )?;
+        Ok(Looked {
+            links: links.into_iter().map(into_inner).collect(),
+            aside: aside.into_iter().map(into_inner).collect(),
+        })
+    }
+
+    /// Few stored events have a key of D: of the others, the key is all that is decoded.
+    fn wanted(&self, rule: usize, filter: &Arc<KeyFilter>) -> Result<Wanted, AbsorbError> {
+        let schema = self.columns(rule..rule + 1)?;
+        let keys = Mutex::new(self.settings.keys(rule..rule + 1, &schema)?);
+        let filter = Arc::clone(filter);
+        let test = move |batch: &RecordBatch| {
+            let mut mask = vec![false; batch.num_rows()];
+            let tested = lock(&keys).each(batch, None, |_, row, key| {
+                if let Some(is) = mask.get_mut(row) {
+                    *is = filter.contains(key);
+                }
+            });
+            // An expression that fails does so again where the file can be named.
+            if tested.is_err() {
+                mask.fill(true);
+            }
+            BooleanArray::from(mask)
+        };
+        Ok(Wanted {
+            schema,
+            test: Arc::new(test),
+        })
+    }
+
+    /// Finds the chains of each part that hold a member of D. A part is its new rows and its links; the stored
+    /// events within `looked` have been read.
+    fn grow(
+        &self,
+        parts: Vec<(Vec<Sorter<4>>, Vec<Sorter<6>>)>,
+        within: i64,
+        looked: &Spans,
+    ) -> Result<Vec<Grown>, AbsorbError> {
+        let covered = looked.covered(self.slices);
+        let (folder, memory) = (&self.settings.folder, self.settings.shares.sorter);
+        let grown: Vec<io::Result<Grown>> = std::thread::scope(|scope| {
+            let covered = &covered;
+            let workers: Vec<_> = parts
+                .into_iter()
+                .map(|(new, links)| {
+                    scope.spawn(move || {
+                        let (new, links) = (Sorted::merge(new)?, Sorted::merge(links)?);
+                        grow(new, links, within, covered, folder, memory)
+                    })
+                })
+                .collect();
+            let died = |_| Err(io::Error::other("a chain thread died"));
+            let workers = workers.into_iter();
+            workers
+                .map(|worker| worker.join().unwrap_or_else(died))
+                .collect()
+        });
+        let grown: io::Result<Vec<Grown>> = grown.into_iter().collect();
+        grown.map_err(|error| self.settings.spilling(error))
     }
 
     /// Makes stored events that have joined D members of it under the later rules.
-    fn joined(
+    fn join(
         &self,
         joined: Vec<Sorter<4>>,
-        aside: Vec<Mutex<Sorter<4>>>,
-        later: std::ops::Range<usize>,
-        gathering: &Gathering,
+        aside: Vec<Sorter<4>>,
+        later: Range<usize>,
+        members: &mut Members,
     ) -> Result<(), AbsorbError> {
-        let spilling = |error| self.spilling(error);
+        let spilling = |error| self.settings.spilling(error);
         let mut joined = Sorted::merge(joined).map_err(spilling)?;
-        let mut aside = aside
-            .into_iter()
-            .map(|sorter| Sorted::merge(vec![into_inner(sorter)]))
-            .collect::<io::Result<Vec<_>>>()
-            .map_err(spilling)?;
-        let mut reaches = self.new_reaches();
-        let mut places = Places::new(self.slicing, self.source.decode.unit);
-        let mut before = lock(&gathering.before);
-        let mut objects = lock(&gathering.objects);
+        let aside = aside.into_iter().map(|sorter| Sorted::merge(vec![sorter]));
+        let mut aside = aside.collect::<io::Result<Vec<_>>>().map_err(spilling)?;
+        let mut places = self.settings.places();
         while let Some([time, id, standing, kept]) = joined.pop().map_err(spilling)? {
             let place = places.of(from_sortable(time));
-            before
-                .push([place, time, id, kept, standing])
-                .map_err(spilling)?;
-            objects.insert(crate::dedup::EventId(id).object());
+            let before = members.before.push([place, time, id, kept, standing]);
+            before.map_err(spilling)?;
+            members.objects.insert(EventId(id).object());
             for (rule, rows) in later.clone().zip(&mut aside) {
                 while let Some([other, other_id, a, b]) = rows
                     .peek()
@@ -630,12 +602,11 @@ impl Finder<'_> {
                     rows.pop().map_err(spilling)?;
                     if [other, other_id] == [time, id] {
                         let link = (rule, [a, b], time, id, Standing::CONCERNED.bits());
-                        self.join(gathering, &mut reaches, vec![link])?;
+                        self.join_links(members, [link])?;
                     }
                 }
             }
         }
-        self.add_reaches(&reaches);
         Ok(())
     }
 }

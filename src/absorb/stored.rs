@@ -1,13 +1,11 @@
-//! The stored events of a source: which slices there are, and their rows in the total order.
+//! The stored rows of a source, in the order of events.
 //!
 //! ```text
-//! files of the log ──▶ Slices, by time ──▶ Reach: which span of each is to be looked at
-//!                          │ place
-//!                          └──▶ rows of whole slices, in order, for rewriting them
+//! data file ──▶ rows() ──▶ batches, with time, id and verdict of each row
+//!          └──▶ stream(): whole files, one after another, read ahead by a thread
 //! ```
 
-use super::AbsorbError;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -21,11 +19,10 @@ use arrow::datatypes::{
 };
 use tokio::runtime::Handle;
 
-use crate::config::Source;
 use crate::dedup::{EventId, Standing, sortable};
-use crate::event::{KEPT_OBJECT, KEPT_RECORD, Place, RAW_OBJECT, RAW_RECORD, RULE};
+use crate::event::{KEPT_OBJECT, KEPT_RECORD, RAW_OBJECT, RAW_RECORD, RULE};
 use crate::lake::Proof;
-use crate::ledger::{Dates, File, State};
+use crate::ledger::{Dates, File};
 use crate::publish::{
     Content, Displaced, Keyed, StoredError, StoredFile, StoredRows, Wanted, WriteError,
 };
@@ -33,182 +30,8 @@ use crate::raw::{Refill, RefillError};
 use crate::store::Store;
 use crate::time::TimeUnit;
 
-/// One slice with stored events.
-#[derive(Debug, Clone)]
-pub struct Slice {
-    /// First and last event time.
-    first: i64,
-    last: i64,
-    pub kept: Option<File>,
-    pub duplicates: Option<File>,
-}
-
-/// A part of a slice: its index, first and last time.
-pub type Span = (usize, i64, i64);
-
-/// The slices of a source, by their first event time.
-#[derive(Debug, Default)]
-pub struct Slices {
-    all: Vec<Slice>,
-    /// The last event time of this slice and those before it.
-    most: Vec<i64>,
-}
-
-impl Slices {
-    /// # Errors
-    /// A file with rows that the log gives no event times or no place.
-    pub fn new(source: &Source, state: &State) -> Result<Self, AbsorbError> {
-        let [kept, duplicates, _] = source.tables();
-        let mut slices: BTreeMap<u64, Slice> = BTreeMap::new();
-        for (table, is_kept) in [(kept, true), (duplicates, false)] {
-            for file in state.table(&table) {
-                if file.entry.rows == 0 {
-                    continue;
-                }
-                let place = place(file)?;
-                // Events without a time would be passed over when duplicates are looked for.
-                let (first, last) = file.entry.times.ok_or_else(|| {
-                    let key = file.entry.key();
-                    AbsorbError::Defect(format!("the log says no event times of {key}"))
-                })?;
-                let slice = slices.entry(place).or_insert_with(|| Slice {
-                    first,
-                    last,
-                    kept: None,
-                    duplicates: None,
-                });
-                slice.first = slice.first.min(first);
-                slice.last = slice.last.max(last);
-                let side = match is_kept {
-                    true => &mut slice.kept,
-                    false => &mut slice.duplicates,
-                };
-                *side = Some(file.clone());
-            }
-        }
-        let mut all: Vec<Slice> = slices.into_values().collect();
-        all.sort_by_key(|slice| slice.first);
-        let most = all.iter().scan(i64::MIN, |most, slice| {
-            *most = slice.last.max(*most);
-            Some(*most)
-        });
-        let most = most.collect();
-        Ok(Self { all, most })
-    }
-
-    pub const fn is_empty(&self) -> bool {
-        self.all.is_empty()
-    }
-
-    pub fn get(&self, index: usize) -> Option<&Slice> {
-        self.all.get(index)
-    }
-
-    /// The slices that may hold events of `first..=last`, with the part of the span that is theirs.
-    fn overlapping(
-        &self,
-        first: i64,
-        last: i64,
-    ) -> impl Iterator<Item = (usize, (i64, i64))> + use<'_> {
-        let end = self.all.partition_point(|slice| slice.first <= last);
-        let candidates = self.all.iter().zip(&self.most).enumerate().take(end).rev();
-        candidates
-            .take_while(move |(_, (_, most))| **most >= first)
-            .filter(move |(_, (slice, _))| slice.last >= first)
-            .map(move |(i, (slice, _))| (i, (slice.first.max(first), slice.last.min(last))))
-    }
-}
-
-/// The place of a data file of a source.
-///
-/// # Errors
-/// A name that is not ours, which is a defect: the log names it.
-pub fn place(file: &File) -> Result<u64, AbsorbError> {
-    let place = Place::of(&file.entry.partition, &file.entry.name).map(Place::sortable);
-    place.ok_or_else(|| {
-        let key = file.entry.key();
-        AbsorbError::Defect(format!(
-            "the log names {key}, which is the place of no slice"
-        ))
-    })
-}
-
-/// How much of each slice is wanted, and has been looked at.
-#[derive(Debug, Clone)]
-pub struct Reach {
-    wanted: Vec<Option<(i64, i64)>>,
-    seen: Vec<Option<(i64, i64)>>,
-    /// A span that is wanted for certain: most events follow each other closely.
-    sure: Option<(i64, i64)>,
-}
-
-impl Reach {
-    pub fn new(slices: &Slices) -> Self {
-        Self {
-            wanted: vec![None; slices.all.len()],
-            seen: vec![None; slices.all.len()],
-            sure: None,
-        }
-    }
-
-    pub fn want(&mut self, slices: &Slices, first: i64, last: i64) {
-        if self.sure.is_some_and(|(a, b)| a <= first && last <= b) {
-            return;
-        }
-        self.sure = Some((first, last));
-        for (i, (from, to)) in slices.overlapping(first, last) {
-            if let Some(wanted) = self.wanted.get_mut(i) {
-                let (first, last) = wanted.get_or_insert((from, to));
-                *first = from.min(*first);
-                *last = to.max(*last);
-            }
-        }
-    }
-
-    /// Adds what another wants.
-    pub fn add(&mut self, other: &Self) {
-        for (ours, theirs) in self.wanted.iter_mut().zip(&other.wanted) {
-            let Some((from, to)) = *theirs else { continue };
-            let (first, last) = ours.get_or_insert((from, to));
-            *first = from.min(*first);
-            *last = to.max(*last);
-        }
-    }
-
-    /// What is wanted and was not looked at. It counts as looked at now.
-    pub fn take(&mut self) -> Vec<Span> {
-        let mut spans = Vec::new();
-        for (i, (wanted, seen)) in self.wanted.iter().zip(&mut self.seen).enumerate() {
-            let Some((first, last)) = *wanted else {
-                continue;
-            };
-            match *seen {
-                None => spans.push((i, first, last)),
-                Some((from, to)) => {
-                    if first < from {
-                        spans.push((i, first, from - 1));
-                    }
-                    if to < last {
-                        spans.push((i, to + 1, last));
-                    }
-                }
-            }
-            *seen = Some((first, last));
-        }
-        spans
-    }
-
-    /// All stored events of a span have been looked at.
-    pub fn covers(&self, slices: &Slices, first: i64, last: i64) -> bool {
-        slices.overlapping(first, last).all(|(i, (from, to))| {
-            let seen = self.seen.get(i).copied().flatten();
-            seen.is_some_and(|(first, last)| first <= from && to <= last)
-        })
-    }
-}
-
 /// What a stored row is, without its columns.
-pub struct Row {
+pub struct StoredRow {
     pub time: u64,
     pub id: EventId,
     /// Kept, or dropped by which rule.
@@ -233,9 +56,9 @@ impl Fill {
     }
 }
 
-/// Reads the data files of one source.
+/// Reads the data files of one source. A clone reads the same files and counts the same bytes.
 #[derive(Clone)]
-pub struct Stored {
+pub struct StoredTables {
     pub lake: Store,
     pub proof: Proof,
     pub runtime: Handle,
@@ -254,7 +77,7 @@ pub struct Stored {
     pub read: Arc<AtomicU64>,
 }
 
-impl Stored {
+impl StoredTables {
     /// The rank of a raw object.
     pub fn rank(&self, name: &str) -> Option<u32> {
         let objects = &self.objects;
@@ -297,7 +120,7 @@ impl Stored {
         wanted: Option<Wanted>,
         leaving: bool,
     ) -> Result<
-        impl Iterator<Item = Result<(RecordBatch, Vec<Row>), StoredError>> + Send + use<>,
+        impl Iterator<Item = Result<(RecordBatch, Vec<StoredRow>), StoredError>> + Send + use<>,
         StoredError,
     > {
         let own = schema.fields().len();
@@ -404,7 +227,7 @@ impl Stored {
     }
 }
 
-fn keyed(place: u64, batch: RecordBatch, rows: &[Row], timed: bool) -> Keyed {
+fn keyed(place: u64, batch: RecordBatch, rows: &[StoredRow], timed: bool) -> Keyed {
     let keys = rows
         .iter()
         .map(|row| [place, if timed { row.time } else { 0 }, row.id.0])
@@ -421,7 +244,7 @@ fn keyed(place: u64, batch: RecordBatch, rows: &[Row], timed: bool) -> Keyed {
 
 /// Turns the names in a file into ranks.
 struct Names {
-    stored: Stored,
+    stored: StoredTables,
     url: String,
     known: HashMap<String, u32, RandomState>,
 }
@@ -447,7 +270,7 @@ impl Names {
     }
 
     /// What the rows of a batch are.
-    fn rows(&mut self, batch: &RecordBatch) -> Result<Vec<Row>, StoredError> {
+    fn rows(&mut self, batch: &RecordBatch) -> Result<Vec<StoredRow>, StoredError> {
         let lacking = |name: &str| self.unfit(&format!("it has no column {name} that fits"));
         let column = |name: &str| batch.column_by_name(name).ok_or_else(|| lacking(name));
         let text = |name: &str| {
@@ -502,7 +325,7 @@ impl Names {
                 let number = record(kept_records).ok_or_else(|| self.unfit(unnumbered))?;
                 kept = EventId::new(by, number);
             }
-            rows.push(Row {
+            rows.push(StoredRow {
                 time: sortable(*time),
                 id: EventId::new(object, number),
                 before,
@@ -511,44 +334,5 @@ impl Names {
             });
         }
         Ok(rows)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ledger::FileEntry;
-
-    fn file(partition: &[(&str, &str)], name: &str) -> File {
-        let own =
-            |(column, value): &(&str, &str)| ((*column).to_owned(), Some((*value).to_owned()));
-        File {
-            commit: 1,
-            entry: FileEntry {
-                table: "app".to_owned(),
-                partition: partition.iter().map(own).collect(),
-                name: name.to_owned(),
-                rows: 1,
-                bytes: 1,
-                times: None,
-                staged: String::new(),
-                sha256: None,
-            },
-            etag: None,
-        }
-    }
-
-    /// Place 0 would be that of another slice, or of none.
-    #[test]
-    fn a_file_without_a_place_is_a_defect() {
-        assert!(place(&file(&[("dt", "2019-04-02")], "part-00001.parquet")).is_ok());
-        for (partition, name) in [
-            (&[("dt", "2019-04-02")][..], "other.parquet"),
-            (&[("dt", "yesterday")], "part-00001.parquet"),
-            (&[], "part-00001.parquet"),
-        ] {
-            let error = place(&file(partition, name)).unwrap_err();
-            assert!(matches!(error, AbsorbError::Defect(_)), "{error}");
-        }
     }
 }

@@ -121,6 +121,35 @@ impl KeyFilter {
     }
 }
 
+/// Spans of event time in which every stored event has been looked at.
+#[derive(Debug, Clone, Default)]
+pub struct Covered {
+    /// Where stored events may lie that were not looked at: first and last time, in order, apart from
+    /// each other.
+    gaps: Vec<(i64, i64)>,
+}
+
+impl Covered {
+    /// All of time but these gaps, which may be in any order and overlap.
+    pub fn outside(mut gaps: Vec<(i64, i64)>) -> Self {
+        gaps.sort_unstable();
+        gaps.dedup_by(|next, before| {
+            let meet = next.0 <= before.1;
+            if meet {
+                before.1 = next.1.max(before.1);
+            }
+            meet
+        });
+        Self { gaps }
+    }
+
+    /// Whether all stored events of `first..=last` have been looked at.
+    pub fn holds(&self, first: i64, last: i64) -> bool {
+        let behind = self.gaps.partition_point(|(_, to)| *to < first);
+        self.gaps.get(behind).is_none_or(|(from, _)| *from > last)
+    }
+}
+
 /// What one pass over the links of a rule gave.
 #[derive(Debug)]
 pub struct Grown {
@@ -135,8 +164,8 @@ pub struct Grown {
 }
 
 /// Walks the links of a rule. `new` are rows of events that come with this commit, `stored` the links
-/// of all others that were looked at. `covered` says whether all stored events of a span of times
-/// have been looked at; around changed events they have.
+/// of all others that were looked at. `covered` are the times of which all stored events were looked at; the
+/// times around changed events are among them.
 ///
 /// # Errors
 /// The spill folder is full or cannot be read.
@@ -144,7 +173,7 @@ pub fn grow(
     mut new: Sorted<4>,
     mut stored: Sorted<6>,
     within: i64,
-    covered: &dyn Fn(i64, i64) -> bool,
+    covered: &Covered,
     spill: &Path,
     memory: usize,
 ) -> io::Result<Grown> {
@@ -235,7 +264,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn push(&mut self, link: Link, covered: &dyn Fn(i64, i64) -> bool) -> io::Result<()> {
+    fn push(&mut self, link: Link, covered: &Covered) -> io::Result<()> {
         let [_, _, bits, id, standing, _] = link;
         let standing = Standing::from_bits(standing);
         if let Some([_, _, last_bits, last_id, last_standing, _]) = self.last
@@ -279,20 +308,21 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn close(&mut self, covered: &dyn Fn(i64, i64) -> bool) {
+    fn close(&mut self, covered: &Covered) {
         let Some(chain) = self.chain.take().filter(|chain| chain.changed) else {
             return;
         };
         self.concerned.push(chain.from..self.count);
         let (first, last) = (chain.first, chain.last);
-        let open = !first.1.changed() && !covered(first.0.saturating_sub(self.within), first.0)
-            || !last.1.changed() && !covered(last.0, last.0.saturating_add(self.within));
+        let open = !first.1.changed()
+            && !covered.holds(first.0.saturating_sub(self.within), first.0)
+            || !last.1.changed() && !covered.holds(last.0, last.0.saturating_add(self.within));
         if open {
             self.beyond.push((first.0, last.0));
         }
     }
 
-    fn finish(mut self, covered: &dyn Fn(i64, i64) -> bool, grown: &mut Grown) -> io::Result<()> {
+    fn finish(mut self, covered: &Covered, grown: &mut Grown) -> io::Result<()> {
         self.close(covered);
         let open = !self.beyond.is_empty();
         grown.beyond.append(&mut self.beyond);
@@ -331,5 +361,29 @@ impl<'a> Walk<'a> {
                 grown.joined.push([time, id, standing, kept])?;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn covered_is_all_of_time_but_the_gaps() {
+        let covered = Covered::outside(vec![(50, 60), (10, 20), (15, 30), (30, 31)]);
+        for (first, last, holds) in [
+            (0, 9, true),
+            (0, 10, false),
+            (12, 13, false),
+            (31, 40, false),
+            (32, 49, true),
+            (40, 55, false),
+            (60, 60, false),
+            (61, i64::MAX, true),
+            (i64::MIN, i64::MAX, false),
+        ] {
+            assert_eq!(covered.holds(first, last), holds, "{first}..={last}");
+        }
+        assert!(Covered::default().holds(i64::MIN, i64::MAX));
     }
 }

@@ -88,7 +88,8 @@ impl Dropped {
 /// order of the sorted events.
 ///
 /// `rows` holds the narrow rows of every rule, cut by key into as many parts as may be worked on at
-/// once, in any number of sorters each. `memory` bounds the dropped rows held, in bytes.
+/// once, in any number of sorters each. `places` gives the places of the table. `memory` bounds the
+/// dropped rows held, in bytes.
 ///
 /// # Errors
 /// The spill folder is full or cannot be read.
@@ -96,8 +97,7 @@ pub fn decide(
     rules: &[Rule],
     rows: Vec<Vec<Vec<Sorter<4>>>>,
     earlier: &Dropped,
-    slicing: Slicing,
-    unit: TimeUnit,
+    places: &Places,
     spill: &Path,
     memory: usize,
 ) -> io::Result<Sorted<5>> {
@@ -105,14 +105,14 @@ pub fn decide(
     let share = memory / parts;
     let mut sinks: Vec<Sorter<5>> = (0..parts).map(|_| Sorter::new(spill, share)).collect();
     for (index, (rule, parts)) in rules.iter().zip(rows).enumerate() {
-        let window = Window::new(rule, unit);
+        let window = Window::new(rule, places.unit);
         std::thread::scope(|scope| {
             let workers: Vec<_> = parts
                 .into_iter()
                 .zip(&mut sinks)
                 .map(|(part, sink)| {
                     scope.spawn(move || {
-                        let mut places = Places::new(slicing, unit);
+                        let mut places = places.clone();
                         window.decide(Sorted::merge(part)?, earlier, |time, id, kept| {
                             let place = places.of(from_sortable(time));
                             sink.push([place, time, id.0, kept.0, index as u64])

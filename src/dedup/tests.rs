@@ -114,8 +114,7 @@ fn decide(
         rules,
         rows,
         &earlier,
-        slicing(),
-        unit,
+        &Places::new(slicing(), unit),
         folder.path(),
         memory,
     )
@@ -269,8 +268,7 @@ fn an_event_of_an_unknown_object_is_noticed() {
             &rules,
             rows,
             &earlier,
-            slicing(),
-            unit,
+            &Places::new(slicing(), unit),
             folder.path(),
             1 << 16,
         )

@@ -9,7 +9,8 @@ use arrow::compute::cast;
 use arrow::datatypes::{Field, Schema, SchemaRef, UInt32Type};
 
 use super::WriteError;
-use super::collect::{Collected, Displaced, Key};
+use super::blocks::{Displaced, Key};
+use super::collect::Collected;
 use super::parquet::{FileSettings, ParquetFile};
 use super::runs::{Runs, Stretch};
 use crate::catalog::TableDefinition;

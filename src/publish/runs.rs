@@ -1,4 +1,9 @@
 //! Several sorted runs as one sequence.
+//!
+//! ```text
+//! the keys of one block of each run ──heap──▶ stretches: rows of one run that come before all others
+//! rows of a block: read when its first row is next, let go when all are used up and handed over
+//! ```
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -8,8 +13,8 @@ use arrow::compute::interleave_record_batch;
 use arrow::error::ArrowError;
 
 use super::WriteError;
-use super::collect::{BLOCK, Block, Blocks, Displaced, Key, bytes_of};
-use super::words::{Common, Words};
+use super::blocks::{BLOCK, BLOCK_ROWS, Block, Displaced, Key, Keyed, SortedRun, bytes_of};
+use super::words::Common;
 
 /// The next rows of one run that come before those of every other.
 #[derive(Debug, Clone, Copy)]
@@ -22,7 +27,7 @@ pub(super) struct Stretch {
 }
 
 struct Cursor {
-    blocks: Blocks,
+    blocks: SortedRun,
     keys: Vec<Key>,
     displaced: Option<Vec<Displaced>>,
     at: usize,
@@ -39,14 +44,14 @@ enum Rows {
 }
 
 /// A block that is being read, or that rows picked from it still refer to.
-struct Source {
+struct HeldBlock {
     batch: RecordBatch,
     bytes: usize,
     /// Mean bytes of a row.
     row_bytes: usize,
 }
 
-impl Source {
+impl HeldBlock {
     fn new(batch: RecordBatch) -> Self {
         let bytes = bytes_of(&batch);
         Self {
@@ -63,16 +68,19 @@ pub(super) struct Runs {
     common: Common,
     cursors: Vec<Cursor>,
     heads: BinaryHeap<Reverse<(Key, usize)>>,
-    sources: Vec<Source>,
+    sources: Vec<HeldBlock>,
     /// Bytes of the used-up blocks.
     used_up: usize,
 }
 
 impl Runs {
-    pub fn new(runs: Vec<Blocks>, words: &Words) -> Result<Self, WriteError> {
+    /// # Errors
+    /// A run that cannot be read.
+    pub fn new(runs: Vec<SortedRun>) -> Result<Self, WriteError> {
         let with_rows = runs.iter().filter(|blocks| !blocks.is_empty());
+        let with_rows = with_rows.map(|run| (run.words(), run.schema()));
         let mut merge = Self {
-            common: Common::new(words, with_rows.map(Blocks::schema)),
+            common: Common::over(with_rows),
             cursors: Vec::with_capacity(runs.len()),
             heads: BinaryHeap::with_capacity(runs.len()),
             sources: Vec::new(),
@@ -121,9 +129,10 @@ impl Runs {
         let source = match cursor.rows {
             Rows::Held(source) => source,
             Rows::Waiting(_) => {
-                let batch = self.common.spell(cursor.blocks.rows()?)?;
+                let batch = cursor.blocks.rows()?;
+                let batch = self.common.spell_from(cursor.blocks.words(), batch)?;
                 cursor.rows = Rows::Held(self.sources.len());
-                self.sources.push(Source::new(batch));
+                self.sources.push(HeldBlock::new(batch));
                 self.sources.len() - 1
             }
         };
@@ -195,7 +204,9 @@ impl Runs {
             cursor.rows = match batch {
                 None => Rows::Waiting(bytes / keys.len()),
                 Some(batch) => {
-                    self.sources.push(Source::new(self.common.spell(batch)?));
+                    let words = cursor.blocks.words();
+                    let batch = self.common.spell_from(words, batch)?;
+                    self.sources.push(HeldBlock::new(batch));
                     Rows::Held(self.sources.len() - 1)
                 }
             };
@@ -204,6 +215,43 @@ impl Runs {
             break;
         }
         Ok(())
+    }
+
+    /// The next rows in order, as one block; `None` at the end.
+    ///
+    /// # Errors
+    /// A run that cannot be read.
+    pub fn next_block(&mut self) -> Result<Option<Keyed>, WriteError> {
+        // The block before has copies of its rows.
+        self.release();
+        let (mut rows, mut keys, mut displaced) = (Vec::new(), Vec::new(), Vec::new());
+        let mut bytes = 0;
+        loop {
+            let next = self.next_width();
+            let is_full = next.is_none_or(|width| bytes + width > BLOCK);
+            let is_full = is_full || rows.len() >= BLOCK_ROWS || self.is_crowded();
+            if is_full && !rows.is_empty() {
+                break;
+            }
+            let Some(stretch) = self.stretch()? else {
+                break;
+            };
+            for row in stretch.from..stretch.to {
+                rows.push((stretch.source, row));
+                keys.extend(self.key(stretch, row));
+                displaced.extend(self.displaced(stretch, row));
+            }
+            bytes += (stretch.to - stretch.from) * self.row_bytes(stretch.source);
+            self.advance(stretch)?;
+        }
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Keyed {
+            batch: self.gather(&rows)?,
+            displaced: (displaced.len() == keys.len()).then_some(displaced),
+            keys,
+        }))
     }
 
     /// Mean bytes of a row of a block.
@@ -220,7 +268,7 @@ impl Runs {
 
     /// Lets go of used-up blocks. Rows picked before are no longer valid.
     pub fn release(&mut self) {
-        let mut old: Vec<Option<Source>> = std::mem::take(&mut self.sources)
+        let mut old: Vec<Option<HeldBlock>> = std::mem::take(&mut self.sources)
             .into_iter()
             .map(Some)
             .collect();
@@ -313,7 +361,7 @@ mod tests {
 
     use arrow::array::{AsArray, StringArray};
 
-    use super::super::{Collector, Keyed};
+    use super::super::{Collector, Words};
     use super::*;
 
     /// Blocks whose codes are spelled out are larger than others: that alone hands nothing over.
@@ -326,8 +374,9 @@ mod tests {
             Keyed::new(batch, vec![[0, time, run]])
         };
         let runs = (0..40).map(|run| vec![block(run, 0), block(run, 1)]);
-        let runs = runs.map(|blocks| Blocks::Memory(blocks.into_iter()));
-        let mut runs = Runs::new(runs.collect(), &Words::new(1 << 20, 1)).unwrap();
+        let words = Words::new(1 << 20, 1);
+        let runs = runs.map(|blocks| SortedRun::memory(blocks, &words));
+        let mut runs = Runs::new(runs.collect()).unwrap();
         let mut taken = 0;
         let mut crowded = Vec::new();
         while let Some(stretch) = runs.stretch().unwrap() {

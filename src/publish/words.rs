@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Less is copied, written and read; an event's type or country is a fifth of its bytes. All workers
-//! share the words, so that their runs can be merged. No column of events or rejects is unsigned: the
+//! share the words, so that their runs can be merged as codes; runs of other words are spelled out. No column of events or rejects is unsigned: the
 //! type tells what is a code.
 
 use std::collections::HashMap;
@@ -52,6 +52,11 @@ impl Words {
             left: memory,
             copies: workers + 1,
         })))
+    }
+
+    /// Whether these are the same words: codes of one are codes of the other.
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// The code of a word, which may be new; `None` if there are too many.
@@ -183,29 +188,57 @@ impl Met {
 
 /// What is coded in every one of several batches or runs.
 pub(super) struct Common {
-    words: Vec<ArrayRef>,
+    /// The different words of the runs, each by columns and codes.
+    tables: Vec<(Words, Vec<ArrayRef>)>,
     coded: Vec<bool>,
 }
 
 impl Common {
-    /// Of batches or runs with these columns; stored ones have no codes, and say `None`.
+    /// Of batches or runs with these columns and the same words; stored ones have no codes, and say `None`.
     pub fn new(words: &Words, schemas: impl IntoIterator<Item = Option<Arc<Schema>>>) -> Self {
-        let coded = schemas.into_iter().map(|schema| -> Vec<bool> {
+        Self::over(schemas.into_iter().map(|schema| (Some(words), schema)))
+    }
+
+    /// Of runs with these words and columns. Where runs have different words, nothing is coded in all of them.
+    pub fn over<'a>(
+        runs: impl IntoIterator<Item = (Option<&'a Words>, Option<Arc<Schema>>)>,
+    ) -> Self {
+        let mut tables: Vec<(Words, Vec<ArrayRef>)> = Vec::new();
+        let coded = runs.into_iter().map(|(words, schema)| -> Vec<bool> {
+            if let Some(words) = words
+                && tables.iter().all(|(known, _)| !known.is(words))
+            {
+                tables.push((words.clone(), words.spelled()));
+            }
             let fields = schema.iter().flat_map(|schema| schema.fields().iter());
             fields.map(|field| is_code(field.data_type())).collect()
         });
         let both = |a: Vec<bool>, b: Vec<bool>| a.iter().zip(b).map(|(a, b)| *a && b).collect();
-        Self {
-            words: words.spelled(),
-            coded: coded.reduce(both).unwrap_or_default(),
+        let mut coded = coded.reduce(both).unwrap_or_default();
+        if tables.len() > 1 {
+            coded.fill(false);
         }
+        Self { tables, coded }
     }
 
-    /// Spells out what is not coded in all.
+    /// Spells out what is not coded in all, where there is one table of words.
     ///
     /// # Errors
     /// None but defects.
     pub fn spell(&self, batch: RecordBatch) -> Result<RecordBatch, ArrowError> {
+        let words = self.tables.first().map(|(words, _)| words);
+        self.spell_from(words, batch)
+    }
+
+    /// Spells out what is not coded in all, of a run that has these words.
+    ///
+    /// # Errors
+    /// None but defects.
+    pub fn spell_from(
+        &self,
+        words: Option<&Words>,
+        batch: RecordBatch,
+    ) -> Result<RecordBatch, ArrowError> {
         let spelled = |(index, column): (usize, &ArrayRef)| {
             let is_common = self.coded.get(index).copied().unwrap_or(false);
             is_code(column.data_type()) && !is_common
@@ -213,9 +246,11 @@ impl Common {
         if !batch.columns().iter().enumerate().any(spelled) {
             return Ok(batch);
         }
+        let same = |(known, _): &&(Words, _)| words.is_some_and(|words| known.is(words));
+        let table = self.tables.iter().find(same);
         let columns = batch.columns().iter().enumerate().map(|(index, column)| {
             match spelled((index, column)) {
-                true => take(&self.words_of(index), column, None),
+                true => take(&words_of(table, index), column, None),
                 false => Ok(Arc::clone(column)),
             }
         });
@@ -231,15 +266,16 @@ impl Common {
         let Some(codes) = column.as_primitive_opt::<UInt16Type>() else {
             return Ok(Arc::clone(column));
         };
-        let words = self.words_of(index);
+        let words = words_of(self.tables.first(), index);
         Ok(Arc::new(DictionaryArray::try_new(codes.clone(), words)?))
     }
+}
 
-    /// A column of nothing but NULLs has none.
-    fn words_of(&self, index: usize) -> ArrayRef {
-        let none = || Arc::new(StringArray::new_null(0)) as ArrayRef;
-        self.words.get(index).cloned().unwrap_or_else(none)
-    }
+/// The words of a column. A column of nothing but NULLs has none.
+fn words_of(table: Option<&(Words, Vec<ArrayRef>)>, index: usize) -> ArrayRef {
+    let words = table.and_then(|(_, columns)| columns.get(index));
+    let none = || Arc::new(StringArray::new_null(0)) as ArrayRef;
+    words.cloned().unwrap_or_else(none)
 }
 
 pub(super) fn is_code(data_type: &DataType) -> bool {

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::look::{ListedSource, Looked};
 use super::summary::Totals;
 use super::{Context, RunError};
-use crate::absorb::{self, AbsorbError, Absorbed, Work};
+use crate::absorb::{self, AbsorbError, Absorbed, Work, Workspace};
 use crate::catalog::SourceTables;
 use crate::config::{Job, Source};
 use crate::lake::{Lake, Proof, Writing};
@@ -110,18 +110,17 @@ impl Rounds<'_> {
             anew: step.anew,
             lost,
             proof: self.proof.clone(),
-            hashing: self.context.hashing,
         };
-        let absorbed = absorb::absorb(
-            self.job,
-            lake.store(),
-            work,
-            readable.as_ref().unwrap_or(lake.state()),
-            lake.run(),
-            self.spill,
-            &self.context.progress,
-        );
-        Ok(absorbed.await?)
+        let space = Workspace {
+            job: self.job,
+            lake: lake.store(),
+            run: lake.run(),
+            folder: self.spill,
+            hashing: self.context.hashing,
+            progress: &self.context.progress,
+        };
+        let state = readable.as_ref().unwrap_or(lake.state());
+        Ok(absorb::absorb(&space, work, state).await?)
     }
 
     /// What a commit says of a source. `round` counts from 0, and is the source's `first` or not.

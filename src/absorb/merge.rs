@@ -1,0 +1,365 @@
+//! What changed, and all rows of the slices that change → data files.
+//!
+//! ```text
+//! Changed, columns to fill, rejects ──expect──▶ the places that change, and the rows that each must have
+//! runs of new rows ─┐
+//! stored rows of ───┴──publish::write──▶ files, each handed on when it is whole
+//! these places                           and a file of zero rows where all rows are gone
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use arrow::array::StringArray;
+use arrow::datatypes::{Schema, SchemaRef};
+
+use super::decode::reject_schema;
+use super::slices::place;
+use super::stored::{Fill, StoredTables};
+use super::verdicts::Changed;
+use super::{AbsorbError, DecodedObjects, Input, Settings, WhySlice};
+use crate::catalog::TableDefinition;
+use crate::dedup::{EventId, Sorted};
+use crate::event::EXTRA;
+use crate::ledger::File;
+use crate::publish::{Collected, FileSettings, Finished, Tables};
+use crate::raw::{Refill, RefillError};
+
+/// All places.
+pub const EVERYWHERE: RangeInclusive<u64> = 0..=u64::MAX;
+
+/// Takes a file that is whole, and says whether to go on.
+pub type Done<'a> = dyn Fn(&Finished) -> bool + Sync + 'a;
+
+/// Where a commit writes, and what.
+pub struct Merging<'a> {
+    pub settings: &'a Settings,
+    pub input: &'a Input,
+    pub stored: &'a StoredTables,
+}
+
+/// The places that change.
+#[derive(Default)]
+pub struct Expected {
+    /// Rows that each table must have in each place that changes, by table and place.
+    pub rows: BTreeMap<(String, u64), i64>,
+    /// Slices that change, by why.
+    pub slices: BTreeMap<WhySlice, u64>,
+}
+
+impl Merging<'_> {
+    /// Which places change, and what their files must hold.
+    ///
+    /// # Errors
+    /// A stored file that cannot be read; a value that does not fit a column that is filled.
+    pub fn expect(
+        &self,
+        decoded: &DecodedObjects,
+        changed: &Changed,
+    ) -> Result<Expected, AbsorbError> {
+        let mut expected = Expected::default();
+        let [kept, duplicates, rejected] = &self.settings.tables;
+        let mut written_anew = BTreeSet::new();
+        for (place, change) in &changed.places {
+            let (mut was_there, mut changed) = (false, false);
+            for (name, (changes, by)) in [
+                (&kept.name, change.kept()),
+                (&duplicates.name, change.duplicates()),
+            ] {
+                let old = self.old_rows(name, *place);
+                if changes {
+                    expected.rows.insert((name.clone(), *place), old + by);
+                }
+                was_there |= old > 0;
+                changed |= changes;
+            }
+            let comes = decoded.places.contains_key(place);
+            let why = match (comes, was_there, change.loses_events()) {
+                (true, false, _) => WhySlice::NewEvents,
+                (true, true, false) => WhySlice::MoreEvents,
+                (true, true, true) => WhySlice::EventsReplaced,
+                (false, _, true) => WhySlice::EventsLeft,
+                (false, _, false) => WhySlice::Verdicts,
+            };
+            if changed {
+                *expected.slices.entry(why).or_default() += 1;
+                written_anew.insert(*place);
+            }
+        }
+        let mut filled = BTreeSet::new();
+        for name in [&kept.name, &duplicates.name] {
+            for place in self.to_fill(name)? {
+                let rows = self.old_rows(name, place);
+                let slice = expected.rows.entry((name.clone(), place));
+                slice.or_insert(rows);
+                filled.insert(place);
+            }
+        }
+        let filled = filled.difference(&written_anew).count() as u64;
+        if filled > 0 {
+            expected.slices.insert(WhySlice::ColumnsFilled, filled);
+        }
+        for (place, by) in self.rejects_by_place(decoded)? {
+            let rows = self.old_rows(&rejected.name, place) + by;
+            expected.rows.insert((rejected.name.clone(), place), rows);
+        }
+        Ok(expected)
+    }
+
+    /// Rows that a table has in a place, where they may change.
+    fn old_rows(&self, table: &str, place: u64) -> i64 {
+        let file = self.input.old.get(&(table.to_owned(), place));
+        file.map_or(0, |file| file.entry.rows.cast_signed())
+    }
+
+    /// The change of the number of rejects in each place.
+    fn rejects_by_place(
+        &self,
+        decoded: &DecodedObjects,
+    ) -> Result<BTreeMap<u64, i64>, AbsorbError> {
+        let mut places = decoded.reject_places.clone();
+        let mut arrivals = self.settings.arrival_places();
+        for name in self.input.leaving.iter().filter(|_| !self.input.anew) {
+            let Some(entry) = self.input.known.objects.get(name) else {
+                continue;
+            };
+            let rejects: u64 = entry.rejects.values().sum();
+            if rejects > 0 {
+                let place = arrivals.of(entry.arrival_ms);
+                *places.entry(place).or_default() -= rejects.cast_signed();
+            }
+        }
+        let [_, _, rejected] = &self.settings.tables;
+        for file in self.input.lost_of(&rejected.name) {
+            let rows = file.entry.rows.cast_signed();
+            *places.entry(place(file)?).or_default() += rows;
+        }
+        Ok(places)
+    }
+
+    /// Merges new and stored rows, and writes the files of the places that are expected to change. Each file is
+    /// handed to `done` when it is whole.
+    ///
+    /// # Errors
+    /// A full disk; a stored file that cannot be read; files that could not be staged.
+    pub fn write(
+        &self,
+        decoded: (Collected, Collected),
+        changed: Changed,
+        expected: &Expected,
+        done: &Done<'_>,
+    ) -> Result<Vec<Finished>, AbsorbError> {
+        let (mut events, mut rejects) = decoded;
+        let verdicts = Sorted::merge(vec![changed.verdicts]);
+        let verdicts = verdicts.map_err(|e| self.settings.spilling(e))?;
+        // One thread merges all places. Any other sets of places could be merged side by side.
+        let places = EVERYWHERE;
+        let runs = events.take(&places)?;
+        drop(events);
+        let mut files = self.write_events(&places, runs, verdicts, expected, done)?;
+        let runs = rejects.take(&places)?;
+        drop(rejects);
+        files.extend(self.write_rejects(&places, runs, expected, done)?);
+        Ok(files)
+    }
+
+    /// Writes the events of some places.
+    fn write_events(
+        &self,
+        places: &RangeInclusive<u64>,
+        mut runs: Collected,
+        verdicts: Sorted<5>,
+        expected: &Expected,
+        done: &Done<'_>,
+    ) -> Result<Vec<Finished>, AbsorbError> {
+        let [kept, duplicates, _] = &self.settings.tables;
+        let schema = self.settings.row_schema()?;
+        for name in [&kept.name, &duplicates.name] {
+            let files = self.old_files(name, places, expected);
+            if !files.is_empty() {
+                let fill = self.filling();
+                runs.append_stored(self.stored.stream(files, &schema, true, fill));
+            }
+        }
+        let tables = self.tables(kept, Some(duplicates));
+        let folder = &self.settings.folder;
+        Ok(crate::publish::write(
+            runs,
+            Some(verdicts),
+            &tables,
+            folder,
+            done,
+        )?)
+    }
+
+    /// Writes the rejects of some places.
+    fn write_rejects(
+        &self,
+        places: &RangeInclusive<u64>,
+        mut runs: Collected,
+        expected: &Expected,
+        done: &Done<'_>,
+    ) -> Result<Vec<Finished>, AbsorbError> {
+        let [_, _, rejected] = &self.settings.tables;
+        let files = self.old_files(&rejected.name, places, expected);
+        if !files.is_empty() {
+            let stored = StoredTables {
+                event_time: None,
+                ..self.stored.clone()
+            };
+            runs.append_stored(stored.stream(files, &reject_schema(), false, None));
+        }
+        let tables = self.tables(rejected, None);
+        let folder = &self.settings.folder;
+        Ok(crate::publish::write(runs, None, &tables, folder, done)?)
+    }
+
+    /// The stored files of a table that are written anew in some places.
+    fn old_files(
+        &self,
+        table: &str,
+        places: &RangeInclusive<u64>,
+        expected: &Expected,
+    ) -> Vec<(u64, File)> {
+        let changing = expected.rows.keys();
+        let changing = changing.filter(|(name, place)| name == table && places.contains(place));
+        let files = changing.filter_map(|slice| {
+            let file = self.input.old.get(slice)?;
+            Some((slice.1, file.clone()))
+        });
+        files.collect()
+    }
+
+    /// What a merge writes to. Rejects have no duplicates, and no event time.
+    fn tables(&self, kept: &TableDefinition, duplicates: Option<&TableDefinition>) -> Tables {
+        let table = |table: &TableDefinition| (table.name.clone(), Arc::clone(&table.schema));
+        let rules = self.stored.rules.iter().map(|name| Some(name.as_str()));
+        Tables {
+            kept: table(kept),
+            duplicates: duplicates.map(table),
+            objects: Arc::clone(&self.stored.objects),
+            rules: Arc::new(rules.collect::<StringArray>()),
+            settings: match duplicates {
+                Some(_) => self.settings.event_files(),
+                None => self.settings.reject_files(),
+            },
+        }
+    }
+
+    /// What takes columns that came later out of `extra`.
+    fn filling(&self) -> Option<Fill> {
+        let dates = self.input.again.filter(|_| !self.input.fill.is_empty())?;
+        Some(Fill {
+            refill: Refill::new(&self.settings.source.decode, &self.input.fill),
+            dates,
+        })
+    }
+
+    /// The places of the files of a table in which some row changes when columns are filled. Every value
+    /// is looked at before anything is written.
+    fn to_fill(&self, table: &str) -> Result<Vec<u64>, AbsorbError> {
+        let Some(mut fill) = self.filling() else {
+            return Ok(Vec::new());
+        };
+        let schema = self.settings.row_schema()?;
+        let read = |name: &String| name == EXTRA || self.input.fill.contains(name);
+        let fields = schema.fields().iter();
+        let fields = fields.filter(|field| read(field.name())).cloned();
+        let narrow = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        let mut places = Vec::new();
+        let files = self.input.old.iter();
+        for ((_, place), file) in files.filter(|((of, _), _)| of.as_str() == table) {
+            if fill.concerns(file) && self.fills(file, &narrow, &mut fill)? {
+                places.push(*place);
+            }
+        }
+        Ok(places)
+    }
+
+    /// Whether some row of a file changes when columns are filled.
+    fn fills(&self, file: &File, schema: &SchemaRef, fill: &mut Fill) -> Result<bool, AbsorbError> {
+        let mut changes = false;
+        for block in self.stored.rows(file, schema, None, None, true)? {
+            let (batch, rows) = block?;
+            match fill.refill.fill(&batch) {
+                Ok(filled) => changes |= filled.is_some(),
+                Err(RefillError::Misfit {
+                    row,
+                    column,
+                    kind,
+                    value,
+                }) => {
+                    let id = rows.get(row).map_or(EventId(0), |row| row.id);
+                    let object = self.stored.objects.value(id.object() as usize);
+                    return Err(AbsorbError::OnlyRaw {
+                        name: self.settings.source.name.clone(),
+                        found_in: format!("raw object {object}, record {}", id.record()),
+                        why: format!("`{column}` is no {kind}: {value}"),
+                    });
+                }
+                Err(error) => return Err(self.stored.unfit(file, &error).into()),
+            }
+        }
+        Ok(changes)
+    }
+
+    /// Zero-row files for the slices that had rows and have none now: publishing never deletes.
+    ///
+    /// # Errors
+    /// A full disk.
+    pub fn emptied(
+        &self,
+        expected: &Expected,
+        written: &[Finished],
+    ) -> Result<Vec<Finished>, AbsorbError> {
+        let written: BTreeSet<_> = written
+            .iter()
+            .map(|file| (&file.table, &file.partition, &file.name))
+            .collect();
+        let changed = expected.rows.keys().chain(self.input.replaced.keys());
+        let changed: BTreeSet<&(String, u64)> = changed.collect();
+        let settings = self.settings.reject_files();
+        let mut files = Vec::new();
+        for slice in changed {
+            let old = self.input.old.get(slice);
+            let Some(old) = old.or_else(|| self.input.replaced.get(slice)) else {
+                continue;
+            };
+            let entry = &old.entry;
+            let mut tables = self.settings.tables.iter();
+            let table = tables.find(|table| table.name == entry.table);
+            let name = (&entry.table, &entry.partition, &entry.name);
+            let (Some(table), false) = (table, written.contains(&name)) else {
+                continue;
+            };
+            let (number, folder) = (files.len(), &self.settings.folder);
+            let file = crate::publish::empty_file(table, entry, number, &settings, folder)?;
+            files.push(file);
+        }
+        Ok(files)
+    }
+}
+
+impl Settings {
+    /// How data files of events are written.
+    fn event_files(&self) -> FileSettings {
+        FileSettings {
+            event_time: Some(self.source.decode.event_time.clone()),
+            bloom_filters: self.source.bloom_filters.clone(),
+            ..self.reject_files()
+        }
+    }
+
+    /// How data files without event times are written.
+    fn reject_files(&self) -> FileSettings {
+        FileSettings {
+            compression: self.source.compression,
+            event_time: None,
+            bloom_filters: Vec::new(),
+            commit: self.commit,
+            memory: self.shares.row_group,
+            threads: self.threads,
+        }
+    }
+}

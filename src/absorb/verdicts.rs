@@ -1,0 +1,281 @@
+//! D → verdicts → what they change, place by place.
+//!
+//! ```text
+//! rows of D, by rule ──decide──▶ the events that are duplicates now ──┐
+//! what the stored events of D were ───────────────────────────────────┴─compare──▶ Changed
+//! ```
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::io;
+
+use arrow::array::Array;
+
+use super::affected::{Affected, LEAVES};
+use super::stored::StoredTables;
+use super::{AbsorbError, DecodedObjects, Input, Settings};
+use crate::dedup::{Dropped, DroppedRow, Sorted, Sorter, Standing, decide};
+use crate::publish::KEPT;
+
+/// What the new verdicts change.
+pub struct Changed {
+    pub places: BTreeMap<u64, PlaceChange>,
+    /// Verdicts that are not the stored ones, as rows of [`crate::publish::write`].
+    pub verdicts: Sorter<5>,
+    /// The change of the number of kept events, …
+    pub kept: i64,
+    /// … and of the duplicates of each rule.
+    pub by_rule: Vec<i64>,
+    /// Stored events that leave.
+    pub gone: i64,
+}
+
+/// Events of one place.
+#[derive(Debug, Default)]
+pub struct PlaceChange {
+    new_kept: i64,
+    new_dropped: i64,
+    gone_kept: i64,
+    gone_dropped: i64,
+    /// Kept events that are duplicates now, and the other way round.
+    to_dropped: i64,
+    to_kept: i64,
+    /// Duplicates of another event or rule than before.
+    repointed: i64,
+}
+
+impl PlaceChange {
+    /// Whether the kept events change, and by how many rows.
+    pub fn kept(&self) -> (bool, i64) {
+        let changes = [self.new_kept, self.gone_kept, self.to_dropped, self.to_kept];
+        let by = self.new_kept - self.gone_kept - self.to_dropped + self.to_kept;
+        (changes.iter().any(|count| *count != 0), by)
+    }
+
+    /// Whether the duplicates change, and by how many rows.
+    pub fn duplicates(&self) -> (bool, i64) {
+        let changes = [
+            self.new_dropped,
+            self.gone_dropped,
+            self.to_dropped,
+            self.to_kept,
+            self.repointed,
+        ];
+        let by = self.new_dropped - self.gone_dropped + self.to_dropped - self.to_kept;
+        (changes.iter().any(|count| *count != 0), by)
+    }
+
+    /// Whether stored events leave.
+    pub const fn loses_events(&self) -> bool {
+        self.gone_kept + self.gone_dropped > 0
+    }
+}
+
+/// Decides the events of D, and compares the verdicts with those that are stored.
+///
+/// # Errors
+/// A full disk; an event of a raw object that is not in the log, which is a defect.
+pub fn verdicts(
+    settings: &Settings,
+    input: &Input,
+    stored: &StoredTables,
+    decoded: &DecodedObjects,
+    affected: Affected,
+) -> Result<Changed, AbsorbError> {
+    let spilling = |source| settings.spilling(source);
+    let earlier = no_verdicts(input, stored, decoded, &affected)?;
+    let dropped = decide(
+        &settings.source.rules,
+        affected.rows,
+        &earlier,
+        &settings.places(),
+        &settings.folder,
+        settings.shares.dropped,
+    )
+    .map_err(spilling)?;
+    if earlier.met_unknown() {
+        let what = "a rule met an event of a raw object that is not in the log";
+        return Err(AbsorbError::Defect(what.to_owned()));
+    }
+    drop(earlier);
+    let changed = Sorter::new(&settings.folder, settings.shares.dropped);
+    let mut changed = Changed::new(&decoded.places, stored.rules.len(), changed);
+    changed
+        .compare(affected.before, dropped)
+        .map_err(spilling)?;
+    Ok(changed)
+}
+
+/// A bit for each record of the raw objects that D has events of; none is set.
+fn no_verdicts(
+    input: &Input,
+    stored: &StoredTables,
+    decoded: &DecodedObjects,
+    affected: &Affected,
+) -> Result<Dropped, AbsorbError> {
+    let of_stored = affected.objects.iter().map(|rank| {
+        let name = stored.objects.value(*rank as usize);
+        let entry = input.known.objects.get(name);
+        let unknown = || format!("raw object {name} has stored events and is not in the log");
+        let entry = entry.ok_or_else(|| AbsorbError::Defect(unknown()))?;
+        Ok((*rank, entry.records))
+    });
+    let mut records = of_stored.collect::<Result<BTreeMap<u32, u64>, AbsorbError>>()?;
+    for (object, read) in input.objects.iter().zip(&decoded.objects) {
+        records.insert(object.rank, read.counts.records);
+    }
+    let ranks = (0u32..).take(stored.objects.len());
+    Ok(Dropped::new(ranks.map(|rank| records.get(&rank).copied())))
+}
+
+/// A stored event of D, as it was.
+#[derive(Clone, Copy)]
+struct Earlier {
+    place: u64,
+    time: u64,
+    id: u64,
+    displaced_by: u64,
+    /// The rule that had taken it out.
+    rule: Option<u64>,
+    /// Its raw object is taken out.
+    leaves: bool,
+}
+
+impl Earlier {
+    fn of(row: &[u64; 5]) -> Self {
+        let [place, time, id, displaced_by, standing] = *row;
+        let rule = Standing::from_bits(standing & !LEAVES).rule();
+        Self {
+            place,
+            time,
+            id,
+            displaced_by,
+            rule: rule.map(u64::from),
+            leaves: standing & LEAVES != 0,
+        }
+    }
+}
+
+/// The new verdict that an event is a duplicate.
+#[derive(Clone, Copy)]
+struct Duplicate {
+    place: u64,
+    displaced_by: u64,
+    rule: u64,
+    row: DroppedRow,
+}
+
+impl Duplicate {
+    const fn of(row: DroppedRow) -> Self {
+        let [place, _, _, displaced_by, rule] = row;
+        Self {
+            place,
+            displaced_by,
+            rule,
+            row,
+        }
+    }
+}
+
+impl Changed {
+    /// Before any verdict, all new events are kept. `places` counts them.
+    fn new(places: &BTreeMap<u64, i64>, rules: usize, verdicts: Sorter<5>) -> Self {
+        let new_kept = |count: &i64| PlaceChange {
+            new_kept: *count,
+            ..PlaceChange::default()
+        };
+        Self {
+            places: places.iter().map(|(p, n)| (*p, new_kept(n))).collect(),
+            verdicts,
+            kept: places.values().sum(),
+            by_rule: vec![0; rules],
+            gone: 0,
+        }
+    }
+
+    /// Compares what the stored events of D were with the verdicts on D.
+    fn compare(&mut self, mut before: Sorted<5>, mut dropped: Sorted<5>) -> io::Result<()> {
+        loop {
+            let (was, is) = match (before.peek(), dropped.peek()) {
+                (None, None) => return Ok(()),
+                (Some(was), Some(is)) => match was[..3].cmp(&is[..3]) {
+                    Ordering::Less => (Some(was), None),
+                    Ordering::Greater => (None, Some(is)),
+                    // The verdict is on an event that came in the place of this one.
+                    Ordering::Equal if Earlier::of(was).leaves => (Some(was), None),
+                    Ordering::Equal => (Some(was), Some(is)),
+                },
+                one => one,
+            };
+            let was = was.map(Earlier::of);
+            let is = is.copied().map(Duplicate::of);
+            if was.is_some() {
+                before.pop()?;
+            }
+            if is.is_some() {
+                dropped.pop()?;
+            }
+            match (was, is) {
+                (Some(was), _) if was.leaves => self.leave(was),
+                (Some(was), None) if was.rule.is_some() => self.keep(was)?,
+                // It was kept, and it is.
+                (_, None) => {}
+                (was, Some(is)) => self.drop(was, is)?,
+            }
+        }
+    }
+
+    /// Counts duplicates of a rule. A rule that is not counted leaves counts that do not balance.
+    fn count(&mut self, rule: Option<u64>, by: i64) {
+        let of_rule = rule.and_then(|rule| self.by_rule.get_mut(rule as usize));
+        if let Some(of_rule) = of_rule {
+            *of_rule += by;
+        }
+    }
+
+    /// A stored event leaves.
+    fn leave(&mut self, was: Earlier) {
+        self.gone += 1;
+        self.count(was.rule, -1);
+        let change = self.places.entry(was.place).or_default();
+        match was.rule {
+            Some(_) => change.gone_dropped += 1,
+            None => {
+                change.gone_kept += 1;
+                self.kept -= 1;
+            }
+        }
+    }
+
+    /// A stored duplicate is kept now.
+    fn keep(&mut self, was: Earlier) -> io::Result<()> {
+        self.count(was.rule, -1);
+        self.kept += 1;
+        self.places.entry(was.place).or_default().to_kept += 1;
+        self.verdicts.push([was.place, was.time, was.id, 0, KEPT])
+    }
+
+    /// An event is a duplicate now.
+    fn drop(&mut self, was: Option<Earlier>, is: Duplicate) -> io::Result<()> {
+        let before = was.and_then(|was| Some((was.displaced_by, was.rule?)));
+        if before == Some((is.displaced_by, is.rule)) {
+            return Ok(());
+        }
+        self.count(before.map(|(_, rule)| rule), -1);
+        self.count(Some(is.rule), 1);
+        let change = self.places.entry(is.place).or_default();
+        match (was, before) {
+            (None, _) => {
+                change.new_dropped += 1;
+                change.new_kept -= 1;
+                self.kept -= 1;
+            }
+            (Some(_), None) => {
+                change.to_dropped += 1;
+                self.kept -= 1;
+            }
+            (Some(_), Some(_)) => change.repointed += 1,
+        }
+        self.verdicts.push(is.row)
+    }
+}
