@@ -37,7 +37,7 @@ mod stored;
 mod verdicts;
 
 pub use error::AbsorbError;
-pub use noticed::{Noticed, NullColumn, RejectSample, RejectsOf};
+pub use noticed::{Noticed, NullColumn, RejectsOf};
 pub use rejects::{Incomplete, IncompleteObject};
 pub use spill::SpillFolder;
 

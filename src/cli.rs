@@ -99,7 +99,7 @@ pub enum Output {
     Json,
 }
 
-/// The form of the talk on stderr.
+/// The form of the logs on stderr.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum LogFormat {
     /// Text for people.
@@ -179,13 +179,13 @@ const EXITS: &str = "\
 Exit codes:
     0  done, or nothing to do
     1  internal error
-    2  bad usage, configuration or SQL: nothing was read
-    3  events published; a mart failed
-    4  refused: too many rejects, a changed raw object, settings changed without rebuild
-    5  another run holds or changed the lake: try again
-    6  store unreachable or denied after retries: try again
-    7  verify found damage, or could not repair it
-  130, 143  interrupted between steps, nothing lost: try again";
+    2  wrong usage, configuration or SQL; nothing was published
+    3  the events are published; a mart failed
+    4  refused: too many rejects, a changed raw object, rules or columns changed without a rebuild
+    5  another run holds or changed the lake; try again
+    6  the store could not be reached or denied access; try again
+    7  the lake is damaged
+  130, 143  interrupted; nothing that was committed is lost; try again";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -203,7 +203,7 @@ Examples:
     long_about = "Reads raw JSON events from S3 or disk, takes duplicates out by the rules of \
                   rawmart.toml, writes Hive-partitioned Parquet, and builds one mart table for \
                   each SQL file.\n\nRaw objects are never changed or deleted. The result goes to \
-                  stdout, the talk to stderr.",
+                  stdout, logs and errors to stderr.",
     after_help = EXAMPLES,
     after_long_help = format!("{EXAMPLES}\n\n{EXITS}"),
     disable_help_subcommand = true,
@@ -252,42 +252,42 @@ struct Global {
 enum TypedVerb {
     /// Absorb what is new, then build the marts that it changes
     ///
-    /// Finds new raw objects, decides which events are duplicates, stages and commits the tables,
-    /// publishes them, and builds the marts. A run whose counts do not balance publishes nothing.
-    /// Running again without new raw objects changes nothing.
+    /// Finds new raw objects, decides which events are duplicates, commits and publishes the tables,
+    /// and builds the marts. A run whose counts do not balance publishes nothing. A second run
+    /// without new raw objects changes nothing.
     #[command(after_long_help = EXITS)]
     Run(Run),
     /// What run would do: objects, bytes, partitions, marts, reasons
     ///
-    /// Reads, never writes. Takes the flags of run.
+    /// It reads and never writes. The flags are those of run.
     #[command(after_long_help = EXITS)]
     Plan(TypedAsked),
     /// Make published tables anew, after rules or columns have changed
     ///
-    /// Decides the events of some dates again, from the stored tables where only rules changed, from
-    /// raw where columns changed; then builds the marts that this changes. What is there is
-    /// replaced, never doubled. Absorbs nothing new.
+    /// Decides the events of these dates again: from the stored tables where only rules changed, and
+    /// from raw objects where columns changed. Then builds the marts that this changes. Rows are
+    /// replaced and never doubled. No new raw object is absorbed.
     #[command(after_long_help = EXITS)]
     Rebuild(Rebuild),
     /// Past runs and commits, newest first; one run whole
     ///
-    /// Reads, never writes. Without a name, the last commits: what each changed in every source, the
-    /// marts and files that it brought, and whether it is published. With the name of a run or the
-    /// number of one of its commits, everything of that run: each raw object and each file.
+    /// It reads and never writes. Without a name it lists the last commits: the change that each made
+    /// to every source, its marts and files, and whether it is published. With the name of a run or
+    /// the number of a commit it prints everything about that run: each raw object and each file.
     #[command(after_long_help = EXITS)]
     History(History),
     /// Prove that the counts balance, and that what is published is what the log says
     ///
-    /// Checks records = events + rejects for each raw object and events = kept + duplicates for
-    /// each partition, and every published file against the log. Exit 7 where one does not hold.
-    /// Absorbed raw objects that are gone or changed since, and files that the log does not name, are
-    /// said and are no damage.
+    /// Checks records = events + rejects for each raw object, events = kept + duplicates for each
+    /// partition, and every published file against the log. A difference, and a file in a table that
+    /// the log does not name, is exit code 7. Absorbed raw objects that have changed or no longer
+    /// exist are reported and are no damage.
     #[command(after_long_help = EXITS)]
     Verify(Verify),
     /// The resolved configuration
     ///
-    /// Prints every setting with its default filled in, after file, environment and flags. The
-    /// output is itself a configuration, and holds no secrets.
+    /// File, environment and flags are merged, and every default is filled in. The output is itself a
+    /// configuration file. It contains no secrets.
     #[command(after_long_help = EXITS)]
     Config,
 }

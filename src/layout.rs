@@ -169,8 +169,10 @@ pub fn below(root: &object_store::path::Path, key: &str) -> object_store::path::
     object_store::path::Path::parse(&joined).unwrap_or_else(|_| root.clone())
 }
 
-/// The columns and values of a partition's folder. `None` for a folder of another form.
-pub fn parse_partition(folder: &str) -> Option<Partition> {
+/// The columns and values of a partition's folder, as a reader of Hive tables finds them. `None` for a folder of another
+/// form.
+#[cfg(test)]
+fn parse_partition(folder: &str) -> Option<Partition> {
     if folder.is_empty() {
         return Some(Vec::new());
     }
@@ -233,6 +235,7 @@ fn escape(value: &str) -> String {
 }
 
 /// The text that [`escape`] escaped. `None` where it is not UTF-8.
+#[cfg(test)]
 fn unescape(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

@@ -1,5 +1,8 @@
 //! rawmart: from raw JSON events to deduplicated Hive-partitioned Parquet and marts.
 //!
+//! `docs/architecture.md` is the map of these rooms. The public rooms are those that the binary, the tests and the
+//! benches use. They are no interface for other crates.
+//!
 //! ```text
 //!             cli ── config                          what was asked        → Job
 //!              │
@@ -19,18 +22,18 @@
 //!             report                                 listens, and tells the world
 //! ```
 
-pub mod absorb;
+mod absorb;
 pub mod catalog;
 pub mod cli;
 pub mod config;
 pub mod dedup;
-pub mod engine;
+mod engine;
 pub mod event;
 pub mod lake;
-pub mod layout;
+mod layout;
 pub mod ledger;
 pub mod mart;
-pub mod names;
+mod names;
 #[cfg(test)]
 mod pages;
 pub mod plan;
@@ -40,4 +43,4 @@ pub mod raw;
 pub mod report;
 pub mod run;
 pub mod store;
-pub mod time;
+mod time;
