@@ -151,7 +151,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Request, clap::Erro
             which: history.which,
             limit: history.limit,
         },
-        TypedVerb::Verify(Verify {
+        TypedVerb::Verify(TypedVerify {
             repair,
             quick,
             deep,
@@ -256,7 +256,7 @@ enum TypedVerb {
     /// and builds the marts. A run whose counts do not balance publishes nothing. A second run
     /// without new raw objects changes nothing.
     #[command(after_long_help = EXITS)]
-    Run(Run),
+    Run(TypedRun),
     /// What run would do: objects, bytes, partitions, marts, reasons
     ///
     /// It reads and never writes. The flags are those of run.
@@ -268,14 +268,14 @@ enum TypedVerb {
     /// from raw objects where columns changed. Then builds the marts that this changes. Rows are
     /// replaced and never doubled. No new raw object is absorbed.
     #[command(after_long_help = EXITS)]
-    Rebuild(Rebuild),
+    Rebuild(TypedRebuild),
     /// Past runs and commits, newest first; one run whole
     ///
     /// It reads and never writes. Without a name it lists the last commits: the change that each made
     /// to every source, its marts and files, and whether it is published. With the name of a run or
     /// the number of a commit it prints everything about that run: each raw object and each file.
     #[command(after_long_help = EXITS)]
-    History(History),
+    History(TypedHistory),
     /// Prove that the counts balance, and that what is published is what the log says
     ///
     /// Checks records = events + rejects for each raw object, events = kept + duplicates for each
@@ -283,7 +283,7 @@ enum TypedVerb {
     /// the log does not name, is exit code 7. Absorbed raw objects that have changed or no longer
     /// exist are reported and are no damage.
     #[command(after_long_help = EXITS)]
-    Verify(Verify),
+    Verify(TypedVerify),
     /// The resolved configuration
     ///
     /// File, environment and flags are merged, and every default is filled in. The output is itself a
@@ -293,7 +293,7 @@ enum TypedVerb {
 }
 
 #[derive(Debug, Args)]
-struct Run {
+struct TypedRun {
     #[command(flatten)]
     asked: TypedAsked,
     /// Largest share of rejects for this run, such as 5%; 100% lets all pass
@@ -329,7 +329,7 @@ impl From<TypedAsked> for Asked {
 }
 
 #[derive(Debug, Args)]
-struct Rebuild {
+struct TypedRebuild {
     /// Only this source; may be given several times [default: all]
     #[arg(long, value_name = "NAME")]
     source: Vec<String>,
@@ -354,7 +354,7 @@ struct Rebuild {
 }
 
 #[derive(Debug, Args)]
-struct History {
+struct TypedHistory {
     /// A run or a commit, as `rawmart history` names them
     #[arg(value_name = "RUN|COMMIT")]
     which: Option<String>,
@@ -364,7 +364,7 @@ struct History {
 }
 
 #[derive(Debug, Args)]
-struct Verify {
+struct TypedVerify {
     /// Bring back what is damaged: from staged copies, from raw, marts from their SQL
     #[arg(long)]
     repair: bool,

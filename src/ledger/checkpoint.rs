@@ -429,20 +429,7 @@ pub(super) fn decode(bytes: Bytes) -> Result<State, String> {
         let columns = Columns::of(&batch).ok_or("its columns have other types")?;
         for row in 0..batch.num_rows() {
             match text(columns.source, row) {
-                Some(source) => {
-                    let object = columns.object(row)?;
-                    // A name of its own only for the first object of a source.
-                    let sorted = match objects.get_mut(source) {
-                        Some(packer) => packer.push_after(&object),
-                        None => objects
-                            .entry(source.to_owned())
-                            .or_default()
-                            .push_after(&object),
-                    };
-                    if !sorted {
-                        return Err(format!("{} is out of order", object.key));
-                    }
-                }
+                Some(source) => take_object(&mut objects, source, &columns.object(row)?)?,
                 None => {
                     let (key, file) = columns.file(row)?;
                     files.insert(key, file);
@@ -475,6 +462,26 @@ pub(super) fn decode(bytes: Bytes) -> Result<State, String> {
         columns: rest.columns,
         marts: rest.marts,
     })
+}
+
+/// Takes the next raw object of a source in. They come in order.
+fn take_object(
+    objects: &mut BTreeMap<String, Packer>,
+    source: &str,
+    object: &ObjectEntry,
+) -> Result<(), String> {
+    // The name of a source is copied for its first object alone.
+    let sorted = match objects.get_mut(source) {
+        Some(packer) => packer.push_after(object),
+        None => objects
+            .entry(source.to_owned())
+            .or_default()
+            .push_after(object),
+    };
+    match sorted {
+        true => Ok(()),
+        false => Err(format!("{} is out of order", object.key)),
+    }
 }
 
 /// The columns of one batch.

@@ -232,7 +232,7 @@ pub struct DamagedFile {
 
 /// What is there of the files that the log names.
 #[derive(Default)]
-pub struct Compared {
+pub struct ComparedFiles {
     pub damaged: Vec<DamagedFile>,
     pub strays: Vec<String>,
     hidden: Vec<String>,
@@ -284,7 +284,7 @@ async fn compare(
                 key: entry.key,
             }),
     );
-    let Compared {
+    let ComparedFiles {
         damaged,
         strays,
         hidden,
@@ -344,8 +344,8 @@ async fn unpublished(lake: &Store, commit: &Commit) -> Result<Damage, RunError> 
 }
 
 /// Compares every published file with what is there, and names what else is there.
-pub async fn files<P>(lake: &Lake<P>, job: &Job, depth: Depth) -> Result<Compared, RunError> {
-    let mut compared = Compared::default();
+pub async fn files<P>(lake: &Lake<P>, job: &Job, depth: Depth) -> Result<ComparedFiles, RunError> {
+    let mut compared = ComparedFiles::default();
     let mut there = listed(lake, job, &mut compared).await?;
     let whole = look(lake, &mut there, &mut compared).await?;
     if depth.reads(lake.store()) {
@@ -383,7 +383,7 @@ type Objects = BTreeMap<String, Object>;
 async fn listed<P>(
     lake: &Lake<P>,
     job: &Job,
-    compared: &mut Compared,
+    compared: &mut ComparedFiles,
 ) -> Result<Objects, RunError> {
     let known = lake.state().files.values();
     let known = known.map(|file| file.entry.table.clone());
@@ -412,7 +412,7 @@ struct LooksWhole {
 async fn look<P>(
     lake: &Lake<P>,
     there: &mut Objects,
-    compared: &mut Compared,
+    compared: &mut ComparedFiles,
 ) -> Result<Vec<LooksWhole>, RunError> {
     let (state, store) = (lake.state(), lake.store());
     let unpublished = state.unpublished.as_ref();
@@ -480,7 +480,7 @@ async fn read(
     store: &Store,
     whole: Vec<LooksWhole>,
     threads: usize,
-    compared: &mut Compared,
+    compared: &mut ComparedFiles,
 ) -> Result<(), RunError> {
     let known = whole.into_iter().filter_map(|file| match file.sha256 {
         Some(sha256) => Some((file.key, sha256, file.found)),

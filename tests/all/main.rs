@@ -18,6 +18,7 @@ mod oracle;
 mod outside;
 mod project;
 mod raw_objects;
+mod rooms;
 mod s3;
 mod s3_runs;
 mod small;
