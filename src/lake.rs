@@ -32,14 +32,22 @@ use crate::store::{LockGuard, Store, StoreError, StoreSettings};
 /// Why a lake cannot be opened or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum LakeError {
+    /// The store does not answer, or is full.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The log cannot be used.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// A commit cannot be published.
     #[error(transparent)]
     Publish(#[from] PublishError),
+    /// Another run has the writers' lock.
     #[error("another run holds the lake {lake}: wait for it to end, then run again")]
-    Locked { lake: String },
+    Locked {
+        /// The URL of its root.
+        lake: String,
+    },
+    /// What cannot be.
     #[error("{0}; this is a defect of rawmart")]
     Defect(String),
 }
@@ -59,6 +67,7 @@ pub struct Writer {
     pub run: String,
     /// When, RFC 3339 in UTC: for people, nothing is decided by it.
     pub at: String,
+    /// Takes what happens to whoever listens.
     pub progress: Progress,
     /// Bytes of data files that may be on their way at once.
     pub in_flight: u64,
@@ -72,10 +81,12 @@ pub struct Lake<Permission> {
 }
 
 impl<Permission> Lake<Permission> {
+    /// The store that the lake lies in.
     pub fn store(&self) -> &Store {
         &self.store
     }
 
+    /// What the log says.
     pub fn state(&self) -> &State {
         &self.state
     }

@@ -45,6 +45,7 @@ impl Progress {
         Self::new(drop)
     }
 
+    /// Tells the listener.
     pub fn tell(&self, happened: Happened) {
         (self.0)(happened);
     }

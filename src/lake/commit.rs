@@ -20,8 +20,9 @@ use crate::store::{Lies, Publish, StoreError, StoreErrorKind};
 
 /// A commit that is made, published and marked.
 pub struct Committed {
-    /// Its data files, and their bytes.
+    /// How many data files it has.
     pub files: u64,
+    /// Bytes of these files.
     pub bytes: u64,
     /// Those that still lie on local disk.
     pub local: Local,

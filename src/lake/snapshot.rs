@@ -68,6 +68,7 @@ impl<Permission> Lake<Permission> {
 }
 
 impl Snapshot<'_> {
+    /// The state that the tables are of.
     pub fn state(&self) -> &State {
         self.state
     }
@@ -82,6 +83,8 @@ impl Snapshot<'_> {
         self.staged.contains_key(table)
     }
 
+    /// The definition of a table.
+    ///
     /// # Errors
     /// A table that is not among the definitions: a defect.
     pub fn definition(&self, table: &str) -> Result<&TableDefinition, LakeError> {
