@@ -135,6 +135,33 @@ fn a_full_spill_folder_is_named() {
 }
 
 #[test]
+fn a_spill_folder_that_fills_up_inside_a_mart_stops_the_run() {
+    let line = |i: u32| format!("{{\"id\":\"{i:0>90}\",\"time\":\"2024-03-01T14:50:00Z\"}}\n");
+    let lines: String = (0..4_000).map(line).collect();
+    let pairs =
+        "(SELECT a.id AS x, b.id AS y FROM app a JOIN app b ON right(a.id, 1) = right(b.id, 1))";
+    let sorted = format!("SELECT x, row_number() OVER (ORDER BY y DESC, x) AS place FROM {pairs}");
+    let grouped = format!("SELECT count(*) AS n FROM (SELECT DISTINCT x || y AS xy FROM {pairs})");
+    for sql in [sorted, grouped] {
+        let project = small::on_disk(&[FIRST]);
+        std::fs::create_dir(project.path("spill")).unwrap();
+        project.write("raw/2024/03/01/14/many", &lines);
+        project.write("sql/full.sql", sql);
+        project.write("sql/well.sql", "SELECT count(*) AS n FROM app");
+        let args = "--memory 256MiB --threads 2 run --spill-dir spill";
+        let ran = with_small_files(&project, 1024, args);
+        ran.expect(1, &["spill folder", "/spill/", "set spill_dir"]);
+        assert_eq!(std::fs::read_dir(project.path("spill")).unwrap().count(), 0);
+        // The events are published, and the next run goes on.
+        project.rawmart(&["verify"]).expect(0, &[]);
+        assert!(project.lake().cells("app", &["id"]).len() > 4_000);
+        project.write("sql/full.sql", "SELECT 1 AS n FROM app LIMIT 1");
+        project.rawmart(&["run"]).expect(0, &[]);
+        assert_eq!(project.lake().cells("well", &["n"]), [["4005"]]);
+    }
+}
+
+#[test]
 fn a_spill_folder_that_is_not_there() {
     let project = small::on_disk(&[FIRST]);
     project.write("file", "");

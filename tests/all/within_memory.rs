@@ -1,6 +1,6 @@
 //! Marts and rules that ask for more than there is: the right rows within the memory, or an error in plain words.
 
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::project::{Project, Ran};
@@ -138,10 +138,7 @@ fn a_signal_ends_a_query_that_does_not_end() {
         }
         std::thread::sleep(Duration::from_millis(500));
         let sent = Instant::now();
-        let kill = Command::new("kill")
-            .args([signal, &child.id().to_string()])
-            .status();
-        assert!(kill.unwrap().success());
+        send(signal, &child);
         let ran = Ran::of(child.wait_with_output().unwrap());
         ran.expect(code, &[]);
         assert!(
@@ -153,6 +150,65 @@ fn a_signal_ends_a_query_that_does_not_end() {
         project.rawmart(&["run"]).expect(0, &[]);
         assert_eq!(project.lake().cells("m", &["c"]), [["8000"]]);
     }
+}
+
+/// Sends a signal to a child process.
+fn send(signal: &str, child: &Child) {
+    let id = child.id().to_string();
+    let sent = Command::new("kill").args([signal, &id]).status();
+    assert!(sent.unwrap().success());
+}
+
+/// Seconds of CPU that a child process has used.
+fn cpu_seconds(child: &Child) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    // User time is the 14th field, in hundredths of a second; the name, which ends above, is the second.
+    let user = fields.split_whitespace().nth(11).unwrap();
+    user.parse::<f64>().unwrap() / 100.0
+}
+
+#[test]
+fn a_query_that_never_lets_go_ends_after_two_seconds_or_at_a_second_signal() {
+    // A constant is evaluated by the thread that waits for signals too; this one takes some minutes.
+    let endless = "SELECT levenshtein(repeat('a', 900000), repeat('b', 900000)) AS n FROM app";
+    let project = project("SELECT count(*) AS c FROM app", "");
+    project.rawmart(&["run"]).expect(0, &[]);
+    project.write(
+        "raw/2019/04/01/01/b.json",
+        "{\"id\": \"new\", \"at\": 1554080400, \"n\": 1}\n",
+    );
+    project.write("sql/m.sql", endless);
+    let before = project.lake();
+    // Whether the run ended before its two seconds were over.
+    let run = |first: &str, second: Option<&str>, code: i32| {
+        let child = project.spawn(&["--threads", "2", "run"], &[]);
+        while cpu_seconds(&child) < 1.0 {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let begun = Instant::now();
+        send(first, &child);
+        if let Some(second) = second {
+            std::thread::sleep(Duration::from_millis(200));
+            send(second, &child);
+        }
+        let ran = Ran::of(child.wait_with_output().unwrap());
+        ran.expect(code, &["interrupted by SIG"]);
+        assert_eq!(ran.out, "");
+        let taken = begun.elapsed();
+        assert!(taken < Duration::from_secs(20), "{taken:?}");
+        taken < Duration::from_secs(2)
+    };
+    assert!(!run("-INT", None, 130));
+    assert!(!run("-TERM", None, 143));
+    // The machine may be too busy to end a process in time, but not again and again.
+    assert!((0..5).any(|_| run("-INT", Some("-INT"), 130)));
+    assert!((0..5).any(|_| run("-TERM", Some("-INT"), 143)));
+    assert!(project.lake().0 == before.0, "something has changed");
+    project.write("sql/m.sql", "SELECT count(*) AS c FROM app");
+    project.rawmart(&["run"]).expect(0, &[]);
+    assert_eq!(project.lake().cells("m", &["c"]), [["8001"]]);
+    project.rawmart(&["verify"]).expect(0, &[]);
 }
 
 #[test]

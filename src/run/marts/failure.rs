@@ -9,8 +9,8 @@ use crate::mart::{Mart, MartError};
 use crate::publish::{OrderedError, WriteError};
 use crate::store::Store;
 
-/// What of the rows of a mart, or of their writing, has failed: the store or this disk, and then all of
-/// the run, or this mart alone.
+/// The failure of a mart whose rows, or their writing, gave `error`. Where the store or this disk failed, the
+/// whole run fails; otherwise this mart alone fails.
 pub fn failed(lake: &Store, mart: &Mart, folder: &Path, error: OrderedError) -> RunError {
     let of_run = match &error {
         OrderedError::Rows(error) => failed_below(lake, folder, error),
@@ -30,7 +30,7 @@ pub fn failed(lake: &Store, mart: &Mart, folder: &Path, error: OrderedError) -> 
     })
 }
 
-/// The failure of the lake's store or of this disk that an error comes from.
+/// The failure of the lake's store or of this disk that caused `error`.
 pub fn failed_below(
     lake: &Store,
     folder: &Path,
@@ -39,18 +39,30 @@ pub fn failed_below(
     if let Some(error) = lake.failure(error) {
         return Some(RunError::Store(error));
     }
-    let mut cause = Some(error);
-    let mut disk = None;
-    while let (Some(error), None) = (cause, disk) {
-        disk = error.downcast_ref::<std::io::Error>();
-        cause = error.source();
-    }
-    // Decoders too speak of I/O where the bytes are wrong; the system's own errors have a number.
-    let disk = disk.filter(|error| error.raw_os_error().is_some())?;
+    let disk = of_system(error)?;
     Some(RunError::Write(WriteError::Spill {
         folder: folder.display().to_string(),
         source: std::io::Error::new(disk.kind(), disk.to_string()),
     }))
+}
+
+/// The error of the operating system that caused `error`. Decoders give an `io::Error` too where bytes are
+/// wrong; only an error of the system has a number.
+fn of_system<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e std::io::Error> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        cause = error.source();
+        let Some(error) = error.downcast_ref::<std::io::Error>() else {
+            continue;
+        };
+        if error.raw_os_error().is_some() {
+            return Some(error);
+        }
+        // An `io::Error` passes over the error that it holds: its source is that error's source. DataFusion's
+        // spill files hold the system's error in this way.
+        cause = error.get_ref().map(|inner| inner as &(dyn Error + 'static));
+    }
+    None
 }
 
 #[cfg(test)]
@@ -117,6 +129,11 @@ mod tests {
             }),
             OrderedError::Rows(DataFusionError::IoError(full())),
             OrderedError::Rows(ArrowError::IoError("x".to_owned(), full()).into()),
+            // A spill file of the engine, as its IPC writer gives it.
+            OrderedError::Rows(
+                ArrowError::from(std::io::Error::from(DataFusionError::IoError(full()))).into(),
+            ),
+            OrderedError::Rows(ArrowError::from(std::io::Error::other(full())).into()),
         ];
         for error in of_disk {
             let text = error.to_string();
