@@ -69,6 +69,8 @@ pub struct StoreSettings {
     pub silence: Duration,
     /// Files above this many bytes go up in parts of this size.
     pub part_bytes: u64,
+    /// Bytes that the objects of one listing may take in memory.
+    pub listing_bytes: u64,
     /// AWS settings to use in place of what the standard chain finds (environment, profile, SSO,
     /// web identity, container, instance).
     pub aws: Option<aws_config::SdkConfig>,
@@ -85,6 +87,7 @@ impl Default for StoreSettings {
             retry_for: Duration::from_secs(60),
             silence: Duration::from_secs(30),
             part_bytes: 16 * 1024 * 1024,
+            listing_bytes: 1 << 30,
             aws: None,
             memory: None,
             gate: None,

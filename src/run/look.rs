@@ -207,9 +207,13 @@ impl<'a> Looked<'a> {
             mart_tables = graph.check(&engine, &schemas).await?;
         }
         let mut sources = Vec::new();
+        let raw_settings = StoreSettings {
+            listing_bytes: job.memory,
+            ..settings.clone()
+        };
         for source in checked.sources {
             let reads = compiled(job, source)?.columns_by_rule();
-            sources.push(list(source, reads, state, checked.options, settings).await?);
+            sources.push(list(source, reads, state, checked.options, &raw_settings).await?);
         }
         Ok(Looked {
             job,

@@ -63,6 +63,7 @@ pub(super) struct Bucket {
     /// Empty, or ending in `/`.
     prefix: Arc<str>,
     part_bytes: u64,
+    listing_bytes: u64,
     /// How long what is broken is tried again.
     retry_for: Duration,
 }
@@ -104,6 +105,7 @@ impl Bucket {
             root: root.into(),
             prefix: prefix.into(),
             part_bytes: settings.part_bytes.max(LEAST_PART_BYTES),
+            listing_bytes: settings.listing_bytes,
             retry_for: settings.retry_for,
         })
     }
@@ -235,11 +237,17 @@ impl Bucket {
         mut found: BoxStream<'static, Result<ObjectMeta, ClientError>>,
     ) -> Result<Listing, StoreError> {
         let mut listing = Listing::default();
+        let mut bytes = 0;
         while let Some(meta) = found
             .try_next()
             .await
             .map_err(|error| self.failed("listing", url_key, &error))?
         {
+            let texts = meta.location.as_ref().len() + meta.e_tag.as_ref().map_or(0, String::len);
+            bytes += (texts + size_of::<Object>()) as u64;
+            if bytes > self.listing_bytes {
+                return Err(self.too_many(url_key, listing.objects.len()));
+            }
             match unspell(meta.location.as_ref()) {
                 None => listing.objects.push(self.object(meta)),
                 Some(odd) => {
@@ -254,6 +262,18 @@ impl Bucket {
             }
         }
         Ok(listing)
+    }
+
+    /// A listing that does not fit into the memory; a server may also give new pages without an end.
+    fn too_many(&self, url_key: &str, objects: usize) -> StoreError {
+        let detail = format!(
+            "the first {objects} objects take more than {} MiB of memory",
+            self.listing_bytes >> 20
+        );
+        StoreError::new(StoreErrorKind::Other, "listing", self.url_of(url_key), detail).with_hint(
+            "give more with `--memory`, or make several sources or roots of this prefix; if there are not so many \
+             objects, the server repeats them",
+        )
     }
 
     pub(super) async fn head(&self, key: &str) -> Result<Option<Object>, StoreError> {

@@ -48,6 +48,7 @@ impl Server {
         let settings = StoreSettings {
             retry_for: Duration::from_secs(1),
             silence: Duration::from_secs(1),
+            listing_bytes: 4 << 20,
             aws: Some(
                 aws_config::SdkConfig::builder()
                     .endpoint_url(&self.endpoint)
@@ -180,6 +181,45 @@ async fn a_listing_that_leads_back_to_itself_ends() {
         )
     });
     fails(server.store().await.list(""), "does not go on").await;
+}
+
+#[tokio::test]
+async fn a_listing_of_ever_new_pages_ends_within_its_memory() {
+    let pages = Arc::new(AtomicU64::new(0));
+    let given = Arc::clone(&pages);
+    let server = Server::start(move |_, out| {
+        let page = given.fetch_add(1, Ordering::Relaxed);
+        let key = |n: u64| {
+            format!(
+                "<Contents><Key>raw/{page:09}/{n:090}</Key><LastModified>2019-04-01T00:00:00.000Z</LastModified>\
+                 <Size>1</Size></Contents>"
+            )
+        };
+        let keys: String = (0..1_000).map(key).collect();
+        let page = format!(
+            "<ListBucketResult><Name>bucket</Name><IsTruncated>true</IsTruncated>\
+             <NextContinuationToken>{page}</NextContinuationToken>{keys}</ListBucketResult>"
+        );
+        let length = page.len();
+        write!(
+            out,
+            "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{page}"
+        )
+    });
+    let store = server.store().await;
+    for listing in [store.list("").await, store.list_after("0").await] {
+        let error = listing.unwrap_err();
+        let said = error.to_string();
+        assert!(
+            said.starts_with("listing s3://bucket/raw/: the first "),
+            "{said}"
+        );
+        assert!(said.contains("objects take more than 4 MiB"), "{said}");
+        assert!(error.hint().unwrap().contains("`--memory`"), "{error:?}");
+    }
+    // A key of 104 bytes takes 160 to 200 in memory; some pages are asked for ahead.
+    let pages = pages.load(Ordering::Relaxed);
+    assert!((30..80).contains(&pages), "{pages}");
 }
 
 #[tokio::test]
