@@ -12,6 +12,7 @@
 
 #![warn(missing_docs)]
 
+mod blame;
 mod clauses;
 mod error;
 mod explain;
@@ -206,12 +207,31 @@ pub async fn scans(engine: &Engine, mart: &Mart, inputs: &[Input]) -> Result<Vec
 
 /// The table that a mart makes. Its SELECT must have a physical plan.
 async fn executable(session: &SessionContext, mart: &Mart) -> Result<TableDefinition, MartError> {
-    let (plan, definition) = planned(session, mart, None).await?;
-    if let Err(error) = engine::physical(&session.state(), plan).await {
-        let select = select::parse(&mart.file, &mart.sql)?;
-        return Err(explain::physical(mart, &select, &error));
+    let error = match planned(session, mart, None).await {
+        Ok((plan, definition)) => match engine::physical(&session.state(), plan).await {
+            Ok(_) => return Ok(definition),
+            Err(error) => {
+                let select = select::parse(&mart.file, &mart.sql)?;
+                explain::physical(mart, &select, &error)
+            }
+        },
+        Err(error) => error,
+    };
+    if error.line.is_some() {
+        return Err(error);
     }
-    Ok(definition)
+    let select = select::parse(&mart.file, &mart.sql)?;
+    let state = session.state();
+    let blamed = blame::of_planning(&select.statement, async |statement| {
+        let made = async {
+            let plan = state.statement_to_plan(statement).await?;
+            engine::physical(&state, engine::lawful(&state, plan)?).await
+        };
+        made.await
+            .map(drop)
+            .map_err(|error| error.strip_backtrace())
+    });
+    Err(error.blame(blamed.await))
 }
 
 /// Makes all inputs of a mart known to a session.
@@ -607,7 +627,7 @@ mod tests {
             ),
             (
                 "SELECT danji FROM events WHERE danji = $1",
-                None,
+                Some(1),
                 "`$1` has no value",
             ),
             ("SELECT danji FROM events WHERE danji = @x", None, "@x"),

@@ -39,7 +39,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 
 use operators::{Arithmetic, Negative, Whole};
-use sums::{ExactAverage, ExactSum};
+use sums::Exact;
 
 /// Counts up when the law gives other rows than before, so that marts are built again.
 pub const LAW: u32 = 1;
@@ -69,8 +69,8 @@ pub(super) fn state(mut config: SessionConfig, runtime: Arc<RuntimeEnv>) -> Sess
 /// A session whose plans are lawful.
 pub(super) fn session(state: SessionState) -> SessionContext {
     let session = SessionContext::new_with_state(state);
-    session.register_udaf(AggregateUDF::new_from_impl(ExactSum::new()));
-    session.register_udaf(AggregateUDF::new_from_impl(ExactAverage::new()));
+    session.register_udaf(AggregateUDF::new_from_impl(Exact::sum()));
+    session.register_udaf(AggregateUDF::new_from_impl(Exact::average()));
     session
 }
 

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use chrono::NaiveDate;
 use datafusion::common::DataFusionError;
 
-use super::{Mart, Reach, shown};
+use super::blame::{self, Blamed};
+use super::{Mart, Reach, explain, select, shown};
 use crate::engine::TooLarge;
 
 /// What is wrong with a mart, and what to do.
@@ -61,17 +62,33 @@ impl MartError {
         if let Some((_, said)) = text.split_once(" panicked with message ") {
             return Self::panicked(mart, &said.trim_matches('"').replace("\\n", " "));
         }
-        let mut made = Self::new(&mart.file, line_of(error), short(&text));
+        let told = explain::running(&one_line(&text));
+        let mut made = Self::new(&mart.file, line_of(error), short(&told.message));
+        made.hint = told.hint.map(str::to_owned);
         if let DataFusionError::External(error) = root(error)
             && let Some(error) = error.downcast_ref::<TooLarge>()
         {
             made.message = error.to_string();
             made.line = line_of_call(&mart.sql, &error.function);
         }
+        if made.line.is_none()
+            && let Ok(select) = select::parse(&mart.file, &mart.sql)
+        {
+            made.line = blame::of_calls(&select.statement, told.calls);
+        }
         match lacks_memory(error) {
             true => made.hint("give more with `--memory`"),
             false => made,
         }
+    }
+
+    /// Adds the expression that the error comes from.
+    pub(super) fn blame(mut self, blamed: Option<Blamed>) -> Self {
+        if let Some(blamed) = blamed {
+            self.line = blamed.line;
+            self.message = format!("`{}`: {}", blamed.text, self.message);
+        }
+        self
     }
 
     /// The error of a mart whose rows cannot be written.

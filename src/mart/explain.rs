@@ -152,17 +152,293 @@ pub(super) fn planning(file: &Path, line: Option<usize>, text: &str) -> MartErro
             None => made,
         };
     }
-    let operands = between(
-        text,
-        "Cannot coerce arithmetic expression ",
-        " to valid types",
-    );
-    if let Some(operands) = operands {
-        let words: Vec<&str> = operands.split(' ').map(type_word).collect();
-        let message = format!("cannot calculate {}", words.join(" "));
-        return MartError::new(file, line, message);
+    let (message, hint) = types(text).unwrap_or_else(|| (plain(text).to_owned(), None));
+    let made = MartError::new(file, line, short(&message));
+    match hint {
+        Some(hint) => made.hint(hint),
+        None => made,
     }
-    MartError::new(file, line, short(text))
+}
+
+/// The text of an error without the names of the engine's kinds of errors.
+pub(super) fn plain(text: &str) -> &str {
+    const KINDS: [&str; 14] = [
+        "Error during planning: ",
+        "Execution error: ",
+        "Internal error: ",
+        "External error: ",
+        "Optimizer rule 'simplify_expressions' failed caused by ",
+        "This feature is not implemented: ",
+        "Arrow error: ",
+        "Parser error: ",
+        "Cast error: ",
+        "Compute error: ",
+        "Invalid argument error: ",
+        "Arithmetic overflow: ",
+        "Parquet error: ",
+        "SQL error: ",
+    ];
+    let mut text = text;
+    while let Some(rest) = KINDS.iter().find_map(|kind| text.strip_prefix(kind)) {
+        text = rest;
+    }
+    text
+}
+
+/// An error about types that do not go together, and what to write.
+fn types(text: &str) -> Option<(String, Option<&'static str>)> {
+    const CAST: &str = "give both one type with CAST";
+    const COMPARE: &str = "write a comparison, such as `x > 0` or `x IS NOT NULL`";
+    let words = in_words(text);
+    let part = |from: &str, to: &str| between(&words, from, to).map(str::to_owned);
+    let rest = |from: &str| words.split_once(from).map(|(_, rest)| rest.to_owned());
+    if let Some(operands) = part("Cannot coerce arithmetic expression ", " to valid types")
+        .or_else(|| part("Cannot get result type for temporal operation ", ": "))
+    {
+        return Some((format!("cannot calculate {operands}"), None));
+    }
+    if let Some(branches) = part("Failed to coerce then ", " to common types in CASE") {
+        let message = format!("the branches of CASE have no common type: then {branches}");
+        let hint = "write the same type in each branch: `THEN 1 ELSE 0`, `THEN true ELSE false`, or a CAST";
+        return Some((message, Some(hint)));
+    }
+    if let Some(values) = part("Failed to coerce case ", " to common types in CASE") {
+        let message =
+            format!("the value after CASE cannot be compared with all after WHEN: {values}");
+        return Some((message, Some(CAST)));
+    }
+    if let Some(sides) = rest("Cannot infer common argument type for logical boolean operation ") {
+        return Some((
+            format!("AND and OR need boolean on both sides, not {sides}"),
+            Some(COMPARE),
+        ));
+    }
+    for found in [
+        rest("Cannot infer common argument type for comparison operation "),
+        rest("Can not find compatible types to compare "),
+        part(
+            "There isn't a common type to coerce ",
+            " in LIKE expression",
+        ),
+        part("Failed to coerce types ", " in BETWEEN expression"),
+        rest("Cannot infer common argument type for regex operation "),
+        rest("Cannot infer common type for bitwise operation "),
+    ] {
+        if let Some(sides) = found {
+            return Some((format!("cannot compare or combine {sides}"), Some(CAST)));
+        }
+    }
+    if let Some(kinds) = rest("Incompatible inputs for Union: Previous inputs were of type ") {
+        let kinds = kinds.replacen(", but got incompatible type", " and", 1);
+        let kinds = kinds
+            .replacen(" on column ", ": column ", 1)
+            .replace('\'', "`");
+        let message = format!("the SELECTs of UNION give different types, {kinds}");
+        return Some((
+            message,
+            Some("give the column one type with CAST in each SELECT"),
+        ));
+    }
+    if let Some(kind) = rest("Join condition must be boolean type, but got ") {
+        return Some((
+            format!("the condition after ON is {kind}, not boolean"),
+            Some(COMPARE),
+        ));
+    }
+    if words.contains("Cannot create filter with non-boolean predicate ") {
+        let kind = rest(" returning ").unwrap_or_default();
+        return Some((
+            format!("the condition is {kind}, not boolean"),
+            Some(COMPARE),
+        ));
+    }
+    if let Some(kinds) =
+        rest("Unsupported CAST from ").or_else(|| rest("Unsupported TRY_CAST from "))
+    {
+        return Some((format!("there is no CAST from {kinds}"), None));
+    }
+    arguments(&words)
+}
+
+/// An error about the arguments of a function.
+fn arguments(words: &str) -> Option<(String, Option<&'static str>)> {
+    const CAST: &str = "give each argument its type with CAST";
+    if let Some(call) = between(words, "the given name and argument types '", "'.") {
+        let message = match call.split_once('(') {
+            Some((name, given)) => {
+                format!("`{name}` does not take these types: ({given}")
+            }
+            None => format!("`{call}` does not take these types"),
+        };
+        return Some((message, Some(CAST)));
+    }
+    let name = between(words, "Function '", "'")?;
+    let given = between(words, "(DataType: ", ").");
+    given.map(|given| (format!("`{name}` does not take {given}"), Some(CAST)))
+}
+
+/// An error of a value, while rows are evaluated.
+pub(super) struct Running {
+    pub message: String,
+    pub hint: Option<&'static str>,
+    /// Functions and operators that can fail in this way.
+    pub calls: &'static [&'static str],
+}
+
+/// The least and the last time of a function that counts nanoseconds.
+const NANOSECONDS: &str = "the function takes times from 1677-09-21 to 2262-04-11, because it counts nanoseconds; leave \
+     out others, such as `CASE WHEN t < TIMESTAMP '2262-01-01' THEN … END`, or take parts of the time with \
+     `date_part` or `CAST(t AS date)`";
+
+/// Errors of values by words in them: the message in place of the engine's where it says too little, what to do,
+/// and the functions and operators that can fail in this way.
+type Known = (
+    &'static str,
+    Option<&'static str>,
+    Option<&'static str>,
+    &'static [&'static str],
+);
+
+const RUNNING: &[Known] = &[
+    (
+        "Divide by zero",
+        Some("division by zero"),
+        Some("write `x / nullif(y, 0)`, which gives NULL there"),
+        &["/", "%", "mod"],
+    ),
+    (
+        "to Timestamp(ns): converted value exceeds",
+        None,
+        Some(NANOSECONDS),
+        &[
+            "date_bin",
+            "date_trunc",
+            "to_char",
+            "to_timestamp",
+            "to_date",
+            "cast",
+        ],
+    ),
+    (
+        "Timestamp out of range",
+        Some("a time is beyond what a timestamp holds, years -262143 to 262142"),
+        None,
+        &["+", "-"],
+    ),
+    ("Timestamp ", None, Some(NANOSECONDS), &["date_trunc"]),
+    (
+        "Date arithmetic overflow",
+        Some("a date is beyond what a date holds, years -262143 to 262142"),
+        None,
+        &["+", "-"],
+    ),
+    (
+        "Error parsing timestamp from ",
+        None,
+        Some("a time is written `2024-03-01T12:00:00Z`; TRY_CAST gives NULL where text is no time"),
+        &["cast", "to_timestamp", "to_date", "date_trunc"],
+    ),
+    (
+        "Cannot cast string ",
+        None,
+        Some("TRY_CAST gives NULL there"),
+        &["cast", "||"],
+    ),
+    (
+        "Can't cast value ",
+        None,
+        Some("CAST to a type with more digits, or TRY_CAST, which gives NULL there"),
+        &["cast"],
+    ),
+    (
+        "Overflow happened on: ",
+        None,
+        Some("a bigint ends at 9223372036854775807: CAST one operand to decimal(38, 0) or double"),
+        &["+", "-", "*", "abs"],
+    ),
+    (
+        "FACTORIAL",
+        None,
+        Some("the factorial of 20 is the largest that a bigint holds"),
+        &["factorial"],
+    ),
+    (" does not fit bigint", None, None, &["sum"]),
+    ("square root of a negative", None, None, &["sqrt"]),
+    ("Unicode scalar value", None, None, &["chr"]),
+    ("negative count", None, None, &["substr", "substring"]),
+    ("field position must not", None, None, &["split_part"]),
+    (" value '", None, None, &["make_date", "make_time"]),
+    ("Date part ", None, None, &["date_part", "datepart"]),
+    ("date_trunc granularity", None, None, &["date_trunc"]),
+    ("Failed to decode", None, None, &["decode"]),
+    ("nvalid timezone", None, None, &["at time zone"]),
+    (
+        "GCD(",
+        None,
+        Some("the result does not fit bigint"),
+        &["gcd"],
+    ),
+    (
+        "LCM(",
+        None,
+        Some("the result does not fit bigint"),
+        &["lcm"],
+    ),
+    ("array_element", None, None, &["array_element"]),
+    (
+        "Scalar subquery returned more than one row",
+        Some("a sub-query in the place of a value gives more than one row"),
+        Some("aggregate it, such as `(SELECT max(x) FROM …)`, or write a JOIN"),
+        &["sub-query"],
+    ),
+    (
+        "egular expression",
+        None,
+        None,
+        &[
+            "regexp_match",
+            "regexp_like",
+            "regexp_replace",
+            "regexp_count",
+            "regexp_instr",
+            "~",
+            "!~",
+            "~*",
+        ],
+    ),
+    (
+        "regex parse error",
+        None,
+        None,
+        &[
+            "regexp_match",
+            "regexp_like",
+            "regexp_replace",
+            "regexp_count",
+            "regexp_instr",
+            "~",
+            "!~",
+            "~*",
+        ],
+    ),
+];
+
+/// An error of the engine while rows are evaluated, in our words.
+pub(super) fn running(text: &str) -> Running {
+    let known = RUNNING.iter().find(|(words, ..)| text.contains(words));
+    let words = in_words(plain(text));
+    match known {
+        Some((_, message, hint, calls)) => Running {
+            message: message.map_or(words, str::to_owned),
+            hint: *hint,
+            calls,
+        },
+        None => Running {
+            message: words,
+            hint: None,
+            calls: &[],
+        },
+    }
 }
 
 /// What to write in the place of a function that does not exist. The engine suggests the function that is spelt most
@@ -178,9 +454,72 @@ fn function_hint(name: &str, suggested: Option<&str>) -> Option<String> {
         .map(|near| format!("is it `{near}`?"))
 }
 
-/// A type as people write it in SQL. Other words stay as they are.
-fn type_word(word: &str) -> &str {
-    match word {
+/// A text of the engine with its types as people write them in SQL.
+fn in_words(text: &str) -> String {
+    let mut made = String::new();
+    let mut rest = text;
+    while let Some(letter) = rest.chars().next() {
+        let inside = made.ends_with(|before: char| before.is_alphanumeric() || before == '_');
+        let end = rest
+            .find(|c: char| !c.is_ascii_alphanumeric())
+            .unwrap_or(rest.len());
+        let (name, behind) = rest.split_at(end);
+        match type_word(name).filter(|_| !inside) {
+            Some(word) => {
+                made += word;
+                rest = match of_type(name) {
+                    true => behind.get(in_parentheses(behind)..).unwrap_or_default(),
+                    false => behind,
+                };
+            }
+            None => {
+                made.push(letter);
+                rest = rest.get(letter.len_utf8()..).unwrap_or_default();
+            }
+        }
+    }
+    made
+}
+
+/// Bytes of the parentheses that a text begins with, and of all in them.
+fn in_parentheses(text: &str) -> usize {
+    let mut depth = 0;
+    for (at, letter) in text.char_indices() {
+        match letter {
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return match letter {
+                ')' => at + 1,
+                _ => at,
+            };
+        }
+    }
+    text.len()
+}
+
+/// Whether the engine writes parentheses behind a type.
+fn of_type(name: &str) -> bool {
+    matches!(
+        name,
+        "Timestamp"
+            | "Interval"
+            | "List"
+            | "LargeList"
+            | "FixedSizeList"
+            | "Map"
+            | "Struct"
+            | "Time64"
+            | "Time32"
+            | "Duration"
+    )
+}
+
+/// A type as people write it in SQL.
+fn type_word(name: &str) -> Option<&'static str> {
+    Some(match name {
         "Utf8" | "Utf8View" | "LargeUtf8" => "text",
         "Int64" | "UInt64" => "bigint",
         "Int32" | "Int16" | "Int8" | "UInt32" | "UInt16" | "UInt8" => "int",
@@ -188,11 +527,17 @@ fn type_word(word: &str) -> &str {
         "Float32" => "float",
         "Boolean" => "boolean",
         "Date32" | "Date64" => "date",
-        other if other.starts_with("Timestamp(") => "timestamp",
-        other if other.starts_with("Interval(") => "interval",
-        other if other.starts_with("Decimal") => "decimal",
-        other => other,
-    }
+        "Timestamp" => "timestamp",
+        "Interval" => "interval",
+        "Duration" => "span of time",
+        "Time64" | "Time32" => "time of day",
+        "List" | "LargeList" | "FixedSizeList" => "array",
+        "Map" => "map",
+        "Struct" => "struct",
+        // Its digits stay.
+        "Decimal32" | "Decimal64" | "Decimal128" | "Decimal256" => "decimal",
+        _ => return None,
+    })
 }
 
 /// The part of a text between two others.

@@ -6,35 +6,40 @@
 //!
 //! ```text
 //! bigint             ──▶ decimal(38, 0) ─┐
-//! decimal(≤28, s)    ──▶ decimal(38, s)  ├─▶ the engine's sum ──▶ checked ──▶ bigint | decimal(38, s)
-//! decimal(29…38, s)  ──▶ 256 bits       ─┘
+//! decimal(≤28, s)    ──▶ decimal(38, s)  ├─▶ total and count ──▶ total, checked ──▶ bigint | decimal(38, s)
+//! decimal(29…38, s)  ──▶ 256 bits       ─┘                   └─▶ total / count  ──▶ decimal(p, s)
 //! ```
 
+use std::collections::HashSet;
+use std::fmt::Debug;
+use std::hash::Hash;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Decimal256Array};
+use arrow::array::{
+    Array, ArrayRef, ArrowNativeTypeOp, AsArray, BooleanArray, Int64Array, PrimitiveArray,
+};
 use arrow::compute::cast;
 use arrow::datatypes::{
-    DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataType, Decimal128Type, Decimal256Type,
-    Field, FieldRef, Int64Type, UInt64Type, i256,
+    ArrowPrimitiveType, DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataType,
+    Decimal128Type, Decimal256Type, DecimalType, Field, FieldRef, Int64Type, UInt64Type, i256,
 };
+use datafusion::common::utils::SingleRowListArrayBuilder;
 use datafusion::common::{DataFusionError, Result, ScalarValue, exec_err, not_impl_err};
 use datafusion::functions_aggregate::average::avg_udaf;
-use datafusion::functions_aggregate::count::count_udaf;
 use datafusion::functions_aggregate::sum::sum_udaf;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
-use datafusion::logical_expr::utils::AggregateOrderSensitivity;
+use datafusion::logical_expr::utils::{AggregateOrderSensitivity, format_state_name};
 use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, GroupsAccumulator, ReversedUDAF, Signature,
 };
 
 use super::decimals::{divide_rounded, fits};
 
-/// Digits of a decimal of which 10^10 can be added in 128 bits.
+/// 10^10 decimals of so many digits can be added in 128 bits.
 const SHORT: u8 = 28;
 
-/// The type in which values of `kind` are added; `None` where the engine's own sum is exact or is one
-/// of rounded numbers.
+/// The type in which values of `kind` are added; `None` where the engine's own sum is exact, or its values are
+/// rounded anyway.
 fn wide(kind: &DataType) -> Option<DataType> {
     match kind {
         DataType::Int64 | DataType::UInt64 => {
@@ -53,36 +58,7 @@ fn wide(kind: &DataType) -> Option<DataType> {
     }
 }
 
-/// Values as they are added.
-fn widened(values: &[ArrayRef], wide: &DataType) -> Result<ArrayRef> {
-    let [values] = values else {
-        return exec_err!("an aggregate of one argument was given {}", values.len());
-    };
-    Ok(match (values.data_type(), wide) {
-        (DataType::Int64, DataType::Decimal128(precision, scale)) => {
-            let values = values.as_primitive::<Int64Type>();
-            let wide: Decimal128Array = values.unary(i128::from);
-            Arc::new(wide.with_precision_and_scale(*precision, *scale)?)
-        }
-        (DataType::UInt64, DataType::Decimal128(precision, scale)) => {
-            let values = values.as_primitive::<UInt64Type>();
-            let wide: Decimal128Array = values.unary(i128::from);
-            Arc::new(wide.with_precision_and_scale(*precision, *scale)?)
-        }
-        (DataType::Decimal128(..), DataType::Decimal128(precision, scale)) => {
-            let values = values.as_primitive::<Decimal128Type>().clone();
-            Arc::new(values.with_precision_and_scale(*precision, *scale)?)
-        }
-        (DataType::Decimal128(..), DataType::Decimal256(precision, scale)) => {
-            let values = values.as_primitive::<Decimal128Type>();
-            let wide: Decimal256Array = values.unary(i256::from_i128);
-            Arc::new(wide.with_precision_and_scale(*precision, *scale)?)
-        }
-        (_, wide) => cast(values, wide)?,
-    })
-}
-
-/// Totals as they are read.
+/// Totals in the type of the result, or an error where one does not fit.
 fn narrowed(totals: &ArrayRef, result: &DataType) -> Result<ArrayRef> {
     match (totals.data_type(), result) {
         (DataType::Decimal128(..), DataType::Int64) => {
@@ -115,215 +91,283 @@ fn narrowed(totals: &ArrayRef, result: &DataType) -> Result<ArrayRef> {
     }
 }
 
-/// The same arguments with another type of value and of result.
-struct Retyped<'a> {
-    args: AccumulatorArgs<'a>,
-    fields: Vec<FieldRef>,
-    result: FieldRef,
+/// A type in which values are added.
+trait Wide: DecimalType<Native: Default + Hash + Eq> + Debug {
+    fn of_bigint(value: i64) -> Self::Native;
+    fn of_unsigned(value: u64) -> Self::Native;
+    fn of_decimal(value: i128) -> Self::Native;
 }
 
-impl<'a> Retyped<'a> {
-    fn new(args: AccumulatorArgs<'a>, values: &DataType, result: &DataType) -> Self {
-        Self {
-            fields: vec![Arc::new(Field::new("value", values.clone(), true))],
-            result: Arc::new(Field::new(args.name, result.clone(), true)),
-            args,
+impl Wide for Decimal128Type {
+    fn of_bigint(value: i64) -> i128 {
+        i128::from(value)
+    }
+
+    fn of_unsigned(value: u64) -> i128 {
+        i128::from(value)
+    }
+
+    fn of_decimal(value: i128) -> i128 {
+        value
+    }
+}
+
+impl Wide for Decimal256Type {
+    fn of_bigint(value: i64) -> i256 {
+        i256::from(value)
+    }
+
+    fn of_unsigned(value: u64) -> i256 {
+        i256::from_i128(i128::from(value))
+    }
+
+    fn of_decimal(value: i128) -> i256 {
+        i256::from_i128(value)
+    }
+}
+
+/// Gives `add` the row and the value of each row that has one and is not filtered out.
+fn each<W: Wide>(
+    values: &ArrayRef,
+    filter: Option<&BooleanArray>,
+    add: impl FnMut(usize, W::Native),
+) -> Result<()> {
+    match values.data_type() {
+        DataType::Int64 => each_of(
+            values.as_primitive::<Int64Type>(),
+            filter,
+            W::of_bigint,
+            add,
+        ),
+        DataType::UInt64 => each_of(
+            values.as_primitive::<UInt64Type>(),
+            filter,
+            W::of_unsigned,
+            add,
+        ),
+        DataType::Decimal128(..) => {
+            each_of(
+                values.as_primitive::<Decimal128Type>(),
+                filter,
+                W::of_decimal,
+                add,
+            );
+        }
+        DataType::Decimal32(_, scale) | DataType::Decimal64(_, scale) => {
+            let values = cast(
+                values,
+                &DataType::Decimal128(DECIMAL128_MAX_PRECISION, *scale),
+            )?;
+            each_of(
+                values.as_primitive::<Decimal128Type>(),
+                filter,
+                W::of_decimal,
+                add,
+            );
+        }
+        other => return exec_err!("values of {other} are not added here"),
+    }
+    Ok(())
+}
+
+fn each_of<T: ArrowPrimitiveType, N>(
+    values: &PrimitiveArray<T>,
+    filter: Option<&BooleanArray>,
+    wide: impl Fn(T::Native) -> N,
+    mut add: impl FnMut(usize, N),
+) {
+    if values.null_count() == 0 && filter.is_none() {
+        for (row, value) in values.values().iter().enumerate() {
+            add(row, wide(*value));
+        }
+        return;
+    }
+    let passes = |row: usize| filter.is_none_or(|mask| mask.is_valid(row) && mask.value(row));
+    for (row, value) in values.values().iter().enumerate() {
+        if values.is_valid(row) && passes(row) {
+            add(row, wide(*value));
         }
     }
+}
 
-    fn args(&self) -> AccumulatorArgs<'_> {
-        AccumulatorArgs {
-            return_field: Arc::clone(&self.result),
-            schema: self.args.schema,
-            ignore_nulls: self.args.ignore_nulls,
-            order_bys: self.args.order_bys,
-            is_reversed: self.args.is_reversed,
-            name: self.args.name,
-            is_distinct: self.args.is_distinct,
-            exprs: self.args.exprs,
-            expr_fields: &self.fields,
-        }
+/// The total of some values, and how many they are.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sum<N> {
+    total: N,
+    count: i64,
+}
+
+impl<N: ArrowNativeTypeOp> Sum<N> {
+    fn add(&mut self, total: N, count: i64) {
+        self.total = self.total.add_wrapping(total);
+        self.count += count;
+    }
+
+    fn take_away(&mut self, value: N) {
+        self.total = self.total.sub_wrapping(value);
+        self.count -= 1;
     }
 }
 
-fn kind<'a>(args: &AccumulatorArgs<'a>) -> Result<&'a DataType> {
-    match args.expr_fields.first() {
-        Some(field) => Ok(field.data_type()),
-        None => exec_err!("`{}` has no argument", args.name),
-    }
-}
-
-fn state_fields(
-    function: &AggregateUDF,
-    args: &StateFieldsArgs<'_>,
-    values: &DataType,
-    result: &DataType,
-) -> Result<Vec<FieldRef>> {
-    function.state_fields(StateFieldsArgs {
-        name: args.name,
-        input_fields: &[Arc::new(Field::new("value", values.clone(), true))],
-        return_field: Arc::new(Field::new(args.name, result.clone(), true)),
-        ordering_fields: args.ordering_fields,
-        is_distinct: args.is_distinct,
-    })
-}
-
-/// `sum` in place of the engine's: exact, and an error where the total does not fit its type.
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub(super) struct ExactSum {
-    inner: Arc<AggregateUDF>,
-}
-
-impl ExactSum {
-    pub(super) fn new() -> Self {
-        Self { inner: sum_udaf() }
-    }
-}
-
-impl AggregateUDFImpl for ExactSum {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn signature(&self) -> &Signature {
-        self.inner.signature()
-    }
-
-    fn return_type(&self, kinds: &[DataType]) -> Result<DataType> {
-        match kinds {
-            [DataType::Int64 | DataType::UInt64] => Ok(DataType::Int64),
-            [
-                DataType::Decimal32(_, scale)
-                | DataType::Decimal64(_, scale)
-                | DataType::Decimal128(_, scale),
-            ] => Ok(DataType::Decimal128(DECIMAL128_MAX_PRECISION, *scale)),
-            other => self.inner.return_type(other),
-        }
-    }
-
-    fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
-        let Some(wide) = wide(kind(&args)?) else {
-            return self.inner.accumulator(args);
-        };
-        let result = args.return_type().clone();
-        let inner = self
-            .inner
-            .accumulator(Retyped::new(args, &wide, &wide).args())?;
-        Ok(Box::new(Sum {
-            inner,
-            wide,
-            result,
-        }))
-    }
-
-    fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
-        match args
-            .input_fields
-            .first()
-            .and_then(|field| wide(field.data_type()))
-        {
-            Some(wide) => state_fields(&self.inner, &args, &wide, &wide),
-            None => self.inner.state_fields(args),
-        }
-    }
-
-    fn groups_accumulator_supported(&self, args: AccumulatorArgs<'_>) -> bool {
-        self.inner.groups_accumulator_supported(args)
-    }
-
-    fn create_groups_accumulator(
-        &self,
-        args: AccumulatorArgs<'_>,
-    ) -> Result<Box<dyn GroupsAccumulator>> {
-        let Some(wide) = wide(kind(&args)?) else {
-            return self.inner.create_groups_accumulator(args);
-        };
-        let result = args.return_type().clone();
-        let args = Retyped::new(args, &wide, &wide);
-        let inner = self.inner.create_groups_accumulator(args.args())?;
-        Ok(Box::new(Sums {
-            inner,
-            wide,
-            result,
-        }))
-    }
-
-    fn create_sliding_accumulator(
-        &self,
-        args: AccumulatorArgs<'_>,
-    ) -> Result<Box<dyn Accumulator>> {
-        let Some(wide) = wide(kind(&args)?) else {
-            return self.inner.create_sliding_accumulator(args);
-        };
-        if args.is_distinct {
-            return not_impl_err!("sum(DISTINCT …) over a frame that moves");
-        }
-        let result = args.return_type().clone();
-        let args = Retyped::new(args, &wide, &wide);
-        let inner = self.inner.create_sliding_accumulator(args.args())?;
-        Ok(Box::new(Sum {
-            inner,
-            wide,
-            result,
-        }))
-    }
-
-    fn reverse_expr(&self) -> ReversedUDAF {
-        ReversedUDAF::Identical
-    }
-
-    fn order_sensitivity(&self) -> AggregateOrderSensitivity {
-        AggregateOrderSensitivity::Insensitive
-    }
-}
-
-/// The sum of one group.
-#[derive(Debug)]
-struct Sum {
-    inner: Box<dyn Accumulator>,
+/// What is made of sums.
+#[derive(Debug, Clone)]
+struct Made {
+    is_average: bool,
+    /// The type in which values are added.
     wide: DataType,
     result: DataType,
 }
 
-impl Accumulator for Sum {
+impl Made {
+    /// The totals, NULL without a value, and the counts.
+    fn state<W: Wide>(&self, sums: &[Sum<W::Native>]) -> Vec<ArrayRef> {
+        let totals = sums.iter().map(|sum| (sum.count > 0).then_some(sum.total));
+        let totals: PrimitiveArray<W> = totals.collect();
+        let counts = Int64Array::from_iter_values(sums.iter().map(|sum| sum.count));
+        vec![
+            Arc::new(totals.with_data_type(self.wide.clone())),
+            Arc::new(counts),
+        ]
+    }
+
+    /// The results, NULL without a value.
+    fn results<W: Wide>(&self, sums: &[Sum<W::Native>]) -> Result<ArrayRef> {
+        match (self.is_average, self.state::<W>(sums).as_slice()) {
+            (true, [totals, counts]) => divide_rounded(totals, counts, &self.result),
+            (_, [totals, ..]) => narrowed(totals, &self.result),
+            (_, []) => exec_err!("a sum has no state"),
+        }
+    }
+
+    fn result<W: Wide>(&self, sum: Sum<W::Native>) -> Result<ScalarValue> {
+        ScalarValue::try_from_array(&self.results::<W>(&[sum])?, 0)
+    }
+}
+
+/// The one argument of an aggregate.
+fn only(values: &[ArrayRef]) -> Result<&ArrayRef> {
+    match values {
+        [values] => Ok(values),
+        other => exec_err!("an aggregate of one argument was given {}", other.len()),
+    }
+}
+
+/// Gives `add` the row, total and count of each state with a value.
+fn each_state<W: Wide>(
+    states: &[ArrayRef],
+    mut add: impl FnMut(usize, W::Native, i64),
+) -> Result<()> {
+    let [totals, counts] = states else {
+        return exec_err!("a sum has two states, not {}", states.len());
+    };
+    let counts = counts.as_primitive::<Int64Type>();
+    let totals = totals.as_primitive::<W>();
+    each_of(
+        totals,
+        None,
+        |total| total,
+        |row, total| add(row, total, counts.value(row)),
+    );
+    Ok(())
+}
+
+/// The sum or average of one group.
+#[derive(Debug)]
+struct One<W: Wide> {
+    sum: Sum<W::Native>,
+    made: Made,
+}
+
+impl<W: Wide> Accumulator for One<W> {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        self.inner.update_batch(&[widened(values, &self.wide)?])
+        each::<W>(only(values)?, None, |_, value| self.sum.add(value, 1))
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        let total = self.inner.evaluate()?.to_array()?;
-        ScalarValue::try_from_array(&narrowed(&total, &self.result)?, 0)
+        self.made.result::<W>(self.sum)
     }
 
     fn size(&self) -> usize {
-        self.inner.size()
+        size_of_val(self)
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        self.inner.state()
+        let state = self.made.state::<W>(&[self.sum]);
+        let values = state
+            .iter()
+            .map(|values| ScalarValue::try_from_array(values, 0));
+        values.collect()
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
-        self.inner.merge_batch(states)
+        each_state::<W>(states, |_, total, count| self.sum.add(total, count))
     }
 
     fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        self.inner.retract_batch(&[widened(values, &self.wide)?])
+        each::<W>(only(values)?, None, |_, value| self.sum.take_away(value))
     }
 
     fn supports_retract_batch(&self) -> bool {
-        self.inner.supports_retract_batch()
+        true
     }
 }
 
-/// The sums of many groups.
-struct Sums {
-    inner: Box<dyn GroupsAccumulator>,
-    wide: DataType,
-    result: DataType,
+/// The sum or average of the different values of one group; its state is the list of them.
+#[derive(Debug)]
+struct Different<W: Wide> {
+    values: HashSet<W::Native>,
+    made: Made,
 }
 
-impl GroupsAccumulator for Sums {
+impl<W: Wide> Accumulator for Different<W> {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        each::<W>(only(values)?, None, |_, value| {
+            _ = self.values.insert(value)
+        })
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        let mut sum = Sum::default();
+        for value in &self.values {
+            sum.add(*value, 1);
+        }
+        self.made.result::<W>(sum)
+    }
+
+    fn size(&self) -> usize {
+        // A byte of control stands beside each place of a hash table.
+        size_of_val(self) + self.values.capacity() * (size_of::<W::Native>() + 1)
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        let values = PrimitiveArray::<W>::from_iter_values(self.values.iter().copied());
+        let values = values.with_data_type(self.made.wide.clone());
+        let list = SingleRowListArrayBuilder::new(Arc::new(values));
+        Ok(vec![list.build_list_scalar()])
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        for list in only(states)?.as_list::<i32>().iter().flatten() {
+            self.values
+                .extend(list.as_primitive::<W>().iter().flatten());
+        }
+        Ok(())
+    }
+}
+
+/// The sums or averages of many groups.
+struct Many<W: Wide> {
+    sums: Vec<Sum<W::Native>>,
+    made: Made,
+}
+
+impl<W: Wide> Many<W> {
+    fn grow(&mut self, groups: usize) {
+        self.sums.resize(groups, Sum::default());
+    }
+}
+
+impl<W: Wide> GroupsAccumulator for Many<W> {
     fn update_batch(
         &mut self,
         values: &[ArrayRef],
@@ -331,20 +375,31 @@ impl GroupsAccumulator for Sums {
         filter: Option<&BooleanArray>,
         total: usize,
     ) -> Result<()> {
-        let values = widened(values, &self.wide)?;
-        self.inner.update_batch(&[values], groups, filter, total)
+        self.grow(total);
+        let sums = &mut self.sums;
+        each::<W>(only(values)?, filter, |row, value| {
+            if let Some(sum) = groups.get(row).and_then(|group| sums.get_mut(*group)) {
+                sum.add(value, 1);
+            }
+        })
     }
 
     fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
-        narrowed(&self.inner.evaluate(emit_to)?, &self.result)
+        self.made.results::<W>(&emit_to.take_needed(&mut self.sums))
     }
 
     fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {
-        self.inner.state(emit_to)
+        Ok(self.made.state::<W>(&emit_to.take_needed(&mut self.sums)))
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef], groups: &[usize], total: usize) -> Result<()> {
-        self.inner.merge_batch(states, groups, total)
+        self.grow(total);
+        let sums = &mut self.sums;
+        each_state::<W>(states, |row, total, count| {
+            if let Some(sum) = groups.get(row).and_then(|group| sums.get_mut(*group)) {
+                sum.add(total, count);
+            }
+        })
     }
 
     fn convert_to_state(
@@ -352,42 +407,88 @@ impl GroupsAccumulator for Sums {
         values: &[ArrayRef],
         filter: Option<&BooleanArray>,
     ) -> Result<Vec<ArrayRef>> {
-        let values = widened(values, &self.wide)?;
-        self.inner.convert_to_state(&[values], filter)
+        let values = only(values)?;
+        let mut sums = vec![Sum::default(); values.len()];
+        each::<W>(values, filter, |row, value| {
+            if let Some(sum) = sums.get_mut(row) {
+                sum.add(value, 1);
+            }
+        })?;
+        Ok(self.made.state::<W>(&sums))
     }
 
     fn size(&self) -> usize {
-        self.inner.size()
+        self.sums.capacity() * size_of::<Sum<W::Native>>()
     }
 }
 
-/// `avg` in place of the engine's. Of decimals it has their own type, rounded half away from zero; of
-/// other numbers it is the engine's.
+/// `sum` or `avg` in place of the engine's: exact, and an error where a sum does not fit its type. The average of
+/// decimals has their type, rounded half away from zero. Other numbers are left to the engine.
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub(super) struct ExactAverage {
+pub(super) struct Exact {
     inner: Arc<AggregateUDF>,
-    sum: Arc<AggregateUDF>,
-    count: Arc<AggregateUDF>,
+    is_average: bool,
 }
 
-impl ExactAverage {
-    pub(super) fn new() -> Self {
+impl Exact {
+    pub(super) fn sum() -> Self {
         Self {
-            inner: avg_udaf(),
-            sum: sum_udaf(),
-            count: count_udaf(),
+            inner: sum_udaf(),
+            is_average: false,
         }
     }
-}
 
-fn wide_decimal(kind: &DataType) -> Option<DataType> {
-    match kind.is_decimal() {
-        true => wide(kind),
-        false => None,
+    pub(super) fn average() -> Self {
+        Self {
+            inner: avg_udaf(),
+            is_average: true,
+        }
+    }
+
+    /// The type in which values of `field` are added; `None` where the engine's own function is used.
+    fn wide(&self, field: Option<&FieldRef>) -> Option<DataType> {
+        let kind = field?.data_type();
+        match self.is_average && !kind.is_decimal() {
+            true => None,
+            false => wide(kind),
+        }
+    }
+
+    fn made(&self, args: &AccumulatorArgs<'_>) -> Option<Made> {
+        Some(Made {
+            is_average: self.is_average,
+            wide: self.wide(args.expr_fields.first())?,
+            result: args.return_type().clone(),
+        })
     }
 }
 
-impl AggregateUDFImpl for ExactAverage {
+/// Whether 128 bits are too few for the sums.
+fn is_long(wide: &DataType) -> bool {
+    matches!(wide, DataType::Decimal256(..))
+}
+
+fn one<W: Wide>(made: Made, is_distinct: bool) -> Box<dyn Accumulator> {
+    match is_distinct {
+        true => Box::new(Different::<W> {
+            values: HashSet::new(),
+            made,
+        }),
+        false => Box::new(One::<W> {
+            sum: Sum::default(),
+            made,
+        }),
+    }
+}
+
+fn many<W: Wide>(made: Made) -> Box<dyn GroupsAccumulator> {
+    Box::new(Many::<W> {
+        sums: Vec::new(),
+        made,
+    })
+}
+
+impl AggregateUDFImpl for Exact {
     fn name(&self) -> &str {
         self.inner.name()
     }
@@ -401,47 +502,55 @@ impl AggregateUDFImpl for ExactAverage {
     }
 
     fn return_type(&self, kinds: &[DataType]) -> Result<DataType> {
-        match kinds {
-            [
-                DataType::Decimal32(precision, scale)
-                | DataType::Decimal64(precision, scale)
-                | DataType::Decimal128(precision, scale),
-            ] => Ok(DataType::Decimal128(*precision, *scale)),
-            other => self.inner.return_type(other),
+        match (self.is_average, kinds) {
+            (false, [DataType::Int64 | DataType::UInt64]) => Ok(DataType::Int64),
+            (
+                is_average,
+                [
+                    DataType::Decimal32(precision, scale)
+                    | DataType::Decimal64(precision, scale)
+                    | DataType::Decimal128(precision, scale),
+                ],
+            ) => {
+                let precision = match is_average {
+                    true => *precision,
+                    false => DECIMAL128_MAX_PRECISION,
+                };
+                Ok(DataType::Decimal128(precision, *scale))
+            }
+            (_, other) => self.inner.return_type(other),
         }
     }
 
     fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
-        let Some(wide) = wide_decimal(kind(&args)?) else {
-            return self.inner.accumulator(args);
-        };
-        let result = args.return_type().clone();
-        let args = Retyped::new(args, &wide, &wide);
-        let sum = self.sum.accumulator(args.args())?;
-        let args = Retyped::new(args.args, &wide, &DataType::Int64);
-        let count = self.count.accumulator(args.args())?;
-        Ok(Box::new(Average {
-            sum,
-            count,
-            wide,
-            result,
-        }))
+        match self.made(&args) {
+            None => self.inner.accumulator(args),
+            Some(made) if is_long(&made.wide) => Ok(one::<Decimal256Type>(made, args.is_distinct)),
+            Some(made) => Ok(one::<Decimal128Type>(made, args.is_distinct)),
+        }
     }
 
     fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
-        let kind = args.input_fields.first();
-        let Some(wide) = kind.and_then(|field| wide_decimal(field.data_type())) else {
+        let Some(wide) = self.wide(args.input_fields.first()) else {
             return self.inner.state_fields(args);
         };
-        let mut fields = state_fields(&self.sum, &args, &wide, &wide)?;
-        fields.extend(state_fields(&self.count, &args, &wide, &DataType::Int64)?);
-        Ok(fields)
+        let name = |part| format_state_name(args.name, part);
+        Ok(match args.is_distinct {
+            true => {
+                let values = Field::new_list_field(wide, true);
+                vec![Arc::new(Field::new_list(name("values"), values, true))]
+            }
+            false => vec![
+                Arc::new(Field::new(name("total"), wide, true)),
+                Arc::new(Field::new(name("count"), DataType::Int64, true)),
+            ],
+        })
     }
 
     fn groups_accumulator_supported(&self, args: AccumulatorArgs<'_>) -> bool {
-        match kind(&args).map(wide_decimal) {
-            Ok(Some(_)) => !args.is_distinct,
-            _ => self.inner.groups_accumulator_supported(args),
+        match self.made(&args) {
+            None => self.inner.groups_accumulator_supported(args),
+            Some(_) => !args.is_distinct,
         }
     }
 
@@ -449,43 +558,24 @@ impl AggregateUDFImpl for ExactAverage {
         &self,
         args: AccumulatorArgs<'_>,
     ) -> Result<Box<dyn GroupsAccumulator>> {
-        let Some(wide) = wide_decimal(kind(&args)?) else {
-            return self.inner.create_groups_accumulator(args);
-        };
-        let result = args.return_type().clone();
-        let args = Retyped::new(args, &wide, &wide);
-        let sums = self.sum.create_groups_accumulator(args.args())?;
-        let args = Retyped::new(args.args, &wide, &DataType::Int64);
-        let counts = self.count.create_groups_accumulator(args.args())?;
-        Ok(Box::new(Averages {
-            sums,
-            counts,
-            wide,
-            result,
-        }))
+        match self.made(&args) {
+            None => self.inner.create_groups_accumulator(args),
+            Some(made) if is_long(&made.wide) => Ok(many::<Decimal256Type>(made)),
+            Some(made) => Ok(many::<Decimal128Type>(made)),
+        }
     }
 
     fn create_sliding_accumulator(
         &self,
         args: AccumulatorArgs<'_>,
     ) -> Result<Box<dyn Accumulator>> {
-        let Some(wide) = wide_decimal(kind(&args)?) else {
-            return self.inner.create_sliding_accumulator(args);
-        };
-        if args.is_distinct {
-            return not_impl_err!("avg(DISTINCT …) over a frame that moves");
+        match self.made(&args) {
+            None => self.inner.create_sliding_accumulator(args),
+            Some(_) if args.is_distinct => {
+                not_impl_err!("{}(DISTINCT …) over a frame that moves", self.name())
+            }
+            Some(_) => self.accumulator(args),
         }
-        let result = args.return_type().clone();
-        let args = Retyped::new(args, &wide, &wide);
-        let sum = self.sum.create_sliding_accumulator(args.args())?;
-        let args = Retyped::new(args.args, &wide, &DataType::Int64);
-        let count = self.count.create_sliding_accumulator(args.args())?;
-        Ok(Box::new(Average {
-            sum,
-            count,
-            wide,
-            result,
-        }))
     }
 
     fn reverse_expr(&self) -> ReversedUDAF {
@@ -494,115 +584,5 @@ impl AggregateUDFImpl for ExactAverage {
 
     fn order_sensitivity(&self) -> AggregateOrderSensitivity {
         AggregateOrderSensitivity::Insensitive
-    }
-}
-
-/// The average of one group: the state of its sum, then that of its count.
-#[derive(Debug)]
-struct Average {
-    sum: Box<dyn Accumulator>,
-    count: Box<dyn Accumulator>,
-    wide: DataType,
-    result: DataType,
-}
-
-impl Accumulator for Average {
-    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        let values = [widened(values, &self.wide)?];
-        self.sum.update_batch(&values)?;
-        self.count.update_batch(&values)
-    }
-
-    fn evaluate(&mut self) -> Result<ScalarValue> {
-        let sum = self.sum.evaluate()?.to_array()?;
-        let count = self.count.evaluate()?.to_array()?;
-        ScalarValue::try_from_array(&divide_rounded(&sum, &count, &self.result)?, 0)
-    }
-
-    fn size(&self) -> usize {
-        self.sum.size() + self.count.size()
-    }
-
-    fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        let mut state = self.sum.state()?;
-        state.extend(self.count.state()?);
-        Ok(state)
-    }
-
-    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
-        let [sum, count] = states else {
-            return exec_err!("an average of {} states", states.len());
-        };
-        self.sum.merge_batch(std::slice::from_ref(sum))?;
-        self.count.merge_batch(std::slice::from_ref(count))
-    }
-
-    fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        let values = [widened(values, &self.wide)?];
-        self.sum.retract_batch(&values)?;
-        self.count.retract_batch(&values)
-    }
-
-    fn supports_retract_batch(&self) -> bool {
-        self.sum.supports_retract_batch() && self.count.supports_retract_batch()
-    }
-}
-
-/// The averages of many groups.
-struct Averages {
-    sums: Box<dyn GroupsAccumulator>,
-    counts: Box<dyn GroupsAccumulator>,
-    wide: DataType,
-    result: DataType,
-}
-
-impl GroupsAccumulator for Averages {
-    fn update_batch(
-        &mut self,
-        values: &[ArrayRef],
-        groups: &[usize],
-        filter: Option<&BooleanArray>,
-        total: usize,
-    ) -> Result<()> {
-        let values = [widened(values, &self.wide)?];
-        self.sums.update_batch(&values, groups, filter, total)?;
-        self.counts.update_batch(&values, groups, filter, total)
-    }
-
-    fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
-        let sums = self.sums.evaluate(emit_to)?;
-        let counts = self.counts.evaluate(emit_to)?;
-        divide_rounded(&sums, &counts, &self.result)
-    }
-
-    fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {
-        let mut state = self.sums.state(emit_to)?;
-        state.extend(self.counts.state(emit_to)?);
-        Ok(state)
-    }
-
-    fn merge_batch(&mut self, states: &[ArrayRef], groups: &[usize], total: usize) -> Result<()> {
-        let [sums, counts] = states else {
-            return exec_err!("averages of {} states", states.len());
-        };
-        self.sums
-            .merge_batch(std::slice::from_ref(sums), groups, total)?;
-        self.counts
-            .merge_batch(std::slice::from_ref(counts), groups, total)
-    }
-
-    fn convert_to_state(
-        &self,
-        values: &[ArrayRef],
-        filter: Option<&BooleanArray>,
-    ) -> Result<Vec<ArrayRef>> {
-        let values = [widened(values, &self.wide)?];
-        let mut state = self.sums.convert_to_state(&values, filter)?;
-        state.extend(self.counts.convert_to_state(&values, filter)?);
-        Ok(state)
-    }
-
-    fn size(&self) -> usize {
-        self.sums.size() + self.counts.size()
     }
 }
