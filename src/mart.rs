@@ -630,7 +630,7 @@ mod tests {
                 Some(1),
                 "`$1` has no value",
             ),
-            ("SELECT danji FROM events WHERE danji = @x", None, "@x"),
+            ("SELECT danji FROM events WHERE danji = @x", Some(1), "@x"),
             (
                 "SELECT danji,\nupper(DISTINCT user_id) AS u FROM events",
                 Some(2),

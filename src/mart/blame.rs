@@ -16,7 +16,7 @@ use datafusion::sql::sqlparser::ast::{
     AccessExpr, Expr, UnaryOperator, Value, Visit, VisitMut, Visitor, VisitorMut,
 };
 
-use super::select::line_of;
+use super::clauses::line_of;
 
 /// A SELECT with more expressions is not taken apart: it is planned once for each of them at most.
 const MOST: usize = 400;
@@ -387,7 +387,7 @@ mod tests {
             ),
             (
                 "SELECT n FROM t\nUNION ALL\nSELECT ok FROM t",
-                3,
+                1,
                 "the SELECTs of UNION give different types",
             ),
             // The first of two errors.
