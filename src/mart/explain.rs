@@ -213,7 +213,7 @@ fn types(text: &str) -> Option<(String, Option<&'static str>)> {
             Some(COMPARE),
         ));
     }
-    for found in [
+    let compared = [
         rest("Cannot infer common argument type for comparison operation "),
         rest("Can not find compatible types to compare "),
         part(
@@ -223,10 +223,9 @@ fn types(text: &str) -> Option<(String, Option<&'static str>)> {
         part("Failed to coerce types ", " in BETWEEN expression"),
         rest("Cannot infer common argument type for regex operation "),
         rest("Cannot infer common type for bitwise operation "),
-    ] {
-        if let Some(sides) = found {
-            return Some((format!("cannot compare or combine {sides}"), Some(CAST)));
-        }
+    ];
+    if let Some(sides) = compared.into_iter().flatten().next() {
+        return Some((format!("cannot compare or combine {sides}"), Some(CAST)));
     }
     if let Some(kinds) = rest("Incompatible inputs for Union: Previous inputs were of type ") {
         let kinds = kinds.replacen(", but got incompatible type", " and", 1);
