@@ -44,6 +44,7 @@ pub use collect::{Collected, Collector};
 pub use merge::{Finished, KEPT, Tables, empty_file, write};
 pub use ordered::{Ordered, OrderedError};
 pub use parquet::{FileSettings, ParquetFile};
+pub use runs::in_order;
 pub use stage::{
     Local, PublishError, Staged, check, is_staged_whole, prove, publish, stage, sweep, sweep_dead,
     unstage,

@@ -179,7 +179,7 @@ impl Merging<'_> {
             let files = self.old_files(name, places, expected);
             if !files.is_empty() {
                 let fill = self.filling();
-                runs.append_stored(self.stored.stream(files, &schema, true, fill));
+                runs.append_stored(self.stored.stream(files, &schema, fill));
             }
         }
         let tables = self.tables(kept, Some(duplicates));
@@ -208,7 +208,7 @@ impl Merging<'_> {
                 event_time: None,
                 ..self.stored.clone()
             };
-            runs.append_stored(stored.stream(files, &reject_schema(), false, None));
+            runs.append_stored(stored.stream(files, &reject_schema(), None));
         }
         let tables = self.tables(rejected, None);
         let folder = &self.settings.folder;

@@ -42,6 +42,9 @@ pub struct StoredRow {
     pub kept: EventId,
 }
 
+/// Some rows of a data file: their columns, and what each row is.
+pub type StoredBatch = (RecordBatch, Vec<StoredRow>);
+
 /// Fills columns of stored events.
 pub struct Fill {
     pub refill: Refill,
@@ -112,6 +115,9 @@ impl StoredTables {
 
     /// The rows of one file whose times lie in `span` and that are `wanted`, with the columns of `schema`,
     /// without events that leave unless `leaving`.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or is another.
     pub fn rows(
         &self,
         file: &File,
@@ -119,11 +125,26 @@ impl StoredTables {
         span: Option<(i64, i64)>,
         wanted: Option<Wanted>,
         leaving: bool,
-    ) -> Result<
-        impl Iterator<Item = Result<(RecordBatch, Vec<StoredRow>), StoredError>> + Send + use<>,
-        StoredError,
-    > {
-        let own = schema.fields().len();
+    ) -> Result<impl Iterator<Item = Result<StoredBatch, StoredError>> + Send + use<>, StoredError>
+    {
+        // Of a file that lies within the span, all rows do.
+        let beyond = |(first, last): &(i64, i64)| {
+            let times = file.entry.times;
+            times.is_none_or(|(from, to)| from < *first || *last < to)
+        };
+        let span = span.filter(beyond);
+        let span = span.and_then(|(first, last)| {
+            let event_time = self.event_time.clone()?;
+            Some((event_time, self.unit, first, last))
+        });
+        let batches = self
+            .open(file)?
+            .read(self.with_own_columns(schema), span, wanted)?;
+        Ok(self.named(file, schema, leaving, batches))
+    }
+
+    /// The columns of a schema, and those that say what a row is.
+    fn with_own_columns(&self, schema: &SchemaRef) -> SchemaRef {
         let mut fields: Vec<Field> = schema.fields().iter().map(|f| f.as_ref().clone()).collect();
         let mut add = |name: &str, kind: DataType| {
             if !fields.iter().any(|field| field.name() == name) {
@@ -140,30 +161,31 @@ impl StoredTables {
         add(RULE, DataType::Utf8);
         add(KEPT_OBJECT, DataType::Utf8);
         add(KEPT_RECORD, DataType::Int64);
-        let url = self.lake.url_of(&file.entry.key());
-        // Of a file that lies within the span, all rows do.
-        let beyond = |(first, last): &(i64, i64)| {
-            let times = file.entry.times;
-            times.is_none_or(|(from, to)| from < *first || *last < to)
-        };
-        let span = span.filter(beyond);
-        let span = span.and_then(|(first, last)| {
-            let event_time = self.event_time.clone()?;
-            Some((event_time, self.unit, first, last))
-        });
-        let schema = Arc::new(Schema::new(fields));
-        let batches = self.open(file)?.read(schema, span, wanted)?;
+        Arc::new(Schema::new(fields))
+    }
+
+    /// Batches of a file with what their rows are.
+    fn named<B>(
+        &self,
+        file: &File,
+        schema: &SchemaRef,
+        leaving: bool,
+        batches: B,
+    ) -> impl Iterator<Item = Result<StoredBatch, StoredError>> + Send + use<B>
+    where
+        B: Iterator<Item = Result<RecordBatch, StoredError>> + Send,
+    {
         let mut names = Names {
             stored: self.clone(),
-            url,
+            url: self.lake.url_of(&file.entry.key()),
             known: HashMap::default(),
         };
-        let kept: Vec<usize> = (0..own).collect();
-        Ok(batches.map(move |batch| {
+        let own: Vec<usize> = (0..schema.fields().len()).collect();
+        batches.map(move |batch| {
             let batch = batch?;
             let mut rows = names.rows(&batch)?;
             let mut batch = batch
-                .project(&kept)
+                .project(&own)
                 .map_err(|error| names.unfit(&error.to_string()))?;
             if !leaving && rows.iter().any(|row| row.leaves) {
                 let stay: BooleanArray = rows.iter().map(|row| Some(!row.leaves)).collect();
@@ -172,7 +194,34 @@ impl StoredTables {
                 rows.retain(|row| !row.leaves);
             }
             Ok((batch, rows))
-        }))
+        })
+    }
+
+    /// The rows of a whole file in order, without events that leave. Each sorted run of its row groups is read
+    /// by itself.
+    fn whole(
+        &self,
+        place: u64,
+        file: &File,
+        schema: &SchemaRef,
+    ) -> Result<StoredRows, StoredError> {
+        let opened = self.open(file)?;
+        let runs = match &self.event_time {
+            Some(event_time) => opened.sorted_runs(event_time)?,
+            None => vec![opened],
+        };
+        let timed = self.event_time.is_some();
+        let runs = runs.into_iter().map(|run| {
+            let batches = run.read(self.with_own_columns(schema), None, None)?;
+            let batches = self.named(file, schema, false, batches);
+            let keyed = move |block: Result<StoredBatch, StoredError>| {
+                let block = block.map(|(batch, rows)| keyed(place, batch, &rows, timed));
+                block.map_err(WriteError::Stored)
+            };
+            Ok(Box::new(batches.map(keyed)) as StoredRows)
+        });
+        let runs: Vec<StoredRows> = runs.collect::<Result<_, StoredError>>()?;
+        Ok(crate::publish::in_order(runs))
     }
 
     /// A file whose rows are not what they must be.
@@ -189,7 +238,6 @@ impl StoredTables {
         &self,
         files: Vec<(u64, File)>,
         schema: &SchemaRef,
-        timed: bool,
         mut fill: Option<Fill>,
     ) -> StoredRows {
         // One batch waits while the next is read: a row may be of many megabytes.
@@ -197,7 +245,7 @@ impl StoredTables {
         let (stored, schema) = (self.clone(), Arc::clone(schema));
         std::thread::spawn(move || {
             for (place, file) in files {
-                let rows = match stored.rows(&file, &schema, None, None, false) {
+                let rows = match stored.whole(place, &file, &schema) {
                     Ok(rows) => rows,
                     Err(error) => {
                         let _ = sender.send(Err(WriteError::Stored(error)));
@@ -206,16 +254,10 @@ impl StoredTables {
                 };
                 let mut fill = fill.as_mut().filter(|fill| fill.concerns(&file));
                 for block in rows {
-                    let block = block
-                        .and_then(|(batch, rows)| {
-                            let filled = match &mut fill {
-                                Some(fill) => fill.refill.fill(&batch),
-                                None => Ok(None),
-                            };
-                            let filled = filled.map_err(|error| stored.unfit(&file, &error))?;
-                            Ok(keyed(place, filled.unwrap_or(batch), &rows, timed))
-                        })
-                        .map_err(WriteError::Stored);
+                    let block = block.and_then(|block| match &mut fill {
+                        Some(fill) => stored.filled(&file, fill, block),
+                        None => Ok(block),
+                    });
                     // A merge that is gone has failed, and says why.
                     if sender.send(block).is_err() {
                         return;
@@ -224,6 +266,16 @@ impl StoredTables {
             }
         });
         Box::new(receiver.into_iter())
+    }
+
+    /// Rows of a file with columns filled.
+    fn filled(&self, file: &File, fill: &mut Fill, rows: Keyed) -> Result<Keyed, WriteError> {
+        let filled = fill.refill.fill(&rows.batch);
+        let filled = filled.map_err(|error| self.unfit(file, &error))?;
+        Ok(match filled {
+            Some(batch) => Keyed { batch, ..rows },
+            None => rows,
+        })
     }
 }
 

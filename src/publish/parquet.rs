@@ -53,7 +53,7 @@ pub struct FileSettings {
     pub threads: usize,
 }
 
-/// A data file being written on local disk.
+/// A data file being written on local disk: a list of row groups, each encoded and then appended.
 ///
 /// ```text
 /// batch ──▶ a queue a column ──▶ encoders of the open row group, each run by one thread at a time ──▶ file
@@ -157,7 +157,7 @@ impl ParquetFile {
             self.begin()?;
         }
         let columns = batch.columns().iter().cloned();
-        self.encoding.give(columns.map(Work::Encode));
+        self.encoding.give(columns.map(Task::Encode));
         self.open.0 += batch.num_rows();
         self.open.1 += 1;
         // How large the row group is, is known of the batch before, whichever thread is how far. A row that is
@@ -176,7 +176,7 @@ impl ParquetFile {
     fn begin(&mut self) -> Result<(), ParquetError> {
         let group = self.file.flushed_row_groups().len();
         let mut encoders = self.groups.create_column_writers(group)?.into_iter();
-        let columns = self.schema.fields().iter().map(|field| Column {
+        let columns = self.schema.fields().iter().map(|field| OpenColumn {
             field: Arc::clone(field),
             encoders: Some(encoders.by_ref().take(leaves(field.data_type())).collect()),
             waiting: VecDeque::new(),
@@ -193,10 +193,16 @@ impl ParquetFile {
         if batches == 0 {
             return Ok(());
         }
-        self.encoding.give(std::iter::repeat_with(|| Work::Close));
+        self.encoding.give(std::iter::repeat_with(|| Task::Close));
         self.encoding.wait_for(batches + 1)?;
+        let chunks = self.encoding.take_chunks();
+        self.append(chunks)
+    }
+
+    /// Appends a row group whose columns are encoded.
+    fn append(&mut self, chunks: Vec<ArrowColumnChunk>) -> Result<(), ParquetError> {
         let mut to = self.file.next_row_group()?;
-        for chunk in self.encoding.take_chunks() {
+        for chunk in chunks {
             chunk.append_to_row_group(&mut to)?;
         }
         to.close()?;
@@ -266,13 +272,13 @@ fn leaves(kind: &DataType) -> usize {
 }
 
 /// What is to be done with a column, in order.
-enum Work {
+enum Task {
     Encode(ArrayRef),
     /// Ends its part of the row group.
     Close,
 }
 
-impl Work {
+impl Task {
     /// Bytes to be encoded.
     fn size(&self) -> usize {
         match self {
@@ -283,30 +289,30 @@ impl Work {
 }
 
 /// A column of the open row group.
-struct Column {
+struct OpenColumn {
     field: FieldRef,
     /// One for each leaf. A thread takes them for a piece of work.
     encoders: Option<Vec<ArrowColumnWriter>>,
-    waiting: VecDeque<(usize, Work)>,
+    waiting: VecDeque<(usize, Task)>,
     /// Bytes held, and bytes that the file will have, after each piece of work; none at first.
     sizes: Vec<(usize, usize)>,
     chunks: Vec<ArrowColumnChunk>,
 }
 
-impl Column {
+impl OpenColumn {
     fn run(
         field: &FieldRef,
         mut encoders: Vec<ArrowColumnWriter>,
-        work: Work,
+        task: Task,
     ) -> Result<(Vec<ArrowColumnWriter>, Vec<ArrowColumnChunk>), ParquetError> {
-        match work {
-            Work::Encode(column) => {
+        match task {
+            Task::Encode(column) => {
                 for (leaf, encoder) in compute_leaves(field, &column)?.iter().zip(&mut encoders) {
                     encoder.write(leaf)?;
                 }
                 Ok((encoders, Vec::new()))
             }
-            Work::Close => {
+            Task::Close => {
                 let chunks = encoders.into_iter().map(ArrowColumnWriter::close);
                 Ok((Vec::new(), chunks.collect::<Result<_, _>>()?))
             }
@@ -331,8 +337,8 @@ struct Shared {
 
 #[derive(Default)]
 struct Columns {
-    all: Vec<Column>,
-    /// Work failed, and why until that is told.
+    all: Vec<OpenColumn>,
+    /// A task failed, and why until that is told.
     failed: bool,
     why: Option<ParquetError>,
     /// Nothing more will come.
@@ -349,7 +355,7 @@ impl Encoding {
         }
     }
 
-    fn begin(&mut self, columns: Vec<Column>) {
+    fn begin(&mut self, columns: Vec<OpenColumn>) {
         self.shared.lock().all = columns;
         while self.threads.len() < self.others {
             let shared = Arc::clone(&self.shared);
@@ -359,7 +365,7 @@ impl Encoding {
     }
 
     /// A piece of work for each column.
-    fn give(&self, work: impl Iterator<Item = Work>) {
+    fn give(&self, work: impl Iterator<Item = Task>) {
         for (column, work) in self.shared.lock().all.iter_mut().zip(work) {
             column.waiting.push_back((work.size(), work));
         }
@@ -368,7 +374,7 @@ impl Encoding {
 
     /// Works until so many pieces of each column are done: bytes held and to be written after them.
     fn wait_for(&self, pieces: usize) -> Result<(usize, usize), ParquetError> {
-        let done = |column: &Column| column.sizes.get(pieces).copied();
+        let done = |column: &OpenColumn| column.sizes.get(pieces).copied();
         let all_done = |columns: &Columns| {
             columns.failed || columns.all.iter().all(|column| done(column).is_some())
         };
@@ -420,7 +426,7 @@ impl Shared {
             };
             drop(columns);
             // Whoever waits for this column must hear of its end, whatever it is.
-            let ran = catch_unwind(AssertUnwindSafe(|| Column::run(&field, encoders, work)));
+            let ran = catch_unwind(AssertUnwindSafe(|| OpenColumn::run(&field, encoders, work)));
             columns = self.lock();
             columns.put_back(i, ran);
             self.changed.notify_all();
@@ -433,13 +439,13 @@ type Ran =
 
 impl Columns {
     /// Takes the most urgent work: that of the column that is the furthest behind, then the largest.
-    fn next(&mut self) -> Option<(usize, Vec<ArrowColumnWriter>, Work)> {
+    fn next(&mut self) -> Option<(usize, Vec<ArrowColumnWriter>, Task)> {
         let free = self
             .all
             .iter_mut()
             .enumerate()
             .filter(|(_, column)| column.encoders.is_some());
-        let urgency = |(_, column): &(usize, &mut Column)| {
+        let urgency = |(_, column): &(usize, &mut OpenColumn)| {
             let next = column.waiting.front().map(|(size, _)| *size);
             (column.waiting.len(), next)
         };

@@ -13,7 +13,9 @@ use arrow::compute::interleave_record_batch;
 use arrow::error::ArrowError;
 
 use super::WriteError;
-use super::blocks::{BLOCK, BLOCK_ROWS, Block, Displaced, Key, Keyed, SortedRun, bytes_of};
+use super::blocks::{
+    BLOCK, BLOCK_ROWS, Block, Displaced, Key, Keyed, SortedRun, StoredRows, bytes_of,
+};
 use super::words::Common;
 
 /// The next rows of one run that come before those of every other.
@@ -336,6 +338,24 @@ impl Runs {
         let columns = columns.collect::<Result<_, _>>()?;
         Ok(RecordBatch::try_new(first.schema(), columns)?)
     }
+}
+
+/// Sorted rows of data files as one sequence.
+pub fn in_order(mut runs: Vec<StoredRows>) -> StoredRows {
+    if runs.len() <= 1 {
+        return runs.pop().unwrap_or_else(|| Box::new(std::iter::empty()));
+    }
+    let mut merged = Some(runs);
+    let mut open = None;
+    let mut next = move || {
+        if let Some(runs) = merged.take() {
+            open = Some(Runs::new(
+                runs.into_iter().map(SortedRun::stored).collect(),
+            )?);
+        }
+        open.as_mut().map_or(Ok(None), Runs::next_block)
+    };
+    Box::new(std::iter::from_fn(move || next().transpose()))
 }
 
 /// Used-up blocks that are held: few where there are hundreds of runs, and far more than fill a batch.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! data file ──Content──▶ footer: is it the version that the log names?
-//!   ranges, read ahead         │ row groups, pages that the span can lie in
+//!   ranges, read ahead         │ sorted runs of row groups; groups and pages that the span can lie in
 //!                              └──▶ batches of the columns asked for, in the order of the file
 //! ```
 
@@ -12,12 +12,12 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{
-    Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, Scalar,
+    Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, Scalar,
     TimestampMicrosecondArray, TimestampMillisecondArray, new_null_array,
 };
 use arrow::compute::kernels::cmp::{gt_eq, lt_eq};
 use arrow::compute::{and, cast};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Int64Type, SchemaRef};
 use arrow::error::ArrowError;
 use bytes::{Buf, Bytes};
 use parquet::arrow::ProjectionMask;
@@ -219,11 +219,13 @@ pub struct Wanted {
 /// A span of times: their column, their unit, the first and the last.
 pub type Times = (String, TimeUnit, i64, i64);
 
-/// A data file, its footer read.
+/// A data file, its footer read, or some row groups of it.
+#[derive(Clone)]
 pub struct StoredFile {
     url: String,
     content: Content,
     metadata: ArrowReaderMetadata,
+    groups: Range<usize>,
 }
 
 impl StoredFile {
@@ -258,11 +260,38 @@ impl StoredFile {
         match what {
             Some(what) => Err(StoredError::Foreign { url, what }),
             None => Ok(Self {
+                groups: 0..metadata.metadata().num_row_groups(),
                 url,
                 content,
                 metadata,
             }),
         }
+    }
+
+    /// The row groups of the file, cut where the event times of one group begin before those of the group in
+    /// front of it end: the rows of each part are in order. A file that was written as one sequence is one part.
+    ///
+    /// # Errors
+    /// A column of event times that cannot be read.
+    pub fn sorted_runs(self, event_time: &str) -> Result<Vec<Self>, StoredError> {
+        let reading = |source| StoredError::reading(&self.url, &self.content, source);
+        let times = group_times(&self.metadata, event_time).map_err(reading)?;
+        let (mut runs, mut from) = (Vec::new(), self.groups.start);
+        for (group, pair) in (1..).zip(times.windows(2)) {
+            let [(_, Some(last)), (Some(first), _)] = pair else {
+                continue;
+            };
+            if first < last && self.groups.contains(&group) {
+                runs.push(from..group);
+                from = group;
+            }
+        }
+        runs.push(from..self.groups.end);
+        let part = |groups| Self {
+            groups,
+            ..self.clone()
+        };
+        Ok(runs.into_iter().map(part).collect())
     }
 
     /// The rows of the times that are asked for and that are `wanted`, in the order of the file, with the
@@ -279,9 +308,9 @@ impl StoredFile {
     ) -> Result<impl Iterator<Item = Result<RecordBatch, StoredError>> + Send + use<>, StoredError>
     {
         let groups = match &times {
-            Some(times) => groups(&self.metadata, times)
+            Some(times) => groups(&self.metadata, times, &self.groups)
                 .map_err(|source| StoredError::reading(&self.url, &self.content, source))?,
-            None => (0..self.metadata.metadata().num_row_groups()).collect(),
+            None => self.groups.clone().collect(),
         };
         let (url, content) = (self.url.clone(), self.content.clone());
         let columns = self.columns(&schema, times.as_ref(), wanted.as_ref());
@@ -390,15 +419,13 @@ struct Stretch {
     batch: usize,
 }
 
-/// Cuts a row group where its rows become much wider or narrower than they are in the mean of the file, so that no
-/// batch has many more bytes than others. How wide rows are is known page by page.
-fn stretches(file: &ParquetMetaData, group: usize, columns: &ProjectionMask) -> Vec<Stretch> {
-    let bytes: i64 = file.row_groups().iter().map(|g| g.total_byte_size()).sum();
-    let mean = usize::try_from(bytes / file.file_metadata().num_rows().max(1)).unwrap_or(0);
-    let usual = (BATCH_BYTES / mean.max(1)).clamp(64, BATCH_ROWS);
+/// The rows from which on rows have more or fewer bytes, and by how many sixteenths of a byte.
+fn width_changes(
+    file: &ParquetMetaData,
+    group: usize,
+    columns: &ProjectionMask,
+) -> BTreeMap<usize, i64> {
     let rows = file.row_group(group).num_rows();
-    let rows = usize::try_from(rows).unwrap_or(0);
-    // Where bytes of a row begin to be more or fewer, in sixteenths.
     let mut changes: BTreeMap<usize, i64> = BTreeMap::new();
     let offsets = file.offset_index().and_then(|groups| groups.get(group));
     let indexes = file.column_index().and_then(|groups| groups.get(group));
@@ -412,7 +439,7 @@ fn stretches(file: &ParquetMetaData, group: usize, columns: &ProjectionMask) -> 
         let chunk = file.row_group(group).column(leaf);
         let pages = offsets.page_locations();
         let ends = pages.iter().skip(1).map(|page| page.first_row_index);
-        let ends = ends.chain([rows as i64]);
+        let ends = ends.chain([rows]);
         for (number, (page, end)) in pages.iter().zip(ends).enumerate() {
             let unencoded = offsets.unencoded_byte_array_data_bytes();
             let unencoded = unencoded.and_then(|pages| pages.get(number)).copied();
@@ -439,6 +466,18 @@ fn stretches(file: &ParquetMetaData, group: usize, columns: &ProjectionMask) -> 
             }
         }
     }
+    changes
+}
+
+/// Cuts a row group where its rows become much wider or narrower than they are in the mean of the file, so that no
+/// batch has many more bytes than others. How wide rows are is known page by page.
+fn stretches(file: &ParquetMetaData, group: usize, columns: &ProjectionMask) -> Vec<Stretch> {
+    let bytes: i64 = file.row_groups().iter().map(|g| g.total_byte_size()).sum();
+    let mean = usize::try_from(bytes / file.file_metadata().num_rows().max(1)).unwrap_or(0);
+    let usual = (BATCH_BYTES / mean.max(1)).clamp(64, BATCH_ROWS);
+    let rows = file.row_group(group).num_rows();
+    let rows = usize::try_from(rows).unwrap_or(0);
+    let changes = width_changes(file, group, columns);
     let whole = |batch| Stretch {
         from: 0,
         to: rows,
@@ -481,6 +520,7 @@ fn stretches(file: &ParquetMetaData, group: usize, columns: &ProjectionMask) -> 
 fn groups(
     metadata: &ArrowReaderMetadata,
     (column, unit, from, to): &Times,
+    among: &Range<usize>,
 ) -> Result<Vec<usize>, ParquetError> {
     let file = metadata.metadata();
     let converter = StatisticsConverter::try_new(
@@ -493,9 +533,30 @@ fn groups(
     let [from, to] = scalars(*unit, *from, *to);
     let possible = and(&lt_eq(&least, &to)?, &gt_eq(&most, &from)?)?;
     // A group without statistics is looked at.
-    Ok((0..file.num_row_groups())
+    Ok(among
+        .clone()
         .filter(|group| possible.is_null(*group) || possible.value(*group))
         .collect())
+}
+
+/// First and last event time of a row group, where its statistics say them.
+type GroupTimes = (Option<i64>, Option<i64>);
+
+/// The times of each row group.
+fn group_times(
+    metadata: &ArrowReaderMetadata,
+    column: &str,
+) -> Result<Vec<GroupTimes>, ParquetError> {
+    let file = metadata.metadata();
+    let schema = file.file_metadata().schema_descr();
+    let converter = StatisticsConverter::try_new(column, metadata.schema(), schema)?;
+    let integers = |times: ArrayRef| -> Result<Int64Array, ParquetError> {
+        let times = cast(&times, &DataType::Int64)?;
+        Ok(times.as_primitive::<Int64Type>().clone())
+    };
+    let least = integers(converter.row_group_mins(file.row_groups())?)?;
+    let most = integers(converter.row_group_maxes(file.row_groups())?)?;
+    Ok(least.iter().zip(&most).collect())
 }
 
 /// Which of the times of a column lie in `from..=to`.

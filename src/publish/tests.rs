@@ -496,3 +496,190 @@ fn batches_of_wide_rows_are_small() {
         assert!(next == if wanted == 1 { 4_000 } else { 1_062 }, "{next}");
     }
 }
+
+/// Days of April 2019 as places.
+fn days(count: u32) -> Vec<u64> {
+    let place = |day| Place {
+        date: chrono::NaiveDate::from_ymd_opt(2019, 4, day).unwrap(),
+        hour: None,
+        slice: 0,
+    };
+    (1..=count).map(|day| place(day).sortable()).collect()
+}
+
+/// What was written: by table and name of the file's folder, its rows.
+fn content(files: &[Finished]) -> BTreeMap<(String, crate::layout::Partition), Vec<Vec<String>>> {
+    let rows = |file: &Finished| ((file.table.clone(), file.partition.clone()), read(file));
+    files.iter().map(rows).collect()
+}
+
+/// Runs in memory and in files, merged by sets of places in any order, give what one merge of all places gives.
+#[test]
+fn sets_of_places_are_merged_apart() {
+    for seed in 0..6 {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let places = days(9);
+        let keys: Vec<Key> = (0..12_000)
+            .map(|i| {
+                let place = places[random.random_range(0..places.len())];
+                let time = sortable(random.random_range(-500..500));
+                [place, time, EventId::new(i % 3, i + 1).0]
+            })
+            .collect();
+        let dropped: Vec<[u64; 5]> = keys
+            .iter()
+            .filter(|_| random.random_bool(0.1))
+            .map(|key| [key[0], key[1], key[2], keys[0][2], 1])
+            .collect();
+        let spill = tempfile::tempdir().unwrap();
+        let words = Words::new(1 << 20, 3);
+        let collect = || {
+            let mut collected = Collected::default();
+            for (limit, part) in [usize::MAX, 0, 100_000].into_iter().zip(keys.chunks(4_000)) {
+                let mut collector = Collector::new(spill.path(), limit, &words);
+                for part in part.chunks(700) {
+                    collector.push(batch(part)).unwrap();
+                }
+                collected.append(collector.finish().unwrap());
+            }
+            collected
+        };
+        let verdicts = |places: &std::ops::RangeInclusive<u64>| {
+            let mut sorter = Sorter::<5>::new(spill.path(), 0);
+            let of_places = dropped.iter().filter(|row| places.contains(&row[0]));
+            of_places.for_each(|row| sorter.push(*row).unwrap());
+            Sorted::merge(vec![sorter]).unwrap()
+        };
+        let write_in = |collected, verdicts| {
+            let folder = tempfile::tempdir().unwrap();
+            let done = |_: &Finished| true;
+            let files = write(collected, Some(verdicts), &tables(), folder.path(), &done);
+            content(&files.unwrap())
+        };
+        let whole = write_in(collect(), verdicts(&(0..=u64::MAX)));
+        let cuts: Vec<u64> = {
+            let mut cuts = places.clone();
+            cuts.shuffle(&mut random);
+            cuts.truncate(3);
+            cuts.sort_unstable();
+            cuts
+        };
+        let mut sets: Vec<std::ops::RangeInclusive<u64>> = Vec::new();
+        let mut from = 0;
+        for cut in cuts {
+            sets.push(from..=cut);
+            from = cut + 1;
+        }
+        sets.push(from..=u64::MAX);
+        sets.shuffle(&mut random);
+        let mut collected = collect();
+        let mut apart = BTreeMap::new();
+        for set in &sets {
+            let runs = collected.take(set).unwrap();
+            apart.extend(write_in(runs, verdicts(set)));
+        }
+        assert!(apart == whole, "seed {seed}: {sets:?}");
+        let rows: usize = whole.values().map(Vec::len).sum();
+        assert_eq!(rows, keys.len());
+    }
+}
+
+#[test]
+fn runs_of_other_words_are_merged() {
+    let keys: Vec<Key> = (0..3_000)
+        .map(|i| [days(1)[0], sortable(i.into()), EventId::new(0, i + 1).0])
+        .collect();
+    for limit in [0, usize::MAX] {
+        let spill = tempfile::tempdir().unwrap();
+        let mut collected = Collected::default();
+        for part in 0..3 {
+            // Each meets the words in another order, and gives them other codes.
+            let words = Words::new(1 << 20, 1);
+            let mut collector = Collector::new(spill.path(), limit, &words);
+            let keys: Vec<Key> = keys.iter().skip(part).step_by(3).copied().collect();
+            collector.push(batch(&keys)).unwrap();
+            collected.append(collector.finish().unwrap());
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let files = write(collected, None, &tables(), folder.path(), &|_| true).unwrap();
+        let expected: Vec<_> = keys.iter().map(|key| row(key, None)).collect();
+        assert!(read(&files[0]) == expected, "{limit}");
+    }
+}
+
+/// Row groups that were written one behind another are one run. A group that begins before the end of the one in
+/// front of it begins another.
+#[test]
+fn a_file_has_a_sorted_run_for_each_sequence_of_row_groups() {
+    let time = DataType::Timestamp(arrow::datatypes::TimeUnit::Millisecond, Some("UTC".into()));
+    let schema = Arc::new(Schema::new(vec![Field::new("at", time, false)]));
+    let written = |starts: &[i64]| -> Vec<Vec<i64>> {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = FileSettings {
+            memory: 0,
+            ..tables().settings
+        };
+        let path = folder.path().join("file");
+        let mut file = ParquetFile::create(path, Arc::clone(&schema), &settings).unwrap();
+        for start in starts {
+            let times = TimestampMillisecondArray::from_iter_values(*start..start + 10);
+            let columns: Vec<Arc<dyn Array>> = vec![Arc::new(times.with_timezone("UTC"))];
+            let batch = RecordBatch::try_new(Arc::clone(&schema), columns).unwrap();
+            file.write(&batch).unwrap();
+        }
+        let (path, rows, bytes) = file.finish().unwrap();
+        let content = bytes::Bytes::from(std::fs::read(path).unwrap());
+        let fetch = move |range: std::ops::Range<u64>| {
+            Ok(content.slice(range.start as usize..range.end as usize))
+        };
+        let content = Content::new(Arc::new(fetch), bytes, 0);
+        let file = StoredFile::open("here".into(), content, settings.commit, rows).unwrap();
+        let runs = file.sorted_runs("at").unwrap().into_iter();
+        let times = |run: StoredFile| -> Vec<i64> {
+            let batches = run.read(Arc::clone(&schema), None, None).unwrap();
+            let times = batches.map(|batch| {
+                let batch = batch.unwrap();
+                let times = batch.column(0).as_primitive::<TimestampMillisecondType>();
+                times.values().to_vec()
+            });
+            times.flatten().collect()
+        };
+        runs.map(times).collect()
+    };
+    let of = |starts: &[i64]| -> Vec<i64> { starts.iter().flat_map(|s| *s..s + 10).collect() };
+    assert_eq!(written(&[0, 10, 20]), [of(&[0, 10, 20])]);
+    // Times of a border may be equal.
+    assert_eq!(written(&[0, 9, 18]), [of(&[0, 9, 18])]);
+    assert_eq!(
+        written(&[0, 10, 5, 15, 3]),
+        [of(&[0, 10]), of(&[5, 15]), of(&[3])]
+    );
+    assert_eq!(written(&[]), [Vec::<i64>::new()]);
+}
+
+#[test]
+fn sorted_stored_rows_come_in_one_order() {
+    let keys = |from: u32, step: usize| -> Vec<Key> {
+        let ids = (from..600).step_by(step);
+        ids.map(|i| [1, sortable(i.into()), EventId::new(0, i).0])
+            .collect()
+    };
+    let run = |from: u32, step: usize| -> StoredRows {
+        let blocks: Vec<_> = keys(from, step).chunks(70).map(|k| Ok(batch(k))).collect();
+        Box::new(blocks.into_iter())
+    };
+    for runs in [
+        vec![],
+        vec![run(0, 1)],
+        vec![run(1, 3), run(0, 3), run(2, 3)],
+    ] {
+        let expected = if runs.is_empty() { vec![] } else { keys(0, 1) };
+        let mut found = Vec::new();
+        for block in in_order(runs) {
+            let block = block.unwrap();
+            assert_eq!(block.batch, batch(&block.keys).batch);
+            found.extend(block.keys);
+        }
+        assert_eq!(found, expected);
+    }
+}
