@@ -62,7 +62,7 @@ use crate::lake::Proof;
 use crate::ledger::{Balance, Dates, File, ObjectEntry, SourceState, State};
 use crate::progress::{Happened, Progress};
 use crate::publish::{Finished, Staged, WriteError};
-use crate::raw::{Decoder, Found, Roots};
+use crate::raw::{Decoder, RawObject, Roots};
 use crate::store::Store;
 use crate::time::TimeUnit;
 use affected::{Finder, Origins, Search};
@@ -93,7 +93,7 @@ pub struct Work<'a> {
     pub roots: &'a Roots,
     pub tables: &'a SourceTables,
     /// Raw objects to read, in order of their identities.
-    pub read: Vec<Found>,
+    pub read: Vec<RawObject>,
     /// Absorbed raw objects whose events are taken out.
     pub leaving: BTreeSet<String>,
     /// Event dates that are decided again.
@@ -359,7 +359,7 @@ fn prepare(
 }
 
 /// The names of all raw objects whose events may meet, sorted as bytes: their index is their rank.
-fn names(read: &[Found], known: &SourceState, anew: bool) -> StringArray {
+fn names(read: &[RawObject], known: &SourceState, anew: bool) -> StringArray {
     let read = read.iter().map(|found| &*found.identity);
     if anew {
         return StringArray::from_iter_values(read);

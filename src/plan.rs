@@ -29,7 +29,7 @@ use serde::Serialize;
 
 use crate::config::{Job, OnChangedObject, Source};
 use crate::ledger::{Dates, Settings, SourceState, State};
-use crate::raw::{Discovered, Found};
+use crate::raw::{Discovered, RawObject};
 use source::plan_source;
 
 /// What one commit may hold at most. A long catch-up is published bit by bit.
@@ -362,7 +362,7 @@ fn vanished(listed: &Listed<'_>, known: Option<&SourceState>) -> Vec<String> {
 fn new_objects(listed: &Listed<'_>, known: Option<&SourceState>) -> Vec<usize> {
     let objects = listed.found.objects.iter().enumerate();
     let is_known =
-        |found: &Found| known.is_some_and(|known| known.objects.contains_key(&found.identity));
+        |found: &RawObject| known.is_some_and(|known| known.objects.contains_key(&found.identity));
     objects
         .filter(|(_, found)| !is_known(found))
         .map(|(i, _)| i)

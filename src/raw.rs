@@ -11,13 +11,14 @@
 //!                                   └───────────────▶ Decoded::Rejects
 //! ```
 //!
-//! One pass over a record validates it and finds the values of its columns; `json` does the
-//! validating, `values` the reading. Nothing here reads a clock, knows windows or partitions, or
-//! touches a store: bytes come in as [`Pieces`], and the same bytes always give the same records,
-//! however they are cut.
+//! One pass over a record validates it and finds the values of its columns: `json` validates, `values` reads.
+//! Decoding reads no clock, knows no windows and no partitions, and touches no store. Bytes come in as [`Pieces`], and
+//! the same bytes always give the same records, however they are cut into pieces.
 
 mod buffer;
+mod builder;
 mod codec;
+mod discover;
 mod explain;
 mod frame;
 mod json;
@@ -28,8 +29,6 @@ mod refill;
 mod rows;
 mod values;
 
-pub use values::check_default;
-
 use std::collections::BTreeMap;
 
 use arrow::array::RecordBatch;
@@ -38,72 +37,79 @@ use bytes::Bytes;
 
 use crate::event::{DecodeSpec, Reason};
 
-mod discover;
-
 use codec::Inflow;
-pub use discover::{DiscoverError, Discovered, Found, Roots};
+pub use discover::{DiscoverError, Discovered, RawObject, Roots};
 use frame::{Framer, Unit, readable};
 use members::Members;
 pub use memory::DecodeMemory;
 pub use refill::{Refill, RefillError};
 pub use rows::NO_OFFSET;
 use rows::Rows;
+pub use values::check_default;
 
-/// A batch is given out when it has so many rows, or rejects, …
+/// The most rows, or rejects, of one batch.
 const BATCH_ROWS: usize = 8192;
-/// … or was read from so many bytes.
+/// The most bytes that one batch is read from.
 const BATCH_BYTES: usize = 2 << 20;
 
-/// A raw object could not be read, or what was decoded could not be taken: passed on untouched.
+/// Why a raw object could not be read, or why its records could not be taken. It is passed on as it is.
 pub type PieceError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The stored bytes of one raw object, in order, as they arrive.
 pub trait Pieces {
-    /// The next piece; `None` at the end. Pieces may be of any length, also empty.
+    /// The next piece; `None` at the end. Pieces may have any length, also none.
+    ///
+    /// # Errors
+    /// The bytes cannot be read.
     fn next(&mut self) -> Result<Option<Bytes>, PieceError>;
 }
 
-/// What was found in a raw object, a batch at a time.
+/// A batch of the records of a raw object.
 #[derive(Debug)]
 pub enum Decoded {
-    /// Rows of [`Decoder::schema`] in order of their record numbers.
+    /// Events: rows of [`Decoder::schema`] in the order of their record numbers.
     Events(RecordBatch),
+    /// Rejects in the order of their record numbers.
     Rejects(Vec<Reject>),
 }
 
 /// A record that is no event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reject {
-    /// Number within the raw object, from 1, in one sequence with the events.
+    /// The number within the raw object, from 1. Events and rejects are numbered in one sequence.
     pub raw_record: u64,
-    /// First byte, counted in decompressed bytes from 0.
+    /// The place of the first byte, counted in decompressed bytes from 0.
     pub raw_offset: u64,
-    /// Decompressed bytes.
+    /// The length in decompressed bytes.
     pub raw_bytes: u64,
+    /// Why the record is no event.
     pub reason: Reason,
-    /// For people: what was expected and what was found.
+    /// What was expected and what was found, for people.
     pub detail: String,
-    /// At most 64 KiB of the record; what is not UTF-8 is U+FFFD.
+    /// The record, or its first 64 KiB. Bytes that are no UTF-8 are U+FFFD.
     pub raw_text: String,
 }
 
-/// What one raw object held: `records` is `events` and all `rejects` together.
+/// The counts of one raw object. `records` is the sum of `events` and all `rejects`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ObjectCounts {
+    /// The number of records.
     pub records: u64,
+    /// The number of events.
     pub events: u64,
+    /// The number of rejects by reason.
     pub rejects: BTreeMap<Reason, u64>,
-    /// Values that did not fit their column and became null, by column.
+    /// The number of values that did not fit their column and became null, by column.
     pub nulled: BTreeMap<String, u64>,
-    /// Of the stored bytes.
+    /// The SHA-256 of the stored bytes.
     pub sha256: [u8; 32],
-    /// Stored bytes.
+    /// The number of stored bytes.
     pub bytes: u64,
-    /// Stored bytes of which nothing is kept, neither as an event nor as the text of a reject: behind
+    /// The number of stored bytes that are lost: no event and no text of a reject has them. They are behind
     /// the place where decompression broke off or a limit was reached, in a member whose checksum is
-    /// wrong, and behind the first 64 KiB of a reject. All of them where no JSON object was read.
+    /// wrong, or behind the first 64 KiB of a reject. Where no JSON object was read, all stored bytes are lost.
     pub lost: u64,
-    /// Why the object ended before its end, if it did.
+    /// Why reading stopped before the end of the object; `None` where it did not.
     pub torn: Option<String>,
 }
 
@@ -117,7 +123,8 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// `spec` is a checked one: the event time is a column of type `timestamp`, and defaults fit.
+    /// A decoder for one source. `spec` must have been checked: the event time is a column of type `timestamp`, and
+    /// defaults fit their types.
     pub fn new(spec: &DecodeSpec, memory: &DecodeMemory) -> Self {
         let (members, places) = Members::new(&spec.columns, spec.limits.max_depth);
         Self {
@@ -128,17 +135,18 @@ impl Decoder {
         }
     }
 
-    /// The declared columns in order, `record_sha256` (Utf8, hex) if a rule names it, `raw_record`
-    /// (Int64, never null), `extra` (Utf8).
+    /// The columns of events: the declared columns in order, `record_sha256` (Utf8, hex) where a rule names it,
+    /// `raw_record` (Int64, never null), `extra` (Utf8).
     pub fn schema(&self) -> SchemaRef {
         SchemaRef::clone(self.rows.schema())
     }
 
-    /// Reads one raw object to its end. `arrival_ms` is milliseconds since 1970 UTC.
+    /// Reads one raw object to its end, and gives its events and rejects to `out`. `arrival_ms` is milliseconds since
+    /// 1970 UTC.
     ///
     /// # Errors
-    /// Only those of `pieces` and `out`; whatever the bytes are, they are records. After an error
-    /// the decoder is as new.
+    /// `pieces` or `out` fails. No bytes of an object are an error, because all bytes become records. After an error
+    /// the decoder can read the next object.
     pub fn read(
         &mut self,
         arrival_ms: i64,
@@ -146,7 +154,7 @@ impl Decoder {
         out: &mut dyn FnMut(Decoded) -> Result<(), PieceError>,
     ) -> Result<ObjectCounts, PieceError> {
         if self.rows.len() > 0 {
-            // Rows that an error left behind.
+            // These rows are of an object that an error ended.
             self.rows.finish()?;
         }
         let mut counts = ObjectCounts::default();
@@ -176,17 +184,7 @@ impl Decoder {
                                 }
                                 return Ok(());
                             }
-                            Err((reason, detail)) => Reject {
-                                raw_record: counts.records,
-                                raw_offset: offset,
-                                raw_bytes: text.len() as u64,
-                                reason,
-                                detail,
-                                raw_text: text
-                                    .get(..text.floor_char_boundary(frame::HEAD))
-                                    .unwrap_or_default()
-                                    .to_owned(),
-                            },
+                            Err(why) => Reject::of_object(counts.records, offset, text, why),
                         }
                     }
                     Unit::Bad {
@@ -216,12 +214,7 @@ impl Decoder {
             })?;
         counts.torn = torn;
         (counts.sha256, counts.bytes, counts.lost) = inflow.finish()?;
-        let read = u128::from(counts.bytes - counts.lost) * u128::from(unkept);
-        let unkept = read.checked_div(u128::from(self.framer.bytes()));
-        counts.lost += unkept.and_then(|n| n.try_into().ok()).unwrap_or(0_u64);
-        if counts.events == 0 && counts.rejects.keys().all(|reason| reason.unread()) {
-            counts.lost = if counts.records > 0 { counts.bytes } else { 0 };
-        }
+        counts.lose(unkept, self.framer.bytes());
         if self.rows.len() > 0 {
             out(Decoded::Events(self.rows.finish()?))?;
         }
@@ -229,6 +222,35 @@ impl Decoder {
             out(Decoded::Rejects(rejects))?;
         }
         Ok(counts)
+    }
+}
+
+impl Reject {
+    /// The reject of a JSON object that is no event, for the reason and detail `why`.
+    fn of_object(number: u64, offset: u64, text: &str, why: (Reason, String)) -> Self {
+        let (reason, detail) = why;
+        let shown = text.get(..text.floor_char_boundary(frame::HEAD));
+        Self {
+            raw_record: number,
+            raw_offset: offset,
+            raw_bytes: text.len() as u64,
+            reason,
+            detail,
+            raw_text: shown.unwrap_or_default().to_owned(),
+        }
+    }
+}
+
+impl ObjectCounts {
+    /// Counts stored bytes as lost for the `unkept` of `decompressed` bytes, which no event and no text of a reject
+    /// has. An object without any JSON object is lost as a whole.
+    fn lose(&mut self, unkept: u64, decompressed: u64) {
+        let read = u128::from(self.bytes - self.lost) * u128::from(unkept);
+        let unkept = read.checked_div(u128::from(decompressed));
+        self.lost += unkept.and_then(|n| n.try_into().ok()).unwrap_or(0_u64);
+        if self.events == 0 && self.rejects.keys().all(|reason| reason.unread()) {
+            self.lost = if self.records > 0 { self.bytes } else { 0 };
+        }
     }
 }
 

@@ -27,7 +27,7 @@ use crate::dedup::{EventId, Fingerprint, Keys, Places, Sorter, from_sortable, pa
 use crate::event::{RAW_OBJECT, RAW_RECORD};
 use crate::progress::{Happened, Progress};
 use crate::publish::{Collected, Collector, Keyed, Words, WriteError};
-use crate::raw::{Decoded, Decoder, Found, ObjectCounts, PieceError, Reject};
+use crate::raw::{Decoded, Decoder, RawObject, ObjectCounts, PieceError, Reject};
 use crate::store::{StoreError, StoreErrorKind};
 use crate::time::TimeUnit;
 
@@ -36,7 +36,7 @@ pub type NarrowRows = Vec<Vec<Vec<Sorter<4>>>>;
 
 /// A raw object to be read.
 pub struct RankedObject {
-    pub found: Found,
+    pub found: RawObject,
     /// Its rank among the names of all raw objects.
     pub rank: u32,
 }
@@ -295,7 +295,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Why an object could not be read.
-    fn failing(&self, found: &Found, error: PieceError) -> AbsorbError {
+    fn failing(&self, found: &RawObject, error: PieceError) -> AbsorbError {
         let error = match error.downcast::<AbsorbError>() {
             Ok(error) => return *error,
             Err(error) => error,
@@ -366,7 +366,7 @@ impl WorkerRows<'_> {
     /// Makes the narrow rows of a batch, and notes the keys where there are stored events.
     fn take_keys(
         &mut self,
-        found: &Found,
+        found: &RawObject,
         keys: &mut Keys,
         batch: &RecordBatch,
         times: &[u64],
@@ -481,7 +481,7 @@ fn index_of(schema: &Schema, column: &str) -> Result<usize, AbsorbError> {
 }
 
 /// An event's id has 32 bits for its record.
-fn too_many_records(found: &Found, record: i64) -> AbsorbError {
+fn too_many_records(found: &RawObject, record: i64) -> AbsorbError {
     AbsorbError::Defect(format!(
         "raw object {} has a record {record}, and rawmart numbers {} records of one at most",
         found.identity,

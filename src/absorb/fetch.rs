@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use tokio::sync::mpsc;
 
-use crate::raw::{Found, PieceError, Pieces, Roots};
+use crate::raw::{RawObject, PieceError, Pieces, Roots};
 use crate::store::StoreError;
 
 /// A raw object whose content can be read.
@@ -65,7 +65,7 @@ impl Arrivals {
 
 impl Feed {
     /// Downloads objects in order. Those of at most `whole` bytes are held whole until a worker asks.
-    pub async fn run(self, roots: &Roots, objects: &[Found], threads: usize, whole: u64) {
+    pub async fn run(self, roots: &Roots, objects: &[RawObject], threads: usize, whole: u64) {
         let mut downloads = futures::stream::iter((0u32..).zip(objects))
             .map(|(index, found)| async move {
                 let (pieces, etag) = download(roots, found, whole).await;
@@ -85,7 +85,7 @@ impl Feed {
     }
 }
 
-async fn download(roots: &Roots, found: &Found, whole: u64) -> (Download, Option<String>) {
+async fn download(roots: &Roots, found: &RawObject, whole: u64) -> (Download, Option<String>) {
     let failed = |error: PieceError| (Download::Failed(Some(error)), None);
     // A found object was listed under one of the roots.
     let Some(store) = roots.stores.get(found.root as usize) else {

@@ -235,7 +235,7 @@ impl<'a> Entry<'a> {
             DeValue::Array(_) => "a list",
             DeValue::Table(_) => "a table",
         };
-        self.error(format!("is to be {wanted}, not {found}"))
+        self.error(format!("must be {wanted}, not {found}"))
     }
 }
 

@@ -668,7 +668,7 @@ fn every_error_says_file_key_and_remedy() {
         ),
         (
             with_top("timezone = 9"),
-            vec!["timezone: is to be text in quotes, not a whole number"],
+            vec!["timezone: must be text in quotes, not a whole number"],
         ),
         (
             with_top("memory = '1MiB'"),
@@ -676,7 +676,7 @@ fn every_error_says_file_key_and_remedy() {
         ),
         (
             with_top("single_writer = 'yes'"),
-            vec!["single_writer: is to be `true` or `false`"],
+            vec!["single_writer: must be `true` or `false`"],
         ),
         (with_top("threads = 0"), vec!["threads: ", "give 1 or more"]),
         (
@@ -844,7 +844,7 @@ fn every_error_says_file_key_and_remedy() {
         ),
         (
             with_column("os = 3"),
-            vec!["sources.a.columns.os: is to be a type such as"],
+            vec!["sources.a.columns.os: must be a type such as"],
         ),
         (
             with_column("os = { path = 'x' }"),

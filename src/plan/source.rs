@@ -12,7 +12,7 @@ use super::{
 use crate::config::{Job, OnChangedObject};
 use crate::event::EXTRA;
 use crate::ledger::{Dates, ObjectEntry, Settings, SourceState, State};
-use crate::raw::Found;
+use crate::raw::RawObject;
 
 pub(super) fn plan_source(
     job: &Job,
@@ -287,7 +287,7 @@ impl Planned<'_> {
         let files = self.state.table(&kept).chain(self.state.table(&duplicates));
         let dates = from.zip(to).map(|(from, to)| Dates { from, to });
         let known = self.state.sources.get(name);
-        let held = |found: &&Found| {
+        let held = |found: &&RawObject| {
             let object = known.and_then(|known| known.objects.get(&found.identity));
             object.is_some_and(|object| self.may_hold(&object, dates))
         };
@@ -368,7 +368,7 @@ impl Planned<'_> {
         unknown || meets || !object.rejects.is_empty()
     }
 
-    fn indexes(&self, which: impl Fn(&Found) -> bool) -> Vec<usize> {
+    fn indexes(&self, which: impl Fn(&RawObject) -> bool) -> Vec<usize> {
         let objects = self.listed.found.objects.iter().enumerate();
         objects
             .filter(|(_, found)| which(found))

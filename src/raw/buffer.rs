@@ -1,8 +1,8 @@
-//! Bytes behind each other, in room that is used again without being cleared.
+//! A buffer of bytes. Its room is used again without being cleared.
 
 use std::ops::Deref;
 
-/// The bytes, as a slice, and room behind them.
+/// Bytes, which it derefs to, and room behind them.
 #[derive(Debug, Default)]
 pub(super) struct Buffer {
     room: Vec<u8>,
@@ -10,36 +10,38 @@ pub(super) struct Buffer {
 }
 
 impl Buffer {
-    /// Takes all bytes out, and keeps room for no more than `keep`.
+    /// Drops all bytes, and keeps room for at most `keep`.
     pub fn clear(&mut self, keep: usize) {
         self.filled = 0;
         self.room.truncate(keep);
         self.room.shrink_to(keep);
     }
 
-    /// Keeps room for no more than `keep`, or for the bytes that are there.
+    /// Keeps room for at most `keep` bytes, or for the bytes that are there.
     pub fn shrink(&mut self, keep: usize) {
         self.room.truncate(self.filled.max(keep));
         self.room.shrink_to(keep);
     }
 
-    /// Takes the first bytes out.
+    /// Drops the first `count` bytes.
     pub fn let_go(&mut self, count: usize) {
         let count = count.min(self.filled);
         self.room.copy_within(count..self.filled, 0);
         self.filled -= count;
     }
 
+    /// Drops all bytes behind the first `length`.
     pub fn truncate(&mut self, length: usize) {
         self.filled = self.filled.min(length);
     }
 
+    /// Appends bytes.
     pub fn extend(&mut self, bytes: &[u8]) {
         self.room(bytes.len()).copy_from_slice(bytes);
         self.fill(bytes.len());
     }
 
-    /// So many bytes behind the last one, whatever is in them.
+    /// Room for so many bytes behind the last byte. Its content has no meaning.
     pub fn room(&mut self, bytes: usize) -> &mut [u8] {
         let end = self.filled + bytes;
         if self.room.len() < end {
@@ -48,7 +50,7 @@ impl Buffer {
         self.room.get_mut(self.filled..end).unwrap_or_default()
     }
 
-    /// The first bytes of the room belong to it from now on.
+    /// Appends the first `bytes` of the room, as they are.
     pub fn fill(&mut self, bytes: usize) {
         self.filled = (self.filled + bytes).min(self.room.len());
     }

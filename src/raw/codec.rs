@@ -1,59 +1,47 @@
-//! Stored bytes in, decompressed bytes out, by what the bytes are and not by what the object is
-//! called.
+//! Stored bytes in, decompressed bytes out. The bytes decide about the codec, not the name of the object.
 //!
 //! ```text
 //! Pieces ──▶ sha256 ──▶ blocks of 64 KiB ──▶ none | gzip members | zstd frames ──▶ Buffer
 //! ```
 //!
-//! Codecs are fed in blocks that do not depend on how the bytes arrived: how much a decompressor
-//! yields before it finds an error depends on how it is fed, and the records of a raw object must
-//! not.
+//! Codecs are fed in blocks that do not depend on how the bytes arrived. The number of bytes that a decompressor
+//! yields before it finds an error depends on its input blocks, and the records of a raw object must not depend on how
+//! its bytes arrived.
 //!
-//! Most raw objects are one gzip member of a few megabytes. Those are inflated at once, which is
-//! about three times as fast; whatever is not certainly such a member, or larger than the memory
-//! allows, goes the way above, from its first byte. Both ways yield the same.
+//! Most raw objects are one gzip member of a few megabytes. Such an object is inflated at once, which is
+//! about three times as fast. An object that is not certainly such a member, or that is larger than the memory
+//! allows, is read in blocks from its first byte. Both ways yield the same bytes.
 //!
 //! Between gzip members, and between zstd frames, white space and zeros are skipped: shippers put a line
-//! feed behind each batch that they compressed, tapes and block devices pad. The stored bytes behind
-//! the place where decompression breaks off are counted as lost, and so are all of a member or frame
-//! whose checksum is wrong: nobody knows which of its bytes are right.
+//! feed behind each batch that they compress, and tapes and block devices pad with zeros. The stored bytes behind
+//! the place where decompression breaks off are counted as lost. All bytes of a member or frame
+//! whose checksum is wrong are counted as lost too, because nobody knows which of them are right.
 //!
-//! A zstd frame says how large its window is. Before the decoder makes one of that size, it is taken
-//! from what all decoders may hold.
+//! A zstd frame says how large its window is. Memory for the window is taken from a share of all decoders before the
+//! decoder allocates it.
+
+mod gzip_members;
+mod zstd_frames;
 
 use bytes::{Buf, Bytes};
-use flate2::{Decompress, FlushDecompress, Status};
-use libdeflater::Decompressor;
-use memchr::memmem;
 use sha2::{Digest, Sha256};
-use zstd::stream::raw::{Decoder as Zstd, InBuffer, Operation, OutBuffer};
 
 use super::buffer::Buffer;
 use super::kind;
-use super::memory::{DecodeMemory, Window, Windows};
+use super::memory::DecodeMemory;
 use super::{PieceError, Pieces};
+use gzip_members::{GZIP, Member, PACKED, inflate};
+use zstd_frames::{Frames, ZSTD, begins_frame};
 
-/// Stored bytes that a codec is fed with at once.
+/// How many stored bytes a codec is fed with at once.
 const BLOCK: usize = 64 << 10;
-/// Decompressed bytes that are asked for at once.
+/// How many decompressed bytes are asked for at once.
 const WINDOW: usize = 128 << 10;
 
-/// A gzip member that is inflated at once is held with its stored bytes, which are to be so many
-/// times fewer: JSON is packed to about a tenth.
-const PACKED: usize = 8;
-/// Deflate makes no more bytes of one.
-const EXPANSION: usize = 1_032;
-
-/// Stored bytes that are looked at to tell the codec.
+/// How many stored bytes decide about the codec.
 const SNIFFED: usize = 512;
 
-const GZIP: [u8; 2] = [0x1F, 0x8B];
-const ZSTD: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
-/// How a zstd frame that is to be skipped begins, behind a byte from 0x50 to 0x5F: pzstd writes the
-/// length of each frame into one before it.
-const SKIPPABLE: [u8; 3] = [0x2A, 0x4D, 0x18];
-
-/// What zlib and zstd say of a checksum that is wrong.
+/// The messages of zlib and zstd about a wrong checksum.
 const CHECKSUMS: [&str; 3] = [
     "incorrect data check",
     "incorrect length check",
@@ -63,124 +51,44 @@ const CHECKSUMS: [&str; 3] = [
 /// Where decompression stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Flow {
-    /// More may come.
+    /// More bytes may come.
     More,
-    /// That was all, and it was whole.
+    /// The object has ended, and it was whole.
     End,
-    /// What follows cannot be decompressed.
+    /// The following bytes cannot be decompressed.
     Broken(String),
 }
 
+/// The codec of an object, and how far it has come.
 enum Codec {
+    /// The stored bytes are the decompressed bytes.
     None,
-    /// Between members, where white space and zeros may be.
-    GzipHead {
-        members: u64,
-    },
-    Gzip {
-        inflate: Decompress,
-        members: u64,
-        /// Of this member, among the stored bytes.
-        begun: u64,
-    },
+    /// Between gzip members, of which there were so many. White space and zeros may come.
+    BetweenMembers { members: u64 },
+    /// Inside a gzip member.
+    Gzip(Member),
+    /// Zstd frames.
     Zstd(Frames),
-}
-
-/// Decompresses zstd frames, one after another.
-struct Frames {
-    decoder: Zstd<'static>,
-    /// Frames that have begun, and where the last one did among the stored bytes.
-    frames: u64,
-    begun: u64,
-    /// Whether the last one has given bytes.
-    given: bool,
-    /// Whether the last byte was inside a frame.
-    open: bool,
-    /// The first bytes of a frame while they do not say how large its window is.
-    head: Vec<u8>,
-    /// Whether the window of this frame is held.
-    admitted: bool,
-    /// What the decoder's window was taken from.
-    window: Option<Window>,
-}
-
-impl Frames {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            decoder: Zstd::new()?,
-            frames: 0,
-            begun: 0,
-            given: false,
-            open: false,
-            head: Vec::new(),
-            admitted: false,
-            window: None,
-        })
-    }
-
-    /// Waits until there is memory for the frame that `input` begins or goes on with.
-    fn admit(&mut self, input: &[u8], windows: &Windows, wait: bool) -> std::io::Result<()> {
-        if self.admitted || input.is_empty() {
-            return Ok(());
-        }
-        let begins = self.head.is_empty();
-        let mut head = self.head.clone();
-        head.extend(input.iter().take(LONGEST_HEAD));
-        let wanted = window(&head);
-        let held = |window: &Window| wanted.is_some_and(|wanted| window.holds(wanted));
-        if begins && !self.window.as_ref().is_some_and(held) {
-            // The decoder keeps its window from frame to frame, and nobody waits with one in hand.
-            self.decoder = Zstd::new()?;
-            self.window = None;
-        }
-        if let Some(wanted) = wanted {
-            self.admitted = true;
-            if self.window.is_none() {
-                self.window = Some(match wait {
-                    true => windows.take(wanted),
-                    false => windows.take_now(wanted),
-                });
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes some of `input` and gives some bytes into `out`: how many of each.
-    fn run(&mut self, input: &[u8], out: &mut [u8]) -> std::io::Result<(usize, usize)> {
-        let mut source = InBuffer::around(input);
-        let mut target = OutBuffer::around(out);
-        let hint = self.decoder.run(&mut source, &mut target)?;
-        let (read, written) = (source.pos(), target.pos());
-        self.given |= written > 0;
-        if read > 0 || written > 0 {
-            self.open = hint != 0;
-        }
-        if !self.open {
-            self.admitted = false;
-            self.head.clear();
-        } else if !self.admitted {
-            self.head.extend(input.iter().take(read));
-        }
-        Ok((read, written))
-    }
 }
 
 /// The decompressed bytes of one raw object.
 pub(super) struct Inflow<'a> {
     pieces: &'a mut dyn Pieces,
     memory: &'a DecodeMemory,
-    /// Decompressed bytes that are wanted at most.
+    /// The most decompressed bytes that are wanted.
     most: u64,
     sha256: Sha256,
+    /// How many stored bytes have arrived.
     stored: u64,
-    /// Stored bytes that nothing was made of.
+    /// How many stored bytes were lost.
     lost: u64,
-    /// What is left of the last piece.
+    /// The rest of the last piece.
     piece: Bytes,
-    /// The stored bytes that the codec is fed with, and how many of them it took.
+    /// The stored bytes that the codec is fed with.
     block: Vec<u8>,
+    /// How many bytes of the block the codec has taken.
     taken: usize,
-    /// Where the block's first byte lies among the stored bytes.
+    /// The place of the block's first byte, counted in stored bytes.
     block_at: u64,
     ended: bool,
     codec: Option<Codec>,
@@ -188,7 +96,7 @@ pub(super) struct Inflow<'a> {
 }
 
 impl<'a> Inflow<'a> {
-    /// `most` bounds what is inflated at once: whoever wants no more stops there.
+    /// The decompressed bytes of `pieces`. The caller stops after `most` of them, so no more are inflated at once.
     pub fn new(pieces: &'a mut dyn Pieces, memory: &'a DecodeMemory, most: u64) -> Self {
         Self {
             pieces,
@@ -207,19 +115,23 @@ impl<'a> Inflow<'a> {
         }
     }
 
-    /// Whether a decoder may wait for its window: not while memory for a long record is held.
+    /// Says whether a decoder may wait for memory for its window. It must not wait while memory for a long record is
+    /// held.
     pub fn may_wait(&mut self, may_wait: bool) {
         self.may_wait = may_wait;
     }
 
     /// Appends some decompressed bytes to `out`.
+    ///
+    /// # Errors
+    /// `pieces` fails. A damaged object is [`Flow::Broken`].
     pub fn fill(&mut self, out: &mut Buffer) -> Result<Flow, PieceError> {
         let mut codec = match self.codec.take() {
             Some(codec) => codec,
             None => {
                 self.join_pieces(SNIFFED)?;
                 match sniff(self.piece.get(..SNIFFED).unwrap_or(&self.piece)) {
-                    Ok(Codec::GzipHead { .. }) => Codec::GzipHead {
+                    Ok(Codec::BetweenMembers { .. }) => Codec::BetweenMembers {
                         members: self.at_once(out)?.into(),
                     },
                     Ok(codec) => codec,
@@ -232,29 +144,30 @@ impl<'a> Inflow<'a> {
         Ok(flow)
     }
 
-    /// Reads what is left, so that the hash is that of the whole object: SHA-256, bytes, and how many
-    /// of them were lost.
+    /// Reads the rest of the object. The result is the SHA-256 and the number of all stored bytes, and how many of them
+    /// were lost.
     pub fn finish(mut self) -> Result<([u8; 32], u64, u64), PieceError> {
         while self.next_piece()? {}
         Ok((self.sha256.finalize().into(), self.stored, self.lost))
     }
 
-    /// What the decompressed bytes come out of; `None` where they are the stored ones.
+    /// The name of the codec. `None` where the stored bytes are not compressed.
     pub fn codec(&self) -> Option<&'static str> {
         match self.codec {
             None | Some(Codec::None) => None,
-            Some(Codec::GzipHead { .. } | Codec::Gzip { .. }) => Some("gzip"),
+            Some(Codec::BetweenMembers { .. } | Codec::Gzip(_)) => Some("gzip"),
             Some(Codec::Zstd(_)) => Some("zstd"),
         }
     }
 
-    /// All of the object is lost: its stored bytes.
+    /// Counts all stored bytes as lost, and returns their number.
     pub fn lose_all(&mut self) -> Result<u64, PieceError> {
         self.lose(0)?;
         Ok(self.stored)
     }
 
-    /// No more is wanted, and not the last `excess` bytes that were given either. In words what is lost.
+    /// Stops reading. The last `excess` bytes that were given are not wanted either. The result says in words how many
+    /// stored bytes are lost.
     pub fn stop(&mut self, excess: u64) -> Result<String, PieceError> {
         let excess = match self.codec() {
             None => excess,
@@ -264,12 +177,12 @@ impl<'a> Inflow<'a> {
         self.lose(at - excess.min(at))
     }
 
-    /// Where the codec stands among the stored bytes.
+    /// The place of the codec, counted in stored bytes.
     fn at(&self) -> u64 {
         self.block_at + self.taken as u64
     }
 
-    /// Nothing can be made of what is stored from `from` on. In words what is lost.
+    /// Counts the stored bytes from `from` on as lost. The result says in words how many are lost.
     fn lose(&mut self, from: u64) -> Result<String, PieceError> {
         while self.next_piece()? {}
         self.lost = self.stored.saturating_sub(from);
@@ -279,12 +192,13 @@ impl<'a> Inflow<'a> {
         })
     }
 
-    /// What is stored from `from` on cannot be decompressed.
+    /// Ends the object, because the stored bytes from `from` on cannot be decompressed.
     fn broken(&mut self, from: u64, why: String) -> Result<Flow, PieceError> {
         let lost = self.lose(from)?;
         Ok(Flow::Broken(why + &lost))
     }
 
+    /// Fetches the next piece; `false` at the end.
     fn next_piece(&mut self) -> Result<bool, PieceError> {
         if self.ended {
             return Ok(false);
@@ -303,7 +217,7 @@ impl<'a> Inflow<'a> {
         }
     }
 
-    /// Makes one piece, so long or longer, of what is left; it is shorter only at the end.
+    /// Joins pieces to one of at least `least` bytes. At the end of the object it may be shorter.
     fn join_pieces(&mut self, least: usize) -> Result<(), PieceError> {
         let mut joined = std::mem::take(&mut self.piece);
         while joined.len() < least && self.next_piece()? {
@@ -321,7 +235,7 @@ impl<'a> Inflow<'a> {
         Ok(())
     }
 
-    /// Replaces a block that was taken by the next one.
+    /// Replaces a block that the codec has taken by the next block.
     fn refill(&mut self) -> Result<(), PieceError> {
         self.block_at += self.block.len() as u64;
         self.block.clear();
@@ -341,12 +255,12 @@ impl<'a> Inflow<'a> {
         Ok(())
     }
 
-    /// Appends all decompressed bytes if the object is a single gzip member; if not, or if that is
-    /// not certain, all is as before and the answer is false.
+    /// Appends all decompressed bytes where the object is certainly a single gzip member. Where it is not, nothing
+    /// changes and the result is false.
     fn at_once(&mut self, out: &mut Buffer) -> Result<bool, PieceError> {
         let most = self.memory.at_once / PACKED;
         self.join_pieces(most + 1)?;
-        // The end is known when it was asked for.
+        // A shorter piece means that the object has ended.
         let ended = self.piece.len() <= most;
         let wanted = usize::try_from(self.most).unwrap_or(usize::MAX);
         let at_once = self.memory.at_once.min(wanted);
@@ -358,14 +272,19 @@ impl<'a> Inflow<'a> {
         Ok(done)
     }
 
+    /// The bytes of the block that the codec has not taken.
+    fn input(&self) -> &[u8] {
+        self.block.get(self.taken..).unwrap_or_default()
+    }
+
+    /// Appends the next decompressed bytes.
     fn step(&mut self, codec: &mut Codec, out: &mut Buffer) -> Result<Flow, PieceError> {
         if self.taken == self.block.len() && !matches!(codec, Codec::None) {
             self.refill()?;
         }
-        let input = self.block.get(self.taken..).unwrap_or_default();
         match codec {
             Codec::None => {
-                out.extend(input);
+                out.extend(self.input());
                 self.refill()?;
                 Ok(if self.block.is_empty() {
                     Flow::End
@@ -373,92 +292,23 @@ impl<'a> Inflow<'a> {
                     Flow::More
                 })
             }
-            Codec::GzipHead { members } => {
-                let members = *members;
-                let blank = blank(input);
-                self.taken += blank;
-                let rest = input.get(blank..).unwrap_or_default();
-                match rest.first() {
-                    None if input.is_empty() => return Ok(Flow::End),
-                    None => return Ok(Flow::More),
-                    Some(first) if *first == GZIP[0] => {}
-                    Some(_) => {
-                        let found = follows(rest);
-                        let why = format!("{found} after gzip member {members}, not a gzip member");
-                        return self.broken(self.at(), why);
-                    }
+            Codec::BetweenMembers { members } => match self.next_member(*members)? {
+                Ok(member) => {
+                    *codec = Codec::Gzip(member);
+                    Ok(Flow::More)
                 }
-                *codec = Codec::Gzip {
-                    inflate: Decompress::new_gzip(15),
-                    members: members + 1,
-                    begun: self.at(),
-                };
-                Ok(Flow::More)
-            }
-            Codec::Gzip {
-                inflate,
-                members,
-                begun,
-            } => {
-                // Without input there may still be output inside the decoder.
-                let (read, written) = (inflate.total_in(), inflate.total_out());
-                let last = input.is_empty();
-                let result = inflate.decompress(input, out.room(WINDOW), FlushDecompress::None);
-                self.taken += (inflate.total_in() - read) as usize;
-                let written = (inflate.total_out() - written) as usize;
-                out.fill(written);
-                let why = match result {
-                    Ok(Status::StreamEnd) => {
-                        *codec = Codec::GzipHead { members: *members };
-                        return Ok(Flow::More);
-                    }
-                    Ok(_) if last && written == 0 => format!("gzip member {members} is cut off"),
-                    Ok(_) => return Ok(Flow::More),
-                    Err(error) => format!("gzip member {members}: {error}"),
-                };
-                let whole = inflate.total_out() == 0 || checksum(&why);
-                let from = if whole { *begun } else { self.at() };
-                self.broken(from, why)
-            }
-            Codec::Zstd(frames) => {
-                if !frames.open {
-                    let blank = blank(input);
-                    self.taken += blank;
-                    let rest = input.get(blank..).unwrap_or_default();
-                    if rest.is_empty() {
-                        return Ok(if input.is_empty() {
-                            Flow::End
-                        } else {
-                            Flow::More
-                        });
-                    }
-                    if rest.len() >= ZSTD.len() && !begins_frame(rest) {
-                        let (found, frames) = (follows(rest), frames.frames);
-                        let why = format!("{found} after zstd frame {frames}, not a zstd frame");
-                        return self.broken(self.at(), why);
-                    }
-                    frames.frames += 1;
-                    frames.begun = self.at();
-                    frames.given = false;
+                Err(flow) => Ok(flow),
+            },
+            Codec::Gzip(member) => match self.unpack_gzip(member, out)? {
+                Some(flow) => Ok(flow),
+                None => {
+                    *codec = Codec::BetweenMembers {
+                        members: member.number,
+                    };
+                    Ok(Flow::More)
                 }
-                let input = self.block.get(self.taken..).unwrap_or_default();
-                // Without input there may still be output inside the decoder.
-                let ran = frames
-                    .admit(input, &self.memory.windows, self.may_wait)
-                    .and_then(|()| frames.run(input, out.room(WINDOW)));
-                let why = match ran {
-                    Ok((0, 0)) => "the zstd frame is cut off".to_owned(),
-                    Ok((read, written)) => {
-                        self.taken += read;
-                        out.fill(written);
-                        return Ok(Flow::More);
-                    }
-                    Err(error) => format!("zstd: {error}"),
-                };
-                let whole = !frames.given || checksum(&why);
-                let from = if whole { frames.begun } else { self.at() };
-                self.broken(from, why)
-            }
+            },
+            Codec::Zstd(frames) => self.unpack_zstd(frames, out),
         }
     }
 }
@@ -469,7 +319,7 @@ fn blank(input: &[u8]) -> usize {
     input.iter().take_while(blank).count()
 }
 
-/// What stands where a member or frame should begin.
+/// Names the bytes that stand where a member or frame should begin.
 fn follows(rest: &[u8]) -> String {
     match kind::of(rest) {
         Some(kind) => format!("data that is {kind}"),
@@ -480,86 +330,22 @@ fn follows(rest: &[u8]) -> String {
     }
 }
 
-fn begins_frame(rest: &[u8]) -> bool {
-    rest.starts_with(&ZSTD)
-        || matches!(rest, [0x50..=0x5F, rest @ ..] if rest.starts_with(&SKIPPABLE))
-}
-
-/// Whether all that was decompressed may be wrong.
+/// Whether an error is about a checksum, so that all decompressed bytes may be wrong.
 fn checksum(error: &str) -> bool {
     CHECKSUMS.iter().any(|known| error.ends_with(known))
 }
 
-/// What begins so; an object that was cut off within a magic number is no JSON either. No record begins
-/// with white space or zeros and then one of these numbers.
+/// The codec of an object that begins with these bytes. Bytes that end within a magic number count as it, because they
+/// are no JSON either. No record begins with white space or zeros and then a magic number.
 fn sniff(bytes: &[u8]) -> std::io::Result<Codec> {
     let bytes = bytes.get(blank(bytes)..).unwrap_or_default();
     if bytes.starts_with(&GZIP) || bytes == [0x1F] {
-        Ok(Codec::GzipHead { members: 0 })
+        Ok(Codec::BetweenMembers { members: 0 })
     } else if begins_frame(bytes) || (bytes.len() > 1 && ZSTD.starts_with(bytes)) {
         Ok(Codec::Zstd(Frames::new()?))
     } else {
         Ok(Codec::None)
     }
-}
-
-/// The most bytes that say how large a frame's window is.
-const LONGEST_HEAD: usize = 18;
-
-/// The window of the zstd frame that begins with `head`; `None` while that is too short to tell.
-fn window(head: &[u8]) -> Option<u64> {
-    let (magic, rest) = head.split_first_chunk::<4>()?;
-    if *magic != ZSTD {
-        // To be skipped, or no frame at all.
-        return Some(0);
-    }
-    let (flags, mut rest) = rest.split_first()?;
-    let single = flags & 0x20 != 0;
-    let mut window = u64::MAX;
-    if !single {
-        let (size, after) = rest.split_first()?;
-        let base = 1u64 << (10 + (size >> 3));
-        window = base + base / 8 * u64::from(size & 7);
-        rest = after;
-    }
-    let dictionary = [0, 1, 2, 4].get(usize::from(flags & 3))?;
-    let rest = rest.get(*dictionary..)?;
-    // A frame that is shorter than its window needs no larger one.
-    let content = match flags >> 6 {
-        0 if single => u64::from(*rest.first()?),
-        0 => u64::MAX,
-        1 => u64::from(u16::from_le_bytes(*rest.first_chunk()?)) + 256,
-        2 => u64::from(u32::from_le_bytes(*rest.first_chunk()?)),
-        _ => u64::from_le_bytes(*rest.first_chunk()?),
-    };
-    Some(window.min(content))
-}
-
-/// Appends what `stored` inflates to; false, and nothing, unless it is certainly one gzip member and
-/// nothing else, of no more than `at_once` bytes.
-///
-/// The inflater does not say where the member ended, but it checks that the length of what it made
-/// stands there, after the CRC. If that length is the last four bytes of `stored`, and those four
-/// stand nowhere else in it, the member ended at its end.
-fn inflate(stored: &[u8], at_once: usize, out: &mut Buffer) -> bool {
-    let (Some(flags), Some((_, trailer))) = (stored.get(3), stored.split_last_chunk::<4>()) else {
-        return false;
-    };
-    let most = stored.len() - 1;
-    let length = u32::from_le_bytes(*trailer) as usize;
-    // The second flag is a CRC of the header, which this inflater does not check; the last three
-    // have no meaning.
-    if flags & 0xE2 != 0
-        || length > at_once.min(most.saturating_mul(EXPANSION))
-        || memmem::find(stored.get(..most).unwrap_or_default(), trailer).is_some()
-    {
-        return false;
-    }
-    let whole = Decompressor::new().gzip_decompress(stored, out.room(length)) == Ok(length);
-    if whole {
-        out.fill(length);
-    }
-    whole
 }
 
 #[cfg(test)]
@@ -570,6 +356,7 @@ mod tests {
     use rand::{Rng, RngCore, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
+    use super::zstd_frames::window;
     use super::*;
 
     const AT_ONCE: usize = 64 << 20;
@@ -598,7 +385,7 @@ mod tests {
         let mut pieces = Cut(stored.chunks(piece));
         let mut inflow = Inflow::new(&mut pieces, memory, u64::MAX);
         if streaming {
-            inflow.codec = Some(Codec::GzipHead { members: 0 });
+            inflow.codec = Some(Codec::BetweenMembers { members: 0 });
         }
         let mut out = Buffer::default();
         let flow = loop {

@@ -1,7 +1,7 @@
-//! Which raw objects there are: every prefix is listed whole, every time.
+//! Which raw objects there are. Every run lists every prefix as a whole.
 //!
-//! No server but AWS's promises byte order of a listing, and objects arrive late under old
-//! prefixes, so there is no high-water mark: LIST is the truth and the log says what is new.
+//! Only the servers of AWS promise the order of a listing, and objects arrive late under old prefixes. For this reason
+//! there is no high-water mark: the listing says which objects exist, and the log says which of them are new.
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
@@ -9,19 +9,23 @@ use crate::config::Source;
 use crate::layout::{Layout, LayoutError};
 use crate::store::{Store, StoreError};
 
-/// The raw objects of a source cannot be told.
+/// Why the raw objects of a source cannot be found.
 #[derive(Debug, thiserror::Error)]
 pub enum DiscoverError {
+    /// A store does not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The layout cannot be read.
     #[error("sources.{name}.layout: {error}")]
     Layout { name: String, error: LayoutError },
+    /// A glob cannot be read.
     #[error("sources.{name}.exclude: {error}")]
     Exclude { name: String, error: globset::Error },
+    /// Keys do not match the layout. `url` is the first of `count`.
     #[error(
         "{url} does not match the layout `{layout}` of source {name} ({count} such objects): set \
          `layout` to the pattern of the keys, set `layout = false` to take LastModified as the \
-         arrival, or `exclude` what is no event"
+         arrival, or `exclude` objects that hold no events"
     )]
     Unplaced {
         url: String,
@@ -29,8 +33,10 @@ pub enum DiscoverError {
         name: String,
         count: usize,
     },
+    /// A root on disk is no folder.
     #[error("{url} does not exist: sources.{name}.raw names a folder of raw objects")]
     NoFolder { url: String, name: String },
+    /// A root in a bucket holds nothing.
     #[error(
         "{url} holds no object: sources.{name}.raw names a prefix of raw objects, is it spelt right? A first \
          run needs one there"
@@ -40,21 +46,24 @@ pub enum DiscoverError {
 
 /// A raw object that was listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
-    /// Its identity within the source. There may be a million in memory.
+pub struct RawObject {
+    /// The identity within the source: the name of a named root and `/`, then the key below the root. A million of them
+    /// may be in memory.
     pub identity: Box<str>,
-    /// Index of its root among the source's.
+    /// The index of the root among the roots of the source.
     pub root: u32,
-    /// Where the key below that root begins in the identity.
+    /// The byte of the identity at which the key below the root begins.
     pub key_at: u32,
+    /// The size in bytes.
     pub size: u64,
+    /// The ETag, where the store has one.
     pub etag: Option<String>,
-    /// Milliseconds since 1970 UTC.
+    /// The time of arrival, in milliseconds since 1970 UTC.
     pub arrival_ms: i64,
 }
 
-impl Found {
-    /// Its key below its root.
+impl RawObject {
+    /// The key below the root.
     pub fn key(&self) -> &str {
         self.identity
             .get(self.key_at as usize..)
@@ -62,36 +71,40 @@ impl Found {
     }
 }
 
-/// What the roots of one source hold.
+/// All that the roots of one source hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Discovered {
-    /// In order of their identities as bytes.
-    pub objects: Vec<Found>,
-    /// Keys that hold no events, by why.
+    /// The raw objects, in the order of their identities as bytes.
+    pub objects: Vec<RawObject>,
+    /// The identities of keys that every reader hides.
     pub hidden: Vec<String>,
+    /// The identities of keys that the configuration excludes.
     pub excluded: Vec<String>,
+    /// The identities of objects that only mark a folder.
     pub folder_markers: Vec<String>,
+    /// The identities of entries that are no files, such as sockets.
     pub no_files: Vec<String>,
-    /// URLs of objects that may hold events, and whose keys the client cannot ask for.
+    /// The URLs of objects that may hold events, and whose keys the client cannot ask for.
     pub unreadable: Vec<String>,
-    /// Roots in buckets below which there is nothing at all.
+    /// The indexes of roots in buckets that hold nothing at all.
     pub empty_roots: Vec<usize>,
-    /// Symbolic links that were not followed.
+    /// The identities of symbolic links, which are not followed.
     pub links: Vec<String>,
 }
 
 /// The roots of one source, opened.
 pub struct Roots {
+    /// The stores of the roots, in the order of the configuration.
     pub stores: Vec<Store>,
     layout: Option<Layout>,
     exclude: GlobSet,
 }
 
 impl Roots {
-    /// `stores` are those of `source.raw`, in its order.
+    /// The roots of a source. `stores` are the stores of `source.raw`, in its order.
     ///
     /// # Errors
-    /// A layout or a glob that is none.
+    /// A layout or a glob that cannot be read.
     pub fn new(source: &Source, stores: Vec<Store>) -> Result<Self, DiscoverError> {
         let name = || source.name.clone();
         let layout = match &source.layout {
@@ -118,13 +131,14 @@ impl Roots {
         })
     }
 
-    /// Where the listing of one root may begin so that nothing that arrived at `since` or later is
-    /// left out; empty where all of it must be listed. `keys` are absorbed ones, below the root.
+    /// The key from which the listing of one root may begin, so that it has all objects that arrived at `since` or
+    /// later, in milliseconds since 1970 UTC. Empty where the root must be listed as a whole. `keys` are the keys below
+    /// the root that have been absorbed.
     pub fn settled_before<'a>(&self, since: i64, keys: impl Iterator<Item = &'a str>) -> String {
         let Some(layout) = &self.layout else {
             return String::new();
         };
-        // What stands before the date must be the same in all keys, or they do not sort by time.
+        // Keys sort by time only if all have the same text before the date.
         let mut head: Option<&str> = None;
         for key in keys {
             let own = layout.begins_at(key).and_then(|at| key.get(..at));
@@ -144,7 +158,7 @@ impl Roots {
     /// Lists all roots, each from the key in `from` on.
     ///
     /// # Errors
-    /// A store that does not answer; a key that the layout does not place in time.
+    /// A store that does not answer, a root that is no folder, or a key that does not match the layout.
     pub async fn discover(
         &self,
         source: &Source,
@@ -167,59 +181,40 @@ impl Roots {
                 found.empty_roots.push(root);
             }
             let name = source.raw.get(root).and_then(|root| root.name.as_deref());
-            let identity = |key: &str| match name {
+            let identity = |key: String| match name {
                 Some(name) => format!("{name}/{key}"),
-                None => key.to_owned(),
+                None => key,
             };
-            let named = |keys: Vec<String>| keys.into_iter().map(|key| identity(&key));
+            let named = |keys: Vec<String>| keys.into_iter().map(identity);
             found.folder_markers.extend(named(listing.markers));
             found.no_files.extend(named(listing.no_files));
             for key in listing.links {
-                if hidden(&key) {
-                    found.hidden.push(identity(&key));
-                } else if self.exclude.is_match(&key) {
-                    found.excluded.push(identity(&key));
-                } else {
-                    found.links.push(identity(&key));
+                match self.why_not_read(&key) {
+                    Some(why) => found.not_read(why, identity(key)),
+                    None => found.links.push(identity(key)),
                 }
             }
             for key in listing.unrepresentable {
-                if hidden(&key) {
-                    found.hidden.push(identity(&key));
-                } else if self.exclude.is_match(&key) {
-                    found.excluded.push(identity(&key));
-                } else {
-                    found.unreadable.push(format!("{}{key}", store.root()));
+                match self.why_not_read(&key) {
+                    Some(why) => found.not_read(why, identity(key)),
+                    None => found.unreadable.push(format!("{}{key}", store.root())),
                 }
             }
             let key_at = name.map_or(0, |name| name.len() + 1);
             found.objects.reserve_exact(listing.objects.len());
             for object in listing.objects {
-                let (is_hidden, is_excluded) =
-                    (hidden(&object.key), self.exclude.is_match(&object.key));
-                let identity = |key: String| match name {
-                    Some(name) => format!("{name}/{key}"),
-                    None => key,
-                };
-                if is_hidden {
-                    found.hidden.push(identity(object.key));
+                if let Some(why) = self.why_not_read(&object.key) {
+                    found.not_read(why, identity(object.key));
                     continue;
                 }
-                if is_excluded {
-                    found.excluded.push(identity(object.key));
-                    continue;
-                }
-                let arrival_ms = match &self.layout {
-                    None => Some(object.last_modified_ms),
-                    Some(layout) => layout.arrival_ms(&object.key),
-                };
+                let arrival_ms = self.arrival_ms(&object.key, object.last_modified_ms);
                 let Some(arrival_ms) = arrival_ms else {
                     let url = store.url_of(&object.key);
                     let (_, count) = unplaced.get_or_insert((url, 0));
                     *count += 1;
                     continue;
                 };
-                found.objects.push(Found {
+                found.objects.push(RawObject {
                     identity: identity(object.key).into_boxed_str(),
                     root: root as u32,
                     key_at: key_at as u32,
@@ -230,10 +225,9 @@ impl Roots {
             }
         }
         if let Some((url, count)) = unplaced {
-            let layout = source.layout.clone().unwrap_or_default();
             return Err(DiscoverError::Unplaced {
                 url,
-                layout,
+                layout: source.layout.clone().unwrap_or_default(),
                 name: source.name.clone(),
                 count,
             });
@@ -243,9 +237,46 @@ impl Roots {
             .sort_unstable_by(|a, b| a.identity.as_bytes().cmp(b.identity.as_bytes()));
         Ok(found)
     }
+
+    /// When an object arrived, in milliseconds since 1970 UTC. `None` where its key does not match the layout.
+    fn arrival_ms(&self, key: &str, last_modified_ms: i64) -> Option<i64> {
+        match &self.layout {
+            None => Some(last_modified_ms),
+            Some(layout) => layout.arrival_ms(key),
+        }
+    }
+
+    /// Why a key is not read, where its name says that it holds no events.
+    fn why_not_read(&self, key: &str) -> Option<NotRead> {
+        if hidden(key) {
+            Some(NotRead::Hidden)
+        } else if self.exclude.is_match(key) {
+            Some(NotRead::Excluded)
+        } else {
+            None
+        }
+    }
 }
 
-/// Folder markers of old Hadoop tools, and names that every reader hides.
+/// Why a key is not read.
+enum NotRead {
+    /// Every reader hides such a name.
+    Hidden,
+    /// A glob of the configuration excludes it.
+    Excluded,
+}
+
+impl Discovered {
+    /// Notes a key that is not read.
+    fn not_read(&mut self, why: NotRead, identity: String) {
+        match why {
+            NotRead::Hidden => self.hidden.push(identity),
+            NotRead::Excluded => self.excluded.push(identity),
+        }
+    }
+}
+
+/// Whether a key is a folder marker of old Hadoop tools, or has a name that every reader hides.
 fn hidden(key: &str) -> bool {
     let hides = |part: &str| part.starts_with(['_', '.']) && !matches!(part, "." | "..");
     key.ends_with("_$folder$") || key.split('/').any(hides)

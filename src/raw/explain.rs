@@ -1,10 +1,10 @@
-//! Why a stretch of bytes is no record, in the words of the person who has to mend its producer.
+//! Why a stretch of bytes is no record, in words that help to repair its producer.
 //!
 //! ```text
 //! Stop (a position, what JSON wants there) + the stretch's first bytes + how it ended ──▶ detail
 //! ```
 //!
-//! Nothing here is on the way of a record that is right: it runs once for each reject. The answer
+//! This code runs once for each reject, and never for a valid record. The answer
 //! depends on the stretch alone, never on how its bytes arrived.
 
 use super::json::{CONTROL, ESCAPE, NAME, VALUE, starts_other_value, string, unescape};
@@ -13,28 +13,30 @@ use crate::event::Reason;
 /// Why no object starts at a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// No brace is there.
+    /// There is no opening brace.
     NoObject,
-    /// The grammar wants something else.
+    /// The grammar wants this in the place of the byte.
     Wanted(&'static str),
-    /// The bytes end first.
+    /// The bytes end before the object.
     CutOff,
+    /// The bytes are no UTF-8.
     Utf8,
-    /// It has more bytes than this.
+    /// The object has more bytes than this.
     TooLarge(usize),
-    /// It has more levels than this.
+    /// The object has more levels than this.
     TooDeep(u32),
 }
 
-/// Why no object starts at a position, and where that shows.
+/// Why no object starts at a position, and the byte that shows it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Failure {
-    /// Counted from the position.
+    /// The place of the byte, counted from the position.
     pub at: usize,
+    /// What is wrong.
     pub fault: Fault,
-    /// The byte there.
+    /// The byte.
     pub found: Option<u8>,
-    /// There is one line feed before it, and nothing but white space between the two.
+    /// Whether there is a line feed before the byte, with nothing but white space between the two.
     pub next_line: bool,
 }
 
@@ -45,11 +47,12 @@ pub(super) enum Ending {
     Line,
     /// Before an object.
     Object,
-    /// With the bytes.
+    /// At the end of the bytes.
     Bytes,
 }
 
 impl Fault {
+    /// The reason of the reject.
     pub fn reason(self) -> Reason {
         match self {
             Self::NoObject | Self::Wanted(_) | Self::CutOff | Self::Utf8 => Reason::NotJson,
@@ -59,7 +62,7 @@ impl Fault {
     }
 }
 
-/// Characters of a record that a detail quotes.
+/// The most characters of a record that a detail quotes.
 const QUOTED: usize = 24;
 
 /// The reason and detail of a stretch that is `bytes` long and begins with `head`.
@@ -84,7 +87,7 @@ pub(super) fn explain(
     (fault.reason(), detail)
 }
 
-/// A value by itself that is no object.
+/// The detail of a value that stands by itself and is no object.
 fn other_value(head: &[u8]) -> String {
     let kind = match head.first() {
         Some(b'"') if json_inside(head) => {
@@ -112,6 +115,7 @@ fn json_inside(head: &[u8]) -> bool {
     inside.is_some_and(|inside| inside.trim_start().starts_with(['{', '[']))
 }
 
+/// The detail of bytes that are no UTF-8.
 fn not_utf8(head: &[u8], at: usize) -> String {
     let byte = head
         .get(at)
@@ -126,7 +130,7 @@ fn not_utf8(head: &[u8], at: usize) -> String {
     }
 }
 
-/// What stands where an object should begin.
+/// The detail of bytes that stand where an object should begin.
 fn no_object(head: &[u8], bytes: u64) -> String {
     if let [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] = head {
         return not_utf8(head, 0);
@@ -150,7 +154,7 @@ fn no_object(head: &[u8], bytes: u64) -> String {
     }
 }
 
-/// The part of the head that is text: all of it, or all but half a character at its end.
+/// The part of the head that is text: all of it, or all except half a character at its end.
 fn text_of(head: &[u8]) -> Option<&str> {
     match std::str::from_utf8(head) {
         Ok(text) => Some(text),
@@ -161,6 +165,7 @@ fn text_of(head: &[u8]) -> Option<&str> {
     }
 }
 
+/// The markup language that a text is written in.
 fn markup(text: &str) -> Option<&'static str> {
     let begin = text
         .get(..text.floor_char_boundary(256))?
@@ -173,8 +178,7 @@ fn markup(text: &str) -> Option<&'static str> {
     }
 }
 
-/// Whether the line has values between separators, and none of them follows a separator with a space
-/// as words of a sentence do.
+/// Whether the line has values between separators. A space behind a separator means that the line is a sentence.
 fn csv(text: &str) -> bool {
     [',', ';', '\t', '|'].into_iter().any(|separator| {
         let mut fields = text.split(separator);
@@ -188,7 +192,25 @@ fn csv(text: &str) -> bool {
     })
 }
 
-/// What stands where the grammar wants `wanted`.
+/// The detail of a record that ends before the byte at which the grammar fails.
+fn behind(failure: Failure, wanted: &str, ending: Ending) -> String {
+    match ending {
+        Ending::Line if failure.next_line => {
+            "cut off: the line ends before the object does".to_owned()
+        }
+        Ending::Line => {
+            let at = failure.at;
+            let found = failure
+                .found
+                .map_or(String::new(), |byte| format!(", found {}", shown(&[byte])));
+            format!("expected {wanted} at byte {at}, on a later line{found}")
+        }
+        Ending::Object => "cut off: another object begins before this one ends".to_owned(),
+        Ending::Bytes => "the object is cut off".to_owned(),
+    }
+}
+
+/// The detail of bytes that stand where the grammar wants `wanted`.
 fn wrong(
     head: &[u8],
     bytes: u64,
@@ -202,24 +224,12 @@ fn wrong(
     if line_ends && wanted == CONTROL {
         return "cut off: the line ends inside a string, or a line break is not escaped".to_owned();
     }
-    // What was looked at lies behind the stretch: the record ends before the grammar fails.
+    // The byte lies behind the stretch: the record ends before the grammar fails.
     if at as u64 >= bytes {
-        return match ending {
-            Ending::Line if failure.next_line => {
-                "cut off: the line ends before the object does".to_owned()
-            }
-            Ending::Line => {
-                let found = failure
-                    .found
-                    .map_or(String::new(), |byte| format!(", found {}", shown(&[byte])));
-                format!("expected {wanted} at byte {at}, on a later line{found}")
-            }
-            Ending::Object => "cut off: another object begins before this one ends".to_owned(),
-            Ending::Bytes => "the object is cut off".to_owned(),
-        };
+        return behind(failure, wanted, ending);
     }
     let Some(found) = head.get(at).copied() else {
-        // Behind what is kept of the stretch.
+        // The byte is behind the part of the stretch that is kept.
         return format!("expected {wanted} at byte {at}");
     };
     let rest = head.get(at..).unwrap_or_default();

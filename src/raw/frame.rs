@@ -6,16 +6,16 @@
 //!                                     p      e      first `{` ≥ e from which an object parses
 //! ```
 //!
-//! A record is one strict JSON object. Anything else is a bad stretch from p that fails at e; it
+//! A record is one strict JSON object. Other bytes are a bad stretch, which starts at p and fails at e. It
 //! ends before the first line feed after p, or before the first `{` from e on from which a whole
-//! object parses, or with the bytes.
+//! object parses, or at the end of the bytes.
 //!
-//! An object of another kind (`kind`) is one bad stretch as a whole, in the place of thousands.
+//! A raw object of another kind (`kind`) is one bad stretch as a whole. Otherwise it would be thousands of stretches.
 //!
-//! The buffer holds no more than an unfinished record, which doubles before it is read again, so
-//! that a record is validated about twice however its bytes arrive; or an object that was inflated at
-//! once. A record that grows long waits until there is memory for it. A stretch is let go as it is read, but
-//! for its first 64 KiB.
+//! The buffer holds an object that was inflated at once, or no more than an unfinished record. The bytes of such a
+//! record double before it is read again, so that a record is validated about twice, however its bytes arrive. A
+//! decoder waits for memory where a record grows long. A stretch is dropped while it is read, except for its first
+//! 64 KiB.
 
 use super::PieceError;
 use super::buffer::Buffer;
@@ -24,22 +24,22 @@ use super::explain::{Ending, Failure, Fault, explain};
 use super::json::{Skipper, Stop};
 use super::kind;
 use super::members::Members;
-use super::memory::{DecodeMemory, Window};
+use super::memory::{DecodeMemory, HeldMemory};
 use crate::event::{Limits, Reason};
 
-/// Bytes that are kept of a bad stretch or a rejected record.
+/// The most bytes that are kept of a bad stretch or a rejected record.
 pub(super) const HEAD: usize = 64 << 10;
-/// The least that is asked for at once.
+/// The least number of bytes that are asked for at once.
 const FILL: usize = 256 << 10;
-/// Positions within a record and offsets within a batch are 32 bits.
+/// The most bytes of a record: positions in a record and offsets in a batch have 32 bits.
 const LONGEST_RECORD: usize = 1 << 30;
 
 /// One record, in the order of its number.
 #[derive(Debug)]
 pub(super) enum Unit<'a> {
-    /// A whole JSON object; its members are those that were read last.
+    /// A whole JSON object. Its members are the members that were read last.
     Object { offset: u64, text: &'a str },
-    /// No JSON object.
+    /// A stretch of bytes that is no JSON object.
     Bad {
         offset: u64,
         bytes: u64,
@@ -50,26 +50,31 @@ pub(super) enum Unit<'a> {
     },
 }
 
+/// A function that takes the records of an object.
 pub(super) type Take<'a> = dyn FnMut(Unit<'_>, &mut Members) -> Result<(), PieceError> + 'a;
 
-/// Why the bytes end.
+/// Whether the bytes have ended, and how.
 #[derive(Debug)]
 enum Ended {
+    /// More bytes may come.
     NotYet,
+    /// The object has ended.
     Whole,
-    /// They are fewer than the object has.
+    /// The bytes have ended before the object.
     Torn(Reason, String),
 }
 
-/// Whether an object starts at a position.
+/// Whether a JSON object starts at a position.
 enum Verdict<'a> {
+    /// It does; this is its text.
     Object(&'a str),
+    /// It does not.
     Failed(Failure),
-    /// It depends on bytes that are not here yet.
+    /// This depends on bytes that have not been read yet.
     Short,
 }
 
-/// Buffers that are used again for every raw object.
+/// Finds the records of raw objects. Its buffers are used again for each object.
 #[derive(Debug)]
 pub(super) struct Framer {
     limits: Limits,
@@ -77,17 +82,18 @@ pub(super) struct Framer {
     skipper: Skipper,
     buffer: Buffer,
     memory: DecodeMemory,
-    /// The memory of a long record.
-    long: Option<Window>,
-    /// Room that the buffer keeps for the next object.
+    /// The memory for a long record.
+    long: Option<HeldMemory>,
+    /// How many bytes of room the buffer keeps for the next object.
     keep: usize,
-    /// Offset of the buffer's first byte in the object.
+    /// The place of the buffer's first byte, counted in decompressed bytes of the object.
     base: u64,
     ended: Ended,
     head: Vec<u8>,
 }
 
 impl Framer {
+    /// A framer with these limits.
     pub fn new(limits: Limits, memory: &DecodeMemory) -> Self {
         Self {
             limits,
@@ -105,17 +111,21 @@ impl Framer {
         }
     }
 
-    /// Decompressed bytes of an object that are read at most.
+    /// The most decompressed bytes of an object that are read.
     pub fn most(&self) -> u64 {
         self.limits.max_object_bytes
     }
 
-    /// Decompressed bytes of the object that was read last, as far as it was read.
+    /// How many decompressed bytes of the last object were read.
     pub fn bytes(&self) -> u64 {
         self.base + self.buffer.len() as u64
     }
 
-    /// Finds all records of one raw object. In words why it ended before its end, where it did.
+    /// Finds all records of one raw object. The result says in words why reading stopped before the end of the object;
+    /// `None` where it did not.
+    ///
+    /// # Errors
+    /// `inflow` or `take` fails.
     pub fn run(
         &mut self,
         inflow: &mut Inflow<'_>,
@@ -123,13 +133,14 @@ impl Framer {
         take: &mut Take<'_>,
     ) -> Result<Option<String>, PieceError> {
         let read = self.object(inflow, members, take);
-        // Its length stays known.
+        // `bytes` still needs the length of the object.
         self.base = self.bytes();
         self.buffer.clear(self.keep);
         self.long = None;
         read
     }
 
+    /// Finds all records, with the buffers as they are.
     fn object(
         &mut self,
         inflow: &mut Inflow<'_>,
@@ -149,7 +160,7 @@ impl Framer {
         })
     }
 
-    /// One reject for an object that is no text.
+    /// Makes one reject of an object that is no text.
     fn other_kind(
         &mut self,
         kind: &str,
@@ -179,6 +190,7 @@ impl Framer {
         take(unit, members)
     }
 
+    /// Finds the records of an object that may be text.
     fn records(
         &mut self,
         inflow: &mut Inflow<'_>,
@@ -233,8 +245,8 @@ impl Framer {
         }
     }
 
-    /// Reads the bad stretch that starts at `start` and gives its end; `None` when the object broke
-    /// off within it, which ends the object.
+    /// Reads the bad stretch that starts at `start`, and returns its end. `None` where the object breaks off inside the
+    /// stretch, which ends the object.
     fn stretch(
         &mut self,
         start: usize,
@@ -246,7 +258,7 @@ impl Framer {
         let offset = self.base + start as u64;
         let fails = offset + failure.at as u64;
         self.head.clear();
-        // Up to here all bytes are known to be in the stretch; up to `kept` they are in `head`.
+        // All bytes before `at` are known to be in the stretch. The bytes before `kept` are in `head`.
         let mut at = start + 1;
         let mut kept = start;
         let mut ending = Ending::Bytes;
@@ -313,7 +325,7 @@ impl Framer {
         Ok((!torn).then_some(at))
     }
 
-    /// Moves bytes of the stretch into its head, as far as that goes.
+    /// Copies bytes of the stretch into its head, as far as there is room.
     fn keep(&mut self, from: usize, to: usize) {
         let room = HEAD - self.head.len();
         let to = to.min(from.saturating_add(room));
@@ -321,7 +333,7 @@ impl Framer {
             .extend_from_slice(self.buffer.get(from..to).unwrap_or_default());
     }
 
-    /// Lets go what is before `at` and reads until what is left has doubled.
+    /// Drops the bytes before `at`, and reads until the rest has doubled.
     fn refill(&mut self, at: usize, inflow: &mut Inflow<'_>) -> Result<(), PieceError> {
         self.buffer.let_go(at);
         self.base += at as u64;
@@ -359,7 +371,7 @@ impl Framer {
     }
 }
 
-/// The first position from `at` on that is not between records.
+/// The first position from `at` on whose byte may not stand between records.
 fn between(bytes: &[u8], mut at: usize) -> usize {
     loop {
         match bytes.get(at) {
@@ -371,7 +383,7 @@ fn between(bytes: &[u8], mut at: usize) -> usize {
     }
 }
 
-/// Whether an object starts `rest`; `whole` when nothing follows it.
+/// Whether a JSON object starts at the beginning of `rest`. `whole` says that no more bytes follow.
 #[inline]
 fn judge(
     rest: &[u8],
@@ -395,7 +407,7 @@ fn judge(
         Err(Stop::Bad { at, wanted }) => (at, Fault::Wanted(wanted)),
         Err(Stop::Deep { at }) => (at, Fault::TooDeep(limits.max_depth)),
     };
-    // The grammar does not look at UTF-8, so that may have failed earlier.
+    // The grammar does not check UTF-8, so invalid UTF-8 may come earlier.
     let before = text.get(..at).unwrap_or_default();
     let (at, fault) = match std::str::from_utf8(before) {
         Err(error) if error.error_len().is_some() => (error.valid_up_to(), Fault::Utf8),
@@ -412,10 +424,10 @@ fn judge(
     })
 }
 
-/// The bytes as text of at most [`HEAD`] bytes; `cut` when more bytes followed them.
+/// The bytes as text of at most [`HEAD`] bytes. `cut` says that more bytes followed them.
 pub(super) fn readable(head: &[u8], cut: bool) -> String {
     let head = match std::str::from_utf8(head) {
-        // Half a character at the cut is not the record's fault.
+        // Half a character at the cut does not make the record invalid.
         Err(_) if cut => {
             let last = head.iter().rev().take(4).position(|byte| *byte >= 0xC0);
             let end = last.map_or(head.len(), |back| head.len() - back - 1);

@@ -1,8 +1,8 @@
-//! RFC 8259, byte by byte: where a value ends, or the first byte at which it can no longer be one.
+//! RFC 8259, byte by byte: where a value ends, or the first byte at which the bytes can no longer be a value.
 //!
-//! Everything here works on positions in one slice and never looks past it: a value that the slice
-//! cuts off is [`Stop::Short`], so whoever holds more bytes asks again. UTF-8 is not looked at; the
-//! framer checks it over the whole record at once, which is an order of magnitude faster.
+//! All functions here work on positions in one slice. A value that the end of the slice cuts off is [`Stop::Short`]; a
+//! caller that gets more bytes asks once more. UTF-8 is not checked here: the
+//! framer checks the whole record at once, which is an order of magnitude faster.
 
 use std::borrow::Cow;
 
@@ -17,16 +17,18 @@ pub(super) enum Stop {
     Deep { at: usize },
 }
 
-/// What the grammar wants where producers often have something else.
+// What the grammar wants in places where producers often write something else.
 pub(super) const CONTROL: &str = "no control character in a string";
 pub(super) const ESCAPE: &str = "an escape that JSON knows";
 pub(super) const NAME: &str = "a name in quotes";
 pub(super) const VALUE: &str = "a value";
 
+/// The error of a byte that fits no JSON value.
 fn bad<T>(at: usize, wanted: &'static str) -> Result<T, Stop> {
     Err(Stop::Bad { at, wanted })
 }
 
+/// The byte at a position.
 #[inline(always)]
 pub(super) fn byte(text: &[u8], at: usize) -> Result<u8, Stop> {
     match text.get(at) {
@@ -44,11 +46,13 @@ pub(super) fn space(text: &[u8], mut at: usize) -> usize {
     at
 }
 
+/// The number 1 in each byte.
 const ONES: u64 = 0x0101_0101_0101_0101;
+/// The high bit of each byte.
 const HIGHS: u64 = 0x8080_8080_8080_8080;
 
-/// High bits of the bytes of `word` that end the plain part of a string: quotes, backslashes and
-/// control characters. The lowest bit is exact; those above it may be carries.
+/// The high bits of those bytes of `word` that end the plain part of a string: quotes, backslashes and
+/// control characters. The lowest bit is exact. Bits above it may be carries.
 #[inline(always)]
 fn specials(word: u64) -> u64 {
     let quote = word ^ (ONES * 0x22);
@@ -59,7 +63,7 @@ fn specials(word: u64) -> u64 {
         & HIGHS
 }
 
-/// From the byte after an opening quote to the closing quote; and whether there is a backslash.
+/// The position of the closing quote, and whether there is a backslash. `at` is the byte behind the opening quote.
 #[inline(always)]
 pub(super) fn string(text: &[u8], mut at: usize) -> Result<(usize, bool), Stop> {
     loop {
@@ -80,7 +84,7 @@ pub(super) fn string(text: &[u8], mut at: usize) -> Result<(usize, bool), Stop> 
     }
 }
 
-/// The rest of a string from its first backslash on.
+/// The position of the closing quote. `at` is the first backslash of the string.
 #[cold]
 fn escaped(text: &[u8], mut at: usize) -> Result<usize, Stop> {
     loop {
@@ -104,6 +108,7 @@ fn escaped(text: &[u8], mut at: usize) -> Result<usize, Stop> {
     }
 }
 
+/// The end of one or more digits.
 fn digits(text: &[u8], mut at: usize) -> Result<usize, Stop> {
     if !byte(text, at)?.is_ascii_digit() {
         return bad(at, "a digit");
@@ -114,7 +119,7 @@ fn digits(text: &[u8], mut at: usize) -> Result<usize, Stop> {
     Ok(at)
 }
 
-/// The end of a number; one that reaches the end of `text` is whole.
+/// The end of a number. A number that reaches the end of `text` is whole.
 pub(super) fn number(text: &[u8], mut at: usize) -> Result<usize, Stop> {
     if byte(text, at)? == b'-' {
         at += 1;
@@ -137,6 +142,7 @@ pub(super) fn number(text: &[u8], mut at: usize) -> Result<usize, Stop> {
     Ok(at)
 }
 
+/// The end of a literal such as `true`.
 fn word(text: &[u8], at: usize, word: &'static [u8]) -> Result<usize, Stop> {
     for (i, expected) in word.iter().enumerate() {
         if byte(text, at + i)? != *expected {
@@ -146,7 +152,7 @@ fn word(text: &[u8], at: usize, word: &'static [u8]) -> Result<usize, Stop> {
     Ok(at + word.len())
 }
 
-/// The end of a value that is neither a string nor opens a bracket.
+/// The end of a number, `true`, `false` or `null`.
 #[inline]
 fn atom(text: &[u8], at: usize, first: u8) -> Result<usize, Stop> {
     match first {
@@ -158,15 +164,16 @@ fn atom(text: &[u8], at: usize, first: u8) -> Result<usize, Stop> {
     }
 }
 
-/// Walks over values without recursion, so that no input can exhaust the stack.
+/// Walks over values. It does not recurse, so that no input can exhaust the stack.
 #[derive(Debug)]
 pub(super) struct Skipper {
     max_depth: usize,
-    /// The brackets that are open, as their opening byte.
+    /// The opening bytes of the brackets that are open.
     open: Vec<u8>,
 }
 
 impl Skipper {
+    /// A skipper that allows so many levels.
     pub fn new(max_depth: u32) -> Self {
         Self {
             max_depth: max_depth as usize,
@@ -174,7 +181,7 @@ impl Skipper {
         }
     }
 
-    /// The end of the value that starts at `at`, `depth` brackets deep.
+    /// The end of the value that starts at `at`, inside `depth` brackets.
     #[inline]
     pub fn value(&mut self, text: &[u8], at: usize, depth: usize) -> Result<usize, Stop> {
         match byte(text, at)? {
@@ -184,7 +191,7 @@ impl Skipper {
         }
     }
 
-    /// Fails when a bracket at `at` would be the level after `depth` and that is too deep.
+    /// Checks that a bracket at `at`, inside `depth` brackets, is not too deep.
     #[inline(always)]
     pub fn enter(&self, at: usize, depth: usize) -> Result<(), Stop> {
         if depth >= self.max_depth {
@@ -197,7 +204,7 @@ impl Skipper {
     /// The end of the object or array that opens at `at`.
     fn brackets(&mut self, text: &[u8], mut at: usize, depth: usize) -> Result<usize, Stop> {
         self.open.clear();
-        // Each turn reads one value, then the brackets that it closes and the comma after it.
+        // Each turn reads one value, then the closing brackets and the comma behind it.
         loop {
             let first = byte(text, at)?;
             match first {
@@ -250,7 +257,7 @@ impl Skipper {
     }
 }
 
-/// From a member's opening quote to its value.
+/// The start of a member's value. `at` is the opening quote of its name.
 #[inline(always)]
 fn key(text: &[u8], at: usize) -> Result<usize, Stop> {
     if byte(text, at)? != b'"' {
@@ -260,7 +267,7 @@ fn key(text: &[u8], at: usize) -> Result<usize, Stop> {
     colon(text, end + 1)
 }
 
-/// From the end of a member's name to its value.
+/// The start of a member's value. `at` is the byte behind the closing quote of its name.
 #[inline(always)]
 pub(super) fn colon(text: &[u8], at: usize) -> Result<usize, Stop> {
     let at = space(text, at);
@@ -270,8 +277,8 @@ pub(super) fn colon(text: &[u8], at: usize) -> Result<usize, Stop> {
     Ok(space(text, at + 1))
 }
 
-/// The string between two quotes with its escapes resolved; `None` where half of a surrogate pair
-/// stands alone, which is no character: no UTF-8 text can hold it.
+/// The string between two quotes with its escapes resolved. `None` where half of a surrogate pair
+/// stands alone, because no UTF-8 text can hold it.
 pub(super) fn unescape(text: &str) -> Option<Cow<'_, str>> {
     let Some(first) = text.find('\\') else {
         return Some(Cow::Borrowed(text));
@@ -316,15 +323,16 @@ pub(super) fn unescape(text: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(out))
 }
 
-/// A name as it is compared with others.
+/// The name of a member in the form in which names are compared.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Name<'a> {
+    /// The name as text.
     Text(Cow<'a, str>),
-    /// UTF-16 of a name with half of a surrogate pair.
+    /// The name in UTF-16, where it has half of a surrogate pair.
     Units(Vec<u16>),
 }
 
-/// A member's name between its quotes, with its escapes resolved.
+/// The name of a member in the form in which names are compared. `text` is the name between its quotes.
 pub(super) fn name(text: &str) -> Name<'_> {
     match unescape(text) {
         Some(text) => Name::Text(text),
@@ -352,13 +360,14 @@ fn units(text: &str) -> Vec<u16> {
     units
 }
 
+/// The value of the first four hex digits, and the rest of the text.
 fn hex4(text: &str) -> (u32, &str) {
     let (digits, rest) = text.split_at_checked(4).unwrap_or((text, ""));
     (u32::from_str_radix(digits, 16).unwrap_or(0xFFFD), rest)
 }
 
-/// Whether `text` begins with a value that is no object and stands by itself: what follows is
-/// nothing, or a byte that may stand between records.
+/// Whether `text` begins with a value that is no object and stands by itself: it is followed by
+/// nothing, or by a byte that may stand between records.
 pub(super) fn starts_other_value(text: &[u8]) -> bool {
     let end = match text.first() {
         Some(b'"') => string(text, 1).map(|(end, _)| end + 1),
@@ -374,20 +383,22 @@ pub(super) fn starts_other_value(text: &[u8]) -> bool {
     })
 }
 
-/// The members of an object that is known to be valid JSON, with its braces.
-pub(super) struct Members<'a> {
+/// An iterator over the members of an object, which must be valid JSON with its braces.
+pub(super) struct ObjectMembers<'a> {
     text: &'a str,
     at: usize,
     skipper: &'a mut Skipper,
 }
 
-/// One member: the name between its quotes, as written, and the text of its value.
+/// One member of an object.
 pub(super) struct Member<'a> {
+    /// The name between its quotes, as it is written.
     pub name: &'a str,
+    /// The text of the value.
     pub value: &'a str,
 }
 
-impl<'a> Members<'a> {
+impl<'a> ObjectMembers<'a> {
     pub fn of(text: &'a str, skipper: &'a mut Skipper) -> Self {
         Self {
             text,
@@ -397,7 +408,7 @@ impl<'a> Members<'a> {
     }
 }
 
-impl<'a> Iterator for Members<'a> {
+impl<'a> Iterator for ObjectMembers<'a> {
     type Item = Member<'a>;
 
     fn next(&mut self) -> Option<Member<'a>> {
@@ -420,7 +431,7 @@ impl<'a> Iterator for Members<'a> {
     }
 }
 
-/// The items of an array that is known to be valid JSON, with its brackets.
+/// An iterator over the items of an array, which must be valid JSON with its brackets.
 pub(super) struct Items<'a> {
     text: &'a str,
     at: usize,

@@ -1,16 +1,15 @@
-//! Which other kind of file the first bytes belong to, where they belong to one that is not read.
+//! Which kind of file a raw object is, where it is of a kind that is not read.
 //!
 //! ```text
 //! first bytes ──▶ of() ──▶ "a Parquet file" | "bzip2-compressed" | "UTF-16 text" | … | nothing
 //! ```
 //!
-//! No text that holds a record is ever taken for another kind: each signature has a byte that UTF-8
-//! text does not have there, or is proven by what follows it.
+//! A text that holds a record is never taken for another kind: each signature has a byte that UTF-8
+//! text does not have there, or is proven by the bytes behind it.
 
 use flate2::{Decompress, FlushDecompress, Status};
 
-/// Signatures at the first byte. All have a control character or a byte that is not UTF-8, or are
-/// sure without one.
+/// Signatures at the first byte. Each has a control character or a byte that is no UTF-8, or is certain without one.
 const SIGNATURES: &[(&[u8], &str)] = &[
     (b"\x1F\x8B\x08", "gzip-compressed"),
     (b"\x28\xB5\x2F\xFD", "zstd-compressed"),
@@ -35,21 +34,21 @@ const SIGNATURES: &[(&[u8], &str)] = &[
     (b"SQLite format 3\0", "an SQLite database"),
     (b"\x89PNG\r\n\x1A\n", "a PNG image"),
     (b"\xFF\xD8\xFF", "a JPEG image"),
-    // Longer ones before their beginnings.
+    // A longer signature must come before a signature that it begins with.
     (b"\xFF\xFE\0\0", "UTF-32 text"),
     (b"\0\0\xFE\xFF", "UTF-32 text"),
     (b"\xFF\xFE", "UTF-16 text"),
     (b"\xFE\xFF", "UTF-16 text"),
 ];
 
-/// What bzip2 puts behind its level: the digits of π before a block, those of its root at the end.
+/// The bytes that bzip2 puts behind its level: the digits of π before a block, the digits of its square root at the end.
 const BZIP2_BLOCKS: [&[u8]; 2] = [b"\x31\x41\x59\x26\x53\x59", b"\x17\x72\x45\x38\x50\x90"];
 
-/// Deflated bytes that must be whole before they are taken for a zlib stream that goes on.
+/// After so many bytes that inflate without an error, the object is taken for a zlib stream.
 const SURE: u64 = 512;
 
-/// The kind of the file that begins with `head`, as the end of the sentence "the object is …"; `None`
-/// where it may be text.
+/// The kind of the file that begins with `head`, as the end of the sentence "the object is …". `None`
+/// where the file may be text.
 pub(super) fn of(head: &[u8]) -> Option<&'static str> {
     let signature = SIGNATURES.iter().find(|(magic, _)| head.starts_with(magic));
     if let Some((_, kind)) = signature {
@@ -72,7 +71,7 @@ pub(super) fn of(head: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// Whether no text begins so.
+/// Whether no text begins with these bytes.
 fn binary(bytes: &[u8]) -> bool {
     let text = std::str::from_utf8(bytes);
     bytes.contains(&0) || text.is_err_and(|error| error.error_len().is_some())
@@ -90,14 +89,14 @@ fn wide(head: &[u8], width: usize) -> bool {
     let Some((first, big_endian)) = head.get(..width).and_then(ascii) else {
         return false;
     };
-    // What begins as JSON is sure after two characters.
+    // Two characters are enough for a text that begins as JSON.
     let enough = if matches!(first, b'{' | b'[') { 2 } else { 4 };
     let mut units = head.chunks_exact(width).take(enough);
     head.len() >= width * enough
         && units.all(|unit| ascii(unit).is_some_and(|(_, order)| order == big_endian))
 }
 
-/// The header of `.lzma`: properties, the size of the dictionary, the length or −1.
+/// Whether the bytes are the header of `.lzma`: properties, the size of the dictionary, the length or −1.
 fn lzma(head: &[u8]) -> bool {
     let Some(([0x5D, 0, 0, ..], rest)) = head.split_first_chunk::<5>() else {
         return false;
@@ -106,7 +105,8 @@ fn lzma(head: &[u8]) -> bool {
         .is_some_and(|length| *length == [0xFF; 8] || length.ends_with(&[0, 0, 0]))
 }
 
-/// A zlib header is two bytes with a check, which is too little: the bytes must also inflate.
+/// Whether the bytes are a zlib stream. The header has two bytes with a check, which is too little to be certain, so the
+/// bytes must also inflate.
 fn zlib(head: &[u8]) -> bool {
     let [method, flags, ..] = *head else {
         return false;
@@ -129,7 +129,8 @@ fn zlib(head: &[u8]) -> bool {
     }
 }
 
-/// A block's length, its first chunk's length, and the length that the chunk itself tells.
+/// Whether the bytes are Hadoop's framing of snappy: the length of a block, the length of its first chunk, and the
+/// length that the chunk itself names.
 fn hadoop_snappy(head: &[u8]) -> bool {
     let Some((block, rest)) = head.split_first_chunk::<4>() else {
         return false;
@@ -143,7 +144,7 @@ fn hadoop_snappy(head: &[u8]) -> bool {
     for (i, byte) in rest.iter().enumerate().take(4) {
         told |= u64::from(byte & 0x7F) << (7 * i);
         if byte & 0x80 == 0 {
-            // Snappy never makes more of its input than this, and begins with a literal.
+            // The output of snappy is never longer than this, and begins with a literal.
             let most = told + told / 6 + 32;
             let literal = rest.get(i + 1).is_some_and(|tag| tag & 3 == 0);
             return literal && (1..=block).contains(&told) && (3..=most).contains(&stored);

@@ -1,5 +1,5 @@
-//! Which members of a record the columns name, found while the record is validated; and `extra`,
-//! which is all the rest.
+//! The members of a record that columns name, which are found while the record is validated; and `extra`, which is all
+//! other members.
 //!
 //! ```text
 //! {"id":"a","device":{"os":"ios","ram":4},"ab":1}       columns: id, os at device.os
@@ -14,31 +14,31 @@ use std::collections::HashMap;
 use super::json::{NAME, Name, Skipper, Stop, byte, colon, name, space, string, unescape};
 use crate::event::{Column, ColumnType};
 
-/// No node: the entry is a member that nothing names.
+/// The node of a member that no column names.
 const UNNAMED: u32 = u32::MAX;
 
 /// A member name that is on the path of some column.
 #[derive(Debug, Default)]
 struct Node {
     names: Names,
-    /// A column or a field of a struct is here: its value is named, whatever its type.
+    /// Whether a column or a field of a struct has this path. Its value is named, whatever its type.
     named: bool,
-    /// A column that is no struct is here: everything beneath is named.
+    /// Whether a column that is no struct has this path. All members beneath are named.
     whole: bool,
-    /// A node above is whole.
+    /// Whether a node above is whole.
     covered: bool,
-    /// All nodes beneath.
+    /// All nodes beneath this one.
     beneath: Vec<u32>,
 }
 
-/// Bytes that an [`Opening`] is compared with.
+/// The number of bytes that an [`Opening`] is compared with.
 const AHEAD: usize = 24;
 
-/// So many names are compared with each other before a table of them is made.
+/// Up to so many names, all pairs are compared. For more names, a table is made.
 const FEW: usize = 16;
 
-/// How a member begins when it is written without escapes and spaces, `"name":`; so most are, and
-/// one comparison finds their name and its end.
+/// How a member begins that is written without escapes and spaces: `"name":`. Most members are. One comparison
+/// finds such a name and its end.
 #[derive(Debug, Clone, Copy)]
 struct Opening {
     words: [u64; AHEAD / 8],
@@ -47,7 +47,7 @@ struct Opening {
 }
 
 impl Opening {
-    /// One that nothing equals when the name is too long or cannot be written so.
+    /// The opening of a name. It equals no bytes where the name is too long or needs escapes.
     fn of(name: &[u8]) -> Self {
         let mut opening = Self {
             words: [1; AHEAD / 8],
@@ -68,6 +68,7 @@ impl Opening {
         opening
     }
 
+    /// Whether the next bytes are this opening.
     #[inline(always)]
     fn begins(&self, ahead: &[u64; AHEAD / 8]) -> bool {
         let [a, b, c] = *ahead;
@@ -85,29 +86,30 @@ fn words(bytes: &[u8; AHEAD]) -> [u64; AHEAD / 8] {
     words
 }
 
-/// What is known of a name before it is met.
+/// A name that columns have, prepared for comparison.
 #[derive(Debug)]
 struct Known {
     opening: Opening,
     node: u32,
-    /// Nothing is named beneath.
+    /// Whether no column names anything beneath.
     leaf: bool,
-    /// The name that followed this one the last time; most records repeat one order.
+    /// The name that followed this name in the last record. Most records have the same order.
     next: Cell<u32>,
 }
 
-/// A member up to its value, and its name with the name's index if that is known.
+/// A member up to its value; and, where a column has its name, the index of the name and what is known of it.
 type Met<'a> = (Entry, Option<(usize, &'a Known)>);
 
 /// The names of the members beneath one node, and the node of each.
 #[derive(Debug, Default)]
 struct Names {
     names: Vec<(Box<[u8]>, u32)>,
-    /// The same, in the same order.
+    /// The same names in the same order, prepared for comparison.
     known: Vec<Known>,
-    /// Open addressing over `names`; one more than the index, 0 is free. Its length is a power of 2.
+    /// A hash table over `names` with open addressing. A slot holds the index plus one; 0 is a free slot. The length is a
+    /// power of 2.
     table: Vec<u32>,
-    /// The name that was first the last time.
+    /// The name that came first in the last record.
     first: Cell<u32>,
 }
 
@@ -119,7 +121,7 @@ impl Names {
         ((mixed ^ length << 24).wrapping_mul(0x9E37_79B1) >> 12) as usize
     }
 
-    /// `leaves` says of every node whether nothing is named beneath.
+    /// Prepares the names. `leaves` says for each node whether no column names anything beneath.
     fn build(&mut self, leaves: &[bool]) {
         self.known = self
             .names
@@ -146,7 +148,7 @@ impl Names {
         }
     }
 
-    /// The member at `at` if it begins as the name `guess` does.
+    /// The member at `at`, where its name is the name with the index `guess`.
     #[inline(always)]
     fn foreseen(&self, text: &[u8], at: usize, guess: usize) -> Option<(&Known, Entry)> {
         let ahead = words(text.get(at..)?.first_chunk::<AHEAD>()?);
@@ -166,7 +168,7 @@ impl Names {
         })
     }
 
-    /// The member at `at`, whatever it is.
+    /// The member at `at`, with any name.
     fn member(&self, text: &[u8], at: usize, guess: usize) -> Result<Met<'_>, Stop> {
         if byte(text, at)? != b'"' {
             return Err(Stop::Bad { at, wanted: NAME });
@@ -195,7 +197,7 @@ impl Names {
         Ok((entry, known))
     }
 
-    /// The index of `name`; `guess` is looked at first.
+    /// The index of `name`. The index `guess` is tried first.
     #[inline]
     fn find(&self, name: &[u8], guess: usize) -> Option<usize> {
         if self
@@ -221,20 +223,22 @@ impl Names {
     }
 }
 
-/// Where the value of a node is in the record. `end` is 0 when it is missing.
+/// The place of the value of a node in the record, in bytes. `end` is 0 where the value is missing.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Slot {
     name: u32,
+    /// The first byte of the value.
     pub start: u32,
+    /// The byte behind the value.
     pub end: u32,
-    /// Of `name` with its quotes.
+    /// The byte behind the name with its quotes.
     name_end: u32,
-    /// The value is a string without escapes.
+    /// Whether the value is a string without escapes.
     pub plain: bool,
 }
 
 impl Slot {
-    /// The text of the value; `None` when it is missing.
+    /// The text of the value. `None` where it is missing.
     #[inline]
     pub fn text<'a>(&self, record: &'a str) -> Option<&'a str> {
         if self.end == 0 {
@@ -244,43 +248,43 @@ impl Slot {
     }
 }
 
-/// A member that may belong to `extra`: one that is not named, or an object on the path of columns.
+/// A member that may belong to `extra`: no column names it, or it is an object on the path of columns.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     name: u32,
     name_end: u32,
     start: u32,
     end: u32,
-    /// Its node, or [`UNNAMED`].
+    /// The node of the member, or [`UNNAMED`].
     node: u32,
-    /// An object whose members are looked at one by one.
+    /// Whether the value is an object whose members are looked at one by one.
     open: bool,
-    /// The name has escapes.
+    /// Whether the name has escapes.
     escaped: bool,
 }
 
-/// The members of one record, by node. Made once per source, filled anew by every record.
+/// The members of one record, by node. It is made once for each source, and each record fills it anew.
 #[derive(Debug)]
 pub(super) struct Members {
     nodes: Vec<Node>,
-    found: Found,
-    /// Nodes whose value goes to `extra` whole.
+    found: RecordParts,
+    /// The nodes whose whole value goes to `extra`.
     forced: Vec<usize>,
 }
 
-/// What one record has.
+/// The places of the parts of one record.
 #[derive(Debug)]
-struct Found {
+struct RecordParts {
     slots: Vec<Slot>,
-    /// In order of their names' positions, so an object is followed by what is in it.
+    /// In the order of their names in the record. An object is followed by its members.
     entries: Vec<Entry>,
-    /// Entries that are not just open objects.
+    /// The number of entries that are not only open objects.
     unnamed: usize,
     skipper: Skipper,
 }
 
 impl Members {
-    /// Also the node of each column.
+    /// The members that these columns name, and the node of each column.
     pub fn new(columns: &[Column], max_depth: u32) -> (Self, Vec<usize>) {
         let mut nodes = vec![Node::default()];
         let mut places = Vec::with_capacity(columns.len());
@@ -301,7 +305,7 @@ impl Members {
             node.names.build(&leaves);
         }
         let members = Self {
-            found: Found {
+            found: RecordParts {
                 slots: vec![Slot::default(); nodes.len()],
                 entries: Vec::new(),
                 unnamed: 0,
@@ -313,13 +317,14 @@ impl Members {
         (members, places)
     }
 
+    /// The place of the value of a node.
     #[inline]
     pub fn slot(&self, node: usize) -> Slot {
         self.found.slots.get(node).copied().unwrap_or_default()
     }
 
-    /// Validates the object that opens at the start of `text` and notes where its members are.
-    /// Gives its length.
+    /// Validates the object that opens at the start of `text`, and notes the places of its members. The result is its
+    /// length in bytes.
     pub fn read(&mut self, text: &[u8]) -> Result<usize, Stop> {
         let Self {
             nodes,
@@ -337,11 +342,11 @@ impl Members {
         }
     }
 
-    /// The value of `node` goes to `extra` whole, under its path.
+    /// Makes the whole value of `node` go to `extra`, under its path.
     #[cold]
     pub fn force(&mut self, node: usize) {
         let slot = self.slot(node);
-        // What lies beneath a column that is named whole is kept by that column.
+        // A column above that is named as a whole keeps the value.
         if slot.end == 0 || self.nodes.get(node).is_none_or(|node| node.covered) {
             return;
         }
@@ -370,7 +375,7 @@ impl Members {
         self.found.unnamed += 1;
     }
 
-    /// Writes `extra` of the record that was read last; false when there is none.
+    /// Writes the `extra` of the record that was read last. False where there is none.
     #[inline]
     pub fn extra(&self, record: &str, out: &mut String) -> bool {
         if self.found.unnamed == 0 {
@@ -379,7 +384,7 @@ impl Members {
         self.write(record, 0, self.found.entries.len(), out)
     }
 
-    /// Writes the object of the entries `from..until`; nothing and false when all of it is named.
+    /// Writes the object of the entries `from..until`. Writes nothing and returns false where columns name all of it.
     fn write(&self, record: &str, from: usize, until: usize, out: &mut String) -> bool {
         let mut siblings: Vec<(usize, usize)> = Vec::new();
         let mut at = from;
@@ -424,15 +429,14 @@ impl Members {
         true
     }
 
-    /// For each sibling whether it is the last that is not named and has its name; `None` when all
-    /// are.
+    /// For each sibling that no column names, whether it is the last one of its name. `None` where all are.
     fn last_of_each_name(&self, record: &str, siblings: &[(usize, usize)]) -> Option<Vec<bool>> {
         let unnamed = |(at, _): &(usize, usize)| {
             let entry = self.found.entries.get(*at)?;
             (entry.node == UNNAMED).then_some(entry)
         };
         let written = |entry: &Entry| slice(record, entry.name + 1, entry.name_end - 1);
-        // Of a few names it is faster to compare all pairs.
+        // For a few names, it is faster to compare all pairs.
         let distinct = siblings.len() <= FEW
             && siblings.iter().enumerate().all(|(i, sibling)| {
                 let rest = siblings.get(i + 1..).unwrap_or_default();
@@ -468,8 +472,9 @@ impl Members {
     }
 }
 
-impl Found {
-    /// From the byte after an opening brace to the byte after the closing one.
+impl RecordParts {
+    /// Reads the members of an object, from the byte behind its opening brace. The result is the byte behind its closing
+    /// brace. With `keep`, members that no column names are noted for `extra`.
     fn object(
         &mut self,
         text: &[u8],
@@ -484,7 +489,7 @@ impl Found {
             return Ok(at + 1);
         }
         let names = &node.names;
-        // Says which name is likely next.
+        // The name that is likely next.
         let mut likely = &names.first;
         loop {
             at = match names.foreseen(text, at, likely.get() as usize) {
@@ -548,7 +553,7 @@ impl Found {
         }
     }
 
-    /// The value of a node; gives its end. What an earlier member of this name held is forgotten.
+    /// Reads the value of a node, and returns its end. Values of an earlier member of the same name are forgotten.
     #[inline]
     fn named(
         &mut self,
@@ -615,6 +620,7 @@ impl Found {
     }
 }
 
+/// A part of the record.
 fn slice(record: &str, start: u32, end: u32) -> &str {
     record.get(start as usize..end as usize).unwrap_or_default()
 }
@@ -637,7 +643,7 @@ fn child(nodes: &mut Vec<Node>, parent: usize, name: &str) -> usize {
     id
 }
 
-/// Says that a value of type `kind` is named at `node`; of a struct, its fields.
+/// Notes that a column of type `kind` has its value at `node`. The fields of a struct have nodes beneath.
 fn name_value(nodes: &mut Vec<Node>, node: usize, kind: &ColumnType) {
     if let Some(node) = nodes.get_mut(node) {
         node.named = true;
@@ -651,7 +657,8 @@ fn name_value(nodes: &mut Vec<Node>, node: usize, kind: &ColumnType) {
     }
 }
 
-/// Notes what is beneath every node and what is covered; gives all nodes beneath `id`.
+/// Notes for `id`, and for each node beneath, which nodes lie beneath and whether a node above is whole. Gives all
+/// nodes beneath `id`.
 fn close(nodes: &mut [Node], id: usize, covered: bool) -> Vec<u32> {
     let Some(node) = nodes.get_mut(id) else {
         return Vec::new();

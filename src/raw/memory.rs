@@ -1,4 +1,4 @@
-//! What the decoders of one source may hold together.
+//! The memory that all decoders of one source may hold together.
 //!
 //! ```text
 //! gzip member ──▶ at once, up to an equal part of one half ── larger ──▶ block by block
@@ -6,59 +6,64 @@
 //! record ───────▶ beside others, up to a small part ── longer ──▶ one of a few at a time
 //! ```
 //!
-//! None of it changes what is decoded.
+//! The amount of memory changes no result of decoding.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// Memory that decoders on several threads share.
 #[derive(Debug, Clone)]
 pub struct DecodeMemory {
-    /// Bytes of one object that a decoder may hold decompressed.
+    /// How many decompressed bytes of one object a decoder may hold.
     pub(super) at_once: usize,
-    pub(super) windows: Windows,
-    /// Bytes of a record that each decoder may hold beside all others. Its values are held several times while
-    /// they become rows, so this is a small part.
+    /// The memory for windows of zstd frames.
+    pub(super) windows: SharedMemory,
+    /// How many bytes a record may have that a decoder holds without taking memory from a share. The values of a record
+    /// are held several times while they become rows, so this is a small part of the memory.
     pub(super) record: usize,
-    /// For longer records.
-    pub(super) long_records: Windows,
+    /// The memory for longer records.
+    pub(super) long_records: SharedMemory,
 }
 
-/// Decompressed bytes of a gzip member that it is worth to inflate at once.
+/// The most decompressed bytes of a gzip member that is inflated at once. A larger one gains nothing.
 const MOST_AT_ONCE: usize = 64 << 20;
-/// Bytes of a record that nobody needs to wait for.
+/// A record of so many bytes never takes memory from a share.
 const LEAST_RECORD: usize = 512 << 10;
 
 impl DecodeMemory {
-    /// `bytes` for `decoders`.
+    /// Divides `bytes` of memory among `decoders`.
     pub fn new(bytes: usize, decoders: usize) -> Self {
         Self {
             at_once: (bytes / 2 / decoders.max(1)).min(MOST_AT_ONCE),
-            windows: Windows::new(bytes / 2),
+            windows: SharedMemory::new(bytes / 2),
             record: (bytes / 8 / decoders.max(1)).max(LEAST_RECORD),
-            long_records: Windows::new(bytes / 2),
+            long_records: SharedMemory::new(bytes / 2),
         }
     }
 }
 
-/// Memory for the windows of zstd frames, up to 128 MiB each, or for long records.
+/// An amount of memory that several threads take parts of: for the windows of zstd frames, up to 128 MiB each, or for
+/// long records.
 #[derive(Debug, Clone)]
-pub(super) struct Windows(Arc<Share>);
+pub(super) struct SharedMemory(Arc<Share>);
 
 #[derive(Debug)]
 struct Share {
+    /// Bytes in all.
     all: usize,
+    /// Bytes that no part has.
     left: Mutex<usize>,
+    /// Tells waiting threads that a part was given back.
     let_go: Condvar,
 }
 
-/// A part of the share, until dropped.
+/// A part of shared memory. It is given back when this value is dropped.
 #[derive(Debug)]
-pub(super) struct Window {
-    share: Windows,
+pub(super) struct HeldMemory {
+    share: SharedMemory,
     bytes: usize,
 }
 
-impl Windows {
+impl SharedMemory {
     fn new(bytes: usize) -> Self {
         Self(Arc::new(Share {
             all: bytes,
@@ -67,22 +72,23 @@ impl Windows {
         }))
     }
 
-    /// Takes what is left of `bytes` without waiting. A caller that holds a part of another share
-    /// must use it: two callers that wait for each other's share would wait for ever.
-    pub fn take_now(&self, bytes: u64) -> Window {
+    /// Takes `bytes`, or as many as are left, without waiting. A caller that holds a part of another share
+    /// must use this function: two callers that wait for each other's share would wait for ever.
+    pub fn take_now(&self, bytes: u64) -> HeldMemory {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         let mut left = self.0.left.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = bytes.min(*left);
         *left -= bytes;
-        Window {
+        HeldMemory {
             share: self.clone(),
             bytes,
         }
     }
 
-    /// Waits until there are `bytes`. What is more than the whole share takes all of it, so that it
-    /// is alone. Who waits must hold no window, or all could wait for each other.
-    pub fn take(&self, bytes: u64) -> Window {
+    /// Takes `bytes`, and waits until as many are left. A request for more than the whole share takes all of it, so
+    /// that its holder is alone. A caller must hold no part of any share, or callers could wait for each other for
+    /// ever.
+    pub fn take(&self, bytes: u64) -> HeldMemory {
         let Share { all, left, let_go } = &*self.0;
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(*all);
         let left = left.lock().unwrap_or_else(PoisonError::into_inner);
@@ -90,20 +96,21 @@ impl Windows {
             .wait_while(left, |left| *left < bytes)
             .unwrap_or_else(PoisonError::into_inner);
         *left -= bytes;
-        Window {
+        HeldMemory {
             share: self.clone(),
             bytes,
         }
     }
 }
 
-impl Window {
+impl HeldMemory {
+    /// Whether this part is enough for `bytes`, or is the whole share.
     pub fn holds(&self, bytes: u64) -> bool {
         self.bytes == self.share.0.all || self.bytes as u64 >= bytes
     }
 }
 
-impl Drop for Window {
+impl Drop for HeldMemory {
     fn drop(&mut self) {
         let Share { left, let_go, .. } = &*self.share.0;
         *left.lock().unwrap_or_else(PoisonError::into_inner) += self.bytes;

@@ -1,12 +1,12 @@
-//! Columns that came later, taken out of the `extra` of stored events.
+//! Columns that were declared later: their values are taken out of the `extra` of stored events.
 //!
 //! ```text
 //! stored event: os NULL, extra {"device":{"os":"ios","ram":4}}
-//!   ──▶ Refill ──▶ os "ios", extra {"device":{"ram":4}}            as if read from raw
+//!   ──▶ Refill ──▶ os "ios", extra {"device":{"ram":4}}            as if the raw object were read again
 //! ```
 //!
-//! `extra` is the record without what the columns of that time named. So the same reader that finds
-//! columns in records finds the later ones in it, and leaves what it would have left of the record.
+//! `extra` is the record without the members that columns named at that time. The reader that finds columns in records
+//! also finds later columns in `extra`, and leaves the members that it would have left of the record.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,43 +16,49 @@ use arrow::compute::kernels::zip::zip;
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 
+use super::builder::Builder;
 use super::members::Members;
 use super::rows::{excerpt, is_null};
-use super::values::{Builder, Fit, Times, fits, nested, scalar};
+use super::values::{Fit, TimeReader, fits, nested, scalar};
 use crate::event::{Column, DecodeSpec, EXTRA, OnTypeError};
 
-/// Stored events cannot be filled.
+/// Why the columns of stored events cannot be filled.
 #[derive(Debug, thiserror::Error)]
 pub enum RefillError {
-    /// From raw, the record would be a reject.
+    /// A value does not fit. If the raw object were read again, the record would be a reject.
     #[error("`{column}` is no {kind}: {value}")]
     Misfit {
-        /// In the batch.
+        /// The row of the batch.
         row: usize,
+        /// The name of the column.
         column: String,
+        /// The type of the column.
         kind: String,
+        /// The beginning of the value.
         value: String,
     },
+    /// An `extra` is no JSON object.
     #[error("`extra` of row {row} is no JSON object")]
     NoObject { row: usize },
+    /// The values do not make a batch.
     #[error(transparent)]
     Arrow(#[from] ArrowError),
 }
 
-/// Fills some columns of stored events.
+/// Fills columns of stored events.
 #[derive(Debug)]
 pub struct Refill {
     columns: Vec<Column>,
-    /// Their nodes.
+    /// The nodes of the columns.
     places: Vec<usize>,
     members: Members,
-    times: Times,
+    times: TimeReader,
     on_type_error: OnTypeError,
 }
 
 impl Refill {
-    /// `columns` are names of nullable columns of `spec` without a default; no other column holds their
-    /// members or parts of them.
+    /// `columns` are the names of the columns of `spec` that are filled. They are nullable and have no default, and no
+    /// other column holds their members or parts of them.
     pub fn new(spec: &DecodeSpec, columns: &BTreeSet<String>) -> Self {
         let named = spec.columns.iter();
         let named = named.filter(|column| columns.contains(&column.name));
@@ -62,7 +68,7 @@ impl Refill {
             columns,
             places,
             members,
-            times: Times {
+            times: TimeReader {
                 unit: spec.unit,
                 naive: spec.naive_timezone,
             },
@@ -70,11 +76,11 @@ impl Refill {
         }
     }
 
-    /// The batch with the columns filled, which are null, and without their members in `extra`; `None`
-    /// where no row changes. The batch has these columns and `extra`.
+    /// The batch with these columns filled where they are null, and with `extra` without their members. `None`
+    /// where no row changes. The batch must have these columns and `extra`.
     ///
     /// # Errors
-    /// A value that does not fit where such a record is a reject; an `extra` that is none.
+    /// A value does not fit its column, where the source rejects such records; or an `extra` is no JSON object.
     pub fn fill(&mut self, batch: &RecordBatch) -> Result<Option<RecordBatch>, RefillError> {
         let schema = batch.schema();
         let extra_index = schema.index_of(EXTRA)?;
@@ -85,98 +91,123 @@ impl Refill {
         let mut stored = Vec::with_capacity(self.columns.len());
         for column in &self.columns {
             let index = schema.index_of(&column.name)?;
-            let builder = Builder::new(batch.column(index).data_type());
-            stored.push((index, builder, vec![false; batch.num_rows()]));
+            stored.push(Filled {
+                index,
+                builder: Builder::new(batch.column(index).data_type()),
+                filled: vec![false; batch.num_rows()],
+            });
         }
         let mut left = Builder::new(&DataType::Utf8);
         let (mut text, mut changed) = (String::new(), false);
         for row in 0..extra.len() {
             if extra.is_null(row) {
-                stored.iter_mut().for_each(|(_, builder, _)| builder.null());
+                stored.iter_mut().for_each(|column| column.builder.null());
                 left.null();
                 continue;
             }
             let record = extra.value(row);
-            let length = self.members.read(record.as_bytes());
-            if length.ok() != Some(record.len()) {
-                return Err(RefillError::NoObject { row });
-            }
-            let columns = self.columns.iter().zip(&self.places);
-            for ((column, place), (index, builder, filled)) in columns.zip(&mut stored) {
-                let slot = self.members.slot(*place);
-                let Some(value) = slot.text(record) else {
-                    builder.null();
-                    continue;
-                };
-                if batch.column(*index).is_valid(row) {
-                    // A part of it did not fit, and so all of it is kept.
-                    self.members.force(*place);
-                    builder.null();
-                    continue;
-                }
-                let fit = match () {
-                    () if is_null(value) => {
-                        builder.null();
-                        Fit::Whole
-                    }
-                    () if nested(&column.kind) => {
-                        let fit = fits(&column.kind, value, self.times, false);
-                        match fit {
-                            Fit::No => builder.null(),
-                            Fit::Whole | Fit::Partly => {
-                                builder.json(&column.kind, value, self.times);
-                            }
-                        }
-                        fit
-                    }
-                    () => match scalar(&column.kind, value, self.times) {
-                        Some(scalar) => {
-                            builder.scalar(&scalar);
-                            Fit::Whole
-                        }
-                        None => {
-                            builder.null();
-                            Fit::No
-                        }
-                    },
-                };
-                if fit == Fit::No && self.on_type_error == OnTypeError::Reject {
-                    return Err(RefillError::Misfit {
-                        row,
-                        column: column.name.clone(),
-                        kind: column.kind.to_string(),
-                        value: excerpt(value),
-                    });
-                }
-                if fit != Fit::Whole {
-                    self.members.force(*place);
-                }
-                if let Some(filled) = filled.get_mut(row) {
-                    *filled = fit != Fit::No;
-                }
-            }
+            self.fill_row(batch, row, record, &mut stored)?;
             text.clear();
             match self.members.extra(record, &mut text) {
                 true => left.text(&text),
                 false => left.null(),
             }
-            // What is filled is left out, and so are objects of which nothing is left.
+            // Values that are filled in are left out of `extra`, and so are objects that have become empty.
             changed |= text != record;
         }
         if !changed {
             return Ok(None);
         }
         let mut columns: Vec<ArrayRef> = batch.columns().to_vec();
-        for (index, mut builder, filled) in stored {
-            let values = builder.finish()?;
-            if let Some(column) = columns.get_mut(index) {
-                *column = zip(&BooleanArray::from(filled), &values, column)?;
+        for mut column in stored {
+            let values = column.builder.finish()?;
+            if let Some(old) = columns.get_mut(column.index) {
+                *old = zip(&BooleanArray::from(column.filled), &values, old)?;
             }
         }
         if let Some(column) = columns.get_mut(extra_index) {
             *column = left.finish()?;
         }
         Ok(Some(RecordBatch::try_new(Arc::clone(&schema), columns)?))
+    }
+
+    /// Appends the values of one row, whose `extra` is `record`.
+    fn fill_row(
+        &mut self,
+        batch: &RecordBatch,
+        row: usize,
+        record: &str,
+        stored: &mut [Filled],
+    ) -> Result<(), RefillError> {
+        let length = self.members.read(record.as_bytes());
+        if length.ok() != Some(record.len()) {
+            return Err(RefillError::NoObject { row });
+        }
+        let columns = self.columns.iter().zip(&self.places);
+        for ((column, place), stored) in columns.zip(stored) {
+            let Some(value) = self.members.slot(*place).text(record) else {
+                stored.builder.null();
+                continue;
+            };
+            if batch.column(stored.index).is_valid(row) {
+                // A part of the value did not fit, and for this reason `extra` keeps all of it.
+                self.members.force(*place);
+                stored.builder.null();
+                continue;
+            }
+            let fit = append(&mut stored.builder, column, value, self.times);
+            if fit == Fit::No && self.on_type_error == OnTypeError::Reject {
+                return Err(RefillError::Misfit {
+                    row,
+                    column: column.name.clone(),
+                    kind: column.kind.to_string(),
+                    value: excerpt(value),
+                });
+            }
+            if fit != Fit::Whole {
+                self.members.force(*place);
+            }
+            if let Some(filled) = stored.filled.get_mut(row) {
+                *filled = fit != Fit::No;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A column of stored events that is filled.
+struct Filled {
+    /// Its index in the batch.
+    index: usize,
+    /// The values from `extra`.
+    builder: Builder,
+    /// For each row, whether the value from `extra` takes the place of the stored value.
+    filled: Vec<bool>,
+}
+
+/// Appends a value, or NULL where it does not fit.
+fn append(builder: &mut Builder, column: &Column, value: &str, times: TimeReader) -> Fit {
+    if is_null(value) {
+        builder.null();
+        return Fit::Whole;
+    }
+    if nested(&column.kind) {
+        let fit = fits(&column.kind, value, times, false);
+        match fit {
+            Fit::No => builder.null(),
+            Fit::Whole | Fit::Partly => builder.json(&column.kind, value, times),
+        }
+        return fit;
+    }
+    match scalar(&column.kind, value, times) {
+        Some(scalar) => {
+            builder.scalar(&scalar);
+            Fit::Whole
+        }
+        None => {
+            builder.null();
+            Fit::No
+        }
     }
 }
 

@@ -1,11 +1,10 @@
-//! A record's members as one row of the source's columns, or why they are none.
+//! The members of a record as one row of the source's columns, or the reason why the record is no event.
 //!
 //! ```text
 //! Members ──▶ push()   event time, then every column in order  ──▶ builders | (reason, detail)
 //! ```
 //!
-//! Values are appended as they are read; when one makes the record a reject, what came before it is
-//! taken back.
+//! Values are appended as they are read. Where a value makes the record a reject, the values before it are taken back.
 
 use std::sync::Arc;
 
@@ -14,55 +13,59 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use sha2::{Digest, Sha256};
 
-use super::json::{Members as Fields, Skipper};
+use super::builder::Builder;
+use super::json::{ObjectMembers, Skipper};
 use super::members::Members;
-use super::values::{Builder, Fit, Times, fits, misfit, nested, scalar};
+use super::values::{Fit, TimeReader, fits, misfit, nested, scalar};
 use crate::event::{
     Accept, Column, ColumnType, DecodeSpec, EXTRA, OnTypeError, RAW_RECORD, RECORD_SHA256, Reason,
 };
 
-/// What the detail of a reject says of a time that is written without an offset, where no zone is given.
+/// The words in the detail of a reject whose time has no offset, where no zone is given for such times.
 pub const NO_OFFSET: &str = "has no offset from UTC";
 
-/// Characters of a value that a reject's detail shows.
+/// The most characters of a value that the detail of a reject shows.
 const EXCERPT: usize = 64;
 
-/// Bytes of room that are kept from one record to the next.
+/// The most bytes of room that are kept from one record to the next.
 const LARGE: usize = 1 << 20;
 
-/// One column and where its value is.
+/// One column, and the place of its value.
 #[derive(Debug)]
 struct Reading {
     column: Column,
+    /// Whether its values have values inside.
     nested: bool,
-    /// A string without escapes is the value as it stands.
+    /// Whether a JSON string without escapes is the value as it stands.
     string: bool,
+    /// The node of its value among the members.
     node: usize,
-    /// JSON text of the default.
+    /// The JSON text of the default.
     default: Option<String>,
 }
 
-/// The rows of a batch as they grow.
+/// The rows of a batch while it grows.
 #[derive(Debug)]
 pub(super) struct Rows {
     readings: Vec<Reading>,
+    /// The index of the column that is the event time.
     event_time: usize,
     accept: Accept,
     on_type_error: OnTypeError,
-    times: Times,
+    times: TimeReader,
     schema: SchemaRef,
     builders: Vec<Builder>,
     sha256: Option<Builder>,
     raw_record: Builder,
     extra: Builder,
-    /// Columns of the row that became null because their values did not fit.
+    /// The columns of the last row that are null because their values did not fit.
     misfits: Vec<usize>,
     extra_text: String,
     len: usize,
 }
 
 impl Rows {
-    /// `places` are the columns' nodes.
+    /// No rows yet. `places` are the nodes of the columns.
     pub fn new(spec: &DecodeSpec, places: Vec<usize>) -> Self {
         let mut fields: Vec<Field> = spec
             .columns
@@ -103,7 +106,7 @@ impl Rows {
                 .unwrap_or(usize::MAX),
             accept: spec.accept,
             on_type_error: spec.on_type_error,
-            times: Times {
+            times: TimeReader {
                 unit: spec.unit,
                 naive: spec.naive_timezone,
             },
@@ -118,15 +121,17 @@ impl Rows {
         }
     }
 
+    /// The columns of the rows.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
+    /// The number of rows.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Names of the columns that the last row has as null because their values did not fit.
+    /// The names of the columns that are null in the last row because their values did not fit.
     pub fn nulled(&self) -> impl Iterator<Item = &str> {
         self.misfits
             .iter()
@@ -134,7 +139,7 @@ impl Rows {
             .map(|reading| reading.column.name.as_str())
     }
 
-    /// Reads the record whose members are given and appends it, or says why it is no event.
+    /// Appends a record whose members are given, or says why it is no event.
     pub fn push(
         &mut self,
         record: &str,
@@ -166,7 +171,7 @@ impl Rows {
         Ok(())
     }
 
-    /// The event time in the table's unit. It has no default: an event without a time is none.
+    /// The event time in the unit of the table. It has no default: a record without a time is no event.
     fn event_time(
         &self,
         record: &str,
@@ -188,13 +193,13 @@ impl Rows {
             return Err((Reason::EventTime, format!("`{name}` is missing{inside}")));
         };
         let Some(time) = self.times.read(value) else {
-            let what = match self.times.lacks_offset(value) {
+            let fault = match self.times.lacks_offset(value) {
                 true => NO_OFFSET,
                 false => "is no time",
             };
             return Err((
                 Reason::EventTime,
-                format!("`{name}` {what}: {}", excerpt(value)),
+                format!("`{name}` {fault}: {}", excerpt(value)),
             ));
         };
         let unit = self.times.unit;
@@ -205,7 +210,7 @@ impl Rows {
         Ok(time)
     }
 
-    /// Appends the columns. After an error some have one value too many.
+    /// Appends the columns. After an error, some columns have one value too many.
     #[inline]
     fn append(
         &mut self,
@@ -217,7 +222,7 @@ impl Rows {
         {
             let slot = members.slot(reading.node);
             if slot.plain && reading.string {
-                // Most values are plain strings: their place is all there is to read.
+                // Most values are plain strings, which are copied from their place.
                 builder.part(record, slot.start as usize + 1, slot.end as usize - 1);
                 continue;
             }
@@ -253,13 +258,13 @@ impl Rows {
                 continue;
             }
             if self.on_type_error == OnTypeError::Reject || reading.column.required {
-                let what = match kind {
+                let fault = match kind {
                     ColumnType::Timestamp if self.times.lacks_offset(value) => NO_OFFSET.to_owned(),
                     kind => format!("is no {kind}"),
                 };
                 let why = misfit(kind, value, self.times);
                 let why = why.map_or(String::new(), |why| format!(" ({why})"));
-                let detail = format!("`{name}` {what}{why}: {}", excerpt(value));
+                let detail = format!("`{name}` {fault}{why}: {}", excerpt(value));
                 return Err((Reason::Type, detail));
             }
             members.force(reading.node);
@@ -269,7 +274,7 @@ impl Rows {
         Ok(())
     }
 
-    /// The rows since the last time.
+    /// The rows that were appended since the last call.
     pub fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
         let columns: Vec<ArrayRef> = self
             .builders
@@ -283,17 +288,18 @@ impl Rows {
     }
 }
 
-/// Whether a valid JSON value is `null`: nothing else starts with that letter.
+/// Whether a valid JSON value is `null`: no other value starts with an `n`.
 #[inline]
 pub(super) fn is_null(value: &str) -> bool {
     value.as_bytes().first() == Some(&b'n')
 }
 
-/// The name of the only member of a record that is an array of objects: an envelope around records.
+/// The name of the member that is an array of objects, where a record has exactly one: the record may be an envelope
+/// around records.
 #[cold]
 fn objects_inside(record: &str) -> Option<String> {
     let mut skipper = Skipper::new(u32::MAX);
-    let mut arrays = Fields::of(record, &mut skipper).filter(|member| {
+    let mut arrays = ObjectMembers::of(record, &mut skipper).filter(|member| {
         let items = member.value.strip_prefix('[');
         items.is_some_and(|items| items.trim_start().starts_with('{'))
     });
@@ -301,7 +307,7 @@ fn objects_inside(record: &str) -> Option<String> {
     arrays.next().is_none().then(|| excerpt(only.name))
 }
 
-/// The start of a value, short enough for a line and without line breaks.
+/// The beginning of a value, short and without line breaks.
 pub(super) fn excerpt(value: &str) -> String {
     let plain = |c: char| if c.is_control() { ' ' } else { c };
     let mut start: String = value.chars().take(EXCERPT).map(plain).collect();

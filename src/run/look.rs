@@ -16,7 +16,7 @@ use crate::engine::Engine;
 use crate::ledger::{self, ObjectEntry, SourceState, State};
 use crate::mart::{self, Graph, Mart, ReferenceTable, read_references};
 use crate::plan::{self, Listed, Lost, MartPlan, RunPlan, SourcePlan, Unrepairable};
-use crate::raw::{self, DecodeMemory, Decoder, DiscoverError, Discovered, Found, Roots};
+use crate::raw::{self, DecodeMemory, Decoder, DiscoverError, Discovered, RawObject, Roots};
 use crate::store::{Store, StoreSettings};
 
 /// Raw objects with a new ETag that are read at once to compare their content.
@@ -399,7 +399,7 @@ async fn compare(
         let same = absorbed.etag == found.etag && absorbed.size == found.size;
         (!same).then_some((found, absorbed))
     });
-    let compared: Vec<(&Found, Option<ObjectEntry>)> = futures::stream::iter(touched)
+    let compared: Vec<(&RawObject, Option<ObjectEntry>)> = futures::stream::iter(touched)
         .map(|(found, absorbed)| async move {
             let store = roots.stores.get(found.root as usize);
             let Some(store) = store.filter(|_| absorbed.size == found.size) else {
