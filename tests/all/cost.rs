@@ -5,28 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{NaiveDate, TimeDelta};
 
-use crate::project::{Project, rawmart};
+use crate::project::{Project, clicks, rawmart};
 use crate::s3::S3Server;
 
-const TOML: &str = r#"
-lake = "s3://lake/app"
-[sources.app]
-raw = "s3://raw/app"
-event_time = "at"
-[sources.app.columns]
-id = "string"
-at = "timestamp"
-who = "string"
-[[sources.app.dedup]]
-name = "redelivery"
-key = ["id"]
-within = "10m"
-[[sources.app.dedup]]
-name = "double_click"
-key = ["who"]
-within = "1s"
-mode = "gap-last"
-"#;
+fn config() -> String {
+    let double_click = "within = \"1s\"\nmode = \"gap-last\"";
+    let source = clicks("s3://raw/app", "at", "", double_click);
+    format!("lake = \"s3://lake/app\"\n{source}")
+}
 
 /// Events of one day, one every ten minutes.
 const A_DAY: usize = 144;
@@ -63,7 +49,7 @@ fn event(day: i64, minute: usize, id: &str) -> String {
 impl Lake {
     fn new() -> Self {
         let project = Project::new();
-        project.write("rawmart.toml", TOML);
+        project.write("rawmart.toml", config());
         Self {
             server: S3Server::start(&["raw", "lake"]),
             project,
@@ -215,7 +201,7 @@ fn an_hourly_run_costs_the_same_on_day_300_as_on_day_3() {
 #[test]
 fn one_late_event_among_two_months_of_marts() {
     let lake = Lake::new();
-    let toml = format!("{TOML}[marts]\npath = \"sql\"\n");
+    let toml = config() + "[marts]\npath = \"sql\"\n";
     lake.project.write("rawmart.toml", toml);
     lake.project.write(
         "sql/daily.sql",

@@ -23,11 +23,8 @@ path = "sql"
 "#;
 
 fn project() -> Project {
-    let project = Project::new();
-    project.write("rawmart.toml", TOML);
     let mart = "-- partition: dt\nSELECT dt, count(*) AS n FROM app GROUP BY dt\n";
-    project.write("sql/daily.sql", mart);
-    project
+    Project::with(TOML, &[("daily", mart)])
 }
 
 fn event(id: &str, at: u32) -> String {

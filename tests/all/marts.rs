@@ -39,8 +39,7 @@ fn day(project: &Project, day: u32, users: &[&str]) {
 
 /// Eight days on which some users come back.
 fn project(marts: &[(&str, &str)]) -> Project {
-    let project = Project::new();
-    project.write("rawmart.toml", CONFIG);
+    let project = Project::with(CONFIG, marts);
     for number in 1..=8 {
         let own = format!("u{number}");
         let before = format!("u{}", number.max(2) - 1);
@@ -53,9 +52,6 @@ fn project(marts: &[(&str, &str)]) -> Project {
         day(&project, number, &users);
     }
     project.write("sql/count.sql", "SELECT count(*) AS n FROM app\n");
-    for (name, sql) in marts {
-        project.write(&format!("sql/{name}.sql"), sql);
-    }
     project
 }
 
@@ -185,9 +181,7 @@ fn a_mart_that_reads_what_it_says_is_built_and_the_comparison_is_told() {
 #[test]
 fn a_lake_that_begins_with_one_date_is_compared_when_it_has_more() {
     let short = format!("-- partition: dt\n{RETENTION}");
-    let project = Project::new();
-    project.write("rawmart.toml", CONFIG);
-    project.write("sql/retention.sql", &short);
+    let project = Project::with(CONFIG, &[("retention", &short)]);
     day(&project, 1, &["ann", "bob"]);
     let ran = project.rawmart(&["run", "--output", "json"]);
     ran.expect(0, &[]);

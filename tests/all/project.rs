@@ -60,6 +60,16 @@ impl Project {
         }
     }
 
+    /// A project with this configuration, and with these marts by name below `sql/`.
+    pub fn with(config: impl AsRef<[u8]>, marts: &[(&str, &str)]) -> Self {
+        let project = Self::new();
+        project.write("rawmart.toml", config);
+        for (name, sql) in marts {
+            project.write(&format!("sql/{name}.sql"), sql);
+        }
+        project
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -87,6 +97,35 @@ impl Project {
     pub fn lake(&self) -> Lake {
         Lake::on_disk(&self.path("lake"))
     }
+}
+
+/// A source `app` with two rules: an event may be delivered again, and a button may be clicked twice. `time` is the
+/// column of the event time, `more` are further settings of the source, and `double_click` are the settings of its
+/// second rule.
+pub fn clicks(raw: &str, time: &str, more: &str, double_click: &str) -> String {
+    format!(
+        r#"
+[sources.app]
+raw = "{raw}"
+event_time = "{time}"
+{more}
+
+[sources.app.columns]
+id = "string"
+{time} = "timestamp"
+who = "string"
+
+[[sources.app.dedup]]
+name = "redelivery"
+key = ["id"]
+within = "10m"
+
+[[sources.app.dedup]]
+name = "double_click"
+key = ["who"]
+{double_click}
+"#
+    )
 }
 
 /// Waits until nobody holds the lock of a lake on disk. Another test may just be starting a child

@@ -186,6 +186,13 @@ async fn collect(body: Option<StreamingBlob>) -> S3Result<(Vec<u8>, String)> {
 }
 
 impl Backend {
+    /// The object under a key.
+    fn stored(&self, bucket: &str, key: &str) -> S3Result<Stored> {
+        let mut state = self.state();
+        let stored = state.bucket(bucket)?.get(key).cloned();
+        stored.ok_or_else(|| s3_error!(NoSuchKey, "The specified key does not exist."))
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state
             .lock()
@@ -334,13 +341,7 @@ impl S3 for Backend {
     ) -> S3Result<S3Response<GetObjectOutput>> {
         let input = req.input;
         let after = self.enter("GetObject", &input.key)?;
-        let mut state = self.state();
-        let stored = state
-            .bucket(&input.bucket)?
-            .get(&input.key)
-            .cloned()
-            .ok_or_else(|| s3_error!(NoSuchKey, "The specified key does not exist."))?;
-        drop(state);
+        let stored = self.stored(&input.bucket, &input.key)?;
         if let Some(ETagCondition::ETag(wanted)) = &input.if_match
             && wanted.value() != stored.etag
         {
@@ -380,13 +381,7 @@ impl S3 for Backend {
     ) -> S3Result<S3Response<HeadObjectOutput>> {
         let input = req.input;
         let after = self.enter("HeadObject", &input.key)?;
-        let mut state = self.state();
-        let stored = state
-            .bucket(&input.bucket)?
-            .get(&input.key)
-            .cloned()
-            .ok_or_else(|| s3_error!(NoSuchKey, "The specified key does not exist."))?;
-        drop(state);
+        let stored = self.stored(&input.bucket, &input.key)?;
         after.answer(HeadObjectOutput {
             accept_ranges: Some("bytes".to_owned()),
             content_length: Some(stored.bytes.len() as i64),

@@ -18,32 +18,8 @@ use rawmart::report::{Exit, Failure, Outcome};
 use rawmart::run::{self, Context, Options, RunError, RunOutcome, RunSummary};
 use rawmart::store::StoreSettings;
 
-use crate::project::{Lake, Project, Row, rawmart, settle};
+use crate::project::{Lake, Project, Row, clicks, rawmart, settle};
 use crate::s3::{S3Server, SECRET_KEY, WRITERS};
-
-const SOURCE: &str = r#"
-[sources.app]
-event_time = "time"
-max_rejects = "100%"
-
-[sources.app.columns]
-id = "string"
-time = "timestamp"
-who = "string"
-
-[[sources.app.dedup]]
-name = "redelivery"
-key = ["id"]
-within = "10m"
-
-[[sources.app.dedup]]
-name = "double_click"
-key = ["who"]
-within = "10s"
-
-[marts]
-path = "sql"
-"#;
 
 const DAILY: &str =
     "-- partition: dt\nSELECT who, count(*) AS events, dt FROM app GROUP BY dt, who\n";
@@ -107,17 +83,14 @@ pub const THIRD: Batch = &[(
 
 /// A project without raw objects whose raw prefix and lake are these.
 pub fn project(raw: &str, lake: &str) -> Project {
-    let project = Project::new();
-    let places = format!("lake = \"{lake}\"\ntimezone = \"Asia/Seoul\"\n");
-    let source = SOURCE.replace(
-        "[sources.app]\n",
-        &format!("[sources.app]\nraw = \"{raw}\"\n"),
+    let source = clicks(raw, "time", "max_rejects = \"100%\"", "within = \"10s\"");
+    let config = format!(
+        "lake = \"{lake}\"\ntimezone = \"Asia/Seoul\"\n{source}\n[marts]\npath = \"sql\"\n"
     );
-    project.write("rawmart.toml", places + &source);
-    project.write("sql/daily.sql", DAILY);
-    project.write("sql/lately.sql", LATELY);
-    project.write("sql/total.sql", TOTAL);
-    project
+    Project::with(
+        config,
+        &[("daily", DAILY), ("lately", LATELY), ("total", TOTAL)],
+    )
 }
 
 /// A project on disk with these batches.

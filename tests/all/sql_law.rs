@@ -29,12 +29,8 @@ const EVENTS: &str = r#"
 "#;
 
 fn project(rest: &str, marts: &[(&str, &str)]) -> Project {
-    let project = Project::new();
-    project.write("rawmart.toml", TOML.replace("REST", rest));
+    let project = Project::with(TOML.replace("REST", rest), marts);
     project.write("raw/2024/05/05/15/a.json", EVENTS);
-    for (name, sql) in marts {
-        project.write(&format!("sql/{name}.sql"), sql);
-    }
     project
 }
 

@@ -4,34 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::project::{Lake, Project, Ran, rawmart};
+use crate::project::{Lake, Project, Ran, clicks, rawmart};
 use crate::s3::{FaultKind, S3Server};
-
-const TOML: &str = r#"
-lake = "LAKE"
-
-[sources.app]
-raw = "RAW"
-event_time = "at"
-
-[sources.app.columns]
-id = "string"
-who = "string"
-at = "timestamp"
-
-[[sources.app.dedup]]
-name = "redelivery"
-key = ["id"]
-within = "10m"
-
-[[sources.app.dedup]]
-name = "double_click"
-key = ["who"]
-within = "2s"
-
-[marts]
-path = "sql"
-"#;
 
 const BY_DAY: &str = "-- partition: dt\nSELECT count(*) AS n, dt FROM app GROUP BY dt";
 const TOTAL: &str = "SELECT CAST(sum(n) AS bigint) AS n FROM by_day";
@@ -41,6 +15,12 @@ const DUPLICATES: &str = "app_duplicates/dt=2019-04-02/part-00000.parquet";
 const REJECTS: &str = "app_rejects/dt=2019-04-02/part-00000.parquet";
 const MART: &str = "by_day/dt=2019-04-02/part-00000.parquet";
 const DEPENDANT: &str = "total/part-00000.parquet";
+
+/// The configuration for this raw prefix and this lake.
+fn config(raw: &str, lake: &str) -> String {
+    let source = clicks(raw, "at", "", "within = \"2s\"");
+    format!("lake = \"{lake}\"\n{source}\n[marts]\npath = \"sql\"\n")
+}
 
 /// Two commits of events on three days, with two commits of marts.
 pub struct Case {
@@ -84,18 +64,12 @@ impl Case {
     }
 
     fn filled(server: Option<S3Server>) -> Self {
-        let project = Project::new();
-        let (raw, lake) = match server {
-            None => ("raw", "lake"),
-            Some(_) => ("s3://raw", "s3://lake/below"),
+        let config = match server {
+            None => config("raw", "lake"),
+            Some(_) => config("s3://raw", "s3://lake/below"),
         };
+        let project = Project::with(config, &[("by_day", BY_DAY), ("total", TOTAL)]);
         project.write("raw/.keep", "");
-        project.write(
-            "rawmart.toml",
-            TOML.replace("RAW", raw).replace("LAKE", lake),
-        );
-        project.write("sql/by_day.sql", BY_DAY);
-        project.write("sql/total.sql", TOTAL);
         let mut case = Self {
             project,
             server,
@@ -968,14 +942,9 @@ fn a_repair_has_nothing_to_do() {
         case.rawmart(&["verify", "--repair"])
             .expect(0, &["every file is as the log says"]);
         assert!(case.lake().0 == before, "it wrote");
-        let empty = Project::new();
+        let marts = [("by_day", BY_DAY), ("total", TOTAL)];
+        let empty = Project::with(config("raw", "lake"), &marts);
         empty.write("raw/.keep", "");
-        empty.write(
-            "rawmart.toml",
-            TOML.replace("RAW", "raw").replace("LAKE", "lake"),
-        );
-        empty.write("sql/by_day.sql", BY_DAY);
-        empty.write("sql/total.sql", TOTAL);
         empty
             .rawmart(&["verify", "--repair"])
             .expect(0, &["0 files"]);
