@@ -1,4 +1,4 @@
-//! What was asked: file, environment and command line become one validated, immutable [`Job`].
+//! The request of a user: file, environment and command line become one validated, immutable [`Job`].
 //!
 //! ```text
 //! defaults ◀── rawmart.toml ◀── RAWMART_* ◀── flags          later wins

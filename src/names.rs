@@ -47,7 +47,8 @@ mod tests {
         ] {
             assert_eq!(nearest(written, known), meant, "{written}");
         }
-        // Of two names that are as near, the first by its letters: the order of the list says nothing.
+        // Where two names are equally near, the first in alphabetical order is meant: the order of the list has no
+        // meaning.
         assert_eq!(nearest("ab", ["ac", "aa"]), Some("aa"));
     }
 }

@@ -1,4 +1,4 @@
-//! Whole files: what they resolve to, and what a wrong one says.
+//! Whole files: the job that a file resolves to, and the message about a wrong file.
 
 use std::path::Path;
 
@@ -78,7 +78,7 @@ key = ["coalesce(record_sha256, 'none')"]
 within = "0s"
 "#;
 
-/// The least that is valid, around the lines under test.
+/// The smallest valid file around the lines under test.
 fn minimal(top: &str, source: &str, columns: &str, rest: &str) -> String {
     format!(
         "{top}\n[sources.a]\n{source}\n[sources.a.columns]\nt = \"timestamp\"\nuser_id = \
@@ -104,7 +104,7 @@ fn loaded(text: &str, overrides: &Overrides, variables: &[(&str, &str)]) -> Resu
         ..overrides.clone()
     };
     let mut job = load(&overrides, &environment, folder.path()).map_err(|e| e.to_string())?;
-    // Tests name the folder `/etc`, wherever it is.
+    // Tests call the folder `/etc`, wherever it lies.
     let (here, etc) = (folder.path().to_str().unwrap(), "/etc");
     let moved = |url: &mut String| *url = url.replace(here, etc);
     job.file = Path::new(etc).join("rawmart.toml");
@@ -356,7 +356,7 @@ fn the_memory_bounds_threads_and_records() {
     ] {
         assert_eq!(job(top, "").unwrap().threads, threads, "{top}");
     }
-    // The default is always enough for the default.
+    // The default memory is enough for the default record.
     assert!(job("memory = '256MiB'", "").is_ok());
     let long = "max_record_bytes = '100MiB'";
     assert!(job("memory = '1600MiB'", long).is_ok());
@@ -443,7 +443,7 @@ fn flags_win_over_variables_over_the_file_over_defaults() {
         seen(&plain, &none, &empty),
         ("file:///lake/".into(), 1024, 2, None, 0.01)
     );
-    // A lake that is given spares the one in the file.
+    // A lake on the command line makes a lake in the file unnecessary.
     let lakeless = minimal("", SOURCE, "", "");
     assert_eq!(
         loaded(&lakeless, &flags, &[]).unwrap().lake,
@@ -633,7 +633,7 @@ fn sources_are_selected_by_name() {
     assert_eq!(error, "--source: `event` is no source, is it `events`?");
 }
 
-/// Each wrong file, and parts of what is said about it: the key first, then cause and remedy.
+/// Wrong files, and parts of the message about each: first the key, then cause and remedy.
 #[test]
 fn every_error_says_file_key_and_remedy() {
     let dedup = |lines: &str| format!("[[sources.a.dedup]]\n{lines}");

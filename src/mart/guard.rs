@@ -102,7 +102,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_panic_in_a_task_of_the_engine_is_an_error_of_the_mart() {
         let spill = tempfile::tempdir().unwrap();
-        // Of two sides of a join that break down, either may be told.
+        // Where both sides of a join break down, the error may be of either side.
         let join =
             "SELECT a.n, count(*) AS c FROM events a JOIN events b ON a.n = b.n GROUP BY a.n";
         for (sql, said) in [

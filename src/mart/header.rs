@@ -517,7 +517,7 @@ mod tests {
             let header = above(prose).unwrap_or_else(|error| panic!("{prose}: {error}"));
             assert_eq!(header, Header::default(), "{prose}");
         }
-        // What a header says too may be said in prose.
+        // Prose may repeat the words of a header.
         for text in [
             "-- partition: dt\n-- Partitioned by dt\nSELECT dt FROM events",
             "-- Partition dt\n-- partition: dt\nSELECT dt FROM events\n-- partition: dt",

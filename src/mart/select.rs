@@ -28,7 +28,7 @@ pub(super) struct Parsed {
     calls: Vec<Call>,
     /// Items of FROM that read columns of a table beside them.
     pub(super) beside: Vec<Beside>,
-    /// Where `dt` is calculated with or given to a function.
+    /// The places where the column `dt` is calculated with or given to a function.
     pub(super) dates: Vec<DateUse>,
     /// Recursive queries, by their SELECT that may read the query itself.
     recursions: Vec<Recursion>,

@@ -1,4 +1,4 @@
-//! Random SELECTs: a mart holds every value that the engine gives for the bare SELECT, none cut off.
+//! Random SELECTs: a mart holds all values that the engine gives for the bare SELECT, and loses no part of them.
 
 use arrow::array::{
     Array, ArrayRef, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array,
@@ -17,8 +17,8 @@ use rand_chacha::ChaCha8Rng;
 use super::*;
 use crate::catalog::memory_table;
 
-/// Every type that a lake or a reference has, and the unsigned ones of the engine. Numbers are whole
-/// quarters, so that sums of doubles are exact.
+/// All types of lakes and references, and the unsigned types of the engine. Numbers are multiples of a quarter, so that
+/// sums of doubles are exact.
 fn rows() -> RecordBatch {
     let column = |array: ArrayRef| array;
     let money = |values: Vec<Option<i128>>, precision, scale| {
@@ -336,7 +336,7 @@ fn sorted(batches: &[RecordBatch]) -> Vec<String> {
     values
 }
 
-/// The same text or, of numbers that one side has rounded to the digits of a `real`, nearly so.
+/// Whether two texts are the same. Numbers that one side has rounded to the digits of a `real` may differ a little.
 fn alike(found: &str, expected: &str) -> bool {
     let close = || {
         let (a, b) = (found.parse::<f64>().ok()?, expected.parse::<f64>().ok()?);
@@ -388,7 +388,7 @@ async fn a_mart_holds_every_value_of_its_select() {
                 SessionContext::new_with_config(config)
             }
         };
-        // What the engine itself has no answer for is no test.
+        // A SELECT that the engine itself cannot answer tests nothing.
         let Ok(expected) = bare(session, &sql).await else {
             continue;
         };
@@ -402,7 +402,7 @@ async fn a_mart_holds_every_value_of_its_select() {
             Err(error) => refused.push((seed, sql, error)),
         }
     }
-    // Beyond the largest bigint, or of more digits than a decimal has.
+    // These values are beyond the largest bigint, or have more digits than a decimal.
     for (seed, sql, error) in &refused {
         let why = [
             "does not fit",

@@ -369,7 +369,7 @@ mod tests {
         }
     }
 
-    /// What an object decompresses to and how that ends, its hash, its length, and how much was lost.
+    /// The decompressed bytes of an object and how they end, its hash, its length, and how much was lost.
     type Outcome = (Vec<u8>, Flow, [u8; 32], u64, u64);
 
     fn outcome(stored: &[u8], piece: usize, streaming: bool) -> Outcome {

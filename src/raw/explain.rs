@@ -301,7 +301,7 @@ fn control(code: u8, at: usize) -> String {
     )
 }
 
-/// What is wrong with the number that `at` is in or behind.
+/// The fault of the number that the byte `at` is in or behind.
 fn number(head: &[u8], at: usize, token: &str) -> Option<&'static str> {
     let first = token.as_bytes().first()?;
     let found = head.get(at)?;

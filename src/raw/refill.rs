@@ -326,7 +326,7 @@ mod tests {
         }
     }
 
-    /// What is filled from `extra` is what decoding with all columns gives, whatever the records are.
+    /// Filling from `extra` gives the same values as decoding with all columns, for any records.
     #[test]
     fn as_if_read_from_raw() {
         let mut random = ChaCha8Rng::seed_from_u64(42);
@@ -388,7 +388,7 @@ mod tests {
                 Ok(result) => {
                     let given = result.unwrap_or(stored);
                     assert_eq!(Some(&given), raw.as_ref(), "{now:?}\n{records}");
-                    // Nothing is left to fill.
+                    // There is nothing more to fill.
                     assert_eq!(refill.fill(&given).unwrap(), None, "{now:?}\n{records}");
                     filled += 1;
                 }

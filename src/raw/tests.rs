@@ -161,7 +161,7 @@ fn refused(spec: &DecodeSpec, record: &str) -> (Reason, String) {
 /// Offset, bytes and `None` for an object or the reason, of every record.
 type Frames = Vec<(u64, u64, Option<Reason>)>;
 
-/// Framing alone: every object is rejected for want of an event time.
+/// Framing alone: every object is rejected, because it has no event time.
 fn frames(bytes: &[u8], limits: Limits, next: impl FnMut() -> usize) -> Frames {
     let mut spec = spec(&["a.b string", "c json"]);
     spec.event_time = "\u{1}".to_owned();
@@ -205,10 +205,10 @@ mod framing {
             ),
             ("{\n  \"a\": {\n  }\n}\n", vec![(0, 16, None)]),
             ("\u{FEFF}{}", vec![(3, 2, None)]),
-            // A cut line costs itself alone.
+            // A line that is cut off costs no other record.
             ("{\"a\":1\n{\"b\":2}\n", vec![(0, 6, BAD), (7, 7, None)]),
             ("{\"a\":\"x\n{\"b\":2}\n", vec![(0, 7, BAD), (8, 7, None)]),
-            // Without separators the next whole object ends it.
+            // Without separators, the next whole object ends the stretch.
             ("{\"a\":tru{\"b\":2}", vec![(0, 8, BAD), (8, 7, None)]),
             (
                 "{\"a\":{\"b\":2}x{\"c\":3}",
@@ -351,7 +351,7 @@ mod framing {
         assert!(found.rejects[0].raw_text.len() <= 64 << 10);
     }
 
-    /// What is wrong, in words.
+    /// The detail of a reject says what is wrong.
     #[test]
     fn details_say_what_is_wrong() {
         let spec = spec(&[]);
@@ -586,7 +586,7 @@ mod framing {
         }
     }
 
-    /// The grammar as the text has it, on the whole slice, by serde_json.
+    /// The grammar on the whole slice, as serde_json knows it.
     fn oracle(bytes: &[u8], limits: Limits) -> Frames {
         let mut found = Vec::new();
         let mut p = 0;
@@ -642,7 +642,7 @@ mod framing {
         // Only scalars: `{` and `[` never get here as values.
         let end = match values.next() {
             Some(Ok(_)) => values.byte_offset(),
-            // serde_json wants white space or an end after a number or word; so do we, and a few more.
+            // serde_json wants white space or an end after a number or word. rawmart accepts a few more bytes.
             _ => match (1..text.len()).find(|end| {
                 matches!(text[*end], b',' | b'[' | b']' | 0x1E | b'\\')
                     && serde_json::from_slice::<serde_json::Value>(&text[..*end]).is_ok()
@@ -682,7 +682,7 @@ mod framing {
                 _ => {}
             }
             let prefix = &text[..=at];
-            // serde_json calls the end within a number an invalid number; a digit more tells.
+            // serde_json calls a number that is cut off an invalid number. One more digit shows the difference.
             let parsed = parse(prefix).map_err(|error| match parse(&[prefix, b"0"].concat()) {
                 Err(more) if more.is_eof() => more,
                 _ => error,
@@ -818,7 +818,7 @@ mod framing {
 
     #[test]
     fn hostile_input_costs_no_more_than_the_depth_allows() {
-        // Strings seen from one brace are structure seen from the next.
+        // The strings of one object may be the structure of the next.
         let nasty = "{\"a\":[\"{\",\":\",\",\",".to_owned() + &"\":\",\",\",".repeat(100_000);
         let braces = "{".repeat(1 << 20);
         let nested = "{\"a\":".repeat(1 << 18);
@@ -869,7 +869,7 @@ mod codecs {
             ),
             ("zstd", zstd(&lines(300))),
             ("frames", [zstd(head), skipped(b"9"), zstd(tail)].concat()),
-            // As pzstd writes them: the length of each frame before it.
+            // pzstd writes the length of each frame before it.
             (
                 "frames behind what is skipped",
                 [
@@ -982,7 +982,7 @@ mod codecs {
         );
     }
 
-    /// Members at random, with whatever may stand between them, against the plain text.
+    /// Random members, with any bytes that may stand between them, give the plain text.
     #[test]
     fn members_and_frames_in_any_company() {
         let spec = spec(&["n int"]);
@@ -1013,7 +1013,7 @@ mod codecs {
         }
     }
 
-    /// How many stored bytes nothing was made of, and the words for it.
+    /// How many stored bytes were lost, and the words that say so.
     #[test]
     fn bytes_that_are_lost_are_counted() {
         let spec = spec(&["n int"]);
@@ -1093,7 +1093,7 @@ mod codecs {
             assert_eq!((last.reason, &*last.detail), (Reason::Codec, torn));
             assert_eq!(decode_cut(&spec, &stored, || 7), found, "{name}");
         }
-        // What was cut off was never stored: there is nothing to count.
+        // Bytes that were cut off were never stored, so they are not counted.
         let found = decode(&spec, &whole[..whole.len() / 2]);
         assert!(found.counts.events > 100);
         assert_eq!(found.counts.lost, 0);
@@ -1101,7 +1101,7 @@ mod codecs {
             found.counts.torn.as_deref(),
             Some("gzip member 1 is cut off")
         );
-        // Zeros in the middle of the deflated bytes: all behind them is lost, and no more.
+        // With zeros in the middle of the deflated bytes, exactly the bytes behind them are lost.
         let mut broken = whole.clone();
         broken[whole.len() / 2..].fill(0xFF);
         let found = decode(&spec, &broken);
@@ -1135,7 +1135,7 @@ mod codecs {
             assert_eq!(found, decode_cut(&limited(limit), &text, || 999));
         }
         assert_eq!(decode(&limited(stored), &text).counts.lost, 0);
-        // The share of what is packed, whether it would be inflated at once or not.
+        // The share of the compressed bytes is lost, whether the object is inflated at once or not.
         let packed = gzip(&text);
         let found = decode(&limited(stored / 4), &packed);
         let share = found.counts.lost as f64 / packed.len() as f64;
@@ -1224,7 +1224,7 @@ mod codecs {
             assert_eq!(found.counts.torn.as_ref(), Some(&reject.detail));
             assert!(decode_cut(&spec, &stored, || 999) == found, "{detail}");
         }
-        // Text without a single object is lost as a whole, whatever it is.
+        // A text without any object is lost as a whole.
         let csv = b"id,at\na,1\nb,2\n";
         let found = decode(&spec, csv);
         assert_eq!(found.counts.records, 3);
@@ -1232,7 +1232,7 @@ mod codecs {
             (found.counts.lost, &found.counts.torn),
             (csv.len() as u64, &None)
         );
-        // One that was read and refused is not.
+        // An object that was read and refused is not lost.
         assert_eq!(decode(&spec, b"{\"n\":1}\nx\n").counts.lost, 0);
         assert_eq!(decode(&spec, b"\n\n").counts.lost, 0);
     }
@@ -1280,7 +1280,7 @@ mod codecs {
         let spec = spec(&["n int"]);
         let mut rng = ChaCha8Rng::seed_from_u64(11);
         let text = lines(30_000);
-        // zstd frames have no checksum by default, so only gzip is sure to find it out.
+        // zstd frames have no checksum by default, so only gzip certainly finds the damage.
         for (stored, certain) in [(gzip(&text), true), (zstd(&text), false)] {
             for _ in 0..12 {
                 let mut broken = stored.clone();
@@ -1450,7 +1450,7 @@ mod columns {
                 let (reason, detail) = refused(&reject, &format!("{{\"t\":1,\"v\":{value}}}"));
                 assert_eq!(reason, Reason::Type, "{kind} {value}");
                 assert!(
-                    // A time without an offset is told as such.
+                    // The detail says that the time has no offset.
                     detail.contains("`v`")
                         && (detail.contains(kind) || detail.contains("has no offset"))
                         && detail.contains(value),
@@ -1493,11 +1493,11 @@ mod columns {
                 "\"device\":{\"ram\":4,\"os\":\"x\",\"geo\":{\"lat\":1.50}},\"z\":1",
                 "{\"device\":{\"ram\":4,\"geo\":{\"lat\":1.50}},\"z\":1}",
             ),
-            // A container that is none.
+            // The value on the path is no object.
             ("\"device\":\"phone\"", "{\"device\":\"phone\"}"),
             ("\"device\":null", "{\"device\":null}"),
             ("\"device\":{\"geo\":[1]}", "{\"device\":{\"geo\":[1]}}"),
-            // The last of a name wins, whole.
+            // Of members of one name, the last counts as a whole.
             ("\"n\":1,\"m\":2,\"n\":3", "{\"m\":2,\"n\":3}"),
             ("\"n\":1,\"\\u006e\":3", "{\"\\u006e\":3}"),
             (
@@ -1507,7 +1507,7 @@ mod columns {
             ("\"device\":{\"ram\":4},\"device\":1", "{\"device\":1}"),
             ("\"device\":1,\"device\":{\"os\":\"x\"}", "-"),
             ("\"device\":{\"n\":1,\"n\":2}", "{\"device\":{\"n\":2}}"),
-            // Structs name their fields; in arrays any unnamed member keeps the whole.
+            // Structs name their fields. In an array, a member that no field names keeps the whole value in `extra`.
             (
                 "\"s\":{\"a\":1,\"x\":2,\"b\":{\"c\":1,\"d\":2}}",
                 "{\"s\":{\"x\":2,\"b\":{\"d\":2}}}",
@@ -1517,13 +1517,13 @@ mod columns {
                 "\"y\":0,\"l\":[{\"a\":1},{\"b\":2}],\"z\":1",
                 "{\"y\":0,\"l\":[{\"a\":1},{\"b\":2}],\"z\":1}",
             ),
-            // A column at an inner node names all beneath.
+            // A column at an inner node names all members beneath.
             ("\"j\":{\"k\":\"x\",\"m\":1}", "-"),
             ("\"j\":5", "-"),
         ] {
             assert_eq!(row(&spec, members).last().unwrap(), expected, "{members}");
         }
-        // Many names, and every one twice.
+        // There are many names, and each occurs twice.
         let many: Vec<String> = (0..2_000)
             .map(|i| format!("\"n{}\":{i}", i % 1_000))
             .collect();
@@ -1531,8 +1531,8 @@ mod columns {
         assert_eq!(extra, format!("{{{}}}", many[1_000..].join(",")));
     }
 
-    /// A name with half of a surrogate pair is no text: it names no column and is not U+FFFD, but two of
-    /// them are the same name or not.
+    /// A name with half of a surrogate pair is no text. It names no column and is not U+FFFD, but two such names are
+    /// compared with each other.
     #[test]
     fn names_that_are_no_text_are_told_apart() {
         let spec = spec(&["\u{FFFD} string", "s struct<a:int>"]);
@@ -1652,7 +1652,7 @@ mod columns {
         };
         assert_eq!(rows(&all).len(), 199);
         assert_eq!(rows(&all), rows(&good));
-        // Nulls of rejects alone are no nulls of the column.
+        // Nulls that only rejects have are no nulls of the column.
         let mut nulls = Vec::new();
         let text = bare(1, "\"x\"") + &full(1, "1");
         decoder(&spec)

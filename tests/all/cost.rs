@@ -1,5 +1,5 @@
-//! P9: what a run reads, writes and asks for follows what changed, not how much is published. Counted
-//! at the S3 server, request by request.
+//! P9: the bytes and requests of a run follow the change, not the size of the lake. The S3 server of the tests counts
+//! them, request by request.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +22,7 @@ struct Lake {
     project: Project,
 }
 
-/// A request without what differs from run to run.
+/// A request, without the parts that differ from run to run.
 type Requests = BTreeMap<(String, String), usize>;
 
 struct Cost {
@@ -151,7 +151,7 @@ fn one_late_event_among_a_year_of_days() {
         .filter(|((op, _), _)| op == "PutObject");
     // Staged, committed, published, marked.
     assert_eq!(puts.map(|(_, count)| count).sum::<usize>(), 4);
-    // What is published was not read back.
+    // Published files were not read back.
     let of_staged = |(op, key): &&(String, String)| op == "GetObject" && key.contains("/staging/");
     assert_eq!(cost.requests.keys().find(of_staged), None);
     assert!(
@@ -182,7 +182,7 @@ fn an_hourly_run_costs_the_same_on_day_300_as_on_day_3() {
     assert_eq!(late.dates, BTreeSet::from([date(300).to_string()]));
     let commits = |requests: &Requests| {
         let mut requests = requests.clone();
-        // Whoever opens the lake reads the commits since the last checkpoint: two more by now.
+        // A run that opens the lake reads the commits since the last checkpoint, and there are two more by now.
         requests.retain(|(_, key), _| !key.starts_with("app/_rawmart/log/"));
         requests
     };
@@ -197,7 +197,7 @@ fn an_hourly_run_costs_the_same_on_day_300_as_on_day_3() {
     );
 }
 
-/// A mart of a date is built anew where something in its reach changed, and only then.
+/// A date of a mart is built anew where a date in its reach has changed, and only then.
 #[test]
 fn one_late_event_among_two_months_of_marts() {
     let lake = Lake::new();
@@ -215,7 +215,7 @@ fn one_late_event_among_two_months_of_marts() {
     );
     lake.add_days(0..60);
     let built = lake.run();
-    // What this run has published lies on its disk, too.
+    // Files that this run has published also lie on its disk.
     let of_events =
         |(op, key): &&(String, String)| op == "GetObject" && key.starts_with("app/app/");
     assert_eq!(built.requests.keys().find(of_events), None);

@@ -1,4 +1,4 @@
-//! `rawmart history`: what past runs changed, as people and programs read it; and a log that is
+//! `rawmart history`: the changes of past runs, as people and programs read them; and a log that is
 //! long enough for checkpoints.
 
 use serde_json::{Value, json};

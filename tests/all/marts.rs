@@ -1,5 +1,5 @@
-//! Marts that fail, and marts that say too little of what they read: whole runs of the binary. What is wrong
-//! with one mart is this mart's failure, with its file, and nothing of it is published.
+//! Whole runs with marts that fail, and with marts that say too little about the dates that they read. A fault of one
+//! mart is a failure of this mart, with its file, and none of its rows is published.
 
 use serde_json::{Value, json};
 
@@ -162,7 +162,7 @@ fn a_mart_that_reads_what_it_says_is_built_and_the_comparison_is_told() {
             "too_few": false
         })
     );
-    // It is done once.
+    // The comparison is done once.
     day(&project, 9, &["ann"]);
     let ran = project.rawmart(&["run", "--output", "json"]);
     ran.expect(0, &[]);

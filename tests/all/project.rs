@@ -17,7 +17,7 @@ pub struct Project {
     folder: tempfile::TempDir,
 }
 
-/// What a finished child process left.
+/// The exit code and the output of a child process that has ended.
 #[derive(Debug)]
 pub struct Ran {
     pub code: Option<i32>,
@@ -39,7 +39,7 @@ impl Ran {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// Exit `code`, and every one of `parts` in what was said.
+    /// Asserts that the exit code is `code`, and that the output has all of `parts`.
     pub fn expect(&self, code: i32, parts: &[&str]) {
         assert_eq!(self.code, Some(code), "{self:?}");
         for part in parts {
@@ -128,7 +128,7 @@ key = ["who"]
     )
 }
 
-/// Waits until nobody holds the lock of a lake on disk. Another test may just be starting a child
+/// Waits until nobody holds the lock of a lake on disk. Another test may be starting a child
 /// process, which has a copy of every open file of this process until it becomes the other program.
 pub fn settle(lake: &str) {
     let path = Path::new(lake.trim_start_matches("file://")).join("_rawmart/lock");
@@ -155,7 +155,7 @@ fn command(folder: &Path, args: &[&str], env: &[(String, String)]) -> Command {
     command
 }
 
-/// Everything below a lake's root, by key.
+/// All files below a lake's root, by key.
 pub struct Lake(pub BTreeMap<String, Vec<u8>>);
 
 /// One row of a table; a cell is its text, timestamps in milliseconds.
@@ -199,7 +199,7 @@ impl Lake {
         tables
     }
 
-    /// Everything that readers see.
+    /// All files that readers see.
     pub fn data_files(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.0
             .iter()

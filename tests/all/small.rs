@@ -1,5 +1,5 @@
-//! A small project in which a commit has everything to do: several partitions, duplicates, rejects,
-//! a mart by day and two that read it; and a second batch of raw objects that replaces files, fills
+//! A small project in which a commit does all kinds of work: several partitions, duplicates, rejects,
+//! a mart by day and two marts that read it. A second batch of raw objects replaces files, fills
 //! new partitions and empties a slice.
 
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ use crate::s3::{S3Server, SECRET_KEY, WRITERS};
 const DAILY: &str =
     "-- partition: dt\nSELECT who, count(*) AS events, dt FROM app GROUP BY dt, who\n";
 const TOTAL: &str = "SELECT count(*) AS lines, CAST(sum(events) AS bigint) AS events FROM daily\n";
-/// Of a day and the one before it, from what another mart has.
+/// The events of a day and the day before it, from the rows of another mart.
 const LATELY: &str = "-- partition: dt\n-- reads: daily back 1d\n\
     SELECT CAST(sum(lately.events) AS bigint) AS events, day.dt\n\
     FROM (SELECT DISTINCT dt FROM daily) AS day JOIN daily AS lately ON lately.dt <= day.dt\n\
@@ -119,7 +119,7 @@ pub fn job(project: &Project) -> Job {
     config::load(&overrides, &|_| None, &project.path("")).unwrap()
 }
 
-/// One run in this process, named so that no two of a test share a name.
+/// One run in this process. Each run of a test needs a name of its own.
 pub fn run(job: &Job, name: &str, store: StoreSettings) -> Result<RunSummary, RunError> {
     let options = Options {
         marts: true,
@@ -146,7 +146,7 @@ pub fn run_with(
     runtime().block_on(run::run(job, options, &context))
 }
 
-/// What `verify --repair` does, in this process.
+/// `verify --repair`, in this process.
 pub fn repair(job: &Job, name: &str, store: StoreSettings) -> Result<run::Verified, RunError> {
     let context = Context {
         now: DateTime::from_timestamp(1_710_000_000, 0).unwrap(),

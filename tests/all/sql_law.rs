@@ -1,5 +1,5 @@
-//! What whole runs make of SQL where the engine's own answer is not Trino's: each mart is a question
-//! that people ask, and each value is what Athena answers.
+//! Whole runs of SQL for which the engine's own answer is not the answer of Trino. Each mart is a question
+//! that people ask, and each value is the answer of Athena.
 
 use crate::project::{Project, Ran, cell};
 
@@ -129,7 +129,7 @@ fn marts_hold_what_athena_answers() {
         };
         assert_eq!(found, expected, "{sql}");
     }
-    // Nothing is built twice.
+    // No mart is built twice.
     let ran = project.rawmart(&["run", "--output", "json"]);
     assert!(
         outcomes(&ran)

@@ -1,5 +1,5 @@
-//! `verify` and `verify --repair` on lakes that were damaged in every way we know, on disk and on S3:
-//! what is said, and that a repaired lake has the content it had.
+//! `verify` and `verify --repair` on lakes that were damaged in every way we know, on disk and on S3.
+//! The tests check the messages, and that a repaired lake has its earlier content.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,9 +25,9 @@ fn config(raw: &str, lake: &str) -> String {
 /// Two commits of events on three days, with two commits of marts.
 pub struct Case {
     pub project: Project,
-    /// Raw and lake are in buckets.
+    /// The server of the buckets of raw and lake. `None` is a lake on disk.
     pub server: Option<S3Server>,
-    /// After the first run.
+    /// The lake after the first run.
     earlier: Lake,
 }
 
@@ -356,7 +356,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// As a bucket that is copied with other parts or another key.
+/// A bucket that is copied with other parts or another key has such ETags.
 fn other_etags(case: &Case) {
     for n in 1..=4 {
         case.rewrite(&marker(n), |marker| {
@@ -558,7 +558,7 @@ fn damaged_bytes_are_not_written_on() {
         case.remove_raw(&key(2, 7));
         case.rawmart(&["verify", "--repair"]).expect(0, &[damaged]);
     }
-    // What a mart reads, too.
+    // The inputs of a mart are checked, too.
     let content = case.lake().content();
     flip(&case, KEPT);
     case.project
@@ -678,7 +678,7 @@ fn markers_that_are_damaged() {
     );
 }
 
-/// What was absorbed cannot be told from anything else: it is said, and nothing is done.
+/// It cannot be told which raw objects were absorbed: the repair says so, and does nothing.
 #[test]
 fn commits_that_are_damaged() {
     for case in Case::both() {
@@ -761,7 +761,7 @@ fn what_is_no_file_in_the_place_of_one() {
     );
 }
 
-/// What a dying run had staged is proven before it is published.
+/// Files that a dying run has staged are proven before they are published.
 #[test]
 fn a_staged_copy_that_is_damaged() {
     for case in Case::both() {
@@ -794,7 +794,7 @@ fn raw_objects_may_go() {
         assert_eq!(json["notes"][0]["keys"], serde_json::json!([key(1, 3)]));
         assert_eq!(json["damage"], serde_json::json!([]));
 
-        // Not needed for another day.
+        // Another day does not need it.
         case.remove(KEPT);
         case.rawmart(&["verify", "--repair"]).expect(0, &[&said]);
         assert!(case.lake().content() == content);

@@ -1,5 +1,4 @@
-//! What the check of a mart's clauses notes about a SELECT that passes it: other parts of the room explain
-//! later errors with these notes.
+//! Notes about a SELECT that passes the check of its clauses. Other parts of the room explain later errors with them.
 
 /// The notes on one SELECT.
 #[derive(Default)]
@@ -10,7 +9,7 @@ pub(in crate::mart) struct Notes {
     pub calls: Vec<Call>,
     /// Lists and sub-queries after FROM that may read the tables beside them.
     pub beside: Vec<Beside>,
-    /// Where the column `dt` is calculated with or given to a function.
+    /// The places where the column `dt` is calculated with or given to a function.
     pub dates: Vec<DateUse>,
     /// Recursive queries, by their SELECT that may read the query itself.
     pub recursions: Vec<Recursion>,
