@@ -28,7 +28,7 @@ use chrono::NaiveDate;
 use serde::Serialize;
 
 use crate::config::{Job, OnChangedObject, Source};
-use crate::ledger::{Dates, Settings, SourceState, State};
+use crate::ledger::{Dates, File, Settings, SourceState, State};
 use crate::raw::{Discovered, RawObject};
 use source::plan_source;
 
@@ -397,11 +397,16 @@ pub fn plan(
     }
 }
 
+/// The files that hold the events of a source, kept events and duplicates alike.
+fn event_files<'s>(source: &Source, state: &'s State) -> impl Iterator<Item = &'s File> {
+    let [kept, duplicates, _] = source.tables();
+    let files = state.files.values();
+    files.filter(move |file| [&kept, &duplicates].contains(&&file.entry.table))
+}
+
 /// Event dates with events of a source, in order.
 pub fn published(source: &Source, state: &State) -> Vec<NaiveDate> {
-    let [kept, duplicates, _] = source.tables();
-    let files = state.table(&kept).chain(state.table(&duplicates));
-    let dates: BTreeSet<NaiveDate> = files
+    let dates: BTreeSet<NaiveDate> = event_files(source, state)
         .filter(|file| file.entry.rows > 0)
         .filter_map(|file| file.entry.date())
         .collect();

@@ -27,7 +27,7 @@ use crate::dedup::{EventId, Fingerprint, Keys, Places, Sorter, from_sortable, pa
 use crate::event::{RAW_OBJECT, RAW_RECORD};
 use crate::progress::{Happened, Progress};
 use crate::publish::{Collected, Collector, Keyed, Words, WriteError};
-use crate::raw::{Decoded, Decoder, RawObject, ObjectCounts, PieceError, Reject};
+use crate::raw::{Decoded, Decoder, ObjectCounts, PieceError, RawObject, Reject};
 use crate::store::{StoreError, StoreErrorKind};
 use crate::time::TimeUnit;
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use tokio::sync::mpsc;
 
-use crate::raw::{RawObject, PieceError, Pieces, Roots};
+use crate::raw::{PieceError, Pieces, RawObject, Roots};
 use crate::store::StoreError;
 
 /// A raw object whose content can be read.

@@ -887,6 +887,11 @@ fn every_error_says_file_key_and_remedy() {
             vec!["n.default: 3000000000 is no"],
         ),
         (
+            // Decoding reads a date in this spelling alone.
+            with_column("n = { type = 'date', default = '2019-4-2' }"),
+            vec!["columns.n.default: ", "is no value of type date"],
+        ),
+        (
             with_column("n = { type = 'int', default = 'x' }"),
             vec!["columns.n.default: ", "type int"],
         ),

@@ -148,7 +148,7 @@ pub(super) fn share(text: &str) -> Result<f64, String> {
     };
     let digits = !number.is_empty() && number.chars().all(|c| c.is_ascii_digit() || c == '.');
     let Some(value) = number.parse::<f64>().ok().filter(|_| digits) else {
-        return wrong("it is no number");
+        return wrong("it is not a number");
     };
     // `1` may mean one percent or everything, and the two differ by a lost day of data.
     if !percent && number == "1" {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chrono::NaiveDate;
 
 use super::source::Planned;
-use super::{Estimate, PartitionPlan, Requests, SourcePlan, Step, WhyPartition};
+use super::{Estimate, PartitionPlan, Requests, SourcePlan, Step, WhyPartition, event_files};
 use crate::layout;
 use crate::ledger::SourceState;
 use crate::time::TimeUnit;
@@ -28,8 +28,7 @@ impl Planned<'_> {
         steps: &[Step],
     ) -> Vec<PartitionPlan> {
         let mut stored: BTreeMap<String, StoredPartition> = BTreeMap::new();
-        let [kept, duplicates, _] = self.listed.source.tables();
-        for file in self.state.table(&kept).chain(self.state.table(&duplicates)) {
+        for file in event_files(self.listed.source, self.state) {
             let (Some(times), Some(date)) = (file.entry.times, file.entry.date()) else {
                 continue;
             };
@@ -106,8 +105,7 @@ impl Planned<'_> {
         let raw_objects: u64 = plan.steps.iter().map(|step| step.objects).sum();
         let raw_bytes: u64 = plan.steps.iter().map(|step| step.bytes).sum();
         let (stored_rows, stored_bytes) = (all(|p| p.stored_rows), all(|p| p.stored_bytes));
-        let [kept, duplicates, _] = self.listed.source.tables();
-        let files = self.state.table(&kept).chain(self.state.table(&duplicates));
+        let files = event_files(self.listed.source, self.state);
         let (rows, bytes) = files.fold((0, 0), |(rows, bytes), file| {
             (rows + file.entry.rows, bytes + file.entry.bytes)
         });

@@ -6,8 +6,8 @@ use chrono::NaiveDate;
 
 use super::settings::{Needs, is_in_extra, ranges, settings};
 use super::{
-    CommitLimits, Listed, Rebuild, Refusal, SourcePlan, Step, Why, new_objects, null_dates,
-    published,
+    CommitLimits, Listed, Rebuild, Refusal, SourcePlan, Step, Why, event_files, new_objects,
+    null_dates, published,
 };
 use crate::config::{Job, OnChangedObject};
 use crate::event::EXTRA;
@@ -283,8 +283,7 @@ impl Planned<'_> {
             .into_iter()
             .filter(|date| of_dates(*date))
             .count();
-        let [kept, duplicates, _] = self.listed.source.tables();
-        let files = self.state.table(&kept).chain(self.state.table(&duplicates));
+        let files = event_files(self.listed.source, self.state);
         let dates = from.zip(to).map(|(from, to)| Dates { from, to });
         let known = self.state.sources.get(name);
         let held = |found: &&RawObject| {

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::NaiveDate;
 
-use super::Step;
 use super::source::Planned;
+use super::{Step, event_files};
 use crate::ledger::Dates;
 
 impl Planned<'_> {
@@ -38,8 +38,7 @@ impl Planned<'_> {
     /// `extra`.
     pub(super) fn steps_again(&self, dates: Option<Dates>, fill: BTreeSet<&str>) -> Vec<Step> {
         let fill: BTreeSet<String> = fill.into_iter().map(str::to_owned).collect();
-        let [kept, duplicates, _] = self.listed.source.tables();
-        let files = self.state.table(&kept).chain(self.state.table(&duplicates));
+        let files = event_files(self.listed.source, self.state);
         let mut stored: BTreeMap<NaiveDate, u64> = BTreeMap::new();
         for entry in files.map(|file| &file.entry).filter(|entry| entry.rows > 0) {
             if let Some(date) = entry.date()

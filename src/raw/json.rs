@@ -399,6 +399,7 @@ pub(super) struct Member<'a> {
 }
 
 impl<'a> ObjectMembers<'a> {
+    /// The members of `text`.
     pub fn of(text: &'a str, skipper: &'a mut Skipper) -> Self {
         Self {
             text,
@@ -439,6 +440,7 @@ pub(super) struct Items<'a> {
 }
 
 impl<'a> Items<'a> {
+    /// The items of `text`.
     pub fn of(text: &'a str, skipper: &'a mut Skipper) -> Self {
         Self {
             text,

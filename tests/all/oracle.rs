@@ -8,16 +8,15 @@ mod verdicts;
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, NaiveDate, TimeDelta};
+use chrono::NaiveDate;
 use chrono_tz::Tz;
 use rand::seq::SliceRandom;
 use rawmart::config::{self, Overrides};
-use rawmart::dedup::Hashing;
-use rawmart::progress::Progress;
-use rawmart::run::{self, Context, Options, RunError, RunOutcome, RunSummary};
+use rawmart::run::{self, Options, RunError, RunOutcome, RunSummary};
 use rawmart::store::StoreSettings;
 
 use crate::project::{Lake, Project, Row, settle};
+use crate::small::context;
 use case::{Case, MARTS};
 use invent::{CONDITIONS, KEYS, KeyChoice, encode};
 use lives::live;
@@ -43,18 +42,12 @@ fn invoke(
         ..Overrides::default()
     };
     let job = config::load(&overrides, &|_| None, &project.path("")).unwrap();
-    let now = DateTime::from_timestamp(1_700_000_000, 0).unwrap() + TimeDelta::hours(number as i64);
+    let now = 1_700_000_000 + 3_600 * number as i64;
     let options = Options {
         marts: true,
         ..options.clone()
     };
-    let context = Context {
-        now,
-        run: format!("run-{number}"),
-        progress: Progress::unheard(),
-        store,
-        hashing: Hashing::new([1, 2]),
-    };
+    let context = context(&format!("run-{number}"), now, store);
     settle(&job.lake);
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

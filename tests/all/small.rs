@@ -135,26 +135,25 @@ pub fn run_with(
     name: &str,
     store: StoreSettings,
 ) -> Result<RunSummary, RunError> {
-    let context = Context {
-        now: DateTime::from_timestamp(1_710_000_000, 0).unwrap(),
-        run: name.to_owned(),
-        progress: Progress::unheard(),
-        store,
-        hashing: Hashing::new([1, 2]),
-    };
+    let context = context(name, 1_710_000_000, store);
     settle(&job.lake);
     runtime().block_on(run::run(job, options, &context))
 }
 
-/// `verify --repair`, in this process.
-pub fn repair(job: &Job, name: &str, store: StoreSettings) -> Result<run::Verified, RunError> {
-    let context = Context {
-        now: DateTime::from_timestamp(1_710_000_000, 0).unwrap(),
+/// The context of a run of this name, which believes that it is `now`, in seconds since 1970 UTC.
+pub fn context(name: &str, now: i64, store: StoreSettings) -> Context {
+    Context {
+        now: DateTime::from_timestamp(now, 0).unwrap(),
         run: name.to_owned(),
         progress: Progress::unheard(),
         store,
         hashing: Hashing::new([1, 2]),
-    };
+    }
+}
+
+/// `verify --repair`, in this process.
+pub fn repair(job: &Job, name: &str, store: StoreSettings) -> Result<run::Verified, RunError> {
+    let context = context(name, 1_710_000_000, store);
     settle(&job.lake);
     runtime().block_on(run::repair(job, run::Depth::Usual, &context))
 }

@@ -19,6 +19,7 @@ pub(in crate::mart) struct Notes {
 pub(in crate::mart) struct Beside {
     /// `UNNEST(e.params)`, or LATERAL.
     pub text: String,
+    /// The line, from 1.
     pub line: Option<usize>,
     /// How to write the same so that it can be carried out.
     pub instead: String,
@@ -28,13 +29,17 @@ pub(in crate::mart) struct Beside {
 pub(in crate::mart) struct DateUse {
     /// The function; `None` stands for an operator.
     pub function: Option<String>,
+    /// The SQL text.
     pub text: String,
+    /// The line, from 1.
     pub line: Option<usize>,
 }
 
 /// The second SELECT of a recursive query, which may read the query itself.
 pub(in crate::mart) struct Recursion {
+    /// The name of the query.
     pub name: String,
+    /// The line, from 1.
     pub line: Option<usize>,
     /// For each column of the second SELECT, whether it is written as a CAST.
     pub casts: Vec<bool>,
@@ -42,7 +47,10 @@ pub(in crate::mart) struct Recursion {
 
 /// A function call with a clause that has a meaning for aggregates and windows only.
 pub(in crate::mart) struct Call {
+    /// The name of the function.
     pub function: String,
+    /// The clause.
     pub clause: &'static str,
+    /// The line, from 1.
     pub line: Option<usize>,
 }
