@@ -8,8 +8,14 @@
 //! Directories are never listed: a file that is not in the log is not in the table. This room does not know
 //! the contents of files.
 
+pub mod ddl;
+mod described;
 mod tables;
 
+pub use described::{
+    ColumnDescription, Comments, Holds, PartitionDescription, TableDescription, UnknownType,
+    describe,
+};
 pub use tables::{Columns, SourceTables, columns, reject_fields};
 
 use std::sync::Arc;

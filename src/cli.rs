@@ -10,7 +10,9 @@ use chrono::NaiveDate;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use crate::catalog::ddl::{Dialect, Since};
 use crate::config::Overrides;
+use crate::run::DdlAsked;
 
 /// What one invocation asks for.
 #[derive(Debug, Clone)]
@@ -61,6 +63,10 @@ pub enum Verb {
         /// What is read of data files.
         depth: Depth,
     },
+    /// Describe each table.
+    Tables,
+    /// Print SQL that makes the tables known to a reader.
+    Ddl(DdlAsked),
     /// Print the resolved configuration.
     Config,
 }
@@ -163,6 +169,8 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Request, clap::Erro
                 (false, false) => Depth::Usual,
             },
         },
+        TypedVerb::Tables => Verb::Tables,
+        TypedVerb::Ddl(ddl) => Verb::Ddl(ddl.into()),
         TypedVerb::Config => Verb::Config,
     };
     let times = |count: u8| i8::try_from(count).unwrap_or(i8::MAX);
@@ -284,6 +292,18 @@ enum TypedVerb {
     /// exist are reported and are no damage.
     #[command(after_long_help = EXITS)]
     Verify(TypedVerify),
+    /// Each table: columns, types, partitions, rows, bytes, last commit
+    ///
+    /// It reads the log and no data file, and never writes.
+    #[command(after_long_help = EXITS)]
+    Tables,
+    /// SQL that makes the tables known to a reader
+    ///
+    /// It prints pure SQL for every table of the lake, the marts included. It reads the log and never
+    /// writes. The statements may run again, except CREATE EXTERNAL TABLE of Spectrum. When a table has
+    /// a new column, drop the table in the reader and run the SQL again: the data files stay.
+    #[command(after_long_help = EXITS)]
+    Ddl(TypedDdl),
     /// The resolved configuration
     ///
     /// File, environment and flags are merged, and every default is filled in. The output is itself a
@@ -374,6 +394,58 @@ struct TypedVerify {
     /// Read every data file on S3 too, and compare its SHA-256; on disk this is always done
     #[arg(long)]
     deep: bool,
+}
+
+#[derive(Debug, Args)]
+struct TypedDdl {
+    /// The reader that runs the SQL
+    #[arg(long, value_name = "READER", value_parser = dialect())]
+    dialect: Dialect,
+    /// Only this table; may be given several times [default: all]
+    #[arg(long, value_name = "NAME")]
+    table: Vec<String>,
+    /// The database or schema of the tables
+    #[arg(long, value_name = "NAME", default_value = "rawmart")]
+    database: String,
+    /// Athena: name every partition, in the place of partition projection
+    #[arg(long)]
+    partitions: bool,
+    /// Only partitions that were written after a commit, or are of a date and later
+    #[arg(long, value_name = "COMMIT|DATE", value_parser = since)]
+    since: Option<Since>,
+    /// The version of Hive; 3 declares timestamps as bigint
+    #[arg(long, value_name = "VERSION", value_parser = ["3", "4"], default_value = "4")]
+    hive: String,
+}
+
+fn dialect() -> impl clap::builder::TypedValueParser<Value = Dialect> {
+    use clap::builder::{PossibleValuesParser, TypedValueParser};
+    let names = Dialect::ALL.map(|(name, _)| name);
+    PossibleValuesParser::new(names).try_map(|name| {
+        let mut all = Dialect::ALL.into_iter();
+        let found = all.find(|(known, _)| *known == name);
+        found.map(|(_, dialect)| dialect).ok_or("no such reader")
+    })
+}
+
+fn since(text: &str) -> Result<Since, &'static str> {
+    let commit = text.parse().map(Since::Commit);
+    let date = || text.parse().map(Since::Date);
+    (commit.ok().or_else(|| date().ok()))
+        .ok_or("write the number of a commit, or a date such as 2019-04-02")
+}
+
+impl From<TypedDdl> for DdlAsked {
+    fn from(typed: TypedDdl) -> Self {
+        Self {
+            dialect: typed.dialect,
+            database: typed.database,
+            tables: typed.table,
+            partitions: typed.partitions,
+            since: typed.since,
+            hive_3: typed.hive == "3",
+        }
+    }
 }
 
 #[cfg(test)]

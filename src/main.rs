@@ -115,6 +115,8 @@ fn execute(request: &Request) -> Result<Outcome, Failure> {
 async fn perform(request: &Request, job: config::Job) -> Result<Outcome, Failure> {
     Ok(match &request.verb {
         Verb::Config => Outcome::Config(Box::new(job)),
+        Verb::Tables => Outcome::Tables(run::describe_tables(&job).await?),
+        Verb::Ddl(asked) => Outcome::Ddl(run::ddl(&job, asked).await?),
         Verb::Plan(asked) => Outcome::Plan(run::plan(&job, &options(asked)).await?),
         Verb::History { which: None, limit } => Outcome::History(run::history(&job, *limit).await?),
         Verb::History {

@@ -14,6 +14,7 @@
 
 mod blame;
 mod clauses;
+mod comments;
 mod error;
 mod explain;
 mod graph;
@@ -30,6 +31,7 @@ mod shape;
 #[cfg(test)]
 mod values;
 
+pub use comments::comments;
 pub use error::{MartError, lacks_memory};
 pub use graph::{Graph, Mart, load};
 pub use guard::{PanicsCaught, guarded, panics_are_caught};

@@ -18,6 +18,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use crate::absorb::{AbsorbError, RejectsOf};
+use crate::catalog::ddl::Script;
 use crate::cli::Output;
 use crate::config::{ConfigError, Job};
 use crate::ledger::LedgerError;
@@ -25,7 +26,7 @@ use crate::plan::RunPlan;
 use crate::progress::{Happened, Progress};
 use crate::publish::{PublishError, StoredError, WriteError};
 use crate::raw::DiscoverError;
-use crate::run::{History, MartOutcome, PastRun, RunError, RunSummary, Verified};
+use crate::run::{History, MartOutcome, PastRun, RunError, RunSummary, Tables, Verified};
 use crate::store::{StoreError, StoreErrorKind};
 use plain::{Plain, plain};
 
@@ -145,6 +146,8 @@ pub enum Outcome {
     Verified(Verified),
     History(History),
     PastRun(PastRun),
+    Tables(Tables),
+    Ddl(Script),
     Config(Box<Job>),
 }
 
@@ -234,6 +237,8 @@ impl Outcome {
             | Self::Verified(_)
             | Self::History(_)
             | Self::PastRun(_)
+            | Self::Tables(_)
+            | Self::Ddl(_)
             | Self::Config(_) => Exit::Done,
         }
     }
@@ -243,7 +248,21 @@ impl Outcome {
     /// # Errors
     /// stdout is closed or full.
     pub fn print(&self, output: Output, seconds: f64, here: Option<&Path>) -> std::io::Result<()> {
-        let mut out = Plain::new(std::io::stdout().lock());
+        let stdout = std::io::stdout().lock();
+        // A value in a statement must come to its reader as it is.
+        if matches!(self, Self::Ddl(_)) && !stdout.is_terminal() {
+            return self.write(std::io::BufWriter::new(stdout), output, seconds, here);
+        }
+        self.write(Plain::new(stdout), output, seconds, here)
+    }
+
+    fn write(
+        &self,
+        mut out: impl Write,
+        output: Output,
+        seconds: f64,
+        here: Option<&Path>,
+    ) -> std::io::Result<()> {
         match output {
             Output::Json => self.write_json(&mut out, seconds)?,
             Output::Text => self.write_text(&mut out, seconds, here)?,
@@ -266,6 +285,8 @@ impl Outcome {
             Self::Verified(verified) => json(out, verified),
             Self::History(history) => json(out, history),
             Self::PastRun(run) => json(out, run),
+            Self::Tables(tables) => json(out, tables),
+            Self::Ddl(script) => json(out, script),
             Self::Config(job) => json(out, job.as_ref()),
         }
     }
@@ -282,6 +303,8 @@ impl Outcome {
             Self::Verified(verified) => text::verified(out, verified, here),
             Self::History(history) => text::history(out, history, here),
             Self::PastRun(run) => text::past_run(out, run, here),
+            Self::Tables(tables) => text::tables(out, tables, here),
+            Self::Ddl(script) => write!(out, "{script}"),
             Self::Config(job) => text::config(out, job),
         }
     }

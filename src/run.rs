@@ -16,6 +16,7 @@ mod marts;
 mod repair;
 mod round;
 mod summary;
+mod tables;
 mod verify;
 
 pub use error::RunError;
@@ -23,6 +24,7 @@ pub use history::{Change, History, PastCommit, PastRun, history, past_run};
 pub use marts::Sample;
 pub use repair::repair;
 pub use summary::{Added, MartOutcome, MartSummary, RunOutcome, RunSummary, SourceSummary};
+pub use tables::{DdlAsked, Tables, ddl, describe_tables};
 pub use verify::{Damage, Depth, Note, Repaired, Verified, verify};
 
 use chrono::{DateTime, SecondsFormat, Utc};

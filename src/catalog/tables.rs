@@ -48,10 +48,7 @@ impl SourceTables {
         duplicates.push(Field::new(RULE, DataType::Utf8, true));
         duplicates.push(Field::new(KEPT_OBJECT, DataType::Utf8, true));
         duplicates.push(Field::new(KEPT_RECORD, DataType::Int64, true));
-        let partition: &[&str] = match source.partition_by {
-            PartitionBy::Day => &[DATE],
-            PartitionBy::Hour => &[DATE, HOUR],
-        };
+        let partition = partition_columns(source.partition_by);
         let table = |name: String, fields: Vec<Field>, partition: &[&str]| TableDefinition {
             schema: in_order(fields, known.get(&name)),
             partition_columns: partition.iter().map(|&column| column.to_owned()).collect(),
@@ -75,6 +72,14 @@ impl SourceTables {
             .iter()
             .map(|source| Self::new(source, known))
             .collect()
+    }
+}
+
+/// The partition columns of event tables, in the order of the folders.
+pub(super) const fn partition_columns(by: PartitionBy) -> &'static [&'static str] {
+    match by {
+        PartitionBy::Day => &[DATE],
+        PartitionBy::Hour => &[DATE, HOUR],
     }
 }
 

@@ -196,7 +196,7 @@ fn reach(
 }
 
 /// Adds the SQL files of a folder and of the folders in it.
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), MartError> {
+pub(super) fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), MartError> {
     let unreadable = |error: std::io::Error| {
         MartError::new(
             folder,

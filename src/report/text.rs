@@ -3,11 +3,13 @@
 mod history;
 mod plan;
 mod run;
+mod tables;
 mod verified;
 
 pub use history::{history, past_run};
 pub use plan::plan;
 pub use run::run;
+pub use tables::tables;
 pub use verified::verified;
 
 use std::io::{Result, Write};

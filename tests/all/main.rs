@@ -25,6 +25,7 @@ mod small;
 mod snapshots;
 mod sql_law;
 mod store;
+mod tables;
 mod told;
 mod verify;
 #[cfg(target_os = "linux")]

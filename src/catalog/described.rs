@@ -1,0 +1,301 @@
+//! The tables of a lake as its log describes them: names, types, comments, partitions and sizes.
+//!
+//! ```text
+//! State (files, columns) ─┐
+//! Job (zone, json)        ├─▶ [TableDescription] ──▶ `rawmart tables`, `rawmart ddl`
+//! comments of the marts   ┘
+//! ```
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::tables::partition_columns;
+use crate::config::{Job, Source};
+use crate::event::{
+    ColumnType, EXTRA, KEPT_OBJECT, KEPT_RECORD, RAW_OBJECT, RAW_RECORD, RECORD_SHA256, RULE,
+    TypeError,
+};
+use crate::layout::{self, DATE, HOUR, Partition};
+use crate::ledger::State;
+use crate::time::TimeUnit;
+
+/// What the rows of a table are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Holds {
+    Kept,
+    Duplicates,
+    Rejects,
+    Mart,
+    /// A table whose source or mart the configuration does not name any more.
+    Unconfigured,
+}
+
+/// A table of the lake with the sizes that the log knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TableDescription {
+    pub name: String,
+    pub holds: Holds,
+    /// The source of an event table.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+    /// The unit of the timestamps in the data files.
+    pub timestamp_unit: TimeUnit,
+    /// The columns in the data files, in the order of the log.
+    pub columns: Vec<ColumnDescription>,
+    /// The partition columns in the order of the folders; their type is `string`.
+    pub partition_columns: Vec<ColumnDescription>,
+    /// The partitions that have a data file, in the order of their folders.
+    pub partitions: Vec<PartitionDescription>,
+    pub rows: u64,
+    /// Bytes of data files.
+    pub bytes: u64,
+    /// Data files, those without rows among them.
+    pub files: u64,
+    /// The last commit that wrote a data file of the table; 0 where there is none.
+    pub last_commit: u64,
+    /// The URL of the table's folder, with `/` at its end.
+    pub location: String,
+}
+
+/// A column of a table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ColumnDescription {
+    pub name: String,
+    #[serde(rename = "type", serialize_with = "as_text")]
+    pub kind: ColumnType,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+}
+
+/// A partition of a table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PartitionDescription {
+    /// One value for each partition column; `None` is NULL.
+    pub values: Vec<Option<String>>,
+    /// The folder below the table's folder, escaped as Hive does, without `/` at its end.
+    pub folder: String,
+    pub rows: u64,
+    /// Bytes of data files.
+    pub bytes: u64,
+    pub files: u64,
+    /// The last commit that wrote a data file of the partition.
+    pub last_commit: u64,
+}
+
+fn as_text<S: serde::Serializer>(kind: &ColumnType, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(kind)
+}
+
+/// The comments of a mart: of the table, and of its columns by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Comments {
+    pub table: Option<String>,
+    pub columns: BTreeMap<String, String>,
+}
+
+/// The log holds a column type that this version does not know.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the log gives column {column} of table {table} a type that this version does not know: {error}"
+)]
+pub struct UnknownType {
+    table: String,
+    column: String,
+    error: TypeError,
+}
+
+/// Describes every table of the log, in the order of names. `url_of` gives the URL of a key below the lake.
+///
+/// # Errors
+/// The log holds a column type that this version does not know.
+pub fn describe(
+    job: &Job,
+    state: &State,
+    marts: &BTreeMap<String, Comments>,
+    url_of: impl Fn(&str) -> String,
+) -> Result<Vec<TableDescription>, UnknownType> {
+    let mut tables = Vec::new();
+    for (name, columns) in &state.columns {
+        let made_by = made_by(job, name);
+        let mart = marts.get(name);
+        let (holds, source) = match made_by {
+            Some((source, holds)) => (holds, Some(source)),
+            None if mart.is_some() && state.marts.contains_key(name) => (Holds::Mart, None),
+            None => (Holds::Unconfigured, None),
+        };
+        let comment_of = |column: &str| match (source, mart) {
+            (Some(source), _) => column_comment(source, holds, column),
+            (None, Some(mart)) => mart.columns.get(column).cloned(),
+            (None, None) => None,
+        };
+        let columns = columns.iter().map(|(column, kind)| {
+            Ok(ColumnDescription {
+                name: column.clone(),
+                kind: kind.parse().map_err(|error| UnknownType {
+                    table: name.clone(),
+                    column: column.clone(),
+                    error,
+                })?,
+                comment: comment_of(column),
+            })
+        });
+        let partition_names = partition_names(state, name, source, holds);
+        let partition_columns = partition_names.into_iter().map(|column| ColumnDescription {
+            comment: partition_comment(job, source, holds, &column),
+            kind: ColumnType::String,
+            name: column,
+        });
+        let partition_columns: Vec<ColumnDescription> = partition_columns.collect();
+        let partitions = partitions(state, name, &partition_columns);
+        tables.push(TableDescription {
+            name: name.clone(),
+            holds,
+            source: source.map(|source| source.name.clone()),
+            comment: match source {
+                Some(source) => Some(table_comment(source, holds)),
+                None => mart.and_then(|mart| mart.table.clone()),
+            },
+            timestamp_unit: source.map_or(TimeUnit::Ms, |source| source.decode.unit),
+            columns: columns.collect::<Result<_, _>>()?,
+            partition_columns,
+            rows: partitions.iter().map(|partition| partition.rows).sum(),
+            bytes: partitions.iter().map(|partition| partition.bytes).sum(),
+            files: partitions.iter().map(|partition| partition.files).sum(),
+            last_commit: state.version(name),
+            partitions,
+            location: url_of(&format!("{name}/")),
+        });
+    }
+    Ok(tables)
+}
+
+/// The source that makes a table, and what the table holds.
+fn made_by<'j>(job: &'j Job, table: &str) -> Option<(&'j Source, Holds)> {
+    job.sources.iter().find_map(|source| {
+        let [kept, duplicates, rejects] = source.tables();
+        let holds = [
+            (kept, Holds::Kept),
+            (duplicates, Holds::Duplicates),
+            (rejects, Holds::Rejects),
+        ];
+        let (_, holds) = holds.into_iter().find(|(name, _)| name == table)?;
+        Some((source, holds))
+    })
+}
+
+/// The partition columns as the newest data file has them. A source without files has those of its
+/// configuration.
+fn partition_names(
+    state: &State,
+    table: &str,
+    source: Option<&Source>,
+    holds: Holds,
+) -> Vec<String> {
+    // A file without rows may be a leftover of an earlier partitioning.
+    let newest = state
+        .table(table)
+        .max_by_key(|file| (file.entry.rows > 0, file.commit));
+    if let Some(file) = newest {
+        let columns = file.entry.partition.iter();
+        return columns.map(|(column, _)| column.clone()).collect();
+    }
+    match (source, holds) {
+        (Some(_), Holds::Rejects) => vec![DATE.to_owned()],
+        (Some(source), _) => partition_columns(source.partition_by)
+            .iter()
+            .map(|&column| column.to_owned())
+            .collect(),
+        (None, _) => Vec::new(),
+    }
+}
+
+/// The partitions of a table. Emptied files of an earlier partitioning lie in folders of other columns.
+fn partitions(
+    state: &State,
+    table: &str,
+    columns: &[ColumnDescription],
+) -> Vec<PartitionDescription> {
+    let columns: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
+    let mut by_folder: BTreeMap<String, PartitionDescription> = BTreeMap::new();
+    for file in state.table(table) {
+        let partition: &Partition = &file.entry.partition;
+        if !partition.iter().map(|(column, _)| column).eq(&columns) {
+            continue;
+        }
+        let folder = layout::partition_folder(partition);
+        let found = by_folder
+            .entry(folder)
+            .or_insert_with_key(|folder| PartitionDescription {
+                values: partition.iter().map(|(_, value)| value.clone()).collect(),
+                folder: folder.clone(),
+                rows: 0,
+                bytes: 0,
+                files: 0,
+                last_commit: 0,
+            });
+        found.rows += file.entry.rows;
+        found.bytes += file.entry.bytes;
+        found.files += 1;
+        found.last_commit = found.last_commit.max(file.commit);
+    }
+    by_folder.into_values().collect()
+}
+
+fn table_comment(source: &Source, holds: Holds) -> String {
+    let name = &source.name;
+    match holds {
+        Holds::Duplicates => format!(
+            "duplicates of source {name}, with the rule and the event that displaced each of them"
+        ),
+        Holds::Rejects => format!("records of source {name} that could not be read"),
+        _ => format!("kept events of source {name}"),
+    }
+}
+
+fn column_comment(source: &Source, holds: Holds, column: &str) -> Option<String> {
+    let comment = match (holds, column) {
+        (Holds::Rejects, RAW_OBJECT) => "raw object that holds the record",
+        (Holds::Rejects, "raw_offset") => "byte at which the record begins",
+        (Holds::Rejects, "raw_bytes") => "bytes of the record",
+        (Holds::Rejects, "raw_text") => "text of the record, cut at 64 KiB",
+        (_, RAW_OBJECT) => "raw object that holds the event",
+        (_, RAW_RECORD) => "number of the record in the raw object, from 1",
+        (_, RECORD_SHA256) => "SHA-256 of the bytes of the record",
+        (_, EXTRA) => "JSON: the members that no column names",
+        (_, RULE) => "rule that dropped the event",
+        (_, KEPT_OBJECT) => "raw object of the event that displaced this one",
+        (_, KEPT_RECORD) => "record number of the event that displaced this one",
+        _ => {
+            let mut columns = source.decode.columns.iter();
+            let declared = columns.find(|declared| declared.name == column)?;
+            match declared.kind {
+                ColumnType::Json => "JSON text",
+                ColumnType::Timestamp if source.decode.unit == TimeUnit::Us => "UTC, microseconds",
+                ColumnType::Timestamp => "UTC, milliseconds",
+                _ => return None,
+            }
+        }
+    };
+    Some(comment.to_owned())
+}
+
+fn partition_comment(
+    job: &Job,
+    source: Option<&Source>,
+    holds: Holds,
+    column: &str,
+) -> Option<String> {
+    let source = source?;
+    let zone = job.timezone;
+    let event_time = &source.decode.event_time;
+    match (holds, column) {
+        (Holds::Rejects, DATE) => Some(format!("date in {zone} at which the raw object arrived")),
+        (_, DATE) => Some(format!("date of {event_time} in {zone}")),
+        (_, HOUR) => Some(format!("hour of {event_time} in {zone}, 00 to 23")),
+        _ => None,
+    }
+}
