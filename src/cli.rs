@@ -197,9 +197,9 @@ Exit codes:
 
 const EXAMPLES: &str = "\
 Examples:
-  rawmart run                          absorb what is new, then build the marts
-  rawmart plan                         what run would do; writes nothing
-  rawmart history                      what past runs changed
+  rawmart run                          absorb new raw objects, then build the marts
+  rawmart plan                         print what a run would do; nothing is written
+  rawmart history                      list what past runs changed
   rawmart --config jobs/app.toml run   another configuration
   rawmart run --output json | jq .     the result as one JSON document";
 
@@ -230,61 +230,61 @@ struct Global {
     /// The configuration [default: RAWMART_CONFIG, else ./rawmart.toml]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Another lake than the configuration's: a path or s3:// URL [also RAWMART_LAKE]
+    /// Another lake than the one of the configuration: a path or s3:// URL [also RAWMART_LAKE]
     #[arg(long, global = true, value_name = "URL")]
     lake: Option<String>,
-    /// Memory to work in, such as 512m or 4GiB; beyond it, work spills to disk [also RAWMART_MEMORY; default: 1GiB]
+    /// Memory to work in, such as 512m or 4GiB; work that does not fit is spilled to disk [also RAWMART_MEMORY; default: 1GiB]
     #[arg(long, global = true, value_name = "SIZE")]
     memory: Option<String>,
     /// Threads to work with [also RAWMART_THREADS; default: all cores]
     #[arg(long, global = true, value_name = "N")]
     threads: Option<usize>,
-    /// Where work that the memory does not hold is put [also RAWMART_SPILL_DIR; default: the system's temporary folder]
+    /// Folder for work that does not fit into the memory [also RAWMART_SPILL_DIR; default: the system's temporary folder]
     #[arg(long, global = true, value_name = "FOLDER")]
     spill_dir: Option<PathBuf>,
     /// Form of the result on stdout
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORM")]
     output: Output,
-    /// Form of the talk on stderr
+    /// Form of the logs on stderr
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORM")]
     log_format: LogFormat,
-    /// Say less; twice: errors only
+    /// Print less; given twice: errors only
     #[arg(short, long, global = true, action = ArgAction::Count)]
     quiet: u8,
-    /// Say more; twice: everything
+    /// Print more; given twice: everything
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
 }
 
 #[derive(Debug, Subcommand)]
 enum TypedVerb {
-    /// Absorb what is new, then build the marts that it changes
+    /// Absorb new raw objects, then build the marts that they change
     ///
     /// Finds new raw objects, decides which events are duplicates, commits and publishes the tables,
     /// and builds the marts. A run whose counts do not balance publishes nothing. A second run
     /// without new raw objects changes nothing.
     #[command(after_long_help = EXITS)]
     Run(TypedRun),
-    /// What run would do: objects, bytes, partitions, marts, reasons
+    /// Print what a run would do: raw objects, bytes, partitions, marts, and the reasons
     ///
     /// It reads and never writes. The flags are those of run.
     #[command(after_long_help = EXITS)]
     Plan(TypedAsked),
-    /// Make published tables anew, after rules or columns have changed
+    /// Make published dates anew after rules or columns have changed
     ///
     /// Decides the events of these dates again: from the stored tables where only rules changed, and
     /// from raw objects where columns changed. Then builds the marts that this changes. Rows are
     /// replaced and never doubled. No new raw object is absorbed.
     #[command(after_long_help = EXITS)]
     Rebuild(TypedRebuild),
-    /// Past runs and commits, newest first; one run whole
+    /// List past commits, newest first, or print one run
     ///
     /// It reads and never writes. Without a name it lists the last commits: the change that each made
     /// to every source, its marts and files, and whether it is published. With the name of a run or
     /// the number of a commit it prints everything about that run: each raw object and each file.
     #[command(after_long_help = EXITS)]
     History(TypedHistory),
-    /// Prove that the counts balance, and that what is published is what the log says
+    /// Prove that the counts balance and that every published file is what the log says
     ///
     /// Checks records = events + rejects for each raw object, events = kept + duplicates for each
     /// partition, and every published file against the log. A difference, and a file in a table that
@@ -292,19 +292,19 @@ enum TypedVerb {
     /// exist are reported and are no damage.
     #[command(after_long_help = EXITS)]
     Verify(TypedVerify),
-    /// Each table: columns, types, partitions, rows, bytes, last commit
+    /// List the tables with their columns, types, partitions and sizes
     ///
     /// It reads the log and no data file, and never writes.
     #[command(after_long_help = EXITS)]
     Tables,
-    /// SQL that makes the tables known to a reader
+    /// Print the SQL that makes the tables known to a reader
     ///
     /// It prints pure SQL for every table of the lake, the marts included. It reads the log and never
     /// writes. The statements may run again, except CREATE EXTERNAL TABLE of Spectrum. When a table has
     /// a new column, drop the table in the reader and run the SQL again: the data files stay.
     #[command(after_long_help = EXITS)]
     Ddl(TypedDdl),
-    /// The resolved configuration
+    /// Print the configuration with all defaults filled in
     ///
     /// File, environment and flags are merged, and every default is filled in. The output is itself a
     /// configuration file. It contains no secrets.
@@ -316,23 +316,23 @@ enum TypedVerb {
 struct TypedRun {
     #[command(flatten)]
     asked: TypedAsked,
-    /// Largest share of rejects for this run, such as 5%; 100% lets all pass
+    /// Largest share of rejects that this run accepts, such as 5%; 100% accepts all
     #[arg(long, value_name = "SHARE")]
     max_rejects: Option<String>,
 }
 
 #[derive(Debug, Args)]
 struct TypedAsked {
-    /// Only this source; may be given several times [default: all]
+    /// Only this source; the flag may be given several times [default: all]
     #[arg(long, value_name = "NAME")]
     source: Vec<String>,
-    /// Publish events only, build no marts
+    /// Build no marts
     #[arg(long)]
     no_marts: bool,
-    /// Take the events of changed raw objects out, and those of the new content in
+    /// Take the events of changed raw objects out, and the events of their new content in
     #[arg(long)]
     replace_changed: bool,
-    /// List settled prefixes, too
+    /// List settled prefixes too
     #[arg(long)]
     relist: bool,
 }
@@ -350,25 +350,25 @@ impl From<TypedAsked> for Asked {
 
 #[derive(Debug, Args)]
 struct TypedRebuild {
-    /// Only this source; may be given several times [default: all]
+    /// Only this source; the flag may be given several times [default: all]
     #[arg(long, value_name = "NAME")]
     source: Vec<String>,
     /// First event date, in the lake's zone [default: all dates]
     #[arg(long, value_name = "DATE", requires = "to")]
     from: Option<NaiveDate>,
-    /// Last event date, itself included
+    /// Last event date, inclusive
     #[arg(long, value_name = "DATE", requires = "from")]
     to: Option<NaiveDate>,
-    /// Read from raw, even where only rules changed
+    /// Read raw objects even where only rules changed
     #[arg(long)]
     raw: bool,
-    /// Give up the events of raw objects that are gone, and take those that changed as they are
+    /// Give up the events of raw objects that no longer exist, and read changed raw objects as they are now
     #[arg(long)]
     forget_missing: bool,
     /// Build no marts
     #[arg(long)]
     no_marts: bool,
-    /// Largest share of rejects, such as 5%; 100% lets all pass
+    /// Largest share of rejects that is accepted, such as 5%; 100% accepts all
     #[arg(long, value_name = "SHARE")]
     max_rejects: Option<String>,
 }
@@ -378,20 +378,20 @@ struct TypedHistory {
     /// A run or a commit, as `rawmart history` names them
     #[arg(value_name = "RUN|COMMIT")]
     which: Option<String>,
-    /// Commits to list at most
+    /// Largest number of commits to list
     #[arg(long, value_name = "N", default_value_t = 20, conflicts_with = "which")]
     limit: usize,
 }
 
 #[derive(Debug, Args)]
 struct TypedVerify {
-    /// Bring back what is damaged: from staged copies, from raw, marts from their SQL
+    /// Bring damaged files back: from staged copies, from raw objects, and marts from their SQL
     #[arg(long)]
     repair: bool,
-    /// Compare names, sizes, times and ETags of data files, and read none
+    /// Compare names, sizes, times and ETags only; no data file is read
     #[arg(long, conflicts_with = "deep")]
     quick: bool,
-    /// Read every data file on S3 too, and compare its SHA-256; on disk this is always done
+    /// Read every data file on S3 too and compare its SHA-256; on disk this is always done
     #[arg(long)]
     deep: bool,
 }
