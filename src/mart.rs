@@ -653,7 +653,7 @@ mod tests {
                 Some(1),
                 "with `upper()`",
             ),
-            ("SELECT sum(user_id, 1) AS s FROM events", None, "sum"),
+            ("SELECT sum(user_id, 1) AS s FROM events", Some(1), "sum"),
             ("SELECT no_such(danji) AS s FROM events", Some(1), "no_such"),
         ] {
             let error = check(sql).await.map(|_| ()).unwrap_err();
