@@ -419,7 +419,10 @@ mod tests {
                 "2262-04-11",
             ),
             ("at + INTERVAL '300000 years'", "years -262143 to 262142"),
-            ("1 / (n - 3)", "division by zero; write `x / nullif(y, 0)`"),
+            (
+                "1 / (n - 3)",
+                "cannot divide by zero; write `x / nullif(y, 0)`",
+            ),
             (
                 "CAST(id AS bigint)",
                 "Cannot cast string 'i0' to value of bigint type; TRY_CAST gives NULL there",

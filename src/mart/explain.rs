@@ -301,7 +301,7 @@ type Known = (
 const RUNNING: &[Known] = &[
     (
         "Divide by zero",
-        Some("division by zero"),
+        Some("cannot divide by zero"),
         Some("write `x / nullif(y, 0)`, which gives NULL there"),
         &["/", "%", "mod"],
     ),
