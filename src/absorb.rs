@@ -145,7 +145,7 @@ pub enum WhySlice {
 /// How a source is absorbed: values that every stage reads and none changes.
 struct Settings {
     source: Source,
-    /// Of decoded events.
+    /// The columns of decoded events.
     schema: SchemaRef,
     slicing: Slicing,
     hashing: Hashing,
@@ -449,7 +449,7 @@ impl Settings {
 impl Input {
     /// About how many bytes of raw objects the events are of that come, leave or are decided again.
     fn changed_bytes(&self) -> usize {
-        // Of events that leave or are decided again the log does not know the bytes.
+        // The log does not know the bytes of events that leave or are decided again.
         let bytes = match self.again.is_none() && self.leaving.is_empty() {
             true => self.objects.iter().map(|object| object.found.size).sum(),
             false => u64::MAX,

@@ -70,7 +70,7 @@ pub struct SourcePlan {
     /// Raw objects listed, and their bytes.
     pub objects: u64,
     pub bytes: u64,
-    /// Of these, not yet absorbed.
+    /// Raw objects among them that are not yet absorbed.
     pub new_objects: u64,
     pub new_bytes: u64,
     /// Keys that hold no events, by why.

@@ -46,7 +46,7 @@ pub struct DecodedObject {
     /// Among the objects to read.
     index: u32,
     pub counts: ObjectCounts,
-    /// Of the content that was read.
+    /// The ETag of the content that was read.
     pub etag: Option<String>,
     /// First and last event time.
     pub times: Option<(i64, i64)>,

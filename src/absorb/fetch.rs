@@ -19,7 +19,7 @@ pub struct Arrived {
     /// Its index among the objects to read.
     pub index: u32,
     pub pieces: Download,
-    /// Of the content that is read: another than the listing said if the object was replaced since.
+    /// The ETag of the content that is read. It differs from the listing if the object was replaced since.
     pub etag: Option<String>,
 }
 

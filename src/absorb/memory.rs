@@ -11,16 +11,16 @@ const AHEAD: u64 = 1 << 20;
 /// How `--memory` is shared while a source is absorbed. Those that are held at one time add up to less
 /// than the whole: what is left is for the blocks of the merge and for the runtime.
 pub struct Shares {
-    /// Of one worker's collector; sorting takes a second such share for a moment.
+    /// Bytes of one worker's collector. Sorting takes a second share of this size for a moment.
     pub collector: usize,
-    /// Of one sorter of narrow rows.
+    /// Bytes of one sorter of narrow rows.
     pub sorter: usize,
     pub dropped: usize,
-    /// Of one unfinished row group.
+    /// Bytes of one unfinished row group.
     pub row_group: usize,
     /// Bytes of the words of columns of few strings, as all workers know them.
     pub words: usize,
-    /// Of the filters of all rules.
+    /// Bytes of the filters of all rules.
     pub filters: usize,
     /// Bytes of data files that are staged at once, beside the writing of others.
     pub in_flight: u64,

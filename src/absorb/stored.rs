@@ -127,7 +127,7 @@ impl StoredTables {
         leaving: bool,
     ) -> Result<impl Iterator<Item = Result<StoredBatch, StoredError>> + Send + use<>, StoredError>
     {
-        // Of a file that lies within the span, all rows do.
+        // All rows lie within the span if the file does.
         let beyond = |(first, last): &(i64, i64)| {
             let times = file.entry.times;
             times.is_none_or(|(from, to)| from < *first || *last < to)

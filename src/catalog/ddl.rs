@@ -73,7 +73,7 @@ pub struct Options {
 pub enum Since {
     /// After this commit.
     Commit(u64),
-    /// Of this date and later ones.
+    /// From this date on.
     Date(NaiveDate),
 }
 
@@ -918,7 +918,7 @@ mod tests {
             text.contains("FORMAT AS PARQUET SERIALIZETOJSON;"),
             "{text}"
         );
-        // A map in a struct in an array is one level too deep for Spectrum's arrays of structs of scalars.
+        // Spectrum reads no array in an array.
         let nested = self::table(
             "m",
             &[("a", "array<array<int>>"), ("b", "int")],

@@ -37,7 +37,7 @@ pub struct RuleExpressions {
 #[derive(Debug, Clone)]
 struct Compiled {
     text: String,
-    /// Of the text: a column that simplification drops is still needed to compile it.
+    /// The columns that the text names. A column that simplification drops is still needed to compile the text.
     columns: BTreeSet<String>,
     /// Where these lie in the schema.
     read: Vec<usize>,

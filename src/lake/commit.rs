@@ -69,8 +69,7 @@ impl Lake<Writing> {
         }
         let writing = &self.permission;
         if let Err(error) = ledger::commit(&self.store, &writing.lock, &commit).await {
-            // A commit that a full disk refused was not made. Of a request that failed in a bucket nobody
-            // knows what the store has made.
+            // A full disk has made no commit. A bucket may have made the commit although the request failed.
             let full =
                 matches!(&error, LedgerError::Store(error) if error.kind() == StoreErrorKind::Full);
             if full && self.overtaken(commit.number).await.is_ok() {

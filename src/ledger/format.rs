@@ -99,7 +99,7 @@ pub struct ObjectEntry {
     pub key: String,
     pub etag: Option<String>,
     pub size: u64,
-    /// Of the stored bytes.
+    /// The SHA-256 of the stored bytes.
     pub sha256: Sha256,
     /// Milliseconds since 1970 UTC.
     pub arrival_ms: i64,

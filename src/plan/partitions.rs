@@ -117,7 +117,7 @@ impl Planned<'_> {
         let events = known.map_or(0, |known| known.balance.events.unsigned_abs());
         let rows_new = share(raw_bytes, events, absorbed);
         let bytes_new = rows_new.and_then(|new| share(new, bytes, rows));
-        // Of a partition that is new, one file.
+        // A new partition has one file.
         let files = all(|p| p.stored_files.max(1));
         let steps = plan.steps.len() as u64;
         Estimate {

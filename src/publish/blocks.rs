@@ -43,7 +43,7 @@ pub struct Keyed {
     /// The columns of the rows, but for those that the key has: event time, raw object and record.
     pub batch: RecordBatch,
     pub keys: Vec<Key>,
-    /// Of stored duplicates: what took each row out.
+    /// For stored duplicates: the event that displaced each row.
     pub displaced: Option<Vec<Displaced>>,
 }
 

@@ -26,7 +26,7 @@ pub struct Build<'a> {
     pub lake: &'a Lake<Writing>,
     pub proof: &'a Proof,
     pub inputs: Inputs<'a>,
-    /// Of the commit to come.
+    /// The number of the commit to come.
     pub number: u64,
     pub row_group: usize,
     pub slots: Slots,
