@@ -6,9 +6,12 @@ use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::imds;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::ProfileFileRegionProvider;
+use aws_config::provider_config::ProviderConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
+use aws_smithy_http_client::Builder as HttpClient;
+use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use aws_types::service_config::ServiceConfigKey;
 use object_store::CredentialProvider;
 use object_store::aws::AwsCredential;
@@ -29,8 +32,14 @@ const RENEW_BEFORE: Duration = Duration::from_secs(5 * 60);
 
 /// The standard chain: environment, profile, SSO, web identity, container, instance.
 pub(super) async fn standard_chain() -> SdkConfig {
+    // The same TLS library as the S3 client's.
+    let http = HttpClient::new()
+        .tls_provider(Provider::Rustls(CryptoMode::Ring))
+        .build_https();
+    let settings = ProviderConfig::default().with_http_client(http.clone());
     let metadata = || {
         imds::Client::builder()
+            .configure(&settings)
             .max_attempts(2)
             .connect_timeout(METADATA_TIMEOUT)
             .read_timeout(METADATA_TIMEOUT)
@@ -39,10 +48,12 @@ pub(super) async fn standard_chain() -> SdkConfig {
     let region = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
         .or_else(ProfileFileRegionProvider::new());
     let credentials = aws_config::default_provider::credentials::Builder::default()
+        .configure(settings.clone())
         .imds_client(metadata())
         .build()
         .await;
     let config = aws_config::defaults(BehaviorVersion::latest())
+        .http_client(http)
         .region(region)
         .credentials_provider(credentials)
         .load()
