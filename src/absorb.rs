@@ -138,7 +138,7 @@ pub enum WhySlice {
     EventsReplaced,
     /// A chain of duplicates reaches into it, or its events were decided again.
     Verdicts,
-    /// Columns that came later were taken out of `extra`.
+    /// Its file lacked columns that came later, or they were taken out of `extra`.
     ColumnsFilled,
 }
 

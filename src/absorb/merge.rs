@@ -256,8 +256,8 @@ impl Merging<'_> {
         })
     }
 
-    /// The places of the files of a table in which some row changes when columns are filled. Every value
-    /// is looked at before anything is written.
+    /// The places of the files of a table that change when columns are filled. Every value is looked at before
+    /// anything is written.
     fn to_fill(&self, table: &str) -> Result<Vec<u64>, AbsorbError> {
         let Some(mut fill) = self.filling() else {
             return Ok(Vec::new());
@@ -277,9 +277,10 @@ impl Merging<'_> {
         Ok(places)
     }
 
-    /// Whether some row of a file changes when columns are filled.
+    /// Whether a file changes when columns are filled: a value of a row changes, or the file lacks one of the columns.
+    /// Some readers take the columns of a table from any one of its files.
     fn fills(&self, file: &File, schema: &SchemaRef, fill: &mut Fill) -> Result<bool, AbsorbError> {
-        let mut changes = false;
+        let mut changes = self.stored.lacks(file, &self.input.fill)?;
         for block in self.stored.rows(file, schema, None, None, true)? {
             let (batch, rows) = block?;
             match fill.refill.fill(&batch) {

@@ -113,6 +113,12 @@ impl StoredTables {
         StoredFile::open(url, content, file.commit, file.entry.rows)
     }
 
+    /// Whether a file lacks some of these columns: it was written before they were declared.
+    pub fn lacks(&self, file: &File, columns: &BTreeSet<String>) -> Result<bool, StoredError> {
+        let file = self.open(file)?;
+        Ok(columns.iter().any(|column| !file.has(column)))
+    }
+
     /// The rows of one file whose times lie in `span` and that are `wanted`, with the columns of `schema`,
     /// without events that leave unless `leaving`.
     ///

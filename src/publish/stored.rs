@@ -294,6 +294,11 @@ impl StoredFile {
         Ok(runs.into_iter().map(part).collect())
     }
 
+    /// Whether the file has a column of this name.
+    pub fn has(&self, column: &str) -> bool {
+        self.metadata.schema().field_with_name(column).is_ok()
+    }
+
     /// The rows of the times that are asked for and that are `wanted`, in the order of the file, with the
     /// columns of `schema`; a column that the file lacks is null. Of other rows no more is decoded than
     /// tells them apart.

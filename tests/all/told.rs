@@ -298,6 +298,68 @@ fn a_rebuild_fills_a_new_column_from_extra() {
     assert_eq!(project.lake().content(), filled);
 }
 
+/// The columns of each data file of a source.
+fn columns_of_files(project: &Project) -> std::collections::BTreeMap<String, Vec<String>> {
+    let files = project.lake().0.into_iter();
+    let files = files.filter(|(key, _)| key.starts_with("app") && key.ends_with(".parquet"));
+    let columns = files.map(|(key, bytes)| {
+        let bytes = bytes::Bytes::from(bytes);
+        let file = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(bytes);
+        let file = file.unwrap();
+        let names = file.schema().fields().iter();
+        (key, names.map(|field| field.name().clone()).collect())
+    });
+    columns.collect()
+}
+
+#[test]
+fn after_a_rebuild_every_file_has_all_columns() {
+    let rule = "[[sources.app.dedup]]\nname = \"r\"\nkey = [\"id\"]\nwithin = \"1h\"\n";
+    let with = |column: &str| format!("{column}\n{rule}");
+    let project = on_disk("", &with(""));
+    // Neither date has a value of the column that comes later; on both there is a duplicate.
+    for day in ["01", "02"] {
+        let event = format!("{{\"id\":\"e{day}\",\"at\":\"2024-05-{day}T02:00:00Z\"}}\n");
+        project.write(&format!("raw/2024/05/{day}/03/1.json"), event.repeat(2));
+    }
+    project.rawmart(&["run"]).expect(0, &[]);
+    configure(&project, "", &with(PLAN));
+    let lacking = |project: &Project| -> Vec<String> {
+        let files = columns_of_files(project).into_iter();
+        let files = files.filter(|(_, columns)| !columns.iter().any(|name| name == "plan"));
+        files.map(|(key, _)| key).collect()
+    };
+    assert_eq!(lacking(&project).len(), 4);
+    // One date alone, then all.
+    project
+        .rawmart(&["rebuild", "--from", "2024-05-01", "--to", "2024-05-01"])
+        .expect(0, &[]);
+    let left = lacking(&project);
+    assert_eq!(left.len(), 2, "{left:?}");
+    assert!(
+        left.iter().all(|key| key.contains("dt=2024-05-02/")),
+        "{left:?}"
+    );
+    project.rawmart(&["rebuild"]).expect(0, &["Published"]);
+    assert_eq!(lacking(&project), [""; 0]);
+    let commits = project.lake().commits().len();
+    project
+        .rawmart(&["rebuild"])
+        .expect(0, &["Nothing was published"]);
+    assert_eq!(project.lake().commits().len(), commits);
+    project.rawmart(&["verify"]).expect(0, &[]);
+    let of_table = |table: &str| {
+        let files = columns_of_files(&project).into_iter();
+        let files = files.filter(|(key, _)| key.starts_with(&format!("{table}/")));
+        files.map(|(_, columns)| columns).collect::<Vec<_>>()
+    };
+    for table in ["app", "app_duplicates"] {
+        let columns = of_table(table);
+        assert_eq!(columns.len(), 2, "{table}");
+        assert_eq!(columns[0], columns[1], "{table}");
+    }
+}
+
 /// All rows without what is NULL: a file that was not written anew lacks a column that is NULL in all of its rows.
 fn values(project: &Project) -> Vec<(String, Vec<crate::project::Row>)> {
     let mut tables: Vec<_> = project.lake().content().into_iter().collect();

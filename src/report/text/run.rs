@@ -140,7 +140,7 @@ fn slices(out: &mut impl Write, source: &SourceSummary) -> Result<()> {
             WhySlice::EventsLeft => "written anew, events left",
             WhySlice::EventsReplaced => "written anew, events left and others came",
             WhySlice::Verdicts => "written anew, other verdicts",
-            WhySlice::ColumnsFilled => "written anew, columns filled from extra",
+            WhySlice::ColumnsFilled => "written anew with the columns that came later",
         };
         new(out, *n, "slices", why)?;
     }
