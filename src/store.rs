@@ -71,6 +71,8 @@ pub struct StoreSettings {
     pub part_bytes: u64,
     /// Bytes that the objects of one listing may take in memory.
     pub listing_bytes: u64,
+    /// How many pages of a listing may come one after the other without an object; then the listing has failed.
+    pub empty_pages: u64,
     /// AWS settings to use in place of what the standard chain finds (environment, profile, SSO,
     /// web identity, container, instance).
     pub aws: Option<aws_config::SdkConfig>,
@@ -88,6 +90,8 @@ impl Default for StoreSettings {
             silence: Duration::from_secs(30),
             part_bytes: 16 * 1024 * 1024,
             listing_bytes: 1 << 30,
+            // A bucket with ten million deleted objects in a row, a thousand to a page.
+            empty_pages: 10_000,
             aws: None,
             memory: None,
             gate: None,

@@ -160,6 +160,7 @@ impl Bucket {
             .with_http_connector(WireConnector {
                 permits: Arc::new(Semaphore::new(settings.concurrency.max(1))),
                 silence: settings.silence,
+                empty_pages: settings.empty_pages,
             });
         if let Some(endpoint) = endpoint {
             builder = builder.with_endpoint(endpoint);

@@ -23,8 +23,9 @@ use object_store::client::{
     HttpResponseBody, HttpService, ReqwestConnector,
 };
 use object_store::path::Path;
+use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -52,6 +53,8 @@ pub(super) struct WireConnector {
     pub(super) permits: Arc<Semaphore>,
     /// How long the head of an answer, or its next piece, may take.
     pub(super) silence: Duration,
+    /// How many pages of a listing may come one after the other without an object.
+    pub(super) empty_pages: u64,
 }
 
 impl HttpConnector for WireConnector {
@@ -60,6 +63,8 @@ impl HttpConnector for WireConnector {
             inner: ReqwestConnector::default().connect(options)?,
             permits: Arc::clone(&self.permits),
             silence: self.silence,
+            empty_pages: self.empty_pages,
+            emptied: Mutex::default(),
         }))
     }
 }
@@ -69,6 +74,9 @@ struct Wire {
     inner: HttpClient,
     permits: Arc<Semaphore>,
     silence: Duration,
+    empty_pages: u64,
+    /// For each page that an empty page names as its next: how many empty pages came before it.
+    emptied: Mutex<HashMap<String, u64>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -81,13 +89,15 @@ enum Unusable {
     Long(u64),
     #[error("the server's listing does not go on: its next page is the page that was asked for")]
     Circular,
+    #[error("the server's listing does not go on: {0} pages one after the other have no object")]
+    Empty(u64),
 }
 
 impl Unusable {
     fn error(self) -> HttpError {
         let kind = match self {
             Self::Silent(_) | Self::Slow(_) => HttpErrorKind::Timeout,
-            Self::Long(_) | Self::Circular => HttpErrorKind::Decode,
+            Self::Long(_) | Self::Circular | Self::Empty(_) => HttpErrorKind::Decode,
         };
         HttpError::new(kind, self)
     }
@@ -133,15 +143,35 @@ impl HttpService for Wire {
         let page = body.bytes().await?;
         let page = match std::str::from_utf8(&page) {
             Ok(text) => {
-                let next = element(text, "NextContinuationToken");
-                if next.is_some() && next == token {
-                    return Err(Unusable::Circular.error());
-                }
+                self.goes_on(text, token.as_deref())
+                    .map_err(Unusable::error)?;
                 Bytes::from(spell_keys(text))
             }
             Err(_) => page,
         };
         Ok(HttpResponse::from_parts(parts, page.into()))
+    }
+}
+
+impl Wire {
+    /// Checks that a listing ends: its next page is another page, and objects come now and then. A server may give
+    /// some empty pages where many objects were deleted. `token` names the page.
+    fn goes_on(&self, page: &str, token: Option<&str>) -> Result<(), Unusable> {
+        let next = element(page, "NextContinuationToken");
+        if next.is_some() && next.as_deref() == token {
+            return Err(Unusable::Circular);
+        }
+        let mut emptied = self.emptied.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = token.and_then(|token| emptied.remove(token));
+        let Some(next) = next.filter(|_| !page.contains("<Key>")) else {
+            return Ok(());
+        };
+        let empty = before.unwrap_or(0) + 1;
+        if empty >= self.empty_pages {
+            return Err(Unusable::Empty(empty));
+        }
+        emptied.insert(next, empty);
+        Ok(())
     }
 }
 

@@ -49,6 +49,7 @@ impl Server {
             retry_for: Duration::from_secs(1),
             silence: Duration::from_secs(1),
             listing_bytes: 4 << 20,
+            empty_pages: 20,
             aws: Some(
                 aws_config::SdkConfig::builder()
                     .endpoint_url(&self.endpoint)
@@ -220,6 +221,57 @@ async fn a_listing_of_ever_new_pages_ends_within_its_memory() {
     // A key of 104 bytes takes 160 to 200 in memory; some pages are asked for ahead.
     let pages = pages.load(Ordering::Relaxed);
     assert!((30..80).contains(&pages), "{pages}");
+}
+
+/// Gives a page of a listing that `keys` are on, and that `next` follows.
+fn page(keys: &str, next: Option<u64>, out: &mut TcpStream) -> std::io::Result<()> {
+    let more = next.map_or("<IsTruncated>false</IsTruncated>".to_owned(), |next| {
+        format!(
+            "<IsTruncated>true</IsTruncated><NextContinuationToken>{next}</NextContinuationToken>"
+        )
+    });
+    let page = format!("<ListBucketResult><Name>bucket</Name>{more}{keys}</ListBucketResult>");
+    let length = page.len();
+    write!(
+        out,
+        "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{page}"
+    )
+}
+
+#[tokio::test]
+async fn a_listing_of_ever_new_pages_without_an_object_ends() {
+    let pages = Arc::new(AtomicU64::new(0));
+    let given = Arc::clone(&pages);
+    let server = Server::start(move |_, out| {
+        let next = given.fetch_add(1, Ordering::Relaxed) + 1;
+        page("", Some(next), out)
+    });
+    let store = server.store().await;
+    let words = "20 pages one after the other have no object";
+    fails(store.list(""), words).await;
+    fails(store.list_after("0"), words).await;
+    fails(store.list("folder/"), words).await;
+    let pages = pages.load(Ordering::Relaxed);
+    assert!((60..70).contains(&pages), "{pages}");
+}
+
+#[tokio::test]
+async fn a_listing_with_some_pages_without_an_object_is_whole() {
+    // Nineteen empty pages, a page with an object, and so on.
+    let server = Server::start(|request, out| {
+        let token = request.split("continuation-token=").nth(1);
+        let token = token.and_then(|token| token.split(['&', ' ']).next());
+        let number: u64 = token.and_then(|token| token.parse().ok()).unwrap_or(0);
+        let key = format!(
+            "<Contents><Key>raw/{number:03}</Key><LastModified>2019-04-01T00:00:00.000Z</LastModified><Size>1</Size>\
+             </Contents>"
+        );
+        let keys = if number % 20 == 19 { &key } else { "" };
+        page(keys, Some(number + 1).filter(|next| *next < 100), out)
+    });
+    let listing = server.store().await.list("").await.unwrap();
+    let keys: Vec<&str> = listing.objects.iter().map(|o| o.key.as_str()).collect();
+    assert_eq!(keys, ["019", "039", "059", "079", "099"]);
 }
 
 #[tokio::test]
