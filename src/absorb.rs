@@ -1,4 +1,4 @@
-//! One commit of one source: what changes → staged data files.
+//! Absorbs one commit of one source: changed raw objects → staged data files.
 //!
 //! ```text
 //!            raw objects to read, ranked by name
@@ -19,26 +19,28 @@
 //!            Absorbed: entries of the log, and counts
 //! ```
 //!
-//! A stage is a function of values. [`Settings`] says how, and does not change; [`Input`] says what is absorbed
-//! and what the log knows. No stage knows the log, the order of commits, or who is told.
+//! A stage is a function of values. [`Settings`] holds how a source is absorbed, and does not change. [`Input`]
+//! holds what is absorbed and what the log knows. No stage knows the log, the order of commits, or who is told.
 
 mod affected;
 mod balance;
 mod decode;
 mod error;
 mod fetch;
+mod incomplete;
 mod memory;
 mod merge;
 mod noticed;
 mod rejects;
+mod search;
 mod slices;
 mod spill;
 mod stored;
 mod verdicts;
 
 pub use error::AbsorbError;
+pub use incomplete::Incomplete;
 pub use noticed::{Noticed, NullColumn, RejectsOf};
-pub use rejects::{Incomplete, IncompleteObject};
 pub use spill::SpillFolder;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -65,96 +67,97 @@ use crate::publish::{Finished, Staged, WriteError};
 use crate::raw::{Decoder, RawObject, Roots};
 use crate::store::Store;
 use crate::time::TimeUnit;
-use affected::{Finder, Origins, Search};
+use affected::{Finder, Origins};
 use balance::Counts;
 use decode::{DecodedObjects, RankedObject};
 use fetch::Arrivals;
 use memory::Shares;
 use merge::{Done, Merging};
+use search::Search;
 use slices::{Slices, Spans, place};
 use stored::StoredTables;
 
-/// Where absorbing works, and for which run.
+/// The place where a source is absorbed, and the run that absorbs it.
 pub struct Workspace<'a> {
     pub job: &'a Job,
     pub lake: &'a Store,
-    /// Names the run in the keys of staged files.
+    /// The name of the run. It is part of the keys of staged files.
     pub run: &'a str,
-    /// The spill folder.
+    /// The path of the spill folder.
     pub folder: &'a Path,
-    /// Hashes the keys of this run.
+    /// The hash function for the keys of this run.
     pub hashing: Hashing,
     pub progress: &'a Progress,
 }
 
-/// One commit's worth of one source.
+/// The part of one source that goes into one commit.
 pub struct Work<'a> {
     pub source: &'a Source,
     pub roots: &'a Roots,
     pub tables: &'a SourceTables,
-    /// Raw objects to read, in order of their identities.
+    /// The raw objects to read, in the order of their identities.
     pub read: Vec<RawObject>,
-    /// Absorbed raw objects whose events are taken out.
+    /// The absorbed raw objects whose events are taken out.
     pub leaving: BTreeSet<String>,
-    /// Event dates that are decided again.
+    /// The event dates whose events are decided again.
     pub again: Option<Dates>,
-    /// Columns that are taken out of the `extra` of events of these dates.
+    /// The columns that are taken out of the `extra` of the events of these dates.
     pub fill: BTreeSet<String>,
-    /// The tables are made of `read` alone, whatever is stored.
+    /// Whether the tables are made of `read` alone, whatever is stored.
     pub anew: bool,
-    /// Data files that cannot be read and that the state does not name. All of their rows are of raw
-    /// objects that leave and are read.
+    /// Data files that cannot be read. The state does not name them. All their rows come from raw objects that
+    /// leave and are read again.
     pub lost: Vec<File>,
     /// Proves the data files that are read.
     pub proof: Proof,
 }
 
-/// What absorbing gave.
+/// The result of absorbing one step of a source.
 pub struct Absorbed {
     pub objects: Vec<ObjectEntry>,
-    /// The change of the counts.
+    /// The change of the counts by this commit.
     pub balance: Balance,
     /// Values that became null under `on_type_error = "null"`, by column.
     pub nulled: BTreeMap<String, u64>,
     pub incomplete: Incomplete,
-    /// Bytes of data files that were read.
+    /// The bytes of data files that were read.
     pub stored_bytes: u64,
-    /// Slices that changed, by why.
+    /// The number of slices that changed, by the reason of the change.
     pub slices: BTreeMap<WhySlice, u64>,
     pub noticed: Noticed,
 }
 
-/// Why a slice changed.
+/// The reason why a slice changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WhySlice {
-    /// Events came, and none were there.
+    /// New events came to a slice without events.
     NewEvents,
-    /// Events came to those that are there.
+    /// New events came to a slice with events.
     MoreEvents,
-    /// Events of raw objects that are taken out or replaced left, and none came.
+    /// Events left because their raw object was taken out or replaced, and no events came.
     EventsLeft,
-    /// Events left, and others came.
+    /// Some events left, and others came.
     EventsReplaced,
-    /// A chain of duplicates reaches into it, or its events were decided again.
+    /// No events came or left. A chain of duplicates reaches into the slice, or its events were decided again.
     Verdicts,
     /// Its file lacked columns that came later, or they were taken out of `extra`.
     ColumnsFilled,
 }
 
-/// How a source is absorbed: values that every stage reads and none changes.
+/// The settings with which a source is absorbed. Every stage reads them, and no stage changes them.
 struct Settings {
     source: Source,
     /// The columns of decoded events.
     schema: SchemaRef,
     slicing: Slicing,
     hashing: Hashing,
-    /// At least one.
+    /// The number of threads, at least 1.
     threads: usize,
     folder: PathBuf,
-    /// Tables of kept events, duplicates and rejects.
+    /// The tables of kept events, of duplicates and of rejects.
     tables: [TableDefinition; 3],
-    /// The number of the commit that the files are for.
+    /// The number of the commit that the files are written for.
     commit: u64,
     shares: Shares,
 }
@@ -162,7 +165,7 @@ struct Settings {
 /// Data files by table and place.
 type Files = BTreeMap<(String, u64), File>;
 
-/// What is absorbed, and what the log knows of the source.
+/// The objects and dates that are absorbed, and what the log knows about the source.
 struct Input {
     objects: Vec<RankedObject>,
     leaving: BTreeSet<String>,
@@ -172,9 +175,9 @@ struct Input {
     known: SourceState,
     anew: bool,
     slices: Slices,
-    /// Stored files with rows that may change.
+    /// The stored files with rows that may change.
     old: Files,
-    /// Stored files that all give way.
+    /// The stored files that are replaced whatever their rows are.
     replaced: Files,
 }
 
@@ -205,8 +208,8 @@ pub async fn absorb(
         stopped.store(absorbed.is_err(), Ordering::Relaxed);
         absorbed
     });
-    // Gone when staging has failed: then writing need not go on. Nor need what waits be staged when that has
-    // failed.
+    // The receiver is gone when staging has failed, and then writing stops. In the same way, files that wait
+    // are not staged when writing has failed.
     let to_stage = stream::poll_fn(move |context| match has_stopped.load(Ordering::Relaxed) {
         true => Poll::Ready(None),
         false => to_stage.poll_recv(context),
@@ -216,13 +219,13 @@ pub async fn absorb(
     let ((), absorbed, staged) = tokio::join!(feeding, computing, staging);
     let absorbed = absorbed.map_err(|_| AbsorbError::Defect("a worker died".to_owned()))?;
     match (absorbed, staged) {
-        // Where staging fails, writing does because of it.
+        // Where staging fails, writing fails because of it.
         (Ok(_) | Err(AbsorbError::Write(WriteError::NotStaged)), Err(error)) => Err(error.into()),
         (absorbed, staged) => Ok((absorbed?, staged?)),
     }
 }
 
-/// The stages, one after another: everything that computes.
+/// Calls the stages one after another. Everything that is computed is computed in here.
 fn compute(
     settings: &Settings,
     input: &Input,
@@ -279,7 +282,7 @@ fn compute(
     Ok(absorbed)
 }
 
-/// Settles everything that is known before the first raw object is read.
+/// Prepares everything that is known before the first raw object is read.
 fn prepare(
     space: &Workspace<'_>,
     work: Work<'_>,
@@ -358,13 +361,14 @@ fn prepare(
     Ok((settings, input, stored))
 }
 
-/// The names of all raw objects whose events may meet, sorted as bytes: their index is their rank.
+/// The names of all raw objects whose events may meet, sorted as bytes. The index of a name is the rank of its
+/// object.
 fn names(read: &[RawObject], known: &SourceState, anew: bool) -> StringArray {
     let read = read.iter().map(|found| &*found.identity);
     if anew {
         return StringArray::from_iter_values(read);
     }
-    // Both are in the order of their bytes.
+    // Both lists are sorted by bytes.
     let mut read = read.peekable();
     let mut names = StringBuilder::new();
     for name in known.objects.keys() {
@@ -378,7 +382,7 @@ fn names(read: &[RawObject], known: &SourceState, anew: bool) -> StringArray {
     names.finish()
 }
 
-/// The names of the rules of a source, and behind them those of earlier rules that have duplicates.
+/// The names of the rules of a source, followed by the names of earlier rules that still have duplicates.
 fn all_rules(source: &Source, known: &SourceState) -> Vec<String> {
     let configured = source.rules.iter().map(|rule| rule.name.clone());
     let earlier = known.balance.duplicates.keys();
@@ -397,17 +401,17 @@ fn stored_files(tables: &SourceTables, state: &State) -> Result<Files, AbsorbErr
 }
 
 impl Settings {
-    /// The unit of event times.
+    /// The unit of the event times.
     const fn unit(&self) -> TimeUnit {
         self.source.decode.unit
     }
 
-    /// Gives the places of events.
+    /// Gives the place of an event by its time.
     const fn places(&self) -> Places {
         Places::new(self.slicing, self.unit())
     }
 
-    /// Gives the places of rejects by their arrival: one file a day.
+    /// Gives the place of a reject by the arrival time of its raw object. There is one file a day.
     const fn arrival_places(&self) -> Places {
         let by_day = Slicing {
             by: PartitionBy::Day,
@@ -427,7 +431,8 @@ impl Settings {
         })
     }
 
-    /// The columns of a wide row: those of decoded events but for those that the keys have.
+    /// The indices of the columns of a wide row: the columns of decoded events without the columns that are in
+    /// the key.
     fn row_columns(&self) -> Vec<usize> {
         let in_key = [RAW_RECORD, &self.source.decode.event_time];
         let fields = self.schema.fields().iter().enumerate();
@@ -447,9 +452,9 @@ impl Settings {
 }
 
 impl Input {
-    /// About how many bytes of raw objects the events are of that come, leave or are decided again.
+    /// An estimate of the bytes of raw objects whose events come, leave or are decided again.
     fn changed_bytes(&self) -> usize {
-        // The log does not know the bytes of events that leave or are decided again.
+        // The log does not know the bytes of the events that leave or are decided again.
         let bytes = match self.again.is_none() && self.leaving.is_empty() {
             true => self.objects.iter().map(|object| object.found.size).sum(),
             false => u64::MAX,
@@ -457,13 +462,13 @@ impl Input {
         usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
-    /// Where stored events lie that leave or are decided again.
+    /// The places of the stored events that leave or are decided again.
     fn origins(&self, settings: &Settings) -> Origins {
         let mut wanted = Spans::none(&self.slices);
         let leaving = self.leaving.iter();
         for entry in leaving.filter_map(|name| self.known.objects.get(name)) {
             if entry.events > 0 {
-                // Format 1 of the log did not say when.
+                // Format 1 of the log has no times of raw objects.
                 let (first, last) = entry.times.unwrap_or((i64::MIN, i64::MAX));
                 wanted.want(&self.slices, first, last);
             }
@@ -471,8 +476,8 @@ impl Input {
         let again = self.again.map(|dates| {
             let unit = settings.unit();
             let (first, last) = settings.slicing.times(dates.from, dates.to, unit);
-            // Where a rule begins or ends to concern events, chains over that border fall apart or
-            // come together: the part that lies beyond begins within a window of it.
+            // At the time at which a rule begins or ends to concern events, a chain falls apart, or two chains
+            // become one. The part of such a chain beyond this time begins within one window of it.
             let earlier = self.known.settings.iter().flat_map(|known| &known.rules);
             let earlier = earlier.map(|rule| rule.within_ms);
             let rules = settings.source.rules.iter().map(|rule| rule.within_ms);

@@ -1,5 +1,5 @@
-//! What an event is: its columns and their types, its time, its place in the total order, and the
-//! partition and slice it belongs to. Pure vocabulary: no I/O, no clock.
+//! The vocabulary of events: columns and their types, the accepted event times, the reasons of rejects, and
+//! the partition and slice of an event. This room does no I/O and reads no clock.
 //!
 //! ```text
 //! declared columns · [record_sha256] · raw_record · extra      what decoding yields
@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::{TimeUnit, Zone};
 
-/// What becomes of a value that does not fit its column's type.
+/// The treatment of a value that does not fit the type of its column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnTypeError {
@@ -47,7 +47,7 @@ pub struct DecodeSpec {
     pub naive_timezone: Option<Zone>,
     /// The span of event times that is believed.
     pub accept: Accept,
-    /// What becomes of a record with a value of a wrong type.
+    /// The treatment of a record with a value of a wrong type.
     pub on_type_error: OnTypeError,
     /// Whether events carry the column `record_sha256`, because a rule names it.
     pub record_sha256: bool,

@@ -1,5 +1,6 @@
-//! An open lake: its store, and what its log says. The type says what the holder may do: who reads a
-//! lake cannot commit, and who may commit holds the writers' lock for as long.
+//! An open lake: its store, and the state that its log gives. The type says what the holder may do. A holder of
+//! `Lake<Reading>` cannot commit. A holder of `Lake<Writing>` can, and holds the writers' lock as long as the
+//! value lives.
 //!
 //! ```text
 //! Lake::open ──────────────────▶ Lake<Reading>   state, files, tables
@@ -10,10 +11,10 @@
 //!
 //! # Contract
 //!
-//! A lake on disk has one writer at a time: the operating system drops the lock with the process. In
-//! a bucket there is nothing to lock, and the lock is empty: two writers may be open, and the
-//! conditional creation of `log/<n>` decides which of them has committed. So a writer that finds its
-//! number taken has changed nothing, and is told to run again.
+//! A lake on disk has one writer at a time, and the operating system releases the lock with the process. In a
+//! bucket there is nothing to lock, and the lock is empty: two writers may be open. The conditional creation of
+//! `log/<n>` decides which of them has committed. A writer that finds its number taken has changed nothing, and
+//! is told to run again.
 
 mod commit;
 mod proof;
@@ -47,33 +48,34 @@ pub enum LakeError {
         /// The URL of its root.
         lake: String,
     },
-    /// What cannot be.
+    /// A state that rawmart should never reach.
     #[error("{0}; this is a defect of rawmart")]
     Defect(String),
 }
 
-/// The holder reads, and cannot commit.
+/// The permission to read a lake, but not to commit.
 pub struct Reading(());
 
-/// The holder may commit.
+/// The permission to commit.
 pub struct Writing {
     lock: LockGuard,
     writer: Writer,
 }
 
-/// Who writes.
+/// The run that writes.
 pub struct Writer {
-    /// Names the invocation among all.
+    /// The name of the run, different for every run.
     pub run: String,
-    /// When, RFC 3339 in UTC: for people, nothing is decided by it.
+    /// The time of the run, RFC 3339 in UTC. It is for people, and nothing is decided by it.
     pub at: String,
-    /// Takes what happens to whoever listens.
+    /// Tells the listeners what happens.
     pub progress: Progress,
-    /// Bytes of data files that may be on their way at once.
+    /// The most bytes of data files that are staged or published at once.
     pub in_flight: u64,
 }
 
-/// An open lake, with what its log said when it was opened and what its holder has committed since.
+/// An open lake, with the state from its log when it was opened and from the commits that its holder has made
+/// since.
 pub struct Lake<Permission> {
     store: Store,
     state: State,
@@ -81,12 +83,12 @@ pub struct Lake<Permission> {
 }
 
 impl<Permission> Lake<Permission> {
-    /// The store that the lake lies in.
+    /// The store that holds the lake.
     pub fn store(&self) -> &Store {
         &self.store
     }
 
-    /// What the log says.
+    /// The state that the log gives.
     pub fn state(&self) -> &State {
         &self.state
     }
@@ -96,16 +98,15 @@ impl<Permission> Lake<Permission> {
         self.store.root()
     }
 
-    /// Proves data files that were there when the lake was opened; what is committed from here on
-    /// need not be proven.
+    /// Proves data files that were there when the lake was opened. Files of later commits need no proof.
     pub fn proof(&self) -> Proof {
         Proof::new(&self.store, self.state.last)
     }
 
-    /// Asks whether another run has made commit `n` meanwhile, and replaced what this one reads.
+    /// Checks that no other run has made commit `n` meanwhile and replaced files that this run reads.
     ///
     /// # Errors
-    /// [`LedgerError::Lost`] if so; a store that does not answer.
+    /// [`LedgerError::Lost`] if another run has; a store that does not answer.
     pub async fn overtaken(&self, n: u64) -> Result<(), LakeError> {
         match self.store.head(&layout::commit_key(n)).await? {
             Some(_) => Err(LakeError::Ledger(LedgerError::Lost {
@@ -118,7 +119,7 @@ impl<Permission> Lake<Permission> {
 }
 
 impl Lake<Reading> {
-    /// Opens the lake at `url` and reads its log. `tables` are those that the configuration names.
+    /// Opens the lake at `url` and reads its log. `tables` are the tables that the configuration names.
     ///
     /// # Errors
     /// A store that does not answer; a log that cannot be read, or is gone while tables have files.
@@ -149,7 +150,7 @@ impl Lake<Reading> {
     }
 }
 
-/// A lake whose lock is held and whose log is not read yet.
+/// A lake whose lock is held and whose log has not been read yet.
 pub struct Locked {
     store: Store,
     lock: LockGuard,
@@ -170,7 +171,7 @@ pub async fn lock(url: &str, settings: &StoreSettings) -> Result<Locked, LakeErr
 }
 
 impl Locked {
-    /// Reads the log. `tables` are those that the configuration names.
+    /// Reads the log. `tables` are the tables that the configuration names.
     ///
     /// # Errors
     /// See [`Lake::open`].
@@ -190,7 +191,7 @@ impl Locked {
         })
     }
 
-    /// Tries what [`Lake::probe`] tries, before anything is known of the log.
+    /// Does the same as [`Lake::probe`], before the log is read.
     ///
     /// # Errors
     /// See [`ledger::probe`].
@@ -198,7 +199,7 @@ impl Locked {
         Ok(ledger::probe(&self.store, &State::default(), run, single_writer).await?)
     }
 
-    /// Takes a probe away that cannot be read.
+    /// Moves the probe away if it cannot be read.
     ///
     /// # Errors
     /// A store that does not answer.
@@ -209,7 +210,7 @@ impl Locked {
         }
     }
 
-    /// Takes checkpoints away that cannot be read, and gives their keys.
+    /// Moves checkpoints away that cannot be read, and gives their keys.
     ///
     /// # Errors
     /// A store that does not answer.
@@ -221,7 +222,7 @@ impl Locked {
         Ok(keys)
     }
 
-    /// Makes lost and damaged markers anew, and gives the numbers of their commits.
+    /// Makes lost and damaged markers again, and gives the numbers of their commits.
     ///
     /// # Errors
     /// A store that does not answer, a commit that cannot be read.
@@ -241,7 +242,7 @@ impl Lake<Writing> {
         &self.permission.writer.run
     }
 
-    /// Checks that the store keeps two writers apart, or that one is promised.
+    /// Checks that the store keeps two writers apart, or that `single_writer` promises that there is only one.
     ///
     /// # Errors
     /// See [`ledger::probe`].
@@ -249,7 +250,7 @@ impl Lake<Writing> {
         Ok(ledger::probe(&self.store, &self.state, self.run(), single_writer).await?)
     }
 
-    /// Takes away what lies in the place of a data file and cannot be replaced: a folder, a link.
+    /// Moves an object away that lies in the place of a data file and cannot be replaced: a folder or a link.
     ///
     /// # Errors
     /// A store that does not answer.
@@ -257,7 +258,7 @@ impl Lake<Writing> {
         Ok(ledger::set_aside(&self.store, key).await?)
     }
 
-    /// Deletes what dead runs have staged for commits that they have not made.
+    /// Deletes the staged files of dead runs whose commits were never made.
     ///
     /// # Errors
     /// A store that does not answer.
@@ -265,7 +266,7 @@ impl Lake<Writing> {
         Ok(publish::sweep_dead(&self.store, &self.state).await?)
     }
 
-    /// Deletes what is staged for commits that are published.
+    /// Deletes the staged files of published commits.
     ///
     /// # Errors
     /// A store that does not answer.
@@ -273,7 +274,7 @@ impl Lake<Writing> {
         Ok(publish::sweep(&self.store, &self.state).await?)
     }
 
-    /// Writes a checkpoint where one is due.
+    /// Writes a checkpoint if one is due.
     ///
     /// # Errors
     /// A store that does not answer.

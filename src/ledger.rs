@@ -1,4 +1,5 @@
-//! The log of a lake: what was absorbed, which files are its content, and who may write.
+//! The log of a lake: the raw objects that were absorbed, the files that are the content of the lake, and the
+//! run that may write.
 //!
 //! ```text
 //!  checkpoint/…1   log/…2  log/…2.published  log/…3  log/…3.published  log/…4   log/…5: none
@@ -8,17 +9,19 @@
 //!
 //! # Contract
 //!
-//! *Committed* means that `log/<n>` exists: nothing takes it back, and whoever opens the lake next
-//! brings it to readers. Only the creator of `log/<n>` has committed n; a run that finds it taken has
-//! changed nothing. Commit n + 1 may be created only after `log/<n>.published` exists.
+//! *Committed* means that `log/<n>` exists. Nothing takes a commit back, and the next run that opens the lake
+//! publishes it. Only the run that has created `log/<n>` has committed n. A run that finds it taken has changed
+//! nothing. Commit n + 1 may be created only after `log/<n>.published` exists.
 //!
-//! A checkpoint decides nothing: without any, the log is folded from its beginning to the same state.
-//! The log is read key by key, never listed: opening costs what was committed since the checkpoint.
+//! A checkpoint decides nothing. Without a checkpoint, the log is folded from its beginning to the same state.
+//! The log is read key by key and never listed, so opening a lake costs as much as the commits since the
+//! checkpoint.
 
 mod checkpoint;
 mod format;
 mod log;
 mod objects;
+mod open;
 mod probe;
 mod seal;
 mod settings;
@@ -64,24 +67,25 @@ pub enum LedgerError {
         found: u64,
         missing: String,
     },
-    #[error("{url} is gone, and later commits are there: `rawmart verify --repair` makes it anew")]
+    #[error(
+        "{url} is gone although there are later commits; `rawmart verify --repair` makes it again"
+    )]
     Unmarked { url: String },
-    #[error("{url} is damaged: {message}; `rawmart verify --repair` makes it anew")]
+    #[error("{url} is damaged: {message}; `rawmart verify --repair` makes it again")]
     DamagedMarker { url: String, message: String },
     #[error(
-        "{url} is damaged: {message}; `rawmart verify --repair` takes it away, it can be done without"
+        "{url} is damaged: {message}; `rawmart verify --repair` removes it, and the lake does not need it"
     )]
     DamagedSpare { url: String, message: String },
     #[error(
-        "{lake} has no log, and {url} is there: the folder _rawmart of this lake is gone. Restore it from a \
-         backup; or, if this is to be a new lake, name an empty place as `lake`"
+        "{lake} has no log, although {url} exists: the folder _rawmart of this lake is gone. Restore it from a \
+         backup. If this is to be a new lake, set `lake` to an empty place"
     )]
     NoLog { lake: String, url: String },
     #[error(
-        "the store of {lake} accepts {ignored} and ignores it, so two runs at once could overwrite \
-         each other; nothing was written but {probe}. Use a store that keeps conditional writes and \
-         delete that object, or, where never more than one run at a time writes, set `single_writer \
-         = true` in rawmart.toml"
+        "the store of {lake} accepts {ignored} and ignores it, so two runs at once could overwrite each other; \
+         only {probe} was written. Use a store that keeps conditional writes, and delete this object. If never \
+         more than one run writes at a time, set `single_writer = true` in rawmart.toml instead"
     )]
     Unconditional {
         lake: String,

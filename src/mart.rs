@@ -17,6 +17,7 @@ mod clauses;
 mod comments;
 mod error;
 mod explain;
+mod failure;
 mod graph;
 mod guard;
 mod header;
@@ -41,7 +42,6 @@ pub use reference_table::{ReferenceTable, ReferenceTableError, read_references};
 pub use sample::{Compared, DateTraits, Difference, backwards, compare, date_traits, of_date};
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::Arc;
 
 use arrow::compute::SortOptions;
@@ -214,7 +214,7 @@ async fn executable(session: &SessionContext, mart: &Mart) -> Result<TableDefini
             Ok(_) => return Ok(definition),
             Err(error) => {
                 let select = select::parse(&mart.file, &mart.sql)?;
-                explain::physical(mart, &select, &error)
+                failure::physical(mart, &select, &error)
             }
         },
         Err(error) => error,
@@ -310,11 +310,6 @@ async fn planned_as(
         .and_then(LogicalPlanBuilder::build)
         .map_err(|error| MartError::planning(&mart.file, &error))?;
     Ok((plan, definition))
-}
-
-/// The path of a file as messages show it.
-fn shown(file: &Path) -> String {
-    file.display().to_string()
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! What the world is told: what happens → progress bars, summaries → text or JSON, errors → exit
-//! codes. Nothing here changes what happens.
+//! Tells people and programs about a run: events → progress bars, summaries → text or JSON, errors → exit
+//! codes. Nothing in this room changes what a run does.
 //!
 //! ```text
 //! run ──Happened──▶ Progress ──▶ Report ──▶ bar on a terminal │ log lines
@@ -21,6 +21,7 @@ use crate::absorb::{AbsorbError, RejectsOf};
 use crate::catalog::ddl::Script;
 use crate::cli::Output;
 use crate::config::{ConfigError, Job};
+use crate::lake::LakeError;
 use crate::ledger::LedgerError;
 use crate::plan::RunPlan;
 use crate::progress::{Happened, Progress};
@@ -30,14 +31,14 @@ use crate::run::{History, MartOutcome, PastRun, RunError, RunSummary, Tables, Ve
 use crate::store::{StoreError, StoreErrorKind};
 use plain::{Plain, plain};
 
-/// Shows what happens on the terminal and in the log. A clone shows it in the same place.
+/// Shows on the terminal and in the log what happens. All clones show it in the same place.
 #[derive(Clone)]
 pub struct Report {
     bar: ProgressBar,
 }
 
 impl Report {
-    /// `quiet` shows no bar; neither does a pipe.
+    /// With `quiet`, or if stderr is a pipe, no bar is shown.
     pub fn new(quiet: bool) -> Self {
         let target = if quiet || !std::io::stderr().is_terminal() {
             ProgressDrawTarget::hidden()
@@ -49,7 +50,7 @@ impl Report {
         Self { bar }
     }
 
-    /// What a run tells, taken to this report.
+    /// The progress whose events this report shows.
     pub fn listen(&self) -> Progress {
         let report = self.clone();
         Progress::new(move |happened| report.show(happened))
@@ -99,7 +100,7 @@ impl Report {
         self.bar.set_message(plain(&message));
     }
 
-    /// Takes the bar off the terminal.
+    /// Removes the bar from the terminal.
     pub fn finish(&self) {
         self.bar.finish_and_clear();
     }
@@ -109,8 +110,8 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-/// Standard error, for logs and for the last words of a process. It takes everything as plain text, and never
-/// fails: work does not stop because nobody listens.
+/// Standard error, for the log and for the last messages of a process. Everything is written as plain text. An
+/// error of writing is ignored, because work must not stop when nobody reads the messages.
 pub fn stderr() -> impl Write {
     struct Patient<W>(W);
     impl<W: Write> Write for Patient<W> {
@@ -127,9 +128,9 @@ pub fn stderr() -> impl Write {
     Patient(Plain::new(std::io::stderr()))
 }
 
-/// Prints what the command line was answered: help and the version to stdout, what is wrong with it to stderr.
+/// Prints the answer to a command line: help and the version to stdout, errors of the arguments to stderr.
 pub fn usage(answer: &clap::Error) {
-    // Closed, there is nobody to be told.
+    // If the stream is closed, nobody reads the answer.
     let _ = match answer.use_stderr() {
         true => {
             (answer.render().to_string().lines()).try_for_each(|line| writeln!(stderr(), "{line}"))
@@ -138,7 +139,7 @@ pub fn usage(answer: &clap::Error) {
     };
 }
 
-/// How an invocation ended.
+/// The result of an invocation.
 #[derive(Debug)]
 pub enum Outcome {
     Run(RunSummary),
@@ -151,7 +152,7 @@ pub enum Outcome {
     Config(Box<Job>),
 }
 
-/// Why an invocation could not do what was asked.
+/// The reason why an invocation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     #[error(transparent)]
@@ -162,7 +163,7 @@ pub enum Failure {
         "interrupted by {0}; the next run finishes what was committed, and nothing else was changed"
     )]
     Interrupted(Signal),
-    #[error("the working folder cannot be told ({0}): change to a folder that exists")]
+    #[error("the current folder cannot be found ({0}): change to a folder that exists")]
     NoFolder(std::io::Error),
     #[error("the result cannot be written to stdout ({0}); the work itself is done")]
     Unprinted(std::io::Error),
@@ -195,7 +196,7 @@ impl std::fmt::Display for Signal {
     }
 }
 
-/// Exit codes that a scheduler can act on.
+/// The exit codes. A scheduler can act on them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
@@ -207,7 +208,7 @@ pub enum Exit {
     Busy = 5,
     Store = 6,
     Damaged = 7,
-    /// SIGINT and SIGTERM, as shells count them.
+    /// The codes that shells give for SIGINT and SIGTERM.
     Interrupted = 130,
     Terminated = 143,
 }
@@ -243,13 +244,13 @@ impl Outcome {
         }
     }
 
-    /// Prints the result to stdout, after so many seconds. `here` is the folder in which it is read.
+    /// Prints the result to stdout, with the duration in seconds. `here` is the current folder of the reader.
     ///
     /// # Errors
     /// stdout is closed or full.
     pub fn print(&self, output: Output, seconds: f64, here: Option<&Path>) -> std::io::Result<()> {
         let stdout = std::io::stdout().lock();
-        // A value in a statement must come to its reader as it is.
+        // The values in a statement must reach its reader unchanged.
         if matches!(self, Self::Ddl(_)) && !stdout.is_terminal() {
             return self.write(std::io::BufWriter::new(stdout), output, seconds, here);
         }
@@ -323,6 +324,27 @@ fn of_store(error: &StoreError) -> Exit {
     }
 }
 
+/// The exit code where a lake could not be opened or changed.
+fn of_lake(error: &LakeError) -> Exit {
+    match error {
+        LakeError::Store(error) | LakeError::Ledger(LedgerError::Store(error)) => of_store(error),
+        LakeError::Publish(error) => of_publishing(error),
+        LakeError::Locked { .. } | LakeError::Ledger(LedgerError::Lost { .. }) => Exit::Busy,
+        LakeError::Ledger(
+            LedgerError::Damaged { .. }
+            | LedgerError::Format { .. }
+            | LedgerError::Gap { .. }
+            | LedgerError::Unmarked { .. }
+            | LedgerError::DamagedMarker { .. }
+            | LedgerError::DamagedSpare { .. }
+            | LedgerError::NoLog { .. },
+        ) => Exit::Damaged,
+        // Another attempt does not make a store fit.
+        LakeError::Ledger(LedgerError::Unconditional { .. }) => Exit::Usage,
+        LakeError::Ledger(LedgerError::Unwritable { .. }) | LakeError::Defect(_) => Exit::Internal,
+    }
+}
+
 /// The exit code where data files could not be staged or published.
 fn of_publishing(error: &PublishError) -> Exit {
     match error {
@@ -359,31 +381,17 @@ impl Failure {
             Self::Run(error) => error,
         };
         match error {
+            RunError::Lake(error) => of_lake(error),
             RunError::Store(error)
-            | RunError::Ledger(LedgerError::Store(error))
             | RunError::Discover(DiscoverError::Store(error))
             | RunError::Absorb(AbsorbError::Store(error)) => of_store(error),
-            RunError::Publish(error) | RunError::Absorb(AbsorbError::Publish(error)) => {
-                of_publishing(error)
-            }
+            RunError::Absorb(AbsorbError::Publish(error)) => of_publishing(error),
             RunError::Write(error) | RunError::Absorb(AbsorbError::Write(error)) => {
                 of_writing(error)
             }
             RunError::Absorb(AbsorbError::Gone { .. }) => Exit::Store,
-            RunError::Ledger(LedgerError::Lost { .. }) | RunError::Locked { .. } => Exit::Busy,
-            RunError::Ledger(
-                LedgerError::Damaged { .. }
-                | LedgerError::Format { .. }
-                | LedgerError::Gap { .. }
-                | LedgerError::Unmarked { .. }
-                | LedgerError::DamagedMarker { .. }
-                | LedgerError::DamagedSpare { .. }
-                | LedgerError::NoLog { .. },
-            )
-            | RunError::Absorb(AbsorbError::Irreparable { .. }) => Exit::Damaged,
-            // A store that is not fit stays so: trying again is of no use.
-            RunError::Ledger(LedgerError::Unconditional { .. })
-            | RunError::Discover(_)
+            RunError::Absorb(AbsorbError::Irreparable { .. }) => Exit::Damaged,
+            RunError::Discover(_)
             | RunError::Absorb(AbsorbError::Key { .. })
             | RunError::Mart(_)
             | RunError::Config(_)
@@ -395,21 +403,20 @@ impl Failure {
             | RunError::Absorb(AbsorbError::TooMuchLost { .. })
             | RunError::Refused { .. }
             | RunError::Absorb(AbsorbError::OnlyRaw { .. }) => Exit::Refused,
-            RunError::Ledger(LedgerError::Unwritable { .. })
-            | RunError::Absorb(AbsorbError::Unbalanced(_))
+            RunError::Absorb(AbsorbError::Unbalanced(_))
             | RunError::Absorb(AbsorbError::Defect(_))
             | RunError::Defect(_)
             | RunError::Engine(_) => Exit::Internal,
         }
     }
 
-    /// What failed and, where it adds something, why.
+    /// The message of the error, followed by its causes where they add something.
     fn message(&self) -> String {
         let mut message = self.to_string();
         let mut cause = std::error::Error::source(self);
         while let Some(error) = cause {
             let text = error.to_string();
-            // Transparent wrappers and errors that quote their cause would say it twice.
+            // Transparent wrappers, and errors that quote their cause, would give the same text twice.
             if !message.contains(&text) {
                 message.push_str(": ");
                 message.push_str(&text);
@@ -427,7 +434,7 @@ impl Failure {
         let _ = text::rejects(&mut err, self.rejects());
     }
 
-    /// Prints the failure to stdout, where the result is asked for as JSON.
+    /// Prints the failure to stdout as JSON.
     pub fn print_json(&self) {
         #[derive(Serialize)]
         struct Failed<'a> {
@@ -441,11 +448,11 @@ impl Failure {
             error: self.message(),
             rejects: self.rejects(),
         };
-        // Whoever closed the pipe asks for nothing more.
+        // If the pipe is closed, nobody reads the failure.
         let _ = json(&mut Plain::new(std::io::stdout().lock()), &failed);
     }
 
-    /// The rejects that a run was refused for.
+    /// The rejects that were the reason for refusing a run.
     fn rejects(&self) -> &[RejectsOf] {
         match self {
             Self::Run(
@@ -461,7 +468,7 @@ impl Failure {
 mod tests {
     use super::*;
 
-    /// Every exit code. A new one does not compile without its line here.
+    /// All exit codes. A new code does not compile without its line here.
     fn exits() -> Vec<Exit> {
         let mut exits = vec![Exit::Done];
         loop {

@@ -1,4 +1,4 @@
-//! In which order things happen: the one place where the order of effects is written.
+//! The commands, and the order of their effects. No other file contains this order.
 //!
 //! ```text
 //! lock ─▶ open the log ─▶ roll forward what is committed ─▶ check, list raw ─▶ plan
@@ -6,8 +6,8 @@
 //!   ─▶ marts from the published tables      ─▶ stage ─▶ check ─▶ COMMIT n+1 ─▶ publish ─▶ mark ─▶ sweep
 //! ```
 //!
-//! Everything before a COMMIT can be lost without a trace; everything after it is finished by this
-//! run or the next.
+//! A run that dies before a COMMIT leaves no trace in the tables. A run that dies after a COMMIT is finished by
+//! the next run.
 
 mod error;
 mod history;
@@ -43,16 +43,16 @@ use marts::Marts;
 use round::Rounds;
 use summary::{Totals, summary};
 
-/// What `main` alone knows.
+/// The values that only `main` knows.
 #[derive(Clone)]
 pub struct Context {
     pub now: DateTime<Utc>,
-    /// Names this invocation among all.
+    /// The name of this run, different for every run.
     pub run: String,
     pub progress: Progress,
-    /// Limits of the stores that are opened.
+    /// The limits of the stores that are opened.
     pub store: StoreSettings,
-    /// Hashes the keys of duplicate rules. What is published does not depend on it.
+    /// The hash function for the keys of duplicate rules. The published content does not depend on it.
     pub hashing: Hashing,
 }
 
@@ -67,23 +67,23 @@ impl Context {
     }
 }
 
-/// What a verb does. Boxed, so that all of it is compiled with this crate, and not once more with
-/// each that polls it.
+/// The future of a command. It is boxed so that its code is compiled with this crate, and not again with each
+/// caller that polls it.
 pub type Doing<'a, T> = LocalBoxFuture<'a, Result<T, RunError>>;
 
-/// What of a job is asked for.
+/// The parts of a job that a run does.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Names of sources; empty means all.
+    /// The names of sources; empty means all sources.
     pub sources: Vec<String>,
     pub marts: bool,
     /// Takes the new content of changed raw objects, whatever the configuration says.
     pub replace_changed: bool,
-    /// Lists prefixes that are settled, too.
+    /// Lists settled prefixes too.
     pub relist: bool,
-    /// Makes published tables anew in the place of absorbing what is new.
+    /// Rebuilds published tables instead of absorbing new objects.
     pub rebuild: Option<Rebuild>,
-    /// Of each commit; what the memory allows where nothing is said.
+    /// The limits of each commit; `None` for the limits that follow from the memory.
     pub limits: Option<CommitLimits>,
 }
 
@@ -94,10 +94,10 @@ impl Options {
     }
 }
 
-/// What a run would do. Writes nothing.
+/// Plans a run. Writes nothing.
 ///
 /// # Errors
-/// What keeps a run from starting.
+/// Every error that keeps a run from starting.
 pub fn plan<'a>(job: &'a Job, options: &'a Options) -> Doing<'a, RunPlan> {
     Box::pin(async move {
         let checked = Checked::check(job, options)?;
@@ -111,10 +111,10 @@ pub fn plan<'a>(job: &'a Job, options: &'a Options) -> Doing<'a, RunPlan> {
     })
 }
 
-/// Absorbs what is new and builds the marts that it changes.
+/// Absorbs new raw objects and builds the marts that they change.
 ///
 /// # Errors
-/// Every reason why nothing, or nothing more, was published.
+/// Every reason why nothing was published, or nothing more.
 pub fn run<'a>(job: &'a Job, options: &'a Options, context: &'a Context) -> Doing<'a, RunSummary> {
     Box::pin(async move {
         let error = match (once(job, options, context).await, &options.rebuild) {
@@ -125,7 +125,7 @@ pub fn run<'a>(job: &'a Job, options: &'a Options, context: &'a Context) -> Doin
             }
             (result, _) => return result,
         };
-        tracing::warn!("{error}; this run is reading raw");
+        tracing::warn!("{error}; this run now reads the raw objects");
         let rebuild = Rebuild {
             raw: true,
             ..options.rebuild.clone().unwrap_or_default()
@@ -138,7 +138,7 @@ pub fn run<'a>(job: &'a Job, options: &'a Options, context: &'a Context) -> Doin
     })
 }
 
-/// One try of a run.
+/// Tries a run once.
 fn once<'a>(job: &'a Job, options: &'a Options, context: &'a Context) -> Doing<'a, RunSummary> {
     Box::pin(async move {
         let checked = Checked::check(job, options)?;
@@ -175,10 +175,11 @@ fn once<'a>(job: &'a Job, options: &'a Options, context: &'a Context) -> Doing<'
             plans: &looked.plan_marts(lake.state(), &lost),
             lost: &lost,
             local: &local,
+            context,
             spill: spill.path(),
             proof: &proof,
         };
-        let marts = marts.build(&mut lake, context, &mut totals).await?;
+        let marts = marts.build(&mut lake, &mut totals).await?;
         lake.sweep().await?;
         lake.checkpoint().await?;
         Ok(summary(
@@ -192,7 +193,7 @@ fn once<'a>(job: &'a Job, options: &'a Options, context: &'a Context) -> Doing<'
     })
 }
 
-/// The tables that a job's sources have in its lake.
+/// The tables that the sources of a job have in its lake.
 fn tables(job: &Job) -> impl Iterator<Item = String> {
     job.sources.iter().flat_map(Source::tables)
 }

@@ -1,4 +1,4 @@
-//! Which stored events a change of a source concerns: the set D, rule by rule.
+//! Finds the stored events that a change of a source concerns: the set D, rule by rule.
 //!
 //! ```text
 //! new, leaving and re-decided events = D
@@ -28,113 +28,42 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Schema, SchemaRef};
 
 use super::decode::NarrowRows;
+use super::search::{Search, unknown_rule};
 use super::slices::{Slices, Span, Spans};
 use super::stored::{StoredRow, StoredTables};
 use super::{AbsorbError, Settings};
 use crate::dedup::{
-    EventId, Fingerprint, Grown, KeyError, KeyFilter, Keys, Sorted, Sorter, Standing, Window,
+    EventId, Fingerprint, Grown, KeyError, KeyFilter, Keys, Sorted, Sorter, Standing,
     from_sortable, grow, part_of,
 };
 use crate::ledger::File;
 use crate::publish::Wanted;
 
-/// What an event of D was before: `[place, sortable time, id, displaced by, standing]`; the standing
-/// of an event that leaves has [`LEAVES`] set.
+/// A stored event of D as it was: `[place, sortable time, id, displaced by, standing]`. The standing of an
+/// event that leaves has [`LEAVES`] set.
 pub type Before = [u64; 5];
 /// Marks the standing of an event that leaves.
 pub const LEAVES: u64 = 1 << 63;
 
-/// How stored events are looked for, by rule: the keys of changed events, and how far around them.
-pub struct Search {
-    filters: Vec<Arc<KeyFilter>>,
-    windows: Vec<Window>,
-}
-
-impl Search {
-    /// `bytes` is about how many bytes of raw objects the keys are of.
-    pub fn new(settings: &Settings, slices: &Slices, bytes: usize) -> Self {
-        let rules = &settings.source.rules;
-        // The filters say no more than "perhaps": a small one costs rows that are sorted in vain, and one
-        // that no cache holds costs a wait a row.
-        let share = if slices.is_empty() {
-            0
-        } else {
-            (settings.shares.filters / rules.len().max(1)).min(bytes / 4)
-        };
-        let filter = |_| Arc::new(KeyFilter::new(share));
-        let window = |rule| Window::new(rule, settings.unit());
-        Self {
-            filters: rules.iter().map(filter).collect(),
-            windows: rules.iter().map(window).collect(),
-        }
-    }
-
-    /// Notes the keys of changed events of one rule, and adds the spans around them to `wanted`. `times` are
-    /// sortable.
-    ///
-    /// # Errors
-    /// None but a defect: there is no such rule.
-    pub fn note(
-        &self,
-        rule: usize,
-        slices: &Slices,
-        wanted: &mut Spans,
-        rows: &[(Fingerprint, u64)],
-    ) -> Result<(), AbsorbError> {
-        let (Some(filter), Some(window)) = (self.filters.get(rule), self.windows.get(rule)) else {
-            return Err(unknown_rule(rule));
-        };
-        let mut span: Option<(i64, i64)> = None;
-        for (key, time) in rows {
-            filter.insert(*key);
-            let time = from_sortable(*time);
-            let (from, to) = (
-                time.saturating_sub(window.within),
-                time.saturating_add(window.within),
-            );
-            span = match span {
-                // Neighbours in time ask for one span.
-                Some((first, last)) if from <= last && first <= to => {
-                    Some((first.min(from), last.max(to)))
-                }
-                Some((first, last)) => {
-                    wanted.want(slices, first, last);
-                    Some((from, to))
-                }
-                None => Some((from, to)),
-            };
-        }
-        if let Some((first, last)) = span {
-            wanted.want(slices, first, last);
-        }
-        Ok(())
-    }
-}
-
-/// A search that passed over a rule would give verdicts that look right.
-fn unknown_rule(rule: usize) -> AbsorbError {
-    AbsorbError::Defect(format!("the search for duplicates has no rule {rule}"))
-}
-
-/// Where stored events lie that belong to D from the beginning.
+/// The stored events that belong to D from the beginning.
 pub struct Origins {
-    /// Spans of the slices that hold them.
+    /// The spans of the slices that hold these events.
     pub spans: Vec<Span>,
     /// All events of these times are decided again.
     pub again: Option<(i64, i64)>,
 }
 
-/// The stored part of D, and what is to be decided.
+/// The stored events of D, and the rows that are to be decided.
 pub struct Affected {
-    /// Rows of all events of D, as the verdicts take them.
+    /// The narrow rows of all events of D.
     pub rows: NarrowRows,
-    /// What the stored events of D were, in the order of events.
+    /// The stored events of D as they were, in the order of events.
     pub before: Sorted<5>,
-    /// Ranks of the raw objects of these events.
+    /// The ranks of the raw objects of these events.
     pub objects: BTreeSet<u32>,
 }
 
-/// Where D is looked for. None of it changes while D grows, but for the keys in the filters.
+/// Looks for D. While D grows, only the keys in the filters change.
 pub struct Finder<'a> {
     pub settings: &'a Settings,
     pub stored: &'a StoredTables,
@@ -142,37 +71,37 @@ pub struct Finder<'a> {
     pub search: &'a Search,
 }
 
-/// A link of one rule: the rule, key, sortable time, id and standing.
+/// A link of one rule: the rule, the key, the sortable time, the id and the standing.
 type RuleLink = (usize, Fingerprint, u64, u64, u64);
 
 /// The stored members of D that are known so far.
 struct Members {
-    /// Their links by rule and part.
+    /// The links of the members, by rule and by part.
     links: Vec<Vec<Sorter<6>>>,
     before: Sorter<5>,
     objects: BTreeSet<u32>,
-    /// By rule: the spans of stored events around members.
+    /// For each rule, the spans of stored events around members.
     wanted: Vec<Spans>,
 }
 
-/// What one look at stored events gave.
+/// The result of one look at stored events.
 struct Looked {
-    /// Links of the rule whose keys D has, by part.
+    /// By part, the links of the rule whose keys D has.
     links: Vec<Sorter<6>>,
     /// Rows of the same events under each later rule: `[time, id, key, key]`.
     aside: Vec<Sorter<4>>,
 }
 
-/// What is read of stored events at once.
+/// The stored events that are read in one look.
 struct Reading<'a> {
     spans: &'a [Span],
     schema: &'a SchemaRef,
-    /// Events that leave are read as well.
+    /// Whether events that leave are read too.
     leaving: bool,
 }
 
 impl Finder<'_> {
-    /// Grows D from the new rows and the origins. `wanted` are the spans around new events, by rule.
+    /// Grows D from the new rows and from the origins. `wanted` are the spans around the new events, by rule.
     ///
     /// # Errors
     /// A data file that cannot be read, a rule that fails on a value, a full disk.
@@ -233,8 +162,8 @@ impl Finder<'_> {
         }
     }
 
-    /// Reads spans of slices on all threads. `start` gives a thread's state and which rows it wants, `look`
-    /// takes those of one batch.
+    /// Reads spans of slices on all threads. `start` makes the state of one thread and says which rows the
+    /// thread wants. `look` takes the rows of one batch.
     fn each_batch<S>(
         &self,
         Reading {
@@ -275,12 +204,12 @@ impl Finder<'_> {
             let workers = workers.into_iter();
             workers
                 .map(|worker| worker.join().unwrap_or_else(died))
-                // All of them, so that none is left behind.
+                // Every thread is joined, also after an error.
                 .fold(Ok(()), Result::and)
         })
     }
 
-    /// Puts events that leave or are decided again into D.
+    /// Adds the events that leave or are decided again to D.
     fn look_at_origins(&self, origins: &Origins, members: Members) -> Result<Members, AbsorbError> {
         if origins.spans.is_empty() {
             return Ok(members);
@@ -314,7 +243,7 @@ impl Finder<'_> {
         Ok(into_inner(members))
     }
 
-    /// Notes what rows of D were.
+    /// Notes the rows of D as they were.
     fn note_before(
         &self,
         members: &mut Members,
@@ -336,7 +265,7 @@ impl Finder<'_> {
         noted.map_err(|e| self.settings.spilling(e))
     }
 
-    /// The links of the rows of a mask under the rules of `keys`; the first of these is rule 0.
+    /// The links of the rows of a mask under the rules of `keys`. The first of these rules is rule 0.
     fn links_of(
         &self,
         keys: &mut Keys,
@@ -389,15 +318,14 @@ impl Finder<'_> {
         Ok(())
     }
 
-    /// Adds the chains of one rule to D: its rows by part.
+    /// Adds the chains of one rule to D, and gives the rows of this rule by part.
     fn grow_rule(
         &self,
         rule: usize,
         mut new: Vec<Vec<Sorter<4>>>,
         members: &mut Members,
     ) -> Result<Vec<Vec<Sorter<4>>>, AbsorbError> {
-        let window = self.search.windows.get(rule);
-        let within = window.ok_or_else(|| unknown_rule(rule))?.within;
+        let within = self.search.window(rule)?.within;
         let (Some(links), Some(wanted)) = (members.links.get_mut(rule), members.wanted.get(rule))
         else {
             return Err(unknown_rule(rule));
@@ -414,7 +342,7 @@ impl Finder<'_> {
             let spans = wanted.beyond(&looked);
             looked = wanted.clone();
             if spans.is_empty() && links.iter().all(Sorter::is_empty) {
-                // Nothing stored is concerned.
+                // No stored event is concerned.
                 for (rows, new) in rows.iter_mut().zip(new) {
                     rows.extend(new);
                 }
@@ -440,7 +368,7 @@ impl Finder<'_> {
             if beyond.is_empty() {
                 break;
             }
-            // Twice as far each time: a chain of days takes a handful of passes.
+            // The step doubles each time, so a chain of days takes a handful of passes.
             step = step.saturating_mul(2);
             for (first, last) in beyond {
                 let (from, to) = (first.saturating_sub(step), last.saturating_add(step));
@@ -451,8 +379,8 @@ impl Finder<'_> {
         Ok(rows)
     }
 
-    /// Reads the links of one rule in `spans` whose keys D has. Their rows under later rules are added to
-    /// `aside`.
+    /// Reads the links of one rule in `spans` whose keys D has. The rows of the same events under later rules
+    /// are added to `aside`.
     fn look(
         &self,
         rule: usize,
@@ -463,8 +391,7 @@ impl Finder<'_> {
         if spans.is_empty() {
             return Ok(Looked { links, aside });
         }
-        let filter = self.search.filters.get(rule);
-        let filter = filter.ok_or_else(|| unknown_rule(rule))?;
+        let filter = self.search.filter(rule)?;
         let rules = self.settings.source.rules.len();
         let schema = self.columns(rule..rules)?;
         let links: Vec<_> = links.into_iter().map(Mutex::new).collect();
@@ -520,7 +447,7 @@ impl Finder<'_> {
         })
     }
 
-    /// Few stored events have a key of D: of the others, the key is all that is decoded.
+    /// Few stored events have a key of D. Only the key is decoded of the other events.
     fn wanted(&self, rule: usize, filter: &Arc<KeyFilter>) -> Result<Wanted, AbsorbError> {
         let schema = self.columns(rule..rule + 1)?;
         let keys = Mutex::new(self.settings.keys(rule..rule + 1, &schema)?);
@@ -532,7 +459,7 @@ impl Finder<'_> {
                     *is = filter.contains(key);
                 }
             });
-            // An expression that fails does so again where the file can be named.
+            // An expression that fails here fails again where the file can be named.
             if tested.is_err() {
                 mask.fill(true);
             }
@@ -544,7 +471,7 @@ impl Finder<'_> {
         })
     }
 
-    /// Finds the chains of each part that hold a member of D. A part is its new rows and its links; the stored
+    /// Finds the chains of each part that hold a member of D. A part has its new rows and its links. The stored
     /// events within `looked` have been read.
     fn grow(
         &self,
@@ -575,7 +502,7 @@ impl Finder<'_> {
         grown.map_err(|error| self.settings.spilling(error))
     }
 
-    /// Makes stored events that have joined D members of it under the later rules.
+    /// Makes stored events that have joined D members of D under the later rules.
     fn join(
         &self,
         joined: Vec<Sorter<4>>,

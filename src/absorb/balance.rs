@@ -1,4 +1,5 @@
-//! What was written against what was read and counted: P2, before anything is committed.
+//! Compares the files that were written with the records that were read and counted. This is P2. It is checked
+//! before anything is committed.
 //!
 //! ```text
 //! files ──check_rows──▶ each has the rows that were counted for its place
@@ -18,19 +19,19 @@ use crate::event::Place;
 use crate::ledger::{Balance, ObjectEntry, Sha256};
 use crate::publish::Finished;
 
-/// The counts of a merge.
+/// The changes of the counts by a merge.
 pub struct Counts {
     /// The change of the number of kept events, …
     pub kept: i64,
-    /// … and of the duplicates of each rule.
+    /// … and the change of the number of duplicates of each rule.
     pub by_rule: Vec<i64>,
-    /// Stored events that were taken out.
+    /// The number of stored events that were taken out.
     pub gone: i64,
-    /// Slices that changed, by why.
+    /// The number of slices that changed, by the reason of the change.
     pub slices: BTreeMap<WhySlice, u64>,
 }
 
-/// Every file has the rows that it must have.
+/// Checks that every file has the number of rows that it must have.
 ///
 /// # Errors
 /// [`AbsorbError::Unbalanced`] if not.
@@ -63,7 +64,7 @@ pub fn check_rows(files: &[Finished], expected: &Expected) -> Result<(), AbsorbE
     Ok(())
 }
 
-/// Every lost file has the rows again that it had.
+/// Checks that every lost file has its number of rows again.
 ///
 /// # Errors
 /// [`AbsorbError::Irreparable`] if not.
@@ -87,7 +88,7 @@ pub fn check_lost(
     Ok(())
 }
 
-/// P2 of what was read against what was written.
+/// Checks P2: the counts of the records that were read against the counts of the rows that were written.
 ///
 /// # Errors
 /// [`AbsorbError::Unbalanced`] where they differ.
@@ -124,7 +125,7 @@ pub fn balance(
     };
     let (lost_kept, lost_duplicates) = (lost(kept_table), lost(duplicates_table));
     if !input.lost.is_empty() {
-        // The same events under the same rules: what came is what was lost, rule by rule.
+        // Lost events come back under the same rules, so the numbers must agree rule by rule.
         let came: i64 = balance.duplicates.values().sum();
         if came != lost_duplicates {
             return Err(AbsorbError::Unbalanced(format!(
@@ -149,7 +150,7 @@ pub fn balance(
     }
 }
 
-/// The entries of the objects that were read, and what was noticed of them.
+/// The log entries of the objects that were read, and the objects that are not whole.
 fn read_objects(input: &Input, read: Vec<DecodedObject>) -> Result<Absorbed, AbsorbError> {
     let mut nulled: BTreeMap<String, u64> = BTreeMap::new();
     let mut incomplete = Incomplete::default();

@@ -7,8 +7,8 @@
 //!                              └─▶ rejects ──────▶ Collector
 //! ```
 //!
-//! Decoded events are spilled once, in order, and read back once for writing: cheaper than decoding twice,
-//! and no raw object is downloaded twice.
+//! Decoded events are spilled once, in order, and read back once when files are written. This is cheaper than
+//! decoding twice, and no raw object is downloaded twice.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,8 +19,8 @@ use arrow::datatypes::{
     Int64Type, Schema, SchemaRef, TimestampMicrosecondType, TimestampMillisecondType,
 };
 
-use super::affected::Search;
 use super::fetch::{Arrivals, Arrived};
+use super::search::Search;
 use super::slices::{Slices, Spans};
 use super::{AbsorbError, Noticed, Settings};
 use crate::dedup::{EventId, Fingerprint, Keys, Places, Sorter, from_sortable, part_of, sortable};
@@ -31,7 +31,7 @@ use crate::raw::{Decoded, Decoder, ObjectCounts, PieceError, RawObject, Reject};
 use crate::store::{StoreError, StoreErrorKind};
 use crate::time::TimeUnit;
 
-/// Rows `[key, key, sortable time, id]` by rule and part; the rows of one part may be in several sorters.
+/// Rows `[key, key, sortable time, id]` by rule and by part. The rows of one part may lie in several sorters.
 pub type NarrowRows = Vec<Vec<Vec<Sorter<4>>>>;
 
 /// A raw object to be read.
@@ -41,50 +41,50 @@ pub struct RankedObject {
     pub rank: u32,
 }
 
-/// What was found in one raw object.
+/// The counts of one raw object that was decoded.
 pub struct DecodedObject {
-    /// Among the objects to read.
+    /// The index of the object among the objects to read.
     index: u32,
     pub counts: ObjectCounts,
     /// The ETag of the content that was read.
     pub etag: Option<String>,
-    /// First and last event time.
+    /// The first and the last event time; `None` if the object has no event.
     pub times: Option<(i64, i64)>,
 }
 
-/// What the raw objects of a commit hold.
+/// Everything that was decoded from the raw objects of one commit.
 pub struct DecodedObjects {
-    /// In the order in which they were to be read.
+    /// The raw objects, in the order in which they were to be read.
     pub objects: Vec<DecodedObject>,
     /// Runs of wide rows.
     pub events: Collected,
     pub rejects: Collected,
     pub narrow: NarrowRows,
-    /// By rule: the spans of stored events around the events that came.
+    /// For each rule, the spans of stored events around the new events.
     pub wanted: Vec<Spans>,
-    /// Events of each place.
+    /// The number of new events of each place.
     pub places: BTreeMap<u64, i64>,
-    /// Rejects of each place.
+    /// The number of new rejects of each place.
     pub reject_places: BTreeMap<u64, i64>,
     pub noticed: Noticed,
 }
 
-/// What all workers of one source share.
+/// The values that all workers of one source share.
 struct Shared<'a> {
     settings: &'a Settings,
     objects: &'a [RankedObject],
     slices: &'a Slices,
     search: &'a Search,
     progress: &'a Progress,
-    /// Words of events and of rejects.
+    /// The words of events, and the words of rejects.
     words: [Words; 2],
-    /// By rule and part.
+    /// The sorters of narrow rows, by rule and by part.
     narrow: Vec<Vec<Mutex<Sorter<4>>>>,
-    /// A worker failed: the others need not go on.
+    /// Whether a worker has failed. The other workers stop then.
     failed: AtomicBool,
 }
 
-/// What one worker has gathered.
+/// Everything that one worker has gathered.
 struct Gathered {
     objects: Vec<DecodedObject>,
     events: Collected,
@@ -183,7 +183,7 @@ struct Worker<'a> {
     rows: WorkerRows<'a>,
 }
 
-/// What a worker does with what it decodes.
+/// The part of a worker that takes the decoded rows.
 struct WorkerRows<'a> {
     shared: &'a Shared<'a>,
     events: Collector,
@@ -197,12 +197,12 @@ struct WorkerRows<'a> {
     arrival_places: Places,
     seen: BTreeMap<u64, i64>,
     seen_rejects: BTreeMap<u64, i64>,
-    /// First and last event time of the object being read.
+    /// The first and the last event time of the object that is being read.
     times: Option<(i64, i64)>,
     noticed: Noticed,
     time_column: usize,
     record_column: usize,
-    /// The columns of a wide row.
+    /// The indices of the columns of a wide row.
     row_columns: Vec<usize>,
 }
 
@@ -294,7 +294,7 @@ impl<'a> Worker<'a> {
         })
     }
 
-    /// Why an object could not be read.
+    /// The error of an object that could not be read.
     fn failing(&self, found: &RawObject, error: PieceError) -> AbsorbError {
         let error = match error.downcast::<AbsorbError>() {
             Ok(error) => return *error,
@@ -348,7 +348,7 @@ impl WorkerRows<'_> {
         Ok(())
     }
 
-    /// The event times of a batch as they sort; they widen the span of times of the object.
+    /// The event times of a batch in their sortable form. They also widen the span of times of the object.
     fn times_of(&mut self, batch: &RecordBatch) -> Vec<u64> {
         let column = batch.column(self.time_column);
         let times = match self.shared.settings.unit() {
@@ -382,7 +382,7 @@ impl WorkerRows<'_> {
         let parts = settings.threads;
         let searching = !slices.is_empty();
         let (buffers, noted) = (&mut self.buffers, &mut self.noted);
-        // A row that no rule sees would be kept without a word.
+        // Without this check, an event that no rule has seen would be kept silently.
         let mut unseen = false;
         keys.each(batch, Some(times), |rule, row, key| {
             let buffer = buffers.get_mut(rule);
@@ -444,7 +444,7 @@ impl WorkerRows<'_> {
     }
 }
 
-/// The columns of rejects but for those that their keys have.
+/// The columns of rejects, without the columns that are in their keys.
 fn reject_rows(rejects: &[Reject]) -> Result<RecordBatch, AbsorbError> {
     let number = |value: fn(&Reject) -> u64| -> ArrayRef {
         Arc::new(Int64Array::from_iter_values(
@@ -465,7 +465,7 @@ fn reject_rows(rejects: &[Reject]) -> Result<RecordBatch, AbsorbError> {
         .map_err(|error| AbsorbError::Defect(error.to_string()))
 }
 
-/// The schema of rejects but for the columns that their keys have.
+/// The schema of rejects, without the columns that are in their keys.
 pub fn reject_schema() -> SchemaRef {
     let own = crate::catalog::reject_fields().into_iter();
     let own: Vec<_> = own
@@ -474,13 +474,13 @@ pub fn reject_schema() -> SchemaRef {
     Arc::new(Schema::new(own))
 }
 
-/// Where a column is that every batch of decoded events has.
+/// The index of a column that every batch of decoded events has.
 fn index_of(schema: &Schema, column: &str) -> Result<usize, AbsorbError> {
     let found = schema.index_of(column);
     found.map_err(|_| AbsorbError::Defect(format!("decoded events have no column {column}")))
 }
 
-/// An event's id has 32 bits for its record.
+/// The error of a record whose number does not fit the 32 bits that the id of an event has for it.
 fn too_many_records(found: &RawObject, record: i64) -> AbsorbError {
     AbsorbError::Defect(format!(
         "raw object {} has a record {record}, and rawmart numbers {} records of one at most",

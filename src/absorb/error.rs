@@ -1,6 +1,7 @@
 //! Why one commit of one source could not be absorbed.
 
-use super::{IncompleteObject, RejectsOf};
+use super::incomplete::IncompleteObject;
+use super::noticed::RejectsOf;
 use crate::dedup::KeyError;
 use crate::publish::{PublishError, StoredError, WriteError};
 use crate::store::StoreError;
@@ -64,8 +65,8 @@ pub enum AbsorbError {
     )]
     Gone { name: String, object: String },
     #[error(
-        "{name}: {found_in}: {why}. From raw it is a reject, so the stored tables do not give the same \
-         events: `rawmart rebuild --source {name} --raw`"
+        "{name}: {found_in}: {why}. Read from raw, the record would be a reject, so the stored tables do not \
+         give the same events: run `rawmart rebuild --source {name} --raw`"
     )]
     OnlyRaw {
         name: String,

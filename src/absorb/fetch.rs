@@ -1,4 +1,4 @@
-//! Raw objects as they are downloaded, a few ahead of those that decode them.
+//! Downloads raw objects, a few ahead of the workers that decode them.
 //!
 //! ```text
 //! objects, in order ──feed──▶ 2 × threads downloads at once ──▶ Arrivals ──▶ one object at a time to each worker
@@ -43,13 +43,13 @@ impl Pieces for Download {
     }
 }
 
-/// The raw objects in the order in which they are to be read.
+/// The raw objects, in the order in which they are to be read.
 pub struct Arrivals(Mutex<mpsc::Receiver<Arrived>>);
 
-/// Takes raw objects to those that ask for them.
+/// Hands raw objects to the workers that ask for them.
 pub struct Feed(mpsc::Sender<Arrived>);
 
-/// Where raw objects are put, and where workers ask for them.
+/// A pair of ends: raw objects are put into the feed, and workers ask the arrivals for them.
 pub fn arrivals() -> (Feed, Arrivals) {
     let (sender, receiver) = mpsc::channel(1);
     (Feed(sender), Arrivals(Mutex::new(receiver)))
@@ -78,7 +78,7 @@ impl Feed {
             .buffered(2 * threads);
         while let Some(arrived) = downloads.next().await {
             if self.0.send(arrived).await.is_err() {
-                // The workers have stopped, because one of them failed.
+                // The workers have stopped because one of them failed.
                 return;
             }
         }
@@ -87,7 +87,7 @@ impl Feed {
 
 async fn download(roots: &Roots, found: &RawObject, whole: u64) -> (Download, Option<String>) {
     let failed = |error: PieceError| (Download::Failed(Some(error)), None);
-    // A found object was listed under one of the roots.
+    // A raw object that was found was listed under one of the roots.
     let Some(store) = roots.stores.get(found.root as usize) else {
         return failed("its root is not known".into());
     };
@@ -96,7 +96,7 @@ async fn download(roots: &Roots, found: &RawObject, whole: u64) -> (Download, Op
         Err(error) => return failed(error.into()),
     };
     let etag = object.etag;
-    // It may have grown since it was listed.
+    // The object may have grown since it was listed.
     if object.size.max(found.size) <= whole {
         let mut pieces = Vec::new();
         while let Some(piece) = stream.next().await {

@@ -1,4 +1,4 @@
-//! Who may hold how much of `--memory` while a source is absorbed.
+//! How `--memory` is divided while a source is absorbed.
 
 use crate::config::Job;
 use crate::raw::DecodeMemory;
@@ -8,23 +8,23 @@ const WHOLE: u64 = 4 << 20;
 /// Bytes of a stored file that are read at once, if the memory allows.
 const AHEAD: u64 = 1 << 20;
 
-/// How `--memory` is shared while a source is absorbed. Those that are held at one time add up to less
-/// than the whole: what is left is for the blocks of the merge and for the runtime.
+/// The parts of `--memory` while a source is absorbed. The parts that are in use at one time add up to less
+/// than the whole. The rest is for the blocks of the merge and for the runtime.
 pub struct Shares {
-    /// Bytes of one worker's collector. Sorting takes a second share of this size for a moment.
+    /// Bytes of the collector of one worker. Sorting takes as much again for a moment.
     pub collector: usize,
     /// Bytes of one sorter of narrow rows.
     pub sorter: usize,
     pub dropped: usize,
-    /// Bytes of one unfinished row group.
+    /// Bytes of one unfinished row group. This is the share of each writer of the merge.
     pub row_group: usize,
-    /// Bytes of the words of columns of few strings, as all workers know them.
+    /// Bytes of the words of columns with few different strings, for all workers together.
     pub words: usize,
     /// Bytes of the filters of all rules.
     pub filters: usize,
-    /// Bytes of data files that are staged at once, beside the writing of others.
+    /// Bytes of data files that are on their way to be staged while other files are written.
     pub in_flight: u64,
-    /// Bytes up to which an object is downloaded whole; some three a worker wait at once.
+    /// Objects of at most so many bytes are downloaded whole. About three for each worker wait at one time.
     pub whole: u64,
     pub ahead: u64,
     pub decoding: DecodeMemory,
@@ -35,7 +35,7 @@ impl Shares {
     pub fn new(job: &Job, rules: usize, stored: bool) -> Self {
         let memory = usize::try_from(job.memory).unwrap_or(usize::MAX);
         let threads = job.threads.max(1);
-        // Beside stored events, rows of three kinds are sorted at once.
+        // Where there are stored events, rows of three kinds are sorted at the same time.
         let narrow = if stored { memory / 15 } else { memory / 5 };
         Self {
             collector: memory / 6 / threads,

@@ -1,4 +1,4 @@
-//! What changed, and all rows of the slices that change → data files.
+//! Changed places, with all their rows → data files.
 //!
 //! ```text
 //! Changed, columns to fill, rejects ──expect──▶ the places that change, and the rows that each must have
@@ -29,10 +29,10 @@ use crate::raw::{Refill, RefillError};
 /// All places.
 pub const EVERYWHERE: RangeInclusive<u64> = 0..=u64::MAX;
 
-/// Takes a file that is whole, and says whether to go on.
+/// Takes a file that is whole, and says whether the merge goes on.
 pub type Done<'a> = dyn Fn(&Finished) -> bool + Sync + 'a;
 
-/// Where a commit writes, and what.
+/// The settings and the stored rows that a merge needs.
 pub struct Merging<'a> {
     pub settings: &'a Settings,
     pub input: &'a Input,
@@ -42,14 +42,14 @@ pub struct Merging<'a> {
 /// The places that change.
 #[derive(Default)]
 pub struct Expected {
-    /// Rows that each table must have in each place that changes, by table and place.
+    /// The number of rows that each table must have in each place that changes, by table and place.
     pub rows: BTreeMap<(String, u64), i64>,
-    /// Slices that change, by why.
+    /// The number of slices that change, by the reason of the change.
     pub slices: BTreeMap<WhySlice, u64>,
 }
 
 impl Merging<'_> {
-    /// Which places change, and what their files must hold.
+    /// The places that change, and the rows that their files must have.
     ///
     /// # Errors
     /// A stored file that cannot be read; a value that does not fit a column that is filled.
@@ -107,7 +107,7 @@ impl Merging<'_> {
         Ok(expected)
     }
 
-    /// Rows that a table has in a place, where they may change.
+    /// The number of rows that a table has in a place, if they may change.
     fn old_rows(&self, table: &str, place: u64) -> i64 {
         let file = self.input.old.get(&(table.to_owned(), place));
         file.map_or(0, |file| file.entry.rows.cast_signed())
@@ -153,7 +153,7 @@ impl Merging<'_> {
         let (mut events, mut rejects) = decoded;
         let verdicts = Sorted::merge(vec![changed.verdicts]);
         let verdicts = verdicts.map_err(|e| self.settings.spilling(e))?;
-        // One thread merges all places. Any other sets of places could be merged side by side.
+        // One thread merges all places. Other sets of places could be merged at the same time.
         let places = EVERYWHERE;
         let runs = events.take(&places)?;
         drop(events);
@@ -231,7 +231,7 @@ impl Merging<'_> {
         files.collect()
     }
 
-    /// What a merge writes to. Rejects have no duplicates, and no event time.
+    /// The tables that a merge writes to. Rejects have no duplicates and no event time.
     fn tables(&self, kept: &TableDefinition, duplicates: Option<&TableDefinition>) -> Tables {
         let table = |table: &TableDefinition| (table.name.clone(), Arc::clone(&table.schema));
         let rules = self.stored.rules.iter().map(|name| Some(name.as_str()));
@@ -247,7 +247,7 @@ impl Merging<'_> {
         }
     }
 
-    /// What takes columns that came later out of `extra`.
+    /// The values that take columns which came later out of `extra`; `None` if no column is filled.
     fn filling(&self) -> Option<Fill> {
         let dates = self.input.again.filter(|_| !self.input.fill.is_empty())?;
         Some(Fill {
@@ -305,7 +305,8 @@ impl Merging<'_> {
         Ok(changes)
     }
 
-    /// Zero-row files for the slices that had rows and have none now: publishing never deletes.
+    /// Zero-row files for the slices that had rows and have none now. They are written because publishing never
+    /// deletes.
     ///
     /// # Errors
     /// A full disk.
@@ -343,7 +344,7 @@ impl Merging<'_> {
 }
 
 impl Settings {
-    /// How data files of events are written.
+    /// The settings of data files with events.
     fn event_files(&self) -> FileSettings {
         FileSettings {
             event_time: Some(self.source.decode.event_time.clone()),
@@ -352,7 +353,7 @@ impl Settings {
         }
     }
 
-    /// How data files without event times are written.
+    /// The settings of data files without event times.
     fn reject_files(&self) -> FileSettings {
         FileSettings {
             compression: self.source.compression,

@@ -1,5 +1,5 @@
-//! What is noticed of new records while they are decoded, so that a slip in the configuration is told and
-//! does not only show in the numbers.
+//! What rawmart notices about new records while it decodes them. A mistake in the configuration is told in this
+//! way, and does not show only in the numbers.
 //!
 //! ```text
 //! batches of events ──▶ values by column, some texts of `extra` ──┐
@@ -7,8 +7,8 @@
 //! keys of rules ──────▶ keys by rule ─────────────────────────────┘               found nothing · samples
 //! ```
 //!
-//! It counts what the batches know of themselves, and looks into the texts only where a column found
-//! nothing. What is kept does not depend on which worker saw it.
+//! It uses the counts that batches have already. It looks into the texts only for columns that found nothing.
+//! The result does not depend on which worker saw a record.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,22 +21,22 @@ use crate::dedup::KeyCounts;
 use crate::event::{EXTRA, Reason};
 use crate::raw::{NO_OFFSET, Reject};
 
-/// Rejects of each reason that are shown, and characters of each.
+/// The most rejects of each reason that are shown, and the most characters of each of them.
 const REJECTS: usize = 3;
 const TEXT: usize = 160;
-/// Texts of `extra` that are kept, of a batch and in all, and the longest of them, in bytes.
+/// The most texts of `extra` that are kept of one batch and in all, and the most bytes of one such text.
 const EXTRAS_OF_BATCH: usize = 16;
 const EXTRAS: usize = 64;
 const LONGEST_EXTRA: usize = 1 << 10;
-/// Member paths that are looked at, and how deep they go.
+/// The most member paths that are looked at, and how deep they go.
 const PATHS: usize = 2_000;
 const DEPTH: usize = 8;
 
-/// What a worker, a commit or a run has noticed of one source.
+/// What one worker, one commit or one run has noticed about one source.
 #[derive(Debug, Clone, Default)]
 pub struct Noticed {
     events: u64,
-    /// Values that are not null, by column.
+    /// The number of values that are not null, by column.
     values: BTreeMap<String, u64>,
     /// Texts of `extra`, by raw object and record.
     extras: BTreeMap<(String, u64), String>,
@@ -51,7 +51,7 @@ pub struct RejectSample {
     pub object: String,
     pub record: u64,
     pub detail: String,
-    /// The start of the record.
+    /// The beginning of the record.
     pub text: String,
 }
 
@@ -61,7 +61,7 @@ pub struct RejectsOf {
     pub reason: Reason,
     pub count: u64,
     pub remedy: String,
-    /// The first ones.
+    /// The first rejects of this reason.
     pub samples: Vec<RejectSample>,
 }
 
@@ -69,7 +69,7 @@ pub struct RejectsOf {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct NullColumn {
     pub column: String,
-    /// Where it is looked for.
+    /// The path in the record at which the column is looked for.
     pub path: String,
     /// The most similar member that the events have and that no column names.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -93,7 +93,7 @@ impl Noticed {
         else {
             return;
         };
-        // Of no use once as many are there that come before it.
+        // A later batch changes nothing once there are enough texts from earlier records.
         let first = records.first().map_or(0, |first| first.unsigned_abs());
         let last = self
             .extras
@@ -135,7 +135,7 @@ impl Noticed {
         }
     }
 
-    /// Notes how many events had a key, by rule.
+    /// Adds the number of events that had a key, by rule.
     pub fn keys(&mut self, keys: Vec<KeyCounts>) {
         self.keys
             .resize(keys.len().max(self.keys.len()), KeyCounts::default());
@@ -145,7 +145,7 @@ impl Noticed {
         }
     }
 
-    /// Adds what another has noticed.
+    /// Adds what another worker or commit has noticed.
     pub fn add(&mut self, other: Self) {
         self.events += other.events;
         for (column, values) in other.values {
@@ -168,7 +168,8 @@ impl Noticed {
         }
     }
 
-    /// The rejects of each reason with the first of them and what may be done, most frequent first.
+    /// The rejects of each reason, most frequent reason first, with the first rejects and with what can be
+    /// done.
     pub fn rejects_of(&self, source: &Source, counts: &BTreeMap<Reason, u64>) -> Vec<RejectsOf> {
         let of = |(reason, count): (&Reason, &u64)| {
             let samples = self.rejects.get(reason).cloned().unwrap_or_default();
@@ -184,7 +185,7 @@ impl Noticed {
         all
     }
 
-    /// The columns that are null in every event, with the most similar member of what is left over.
+    /// The columns that are null in every event, each with the most similar member of `extra`.
     pub fn null_columns(&self, source: &Source) -> Vec<NullColumn> {
         let is_null = |name: &str| self.events > 0 && self.values.get(name) == Some(&0);
         let columns = source.decode.columns.iter();
@@ -201,8 +202,8 @@ impl Noticed {
         null.collect()
     }
 
-    /// The rules that found no key in any event: their keys are null wherever they look, or a column that
-    /// they read is. `reads` are the columns that each rule reads.
+    /// The rules that found no key in any event: the key is null in every event that the rule concerns, or a
+    /// column that the rule reads is null. `reads` are the columns that each rule reads.
     pub fn keyless_rules(&self, source: &Source, reads: &[BTreeSet<String>]) -> Vec<String> {
         let is_null = |name: &String| self.values.get(name) == Some(&0);
         let rules = source.rules.iter().zip(reads).zip(&self.keys);
@@ -214,7 +215,7 @@ impl Noticed {
     }
 }
 
-/// The start of a record's text.
+/// The beginning of the text of a record.
 fn start_of(text: &str) -> String {
     match text.char_indices().nth(TEXT) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
@@ -222,7 +223,7 @@ fn start_of(text: &str) -> String {
     }
 }
 
-/// A path as it is written in the configuration.
+/// A path in the spelling of the configuration.
 fn shown_path(path: &[String]) -> String {
     match path.iter().any(|name| name.contains('.')) {
         true => format!("{path:?}"),
@@ -230,7 +231,7 @@ fn shown_path(path: &[String]) -> String {
     }
 }
 
-/// Every path of a member in these objects.
+/// Every path to a member in these objects.
 fn paths<'a>(texts: impl Iterator<Item = &'a String>) -> BTreeSet<Vec<String>> {
     fn add(value: &Value, above: &mut Vec<String>, paths: &mut BTreeSet<Vec<String>>) {
         let Value::Object(members) = value else {
@@ -255,7 +256,7 @@ fn paths<'a>(texts: impl Iterator<Item = &'a String>) -> BTreeSet<Vec<String>> {
     paths
 }
 
-/// The path that was most likely meant: one whose last name is the same, or one that is spelt alike.
+/// The path that was most likely meant: a path whose last name is the same, or a path with a similar spelling.
 fn nearest<'a>(path: &[String], paths: &'a BTreeSet<Vec<String>>) -> Option<&'a Vec<String>> {
     let plain = |text: &str| -> String {
         let letters = text.chars().filter(|c| c.is_alphanumeric());
@@ -276,7 +277,7 @@ fn nearest<'a>(path: &[String], paths: &'a BTreeSet<Vec<String>>) -> Option<&'a 
     near.min().map(|(.., candidate)| candidate)
 }
 
-/// What may be done about rejects of one reason.
+/// What can be done about the rejects of one reason.
 fn remedy(source: &Source, reason: Reason, samples: &[RejectSample]) -> String {
     let name = &source.name;
     let time = &source.decode.event_time;

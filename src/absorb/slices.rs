@@ -18,21 +18,21 @@ use crate::ledger::{File, State};
 /// One slice with stored events.
 #[derive(Debug, Clone)]
 pub struct Slice {
-    /// First and last event time.
+    /// The first and the last event time.
     first: i64,
     last: i64,
     pub kept: Option<File>,
     pub duplicates: Option<File>,
 }
 
-/// A part of a slice: its index, first and last time.
+/// A part of a slice: the index of the slice, the first and the last time.
 pub type Span = (usize, i64, i64);
 
 /// The slices of a source, by their first event time.
 #[derive(Debug, Clone, Default)]
 pub struct Slices {
     all: Vec<Slice>,
-    /// The last event time of this slice and those before it.
+    /// For each slice, the last event time of this slice and of the slices before it.
     most: Vec<i64>,
 }
 
@@ -48,7 +48,7 @@ impl Slices {
                     continue;
                 }
                 let place = place(file)?;
-                // Events without a time would be passed over when duplicates are looked for.
+                // The search for duplicates would pass over a file without times.
                 let (first, last) = file.entry.times.ok_or_else(|| {
                     let key = file.entry.key();
                     AbsorbError::Defect(format!("the log says no event times of {key}"))
@@ -86,7 +86,7 @@ impl Slices {
         self.all.get(index)
     }
 
-    /// The slices that may hold events of `first..=last`, with the part of the span that is theirs.
+    /// The slices that may hold events of `first..=last`, each with the part of this span that lies in it.
     fn overlapping(
         &self,
         first: i64,
@@ -115,11 +115,12 @@ pub fn place(file: &File) -> Result<u64, AbsorbError> {
     })
 }
 
-/// A span of event times in each slice; `None` where nothing is asked for.
+/// A span of event times for each slice; `None` where nothing of the slice is asked for.
 #[derive(Debug, Clone)]
 pub struct Spans {
     of_slice: Vec<Option<(i64, i64)>>,
-    /// A span that is in them for certain: most events follow each other closely.
+    /// A span that all these slices are known to hold. Most events follow each other closely, so this test
+    /// saves the search.
     sure: Option<(i64, i64)>,
 }
 
@@ -146,7 +147,7 @@ impl Spans {
         }
     }
 
-    /// Adds the spans of another.
+    /// Adds the spans of another value.
     pub fn add(&mut self, other: &Self) {
         for (ours, theirs) in self.of_slice.iter_mut().zip(&other.of_slice) {
             let Some((from, to)) = *theirs else { continue };
@@ -156,7 +157,7 @@ impl Spans {
         }
     }
 
-    /// The parts of these spans that lie outside of those that were looked at.
+    /// The parts of these spans that have not been looked at yet.
     pub fn beyond(&self, looked: &Self) -> Vec<Span> {
         let mut parts = Vec::new();
         for (i, (wanted, looked)) in self.of_slice.iter().zip(&looked.of_slice).enumerate() {
@@ -177,7 +178,7 @@ impl Spans {
         parts
     }
 
-    /// The times of which every stored event lies in these spans.
+    /// The times whose stored events all lie within these spans.
     pub fn covered(&self, slices: &Slices) -> Covered {
         let mut gaps = Vec::new();
         for (slice, looked) in slices.all.iter().zip(&self.of_slice) {
@@ -220,7 +221,7 @@ mod tests {
         }
     }
 
-    /// Place 0 would be that of another slice, or of none.
+    /// Place 0 would be the place of another slice, or of no slice.
     #[test]
     fn a_file_without_a_place_is_a_defect() {
         assert!(place(&file(&[("dt", "2019-04-02")], "part-00001.parquet")).is_ok());

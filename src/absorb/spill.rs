@@ -1,4 +1,5 @@
-//! The folder of one run for what does not fit into memory, and the sweeping of those that dead runs left.
+//! The folder of one run for data that does not fit into memory, and the removal of folders that dead runs have
+//! left.
 //!
 //! ```text
 //! <spill_dir>/rawmart.new-k3x9q2/   made, its lock taken, …
@@ -18,20 +19,20 @@ use std::path::{Path, PathBuf};
 use crate::config::Job;
 use crate::publish::WriteError;
 
-/// Names of folders whose lock is taken begin so.
+/// The beginning of the names of folders whose lock is taken.
 const NAME: &str = "rawmart-";
 const NEW: &str = "rawmart.new-";
 const LOCK: &str = "lock";
 
-/// A folder for spilled data, gone when it is dropped.
+/// A folder for spilled data. It is deleted when this value is dropped.
 pub struct SpillFolder {
     path: PathBuf,
-    /// The operating system gives it back when the process ends, however that is.
+    /// The operating system releases the lock when the process ends, in whatever way it ends.
     _lock: File,
 }
 
 impl SpillFolder {
-    /// Makes the folder of this run, and removes those of runs that are dead.
+    /// Makes the folder of this run, and removes the folders of dead runs.
     ///
     /// # Errors
     /// There is no `spill_dir`, or nothing can be made in it; a full disk.
@@ -72,7 +73,7 @@ impl SpillFolder {
         let random = name.and_then(|name| name.strip_prefix(NEW));
         let path = above.join(format!("{NAME}{}", random.ok_or(ErrorKind::InvalidInput)?));
         fs::rename(new.path(), &path)?;
-        // It has another name now.
+        // The folder has another name by now.
         let _ = new.keep();
         Ok(Self { path, _lock: lock })
     }
@@ -81,13 +82,13 @@ impl SpillFolder {
         &self.path
     }
 
-    /// Removes the folders of dead runs of the same user. What cannot be removed stays.
+    /// Removes the folders of dead runs of the same user. A folder that cannot be removed stays.
     fn sweep(&self, above: &Path) {
         let owner = fs::metadata(&self.path).map(|found| found.uid()).ok();
         for entry in fs::read_dir(above).into_iter().flatten().flatten() {
             let path = entry.path();
             let ours = entry.metadata().is_ok_and(|found| {
-                // Not through a link: `metadata` of an entry does not follow one.
+                // `metadata` of an entry does not follow a link, so links are passed over.
                 found.is_dir() && Some(found.uid()) == owner
             });
             let named = entry.file_name().to_string_lossy().starts_with(NAME);
@@ -144,12 +145,12 @@ mod tests {
     fn folders_of_dead_runs_are_swept_and_no_others() {
         let above = tempfile::tempdir().unwrap();
         let living = SpillFolder::make(above.path()).unwrap();
-        // What a killed run leaves: its files, and nobody's lock.
+        // The remains of a killed run: its files, and a lock that nobody holds.
         let dead = above.path().join("rawmart-dead");
         fs::create_dir_all(dead.join("engine")).unwrap();
         fs::write(dead.join("engine/rows"), "rows").unwrap();
         fs::write(dead.join(LOCK), "").unwrap();
-        // Folders of somebody who has nothing to do with it.
+        // Folders of somebody else.
         fs::create_dir(above.path().join("rawmart-notes")).unwrap();
         fs::create_dir(above.path().join("other")).unwrap();
         fs::write(above.path().join("other").join(LOCK), "").unwrap();

@@ -30,19 +30,19 @@ use crate::raw::{Refill, RefillError};
 use crate::store::Store;
 use crate::time::TimeUnit;
 
-/// What a stored row is, without its columns.
+/// A stored row without its columns.
 pub struct StoredRow {
     pub time: u64,
     pub id: EventId,
-    /// Kept, or dropped by which rule.
+    /// Whether the event is kept, or the rule that has dropped it.
     pub before: Standing,
-    /// Its raw object is taken out.
+    /// Whether its raw object is taken out.
     pub leaves: bool,
-    /// What had displaced a duplicate.
+    /// The event that had displaced this one, if it is a duplicate.
     pub kept: EventId,
 }
 
-/// Some rows of a data file: their columns, and what each row is.
+/// Some rows of a data file: their columns, and the identity and verdict of each row.
 pub type StoredBatch = (RecordBatch, Vec<StoredRow>);
 
 /// Fills columns of stored events.
@@ -65,18 +65,18 @@ pub struct StoredTables {
     pub lake: Store,
     pub proof: Proof,
     pub runtime: Handle,
-    /// Bytes read of a file at once.
+    /// The number of bytes of a file that are read at once.
     pub ahead: u64,
-    /// The column of event times; rejects have none.
+    /// The column of event times; `None` for rejects.
     pub event_time: Option<String>,
     pub unit: TimeUnit,
-    /// Names of all raw objects, sorted.
+    /// The names of all raw objects, sorted.
     pub objects: Arc<StringArray>,
-    /// Names of all rules, those configured first.
+    /// The names of all rules; the configured rules come first.
     pub rules: Arc<Vec<String>>,
-    /// Ranks of the objects whose events are taken out.
+    /// The ranks of the objects whose events are taken out.
     pub leaving: Arc<BTreeSet<u32>>,
-    /// Bytes read so far.
+    /// The number of bytes that were read so far.
     pub read: Arc<AtomicU64>,
 }
 
@@ -119,8 +119,8 @@ impl StoredTables {
         Ok(columns.iter().any(|column| !file.has(column)))
     }
 
-    /// The rows of one file whose times lie in `span` and that are `wanted`, with the columns of `schema`,
-    /// without events that leave unless `leaving`.
+    /// The rows of one file with the columns of `schema`: the rows whose times lie in `span` and that are
+    /// `wanted`. Events that leave are among them only with `leaving`.
     ///
     /// # Errors
     /// A file that cannot be read, or is another.
@@ -133,7 +133,7 @@ impl StoredTables {
         leaving: bool,
     ) -> Result<impl Iterator<Item = Result<StoredBatch, StoredError>> + Send + use<>, StoredError>
     {
-        // All rows lie within the span if the file does.
+        // If the file lies within the span, all its rows do.
         let beyond = |(first, last): &(i64, i64)| {
             let times = file.entry.times;
             times.is_none_or(|(from, to)| from < *first || *last < to)
@@ -149,7 +149,7 @@ impl StoredTables {
         Ok(self.named(file, schema, leaving, batches))
     }
 
-    /// The columns of a schema, and those that say what a row is.
+    /// The columns of a schema, and the columns that hold the identity and the verdict of a row.
     fn with_own_columns(&self, schema: &SchemaRef) -> SchemaRef {
         let mut fields: Vec<Field> = schema.fields().iter().map(|f| f.as_ref().clone()).collect();
         let mut add = |name: &str, kind: DataType| {
@@ -163,14 +163,14 @@ impl StoredTables {
         }
         add(RAW_OBJECT, DataType::Utf8);
         add(RAW_RECORD, DataType::Int64);
-        // A table of kept events has none of these.
+        // A table of kept events has none of these columns.
         add(RULE, DataType::Utf8);
         add(KEPT_OBJECT, DataType::Utf8);
         add(KEPT_RECORD, DataType::Int64);
         Arc::new(Schema::new(fields))
     }
 
-    /// Batches of a file with what their rows are.
+    /// The batches of a file, with the identity and the verdict of each row.
     fn named<B>(
         &self,
         file: &File,
@@ -230,7 +230,7 @@ impl StoredTables {
         Ok(crate::publish::in_order(runs))
     }
 
-    /// A file whose rows are not what they must be.
+    /// The error of a file whose rows are not as they must be.
     pub fn unfit(&self, file: &File, error: &RefillError) -> StoredError {
         StoredError::Foreign {
             url: self.lake.url_of(&file.entry.key()),
@@ -238,8 +238,8 @@ impl StoredTables {
         }
     }
 
-    /// The rows of whole files in the order of their places, read ahead by a thread; `fill` fills columns of
-    /// them on the way.
+    /// The rows of whole files, in the order of their places. A thread reads them ahead, and `fill` fills their
+    /// columns on the way.
     pub fn stream(
         &self,
         files: Vec<(u64, File)>,
@@ -264,7 +264,7 @@ impl StoredTables {
                         Some(fill) => stored.filled(&file, fill, block),
                         None => Ok(block),
                     });
-                    // A merge that is gone has failed, and says why.
+                    // The merge has ended because it failed, and its own error says why.
                     if sender.send(block).is_err() {
                         return;
                     }
@@ -327,7 +327,7 @@ impl Names {
         Ok(rank)
     }
 
-    /// What the rows of a batch are.
+    /// The identity and the verdict of each row of a batch.
     fn rows(&mut self, batch: &RecordBatch) -> Result<Vec<StoredRow>, StoredError> {
         let lacking = |name: &str| self.unfit(&format!("it has no column {name} that fits"));
         let column = |name: &str| batch.column_by_name(name).ok_or_else(|| lacking(name));

@@ -1,4 +1,4 @@
-//! D → verdicts → what they change, place by place.
+//! The set D → verdicts → the changes that they make, place by place.
 //!
 //! ```text
 //! rows of D, by rule ──decide──▶ the events that are duplicates now ──┐
@@ -17,42 +17,42 @@ use super::{AbsorbError, DecodedObjects, Input, Settings};
 use crate::dedup::{Dropped, DroppedRow, Sorted, Sorter, Standing, decide};
 use crate::publish::KEPT;
 
-/// What the new verdicts change.
+/// The changes that the new verdicts make.
 pub struct Changed {
     pub places: BTreeMap<u64, PlaceChange>,
-    /// Verdicts that are not the stored ones, as rows of [`crate::publish::write`].
+    /// The verdicts that differ from the stored ones, as rows of [`crate::publish::write`].
     pub verdicts: Sorter<5>,
     /// The change of the number of kept events, …
     pub kept: i64,
-    /// … and of the duplicates of each rule.
+    /// … and the change of the number of duplicates of each rule.
     pub by_rule: Vec<i64>,
-    /// Stored events that leave.
+    /// The number of stored events that leave.
     pub gone: i64,
 }
 
-/// Events of one place.
+/// The changes of the events of one place.
 #[derive(Debug, Default)]
 pub struct PlaceChange {
     new_kept: i64,
     new_dropped: i64,
     gone_kept: i64,
     gone_dropped: i64,
-    /// Kept events that are duplicates now, and the other way round.
+    /// The number of kept events that become duplicates, and of duplicates that become kept events.
     to_dropped: i64,
     to_kept: i64,
-    /// Duplicates of another event or rule than before.
+    /// The number of duplicates that get another rule or are displaced by another event.
     repointed: i64,
 }
 
 impl PlaceChange {
-    /// Whether the kept events change, and by how many rows.
+    /// Whether the table of kept events changes in this place, and by how many rows.
     pub fn kept(&self) -> (bool, i64) {
         let changes = [self.new_kept, self.gone_kept, self.to_dropped, self.to_kept];
         let by = self.new_kept - self.gone_kept - self.to_dropped + self.to_kept;
         (changes.iter().any(|count| *count != 0), by)
     }
 
-    /// Whether the duplicates change, and by how many rows.
+    /// Whether the table of duplicates changes in this place, and by how many rows.
     pub fn duplicates(&self) -> (bool, i64) {
         let changes = [
             self.new_dropped,
@@ -65,7 +65,7 @@ impl PlaceChange {
         (changes.iter().any(|count| *count != 0), by)
     }
 
-    /// Whether stored events leave.
+    /// Whether stored events leave this place.
     pub const fn loses_events(&self) -> bool {
         self.gone_kept + self.gone_dropped > 0
     }
@@ -106,7 +106,7 @@ pub fn verdicts(
     Ok(changed)
 }
 
-/// A bit for each record of the raw objects that D has events of; none is set.
+/// One bit for each record of the raw objects that D has events of. None is set.
 fn no_verdicts(
     input: &Input,
     stored: &StoredTables,
@@ -128,16 +128,16 @@ fn no_verdicts(
     Ok(Dropped::new(ranks.map(|rank| records.get(&rank).copied())))
 }
 
-/// A stored event of D, as it was.
+/// A stored event of D before this commit.
 #[derive(Clone, Copy)]
 struct Earlier {
     place: u64,
     time: u64,
     id: u64,
     displaced_by: u64,
-    /// The rule that had taken it out.
+    /// The rule that had dropped the event.
     rule: Option<u64>,
-    /// Its raw object is taken out.
+    /// Whether its raw object is taken out.
     leaves: bool,
 }
 
@@ -178,7 +178,7 @@ impl Duplicate {
 }
 
 impl Changed {
-    /// Before any verdict, all new events are kept. `places` counts them.
+    /// Starts from the state in which all new events are kept. `places` has their numbers.
     fn new(places: &BTreeMap<u64, i64>, rules: usize, verdicts: Sorter<5>) -> Self {
         let new_kept = |count: &i64| PlaceChange {
             new_kept: *count,
@@ -201,7 +201,7 @@ impl Changed {
                 (Some(was), Some(is)) => match was[..3].cmp(&is[..3]) {
                     Ordering::Less => (Some(was), None),
                     Ordering::Greater => (None, Some(is)),
-                    // The verdict is on an event that came in the place of this one.
+                    // The verdict concerns the event that came in the place of this one.
                     Ordering::Equal if Earlier::of(was).leaves => (Some(was), None),
                     Ordering::Equal => (Some(was), Some(is)),
                 },
@@ -218,14 +218,15 @@ impl Changed {
             match (was, is) {
                 (Some(was), _) if was.leaves => self.leave(was),
                 (Some(was), None) if was.rule.is_some() => self.keep(was)?,
-                // It was kept, and it is.
+                // The event was kept and is kept.
                 (_, None) => {}
                 (was, Some(is)) => self.drop(was, is)?,
             }
         }
     }
 
-    /// Counts duplicates of a rule. A rule that is not counted leaves counts that do not balance.
+    /// Counts the duplicates of a rule. If the rule is unknown, nothing is counted, and the counts do not
+    /// balance.
     fn count(&mut self, rule: Option<u64>, by: i64) {
         let of_rule = rule.and_then(|rule| self.by_rule.get_mut(rule as usize));
         if let Some(of_rule) = of_rule {
@@ -233,7 +234,7 @@ impl Changed {
         }
     }
 
-    /// A stored event leaves.
+    /// Notes that a stored event leaves.
     fn leave(&mut self, was: Earlier) {
         self.gone += 1;
         self.count(was.rule, -1);
@@ -247,7 +248,7 @@ impl Changed {
         }
     }
 
-    /// A stored duplicate is kept now.
+    /// Notes that a stored duplicate is kept now.
     fn keep(&mut self, was: Earlier) -> io::Result<()> {
         self.count(was.rule, -1);
         self.kept += 1;
@@ -255,7 +256,7 @@ impl Changed {
         self.verdicts.push([was.place, was.time, was.id, 0, KEPT])
     }
 
-    /// An event is a duplicate now.
+    /// Notes that an event is a duplicate now.
     fn drop(&mut self, was: Option<Earlier>, is: Duplicate) -> io::Result<()> {
         let before = was.and_then(|was| Some((was.displaced_by, was.rule?)));
         if before == Some((is.displaced_by, is.rule)) {

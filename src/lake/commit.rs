@@ -1,4 +1,4 @@
-//! The life of a commit, as its writer drives it.
+//! The steps of a commit, as its writer takes them.
 //!
 //! ```text
 //! staged files ─▶ check ─▶ COMMIT n ─▶ publish ─▶ mark
@@ -18,13 +18,13 @@ use crate::progress::Happened;
 use crate::publish::{self, Finished, Local, PublishError, Staged};
 use crate::store::{Lies, Publish, StoreError, StoreErrorKind};
 
-/// A commit that is made, published and marked.
+/// A commit that was made, published and marked.
 pub struct Committed {
-    /// How many data files it has.
+    /// The number of its data files.
     pub files: u64,
     /// Bytes of these files.
     pub bytes: u64,
-    /// Those that still lie on local disk.
+    /// The data files that still lie on local disk.
     pub local: Local,
 }
 
@@ -45,13 +45,11 @@ impl Lake<Writing> {
         }
     }
 
-    /// Checks, commits, publishes and marks. `staged` are files of the commit beside those that it
-    /// names already.
+    /// Checks, commits, publishes and marks. `staged` are the files of the commit that it does not name yet.
     ///
     /// # Errors
-    /// A published file that is another than the log says, and a number that another run has taken:
-    /// then nothing was changed. A store that fails after the commit was made leaves it to the next
-    /// run to publish.
+    /// A published file that differs from the log, or a number that another run has taken: then nothing was
+    /// changed. If the store fails after the commit was made, the next run publishes it.
     pub async fn commit(
         &mut self,
         mut commit: Commit,
@@ -69,7 +67,7 @@ impl Lake<Writing> {
         }
         let writing = &self.permission;
         if let Err(error) = ledger::commit(&self.store, &writing.lock, &commit).await {
-            // A full disk has made no commit. A bucket may have made the commit although the request failed.
+            // A full disk has made no commit. A bucket may have made it although the request failed.
             let full =
                 matches!(&error, LedgerError::Store(error) if error.kind() == StoreErrorKind::Full);
             if full && self.overtaken(commit.number).await.is_ok() {
@@ -100,14 +98,14 @@ impl Lake<Writing> {
         Ok(staged.await?)
     }
 
-    /// Publishes a commit and marks it. The state has the commit applied.
+    /// Publishes a commit and marks it. The commit has been applied to the state.
     async fn finish(&mut self, commit: &Commit, staged: &Staged) -> Result<(), LakeError> {
         let writing = &self.permission;
         let in_flight = writing.writer.in_flight;
         let published = publish::publish(&self.store, commit, staged, &self.state, in_flight);
         let marker = match published.await {
             Err(error @ (PublishError::Foreign { .. } | PublishError::StagedGone { .. })) => {
-                // Another run that found this commit unpublished may have finished it, and gone on from there.
+                // Another run may have found this commit unpublished, finished it, and made further commits.
                 let now = State::open(&self.store).await?;
                 let done = now.last > commit.number || now.unpublished.is_none();
                 return Err(match (done, error) {
@@ -129,7 +127,7 @@ impl Lake<Writing> {
         Ok(())
     }
 
-    /// Publishes the last commit where an earlier run has not, and gives its number.
+    /// Publishes the last commit if an earlier run has not published it, and gives its number.
     ///
     /// # Errors
     /// Staged files that are damaged or gone; published files that somebody else has changed.
@@ -143,8 +141,8 @@ impl Lake<Writing> {
         Ok(Some(commit.number))
     }
 
-    /// The same for a lake that may be damaged: publishes what is staged over whatever is there, and
-    /// marks files whose staged copies are gone as unknown.
+    /// Does the same for a lake that may be damaged: publishes the staged files over whatever lies there, and
+    /// marks a file as unknown if its staged copy is gone.
     ///
     /// # Errors
     /// A store that does not answer; a file that changes meanwhile.
@@ -170,8 +168,8 @@ impl Lake<Writing> {
         progress.tell(Happened::RolledForward { commit });
     }
 
-    /// Publishes what is staged for a commit over whatever is there; `None` once another run has
-    /// marked the commit.
+    /// Publishes the staged files of a commit over whatever lies there; `None` once another run has marked the
+    /// commit.
     async fn put_over(&self, commit: &Commit) -> Result<Option<Vec<PublishedFile>>, LakeError> {
         let store = &self.store;
         let mut files = Vec::new();
@@ -180,11 +178,12 @@ impl Lake<Writing> {
             let known = self.state.files.get(&key);
             let known = known.and_then(|file| file.etag.clone());
             let found = store.head(&key).await?;
-            // Only now: while there is no marker, what was found is of no later commit.
+            // This is asked after the file was looked at. As long as there is no marker, the file that was
+            // found belongs to no later commit.
             if self.marked(commit.number).await? {
                 return Ok(None);
             }
-            // A server that tells no ETag may still compare one.
+            // A server that gives no ETag in its answer may still compare one.
             let expected = found.and_then(|found| found.etag.or(known));
             let whole = publish::is_staged_whole(store, entry).await?;
             let odd = matches!(
@@ -196,7 +195,7 @@ impl Lake<Writing> {
                     let put = store.publish(&entry.staged, &key, expected.as_deref());
                     put.await?
                 }
-                // It is damage of the file then.
+                // Such a file counts as damaged.
                 _ => Publish::StagedGone,
             };
             let etag = match put {
@@ -218,19 +217,19 @@ impl Lake<Writing> {
         Ok(marker.is_some())
     }
 
-    /// Takes back what was staged for a commit that will not be made. `failure` is what the store said
-    /// where it is the reason: a lake that does not answer is swept when this number is committed. A
-    /// full disk answers, and needs the room.
+    /// Deletes the files that were staged for a commit that will not be made. `failure` is the store's error if
+    /// the store is the reason. If the lake does not answer, the files are swept when this number is committed.
+    /// A full disk does answer, and needs the room.
     pub async fn unstage(&self, commit: &Commit, failure: Option<&StoreError>) {
         if failure.is_some_and(|error| error.kind() != StoreErrorKind::Full) {
             return;
         }
         if let Err(error) = publish::unstage(&self.store, commit.number, &commit.run).await {
-            tracing::debug!(%error, "what was staged could not be taken back");
+            tracing::debug!(%error, "the staged files could not be deleted");
         }
     }
 
-    /// Publishes the staged copy of a file once more, over what has the ETag `expected`, and gives the
+    /// Publishes the staged copy of a file once more over the object with the ETag `expected`, and gives the
     /// new ETag.
     ///
     /// # Errors

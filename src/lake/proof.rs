@@ -1,4 +1,4 @@
-//! Proof that a data file is what was published, before what it holds is written on or counted.
+//! Proves that a data file is the one that was published, before its rows are written again or counted.
 //!
 //! ```text
 //! a file of the log ─┬─ on disk: its SHA-256, once a run ─┬─ that of the log ─▶ read
@@ -6,8 +6,8 @@
 //!                    └─ in a bucket: nothing; each range is asked for with the ETag that was published
 //! ```
 //!
-//! On disk a byte can change while size, times and inode stay. A store gives another object another ETag, and
-//! keeps checksums of its own. Files of this run were hashed when they were staged.
+//! On disk, a byte can change while size, times and inode stay. A store gives a changed object another ETag,
+//! and keeps checksums of its own. The files of this run were hashed when they were staged.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,18 +18,18 @@ use crate::ledger::{File, Sha256};
 use crate::publish::StoredError;
 use crate::store::{Lies, Store, StoreErrorKind};
 
-/// What of a lake was proven by one run. Clones are one and the same.
+/// The files of a lake that one run has proven. All clones share them.
 #[derive(Clone)]
 pub struct Proof {
     lake: Store,
     /// The last commit before this run.
     last: u64,
-    /// By key of the file.
+    /// The proofs by the key of the file.
     proven: Arc<Mutex<HashMap<String, Arc<OnceCell<()>>>>>,
 }
 
 impl Proof {
-    /// Files of commits after `last` are of this run.
+    /// Files of commits after `last` were written by this run.
     pub fn new(lake: &Store, last: u64) -> Self {
         Self {
             lake: lake.clone(),
@@ -38,10 +38,10 @@ impl Proof {
         }
     }
 
-    /// Proves that a file is what the log says, as far as the log says it.
+    /// Proves that a file is the one that the log names, as far as the log describes it.
     ///
     /// # Errors
-    /// A file that is damaged, gone or another; a store that does not answer.
+    /// A file that is damaged, gone or a different one; a store that does not answer.
     pub async fn prove(&self, file: &File) -> Result<(), StoredError> {
         let expected = file.entry.sha256;
         let Some(expected) = expected.filter(|_| self.lake.is_local() && file.commit <= self.last)

@@ -1,11 +1,11 @@
-//! The tables of one state of a lake, for everybody who reads them with SQL.
+//! The tables of one state of a lake, for everything that reads them with SQL.
 //!
 //! ```text
 //! files of the log that have rows ─┬─▶ files of a table ──▶ table of the engine
 //! staged for the commit to come ───┘    a staged file takes the place of the published one of its name
 //! ```
 //!
-//! The files are those that the log names. A stray file below a table's root is not read.
+//! A snapshot has the files that the log names. A stray file below the root of a table is not read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,21 +22,21 @@ use crate::layout;
 use crate::ledger::{FileEntry, State};
 use crate::publish::Local;
 
-/// The tables of one state.
+/// The tables of one state of a lake.
 pub struct Snapshot<'a> {
     state: &'a State,
-    /// What the engine reads the lake's files by.
+    /// The URL under which the engine reads the files of the lake.
     url: ObjectStoreUrl,
     /// Path of the lake's root in its store.
     root: Path,
     definitions: BTreeMap<String, TableDefinition>,
-    /// Files staged for the commit to come, by table.
+    /// The files that are staged for the next commit, by table.
     staged: BTreeMap<String, Vec<FileEntry>>,
 }
 
 impl<Permission> Lake<Permission> {
-    /// The tables as they are now, readable by `engine`. `definitions` are the tables that may be
-    /// read; `local` files are read in the place of published ones with the same content.
+    /// The tables of the current state, readable by `engine`. `definitions` are the tables that may be read.
+    /// `local` files are read in the place of published files with the same content.
     ///
     /// # Errors
     /// A store whose URL the engine cannot read.
@@ -68,12 +68,12 @@ impl<Permission> Lake<Permission> {
 }
 
 impl Snapshot<'_> {
-    /// The state that the tables are of.
+    /// The state of the lake that the tables have.
     pub fn state(&self) -> &State {
         self.state
     }
 
-    /// Takes in the files that are staged for a table.
+    /// Adds the files that are staged for a table.
     pub fn stage(&mut self, table: &str, files: Vec<FileEntry>) {
         self.staged.insert(table.to_owned(), files);
     }
@@ -86,14 +86,14 @@ impl Snapshot<'_> {
     /// The definition of a table.
     ///
     /// # Errors
-    /// A table that is not among the definitions: a defect.
+    /// A table that is not among the definitions. This is a defect.
     pub fn definition(&self, table: &str) -> Result<&TableDefinition, LakeError> {
         let definition = self.definitions.get(table);
         definition.ok_or_else(|| LakeError::Defect(format!("table {table} is not known")))
     }
 
-    /// The files of a table that have rows, each with the key under which it lies: what is staged, and
-    /// the published files that stay.
+    /// The files of a table that have rows, each with its key: the staged files, and the published files that
+    /// are not replaced by them.
     pub fn files<'f>(&'f self, table: &'f str) -> impl Iterator<Item = (&'f FileEntry, String)> {
         let staged = self.staged.get(table).map_or(&[][..], Vec::as_slice);
         let replaced: BTreeSet<String> = staged.iter().map(FileEntry::key).collect();
@@ -101,14 +101,14 @@ impl Snapshot<'_> {
         let published = self.state.table(table);
         let published = published.map(|file| (&file.entry, file.entry.key()));
         let stays = published.filter(move |(_, key)| !replaced.contains(key));
-        // Slices of an earlier partitioning are left as empty files in folders of other columns.
+        // Slices of an earlier partitioning stay as empty files in folders of other columns.
         staged.chain(stays).filter(|(entry, _)| entry.rows > 0)
     }
 
-    /// The `wanted` files of a table, for the engine.
+    /// The `wanted` files of a table, as a table of the engine.
     ///
     /// # Errors
-    /// A partition value that does not fit its column's type.
+    /// A partition value that does not fit the type of its column.
     pub fn table(
         &self,
         table: &TableDefinition,
@@ -129,7 +129,7 @@ impl Snapshot<'_> {
         Ok(Arc::new(table))
     }
 
-    /// The table that a file lies below, where it is one of the lake.
+    /// The table that a file belongs to, if it is a file of the lake.
     pub fn table_of(&self, file: &Path) -> Option<String> {
         let mut below = file.prefix_match(&self.root)?;
         below.next().map(|part| part.as_ref().to_owned())

@@ -1,14 +1,14 @@
-//! Checkpoints: what the log says up to one commit, as one Parquet file that is quick to read.
+//! Checkpoints: the state of the log at one commit, as one Parquet file that can be read quickly.
 //!
 //! ```text
 //! rows     raw objects by source and key, then data files by key
 //! footer   rawmart: JSON of settings, balances, columns, marts · rawmart.sha256: of rows and JSON
 //! ```
 //!
-//! A checkpoint is a pure function of the commits up to its own: whoever writes it writes the same
-//! bytes. It decides nothing. One that is damaged, or of another log, is left aside with a warning:
-//! the log has everything, and a run that is slow to open is better than none. People read
-//! it too: `duckdb -c "FROM read_parquet('lake/_rawmart/checkpoint/*')"`.
+//! A checkpoint is a pure function of the commits up to its own, so any run writes the same bytes. It decides
+//! nothing. A checkpoint that is damaged or belongs to another log is ignored with a warning: the log has
+//! everything, and a lake that opens slowly is better than a lake that does not open. People can read it too:
+//! `duckdb -c "FROM read_parquet('lake/_rawmart/checkpoint/*')"`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,34 +39,35 @@ use super::{
 use crate::layout;
 use crate::store::Store;
 
-/// Commits between two checkpoints, at least: opening reads so many commits in a few round trips.
+/// The least number of commits between two checkpoints. So many commits are read in a few round trips.
 const LEAST_INTERVAL: u64 = 64;
-/// Entries of the lake for which a checkpoint waits one commit more. A checkpoint costs what the
-/// whole lake costs: so a commit's share of it is never above this many entries, about half a
-/// megabyte, and a lake of ten million raw objects opens with a thousand commits to read.
+/// A checkpoint waits one more commit for each time the lake has so many entries. A checkpoint costs as much as
+/// the whole lake has entries, so the share of one commit is never more than this many entries, about half a
+/// megabyte. A lake of ten million raw objects opens with a thousand commits to read.
 const ENTRIES_A_COMMIT: u64 = 8_192;
-/// Checkpoints that stay: a reader that has found one still finds it while the next is written.
+/// The number of checkpoints that stay. A reader that has found a checkpoint can still read it while the next
+/// one is written.
 const KEPT: usize = 2;
 
 const ROWS_A_BATCH: usize = 8_192;
 const ROWS_A_GROUP: usize = 1 << 17;
 
-/// The footer's keys.
+/// The keys of the footer.
 const REST: &str = "rawmart";
 const DIGEST: &str = "rawmart.sha256";
 
-/// What is no row.
+/// The part of a state that is not in rows.
 #[derive(Serialize, Deserialize)]
 struct Rest {
     format: u32,
-    /// The last commit in it, and the run that made it.
+    /// The last commit of the checkpoint, and the run that made this commit.
     number: u64,
     run: String,
     sources: BTreeMap<String, RestOfSource>,
     columns: BTreeMap<String, Vec<(String, String)>>,
     marts: BTreeMap<String, MartState>,
     files: u64,
-    /// Bytes of the file before the footer, which the digest is of.
+    /// The number of bytes of the file before the footer. The digest covers these bytes.
     bytes: usize,
 }
 
@@ -77,7 +78,7 @@ struct RestOfSource {
     objects: u64,
 }
 
-/// Writes a checkpoint when the last one is far enough behind, and removes those before it.
+/// Writes a checkpoint if the last one is far enough behind, and removes the older ones.
 ///
 /// # Errors
 /// A store that does not answer.
@@ -94,7 +95,7 @@ pub async fn checkpoint(store: &Store, state: &State) -> Result<(), LedgerError>
         url: store.url_of(&key),
         message,
     })?;
-    // Taken: by another build, whose file says the same in other bytes.
+    // The name may be taken by a checkpoint of another build. It has the same content in other bytes.
     store.create(&key, bytes.into()).await?;
     let stay = there.len().saturating_sub(KEPT - 1);
     let old = there
@@ -108,7 +109,7 @@ pub(super) fn interval(entries: u64) -> u64 {
     LEAST_INTERVAL.max(entries / ENTRIES_A_COMMIT)
 }
 
-/// The commits that there are checkpoints of, ascending, and the bytes of each.
+/// The commits that have a checkpoint, ascending, and the size of each checkpoint in bytes.
 async fn numbers(store: &Store) -> Result<Vec<(u64, u64)>, LedgerError> {
     let listing = store.list(layout::CHECKPOINT).await?;
     let numbers = listing.objects.iter();
@@ -117,14 +118,14 @@ async fn numbers(store: &Store) -> Result<Vec<(u64, u64)>, LedgerError> {
     Ok(numbers.collect())
 }
 
-/// The state at the newest checkpoint that can be used, or before the first commit.
+/// The state at the newest usable checkpoint, or the state before the first commit.
 pub(super) async fn newest(store: &Store) -> Result<State, LedgerError> {
     for (n, size) in numbers(store).await?.into_iter().rev() {
         match of(store, n, size).await? {
             Some(Ok(state)) => return Ok(state),
             Some(Err(message)) => tracing::warn!(
-                "{} is left aside: {message}. Delete it: the log has everything, opening the lake \
-                 is slower until the next checkpoint",
+                "{} is ignored: {message}. Delete it: the log has everything. Opening the lake is slower until \
+                 the next checkpoint",
                 store.url_of(&layout::checkpoint_key(n))
             ),
             None => {}
@@ -133,8 +134,8 @@ pub(super) async fn newest(store: &Store) -> Result<State, LedgerError> {
     Ok(State::default())
 }
 
-/// The state at a checkpoint of so many bytes, or why it cannot be used; `None` where it is gone: a run has written two since
-/// the listing, and swept it.
+/// The state at a checkpoint of so many bytes, or the reason why it cannot be used. `None` if it is gone:
+/// another run has written two checkpoints since the listing and has deleted this one.
 async fn of(
     store: &Store,
     n: u64,
@@ -146,7 +147,7 @@ async fn of(
     let commit: Option<Commit> = read(store, &layout::commit_key(n)).await?;
     Ok(Some(decode(bytes).and_then(|state| match commit {
         Some(commit) if (state.last, &state.run) == (n, &commit.run) => Ok(state),
-        Some(_) => Err("it is of another log".to_owned()),
+        Some(_) => Err("it belongs to another log".to_owned()),
         None => Err(format!("the log has no commit {n}")),
     })))
 }
@@ -172,7 +173,7 @@ fn schema() -> SchemaRef {
     let text = |name| Field::new(name, DataType::Utf8, true);
     let number = |name| Field::new(name, DataType::Int64, true);
     Arc::new(Schema::new(vec![
-        // Of raw objects the source, of data files the table.
+        // The source of a raw object, or the table of a data file.
         text("source"),
         text("table"),
         Field::new("key", DataType::Utf8, false),
@@ -180,13 +181,13 @@ fn schema() -> SchemaRef {
         Field::new("bytes", DataType::Int64, false),
         number("min_time"),
         number("max_time"),
-        // Of raw objects only.
+        // Columns of raw objects.
         Field::new("sha256", DataType::FixedSizeBinary(32), true),
         number("arrival_ms"),
         number("records"),
         number("events"),
         text("rejects"),
-        // Of data files only.
+        // Columns of data files.
         number("rows"),
         number("commit"),
         text("partition"),
@@ -225,7 +226,8 @@ impl Writer {
             .set_statistics_enabled(EnabledStatistics::Chunk)
             .set_max_row_group_row_count(Some(ROWS_A_GROUP))
             .set_created_by(concat!("rawmart ", env!("CARGO_PKG_VERSION")).to_owned())
-            // Sorted keys share their beginnings; nothing of an object is worth a dictionary.
+            // Sorted keys share their beginnings. No column of a raw object repeats its values enough for a
+            // dictionary.
             .set_column_encoding(ColumnPath::from("key"), Encoding::DELTA_BYTE_ARRAY);
         for column in [
             "key", "etag", "sha256", "bytes", "min_time", "max_time", "staged",
@@ -464,13 +466,13 @@ pub(super) fn decode(bytes: Bytes) -> Result<State, String> {
     })
 }
 
-/// Takes the next raw object of a source in. They come in order.
+/// Adds the next raw object of a source. Objects come in order.
 fn take_object(
     objects: &mut BTreeMap<String, Packer>,
     source: &str,
     object: &ObjectEntry,
 ) -> Result<(), String> {
-    // The name of a source is copied for its first object alone.
+    // The name of a source is copied only for its first object.
     let sorted = match objects.get_mut(source) {
         Some(packer) => packer.push_after(object),
         None => objects

@@ -1,12 +1,12 @@
-//! What is stored in the log. Format 2; a sample of every format is kept in the tests for ever.
+//! The stored types of the log. The newest format is 2. The tests keep a sample of every format for ever.
 //!
 //! ```text
 //! log/<n>            Commit     JSON: objects absorbed, files, marts, the balance of this commit
 //! log/<n>.published  Published  JSON: the ETag of every file that was put
 //! ```
 //!
-//! Format 1 knew settings by a fingerprint only, and no event times of raw objects. It is read as
-//! settings that are not known: the next run asks for a `rebuild`.
+//! Format 1 had only a fingerprint of the settings, and no event times of raw objects. Its settings are read as
+//! unknown: the next run asks for a `rebuild`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,57 +17,56 @@ use super::settings::Settings;
 use crate::event::Reason;
 use crate::layout::Partition;
 
-/// The newest format: what this build writes.
+/// The newest format. This build writes it.
 pub const FORMAT: u32 = 2;
 /// The oldest format that this build reads.
 pub const OLDEST: u32 = 1;
 
-/// One numbered, create-only record: the moment of truth of a run.
+/// One numbered, create-only record. With it a run takes effect.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Commit {
     pub format: u32,
     pub number: u64,
-    /// The invocation that made it.
+    /// The name of the run that made it.
     pub run: String,
-    /// When, RFC 3339 in UTC. For people; nothing is decided by it.
+    /// The time of the run, RFC 3339 in UTC. It is for people, and nothing is decided by it.
     pub at: String,
     pub sources: BTreeMap<String, SourceDelta>,
-    /// What lay under published names when a repair made this commit, in the place of what the
-    /// markers say. Of a name that `files` brings it is what gives way; of others the content was
-    /// proven to be what was published.
+    /// The objects that lay under published names when a repair made this commit. They replace what the markers
+    /// say. If `files` has the name, the object is the one to be replaced. If not, the object was proven to
+    /// have the published content.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub found: Vec<FoundFile>,
     pub files: Vec<FileEntry>,
-    /// Columns of every table whose files are in this commit, in their order.
+    /// The columns of every table that has files in this commit, in order.
     pub columns: BTreeMap<String, Vec<(String, String)>>,
     pub marts: Vec<MartEntry>,
 }
 
-/// What a commit adds to one source.
+/// The changes of one source by a commit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SourceDelta {
-    /// What the source's tables follow from, where this commit changes it.
+    /// The settings of the source, if this commit changes them.
     #[serde(
         default,
         deserialize_with = "known_settings",
         skip_serializing_if = "Option::is_none"
     )]
     pub settings: Option<Settings>,
-    /// The tables were made of `objects` alone: what was known before is forgotten.
+    /// The tables were made of `objects` alone, and all earlier objects are forgotten.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub anew: bool,
-    /// Raw objects that were absorbed or read anew; an entry takes the place of an older one of its
-    /// key.
+    /// The raw objects that were absorbed or read again. An entry replaces the older entry with the same key.
     pub objects: Vec<ObjectEntry>,
-    /// Keys of raw objects whose events were taken out of the tables.
+    /// The keys of raw objects whose events were taken out of the tables.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub forgotten: Vec<String>,
-    /// The change of the source's counts.
+    /// The change of the counts of the source.
     pub balance: Balance,
 }
 
 impl SourceDelta {
-    /// Applying it would leave everything as it is.
+    /// Whether applying the delta would change nothing.
     pub fn is_nothing(&self) -> bool {
         self.settings.is_none()
             && !self.anew
@@ -77,13 +76,13 @@ impl SourceDelta {
     }
 }
 
-/// Format 1 has a fingerprint where settings are now.
+/// Format 1 has a fingerprint in the place of the settings.
 fn known_settings<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Settings>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Either {
         Known(Box<Settings>),
-        #[expect(dead_code, reason = "what it holds says nothing any more")]
+        #[expect(dead_code, reason = "its content has no meaning any more")]
         Fingerprint(String),
     }
     Ok(match Option::<Either>::deserialize(from)? {
@@ -107,13 +106,13 @@ pub struct ObjectEntry {
     pub events: u64,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub rejects: BTreeMap<Reason, u64>,
-    /// First and last event time in the table's unit; `None` where there are no events, or where
-    /// format 1 did not say.
+    /// The first and the last event time in the unit of the table; `None` if there are no events, or if format
+    /// 1 did not store them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub times: Option<(i64, i64)>,
 }
 
-/// A SHA-256; as text 64 hex digits.
+/// A SHA-256. Its text has 64 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Sha256(pub [u8; 32]);
 
@@ -146,64 +145,64 @@ impl<'de> Deserialize<'de> for Sha256 {
     }
 }
 
-/// The counts of P2; of a commit their changes, so signed.
+/// The counts of P2. A commit holds their changes, so they are signed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Balance {
     pub records: i64,
     pub events: i64,
     pub kept: i64,
-    /// By rule, in the order of their names.
+    /// The number of duplicates of each rule, in the order of the names of the rules.
     pub duplicates: BTreeMap<String, i64>,
     pub rejects: BTreeMap<Reason, i64>,
 }
 
-/// One data file that this commit brings.
+/// One data file of a commit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileEntry {
     pub table: String,
-    /// Columns and values of the partition; NULL is `null`.
+    /// The columns and values of the partition. NULL is `null`.
     pub partition: Partition,
     pub name: String,
     pub rows: u64,
     pub bytes: u64,
-    /// First and last event time in the table's unit.
+    /// The first and the last event time in the unit of the table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub times: Option<(i64, i64)>,
-    /// Key of the staged file below the lake.
+    /// The key of the staged file, below the lake.
     pub staged: String,
-    /// Of its bytes; format 1 did not say.
+    /// The SHA-256 of its bytes; `None` in commits of format 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Sha256>,
 }
 
-/// A published name as a repair found it.
+/// The object that a repair has found under a published name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FoundFile {
-    /// Below the lake.
+    /// The key below the lake.
     pub key: String,
-    /// `None` where nothing was found.
+    /// The ETag of the object; `None` if there was no object.
     pub etag: Option<String>,
 }
 
-/// A mart as it was built.
+/// A mart, as it was built.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MartEntry {
     pub name: String,
-    /// SHA-256 of the SQL file's header and SELECT, in hex.
+    /// The SHA-256 of the text of the SQL file, in hex.
     pub sql: String,
-    /// For each table read, the commit that last changed it; of a reference the hash of its bytes.
-    /// Every partition follows from these: one that a later commit of them does not reach is as it
-    /// would be.
+    /// For each table that the mart reads, the commit that last changed it; for a reference, the hash of its
+    /// bytes. Every partition follows from these versions: a later commit changes only the partitions that
+    /// reach its files.
     pub inputs: BTreeMap<String, String>,
-    /// How far each partition reads the tables that have dates, where it was built date by date.
+    /// The reach of each table with dates that the mart reads, if it was built date by date.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub reach: BTreeMap<String, String>,
-    /// Of all its partitions.
+    /// The number of rows of all partitions.
     pub rows: u64,
-    /// Whether it is known, as far as it can be, that no date reads more than it says.
+    /// Whether the mart was compared, and no date was found that reads more than the mart says.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub compared: bool,
-    /// The law of the SQL by which it was built; 0 before there was one.
+    /// The law of the SQL under which it was built; 0 for marts from before there was a law.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub law: u32,
 }
@@ -222,19 +221,20 @@ pub struct Published {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublishedFile {
-    /// Below the lake.
+    /// The key below the lake.
     pub key: String,
-    /// Empty where a repair made a lost marker anew: nobody knows what was put.
+    /// The ETag of the object; empty where a repair has made a lost marker again and nobody knows which object
+    /// was put.
     pub etag: String,
 }
 
 impl Balance {
-    /// Adds the changes of another balance.
+    /// Adds the counts of another balance.
     pub fn add(&mut self, other: &Self) {
         self.add_times(other, 1);
     }
 
-    /// Takes another balance away.
+    /// Subtracts the counts of another balance.
     pub fn subtract(&mut self, other: &Self) {
         self.add_times(other, -1);
     }
@@ -252,7 +252,7 @@ impl Balance {
         self.forget_zeros();
     }
 
-    /// Adds the counts of a raw object `times` times: 1 or -1.
+    /// Adds the counts of a raw object. `times` is 1, or -1 to take them away.
     pub fn count(&mut self, object: &ObjectEntry, times: i64) {
         self.records += times * object.records.cast_signed();
         self.events += times * object.events.cast_signed();

@@ -1,4 +1,4 @@
-//! The objects of the log: read key by key, created once, named where they are damaged.
+//! The objects of the log. They are read key by key and created once, and damaged ones are named.
 
 use std::collections::BTreeSet;
 
@@ -12,10 +12,11 @@ use super::{LedgerError, State, seal};
 use crate::layout;
 use crate::store::{LockGuard, Store, StoreErrorKind};
 
-/// Commits read at once, each with its marker; and how far beyond the end a gap is looked for.
+/// The number of commits that are read at once, each with its marker. A gap is looked for as far beyond the
+/// end.
 const READ_AHEAD: usize = 16;
 
-/// Takes every commit after the last into a state.
+/// Applies every commit after the last one to a state.
 pub(super) async fn fold(state: &mut State, store: &Store) -> Result<(), LedgerError> {
     loop {
         let mut next = state.last + 1;
@@ -46,7 +47,7 @@ pub(super) async fn fold(state: &mut State, store: &Store) -> Result<(), LedgerE
             }
             return Ok(());
         };
-        // What is later was written after this one: either it is there by now, or it is lost.
+        // A later object was written after this one. So this one is there by now, or it is lost.
         match entry(store, n).await? {
             (Some(commit), Some(marker)) => state.take(&commit, &marker),
             (Some(_), None) => {
@@ -65,10 +66,10 @@ pub(super) async fn fold(state: &mut State, store: &Store) -> Result<(), LedgerE
     }
 }
 
-/// Creates the commit; from here on it counts. The caller holds the writers' lock of the lake.
+/// Creates a commit. From here on the commit counts. The caller holds the writers' lock of the lake.
 ///
 /// # Errors
-/// [`LedgerError::Lost`] when another run has made a commit of this number.
+/// [`LedgerError::Lost`] if another run has made a commit with this number.
 pub async fn commit(store: &Store, _: &LockGuard, commit: &Commit) -> Result<(), LedgerError> {
     let key = layout::commit_key(commit.number);
     match store.create(&key, to_bytes(commit, store, &key)?).await? {
@@ -80,8 +81,8 @@ pub async fn commit(store: &Store, _: &LockGuard, commit: &Commit) -> Result<(),
     }
 }
 
-/// Creates the marker of a published commit. Another run that rolled the same commit forward may
-/// have been faster; its marker names the same files.
+/// Creates the marker of a published commit. Another run that rolled the same commit forward may have been
+/// faster. Its marker names the same files.
 ///
 /// # Errors
 /// A store that does not answer.
@@ -95,9 +96,9 @@ pub async fn mark_published(
     Ok(())
 }
 
-/// Markers in the place of those that are damaged, or gone although later commits are there. What was put is
-/// not known any more: their ETags are empty. The last commit only loses its damaged marker, and is one that
-/// is to be published.
+/// Makes markers again that are damaged, or that are gone although there are later commits. Nobody knows which
+/// objects were put, so the ETags are empty. The damaged marker of the last commit is only removed, and the
+/// commit is published again.
 ///
 /// # Errors
 /// A store that does not answer, a commit that cannot be read.
@@ -139,12 +140,12 @@ pub async fn mark_again(store: &Store, lock: &LockGuard) -> Result<Vec<u64>, Led
 /// An object of the log, a checkpoint or the probe that cannot be used.
 #[derive(Debug)]
 pub struct DamagedEntry {
-    /// Below the lake.
+    /// The key below the lake.
     pub key: String,
     pub why: LedgerError,
 }
 
-/// Reads all commits and markers, and names those that are damaged; and commits that are missing.
+/// Reads all commits and markers, and names damaged ones and missing commits.
 ///
 /// # Errors
 /// A store that does not answer.
@@ -186,7 +187,7 @@ pub async fn damaged(store: &Store) -> Result<Vec<DamagedEntry>, LedgerError> {
     Ok(damaged)
 }
 
-/// Takes a damaged object of the log's folders away.
+/// Moves a damaged object away from the folders of the log.
 ///
 /// # Errors
 /// A store that does not answer.
@@ -228,7 +229,7 @@ pub(super) fn to_bytes<T: Serialize>(
         })
 }
 
-/// A commit and its marker, where they are there.
+/// A commit and its marker, if they exist.
 type Entry = (Option<Commit>, Option<Published>);
 
 async fn entry(store: &Store, n: u64) -> Result<Entry, LedgerError> {
@@ -242,7 +243,7 @@ async fn entry(store: &Store, n: u64) -> Result<Entry, LedgerError> {
 /// A commit or a marker.
 trait Numbered {
     fn number(&self) -> u64;
-    /// How a damaged one is told.
+    /// The error of a damaged object of this kind.
     fn damaged(url: String, message: String) -> LedgerError;
 }
 
@@ -266,7 +267,7 @@ impl Numbered for Published {
     }
 }
 
-/// What lies under a key, where it is of commit `n`; `None` where nothing does.
+/// The object of commit `n` under a key; `None` if there is none.
 async fn entry_of<T: Numbered + serde::de::DeserializeOwned>(
     store: &Store,
     n: u64,
@@ -275,7 +276,7 @@ async fn entry_of<T: Numbered + serde::de::DeserializeOwned>(
     let damaged = |message| T::damaged(store.url_of(key), message);
     match read::<T>(store, key).await {
         Ok(Some(found)) if found.number() != n => {
-            Err(damaged(format!("it is of commit {}", found.number())))
+            Err(damaged(format!("it belongs to commit {}", found.number())))
         }
         Err(LedgerError::Damaged { message, .. }) => Err(damaged(message)),
         read => read,

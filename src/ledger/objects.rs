@@ -1,4 +1,4 @@
-//! The raw objects of a source in memory: some 200 bytes each, for lakes with millions of them.
+//! The raw objects of a source in memory. Each takes some 200 bytes, because a lake may have millions of them.
 //!
 //! ```text
 //! packed   sorted chunks of rows and their texts; shared by clones  ─┐
@@ -11,10 +11,10 @@ use std::sync::Arc;
 use super::format::{ObjectEntry, Sha256};
 use crate::event::Reason;
 
-/// Rows of a packed chunk; what one change makes anew.
+/// The number of rows of a packed chunk. A change makes one chunk again.
 const CHUNK: usize = 4096;
-/// Changes are packed when there are this many, or this share of what is packed: a change that is
-/// packed later costs less, one that is not packed yet takes twice the memory.
+/// Changes are packed when there are so many, or when they are this share of the packed objects. Packing later
+/// costs less for each change, and a change that is not packed takes twice the memory.
 const RECENT: usize = 1 << 14;
 const RECENT_SHARE: usize = 8;
 
@@ -22,18 +22,18 @@ const RECENT_SHARE: usize = 8;
 #[derive(Debug, Clone, Default)]
 pub struct Objects {
     packed: Vec<Arc<Chunk>>,
-    /// `None` hides a packed one.
+    /// Changes that are not packed yet. `None` hides a packed object.
     recent: BTreeMap<String, Option<ObjectEntry>>,
     len: usize,
 }
 
-/// Neighbours in the order of keys, never empty.
+/// Objects that follow each other in the order of keys. A chunk is never empty.
 #[derive(Debug, Default)]
 struct Chunk {
-    /// Key and ETag of each row, one behind the other.
+    /// The key and the ETag of each row, one after the other.
     texts: String,
     rows: Vec<Row>,
-    /// By row; most objects have none.
+    /// The rejects by row. Most objects have none.
     rejects: BTreeMap<usize, BTreeMap<Reason, u64>>,
 }
 
@@ -74,17 +74,17 @@ impl Objects {
         }
     }
 
-    /// In the order of their bytes.
+    /// The keys, in the order of their bytes.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.iter().map(|found| found.key())
     }
 
-    /// In the order of their keys.
+    /// The objects, in the order of their keys.
     pub fn values(&self) -> impl Iterator<Item = ObjectEntry> {
         self.iter().map(|found| found.entry())
     }
 
-    /// Takes the place of an older entry of its key.
+    /// Adds an entry. It replaces an older entry with the same key.
     pub fn insert(&mut self, entry: ObjectEntry) {
         self.len += usize::from(!self.contains_key(&entry.key));
         self.recent.insert(entry.key.clone(), Some(entry));
@@ -139,7 +139,7 @@ impl Objects {
         }
     }
 
-    /// Takes what is recent into the chunks; those that it does not concern stay as they are.
+    /// Moves the recent changes into the chunks. Chunks without a change stay as they are.
     fn pack(&mut self) {
         let mut recent = std::mem::take(&mut self.recent).into_iter().peekable();
         let mut packer = Packer::default();
@@ -169,7 +169,7 @@ impl Objects {
     }
 }
 
-/// Whatever is packed of them.
+/// Equal objects are equal however many of them are packed.
 impl PartialEq for Objects {
     fn eq(&self, other: &Self) -> bool {
         self.len == other.len && self.values().eq(other.values())
@@ -270,12 +270,12 @@ impl Chunk {
     }
 }
 
-/// The end of a chunk's texts: no key is so long that 4,096 of them come near 4 GiB.
+/// The end of the texts of a chunk. 4,096 keys together are always shorter than 4 GiB.
 fn offset(texts: &str) -> u32 {
     u32::try_from(texts.len()).unwrap_or(u32::MAX)
 }
 
-/// Makes chunks of entries that come in the order of their keys.
+/// Makes chunks from entries that come in the order of their keys.
 #[derive(Default)]
 pub(super) struct Packer {
     done: Vec<Arc<Chunk>>,
@@ -284,7 +284,7 @@ pub(super) struct Packer {
 }
 
 impl Packer {
-    /// False when the entry is not after the last one.
+    /// Adds an entry. The result is false if the entry is not after the last one.
     pub(super) fn push_after(&mut self, entry: &ObjectEntry) -> bool {
         let last = match self.open.rows.is_empty() {
             true => self.done.last().map(|chunk| chunk.last()),
@@ -357,7 +357,7 @@ mod tests {
         }
     }
 
-    /// Against a map, with packing at random moments.
+    /// Compared with a map, with packing at random moments.
     #[test]
     fn it_is_a_map() {
         let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(7);

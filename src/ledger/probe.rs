@@ -1,14 +1,14 @@
-//! Whether the store of a lake can keep two writers apart: tried once, remembered in the lake.
+//! Tests once whether the store of a lake keeps two writers apart, and remembers the answer in the lake.
 //!
 //! ```text
 //! _rawmart/probe ─┬─ there ─▶ what was found then ─┐
 //!                 └─ none  ─▶ try, write it ───────┴─▶ conditions hold, or single_writer? ─ no ─▶ refuse
 //! ```
 //!
-//! Some stores accept `If-None-Match` and ignore it, and there a commit has no one creator. What is
-//! tried lies in the staging folder of the run, so two runs do not meet, and what a dying one leaves
-//! is swept. What is remembered names no run: two that probe at once write the same bytes, and where they do
-//! not, what the first has found counts.
+//! Some stores accept `If-None-Match` and ignore it. In such a store two runs could both create the same
+//! commit. The test objects lie in the staging folder of the run, so two runs do not meet, and a later run
+//! sweeps the objects of a dead run. The remembered answer names no run, so two runs that test at once write
+//! the same bytes. If their answers differ, the first one counts.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +17,7 @@ use super::{DamagedEntry, FORMAT, LedgerError, State, seal};
 use crate::layout;
 use crate::store::{Conditions, Store, StoreErrorKind};
 
-/// What was tried, and what came of it.
+/// The two conditions that were tried, and whether the store kept them.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Probe {
     format: u32,
@@ -27,7 +27,7 @@ struct Probe {
     refuses_wrong_etag: bool,
 }
 
-/// What is remembered, or what keeps it from being read.
+/// The remembered answer, or the error that keeps it from being read.
 async fn found(store: &Store) -> Result<Option<Result<Probe, String>>, LedgerError> {
     let bytes = match store.read(layout::PROBE).await {
         Err(error) if error.kind() == StoreErrorKind::NotAFile => {
@@ -41,12 +41,12 @@ async fn found(store: &Store) -> Result<Option<Result<Probe, String>>, LedgerErr
     }))
 }
 
-/// What nobody can read is no reason to stop: trying costs a few requests.
+/// An answer that cannot be read is not a reason to stop, because trying again costs a few requests.
 async fn remembered(store: &Store) -> Result<Option<Probe>, LedgerError> {
     Ok(found(store).await?.and_then(Result::ok))
 }
 
-/// Whether what is remembered cannot be read.
+/// The probe if it cannot be read.
 ///
 /// # Errors
 /// A store that does not answer.
@@ -61,11 +61,11 @@ pub async fn damaged_probe(store: &Store) -> Result<Option<DamagedEntry>, Ledger
     }))
 }
 
-/// Makes sure that the conditions of writes hold in the store of a lake, or that one writer vouches
-/// for being the only one.
+/// Makes sure that the store of a lake keeps conditional writes, or that `single_writer` promises that there is
+/// only one writer.
 ///
 /// # Errors
-/// [`LedgerError::Unconditional`] when the store ignores them; a store that does not answer.
+/// [`LedgerError::Unconditional`] if the store ignores conditions; a store that does not answer.
 pub async fn probe(
     store: &Store,
     state: &State,
@@ -86,8 +86,8 @@ pub async fn probe(
             let created = store.create(layout::PROBE, bytes).await?;
             match created {
                 Some(_) => found,
-                // Another run has found something else. It may have committed meanwhile, and swept
-                // what was tried here: then a second creation is no sign of anything.
+                // Another run has found something else. It may have committed meanwhile and swept the test
+                // objects of this run. A second creation that succeeds proves nothing then.
                 None => remembered(store).await?.unwrap_or(found),
             }
         }

@@ -1,4 +1,4 @@
-//! A sample of every format, read for ever, with every field as it was meant.
+//! Samples of every format. They must be readable for ever, with the meaning that every field had.
 //!
 //! `samples/1.commit.json` and `1.published.json` are of format 1, `2.*` of format 2, `2.sealed.*` with seals;
 //! `2.checkpoint.parquet` is the checkpoint after the commit of format 2. `2.written.commit.json` has the
@@ -121,8 +121,8 @@ fn sha256(text: &str) -> Sha256 {
     Sha256(bytes)
 }
 
-/// What both formats say in the same words; in format 1 without `settings`, `forgotten` and the
-/// objects' `times`.
+/// The content that both formats can express. Format 1 has no `settings`, no `forgotten` and no `times` of
+/// objects.
 fn sample() -> Commit {
     let staged = |key: &str| format!("_rawmart/staging/{:020}-{RUN}/{key}", 1);
     let objects = vec![
@@ -320,7 +320,7 @@ async fn format_2() {
         serde_json::from_slice::<Published>(published).unwrap(),
         marker(2)
     );
-    // And nothing in it is passed over.
+    // No field of the JSON is passed over.
     let json: serde_json::Value = serde_json::from_slice(commit).unwrap();
     assert_eq!(serde_json::to_value(&expected).unwrap(), json);
     let files = [
@@ -330,7 +330,7 @@ async fn format_2() {
     assert_eq!(open(&files).await, state(&expected, &marker(2)));
 }
 
-/// As the others of format 2, with the seals that they have had since.
+/// Like the other samples of format 2, with the seals that commits have had since then.
 #[tokio::test]
 async fn sealed_format_2() {
     let (commit, published): (&[u8], &[u8]) = (
@@ -350,8 +350,8 @@ async fn sealed_format_2() {
     assert_eq!(open(&files).await, state(&sample(), &marker(2)));
 }
 
-/// A commit and a marker are written with these bytes, the seal included: a new setting of the
-/// configuration, or another order of fields, would show here.
+/// A commit and a marker are written with these bytes, with their seals. A new setting of the configuration or
+/// another order of the fields would show here.
 #[test]
 fn format_2_as_it_is_written() {
     let written =
@@ -371,7 +371,7 @@ async fn a_checkpoint_of_format_2() {
     let bytes: &[u8] = include_bytes!("samples/2.checkpoint.parquet");
     let expected = state(&sample(), &marker(2));
     assert_eq!(checkpoint::decode(bytes.into()).unwrap(), expected);
-    // It was taken: without its marker, commit 1 would be unpublished.
+    // The checkpoint was used. Without its marker, commit 1 would be unpublished.
     let commit: &[u8] = include_bytes!("samples/2.commit.json");
     let files = [
         (layout::commit_key(1), commit),

@@ -1,12 +1,12 @@
-//! The seal of what the log holds: a SHA-256 of the JSON before it, as its last member.
+//! The seal of an object of the log: the SHA-256 of the JSON before it, as its last member.
 //!
 //! ```text
 //! {"format":2,"number":7, … ,"seal":"<64 hex digits>"}
 //! └──── the bytes before it, and `}` ────┘ hashed
 //! ```
 //!
-//! JSON with a changed digit is JSON as well, and a count or a key that is another would be believed. Readers
-//! that know no seal pass over a member that they do not know; what earlier builds wrote has none.
+//! JSON with a changed digit is still JSON, and without a seal a wrong count or key would be believed. Builds
+//! that know no seal ignore the member. Objects from before there were seals have none.
 
 use sha2::{Digest, Sha256};
 
@@ -14,7 +14,7 @@ const BEFORE: &[u8] = b",\"seal\":\"";
 const DIGITS: usize = 64;
 const AFTER: &[u8] = b"\"}";
 
-/// The text of a JSON object that has members, with its seal.
+/// Adds a seal to the text of a JSON object that has members.
 pub(super) fn sealed(mut json: Vec<u8>) -> Vec<u8> {
     let digits = hex::encode(Sha256::digest(&json));
     json.truncate(json.len().saturating_sub(1));
@@ -24,7 +24,7 @@ pub(super) fn sealed(mut json: Vec<u8>) -> Vec<u8> {
     json
 }
 
-/// Says what is wrong where there is a seal that is not of these bytes.
+/// Checks the seal of an object. Objects without a seal pass.
 pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
     let at = bytes.len().checked_sub(BEFORE.len() + DIGITS + AFTER.len());
     let Some((json, seal)) = at.and_then(|at| bytes.split_at_checked(at)) else {
@@ -39,7 +39,7 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
         .finalize();
     match seal == [hex::encode(hash).as_bytes(), AFTER].concat() {
         true => Ok(()),
-        false => Err("its seal is not of what it says".to_owned()),
+        false => Err("its seal does not match its content".to_owned()),
     }
 }
 

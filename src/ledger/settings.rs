@@ -1,9 +1,9 @@
 //! The settings of a source as the log stores them.
 //!
-//! They are types of the log's own, so that a new setting of the configuration does not change what is
-//! stored. A field that is added here needs a serde default that says how the tables were made before
-//! there was such a setting. Words of the vocabulary are stored as they are spelled: types of columns,
-//! units, zones, partitions.
+//! They are types of the log's own, so that a new setting of the configuration does not change the stored form.
+//! A field that is added here needs a serde default that says how the tables were made before the setting
+//! existed. The words of the vocabulary are stored in their spelling: types of columns, units, zones,
+//! partitions.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::{Accept, Column, ColumnType, DecodeSpec, Limits, OnTypeError, Slicing};
 use crate::time::{TimeUnit, Zone};
 
-/// Everything that decides the content of a source's tables but the raw objects.
+/// Everything that decides the content of the tables of a source, apart from the raw objects.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     pub decode: DecodeSettings,
@@ -21,31 +21,31 @@ pub struct Settings {
     pub slicing: Slicing,
     pub layout: Option<String>,
     pub layout_timezone: Zone,
-    /// Event dates that are still as other rules decided them: `rebuild` re-decides them.
+    /// Event dates whose events were decided by other rules. `rebuild` decides them again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stale_rules: Vec<Dates>,
-    /// Event dates that are still as other columns decoded them: `rebuild` reads them from raw.
+    /// Event dates whose events were decoded with other columns. `rebuild` reads them from raw.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stale_columns: Vec<Dates>,
-    /// Nullable columns that came after events of these dates were published: there they are null, and
-    /// `extra` keeps their values until `rebuild` takes them out of it. `None` where the log does not
-    /// say which columns came later.
+    /// Nullable columns that were added after events of these dates had been published. On these dates the
+    /// columns are null, and `extra` keeps their values until `rebuild` takes them out of it. `None` where the
+    /// log does not say which columns came later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unfilled: Option<BTreeMap<String, Vec<Dates>>>,
 }
 
-/// How records become events.
+/// The settings that decide how records become events.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DecodeSettings {
     pub columns: Vec<ColumnSettings>,
-    /// The column that is the event time.
+    /// The name of the column with the event time.
     pub event_time: String,
     pub unit: TimeUnit,
     /// The zone of times that are written without an offset.
     pub naive_timezone: Option<Zone>,
     pub accept: AcceptSettings,
     pub on_type_error: TypeErrorSetting,
-    /// Events carry the SHA-256 of their record.
+    /// Whether events carry the SHA-256 of their record.
     pub record_sha256: bool,
     pub limits: LimitSettings,
 }
@@ -56,22 +56,22 @@ pub struct ColumnSettings {
     pub name: String,
     #[serde(rename = "type")]
     pub kind: ColumnType,
-    /// Member names from the record's top.
+    /// The member names, from the top of the record.
     pub path: Vec<String>,
     pub default: Option<serde_json::Value>,
     pub required: bool,
 }
 
-/// The span of event times that is believed; milliseconds.
+/// The span of event times that is accepted, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AcceptSettings {
-    /// Since 1970 UTC.
+    /// The first accepted event time, since 1970 UTC.
     pub from_ms: i64,
-    /// After the arrival of the raw object.
+    /// The distance that an event time may lie after the arrival of its raw object.
     pub ahead_ms: i64,
 }
 
-/// What becomes of a value that does not fit its column's type.
+/// The treatment of a value that does not fit the type of its column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TypeErrorSetting {
@@ -83,9 +83,9 @@ pub enum TypeErrorSetting {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LimitSettings {
     pub max_record_bytes: u64,
-    /// Decompressed.
+    /// The most bytes of a raw object after decompression.
     pub max_object_bytes: u64,
-    /// Levels of `{` and `[`.
+    /// The most levels of `{` and `[`.
     pub max_depth: u32,
 }
 
@@ -93,18 +93,18 @@ pub struct LimitSettings {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleSettings {
     pub name: String,
-    /// SQL expressions.
+    /// The SQL expressions of the key.
     pub key: Vec<String>,
     pub when: Option<String>,
-    /// Milliseconds, inclusive.
+    /// The window in milliseconds, inclusive.
     pub within_ms: i64,
     pub mode: RuleMode,
-    /// Event dates, inclusive.
+    /// The first and the last event date of the rule, inclusive.
     pub since: Option<NaiveDate>,
     pub until: Option<NaiveDate>,
 }
 
-/// Which of the events of one key stays.
+/// Decides which event of a key stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RuleMode {
@@ -160,7 +160,7 @@ impl From<Limits> for LimitSettings {
     }
 }
 
-/// Event dates, both inclusive.
+/// A span of event dates, both ends inclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Dates {
     pub from: NaiveDate,

@@ -1,4 +1,4 @@
-//! What the log says, folded: the state of a lake.
+//! The state of a lake: the commits of its log, folded.
 
 use std::collections::BTreeMap;
 
@@ -6,11 +6,10 @@ use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 
 use super::format::{Balance, Commit, FileEntry, FoundFile, MartEntry, Published};
-use super::{LedgerError, Objects, Settings, checkpoint, log};
+use super::{Objects, Settings};
 use crate::layout;
-use crate::store::Store;
 
-/// A data file as the log knows it.
+/// A data file, as the log knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
     /// The commit that last wrote it.
@@ -20,17 +19,17 @@ pub struct File {
     pub etag: Option<String>,
 }
 
-/// What the log says of one source.
+/// The state of one source.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SourceState {
-    /// What its tables follow from; `None` where only commits of format 1 are known.
+    /// The settings that decide the content of its tables; `None` if only commits of format 1 are known.
     pub settings: Option<Settings>,
-    /// Raw objects absorbed, by identity.
+    /// The raw objects that were absorbed, by identity.
     pub objects: Objects,
     pub balance: Balance,
 }
 
-/// A mart as the log knows it.
+/// A mart, as the log knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MartState {
     /// The commit that last built it.
@@ -38,72 +37,31 @@ pub struct MartState {
     pub entry: MartEntry,
 }
 
-/// The lake as its log tells it.
+/// The state of a lake.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct State {
     /// The last commit; 0 before the first.
     pub last: u64,
-    /// The run that made it.
+    /// The name of the run that made the last commit.
     pub run: String,
-    /// The last commit if it is not published.
+    /// The last commit, if it is not published yet.
     pub unpublished: Option<Commit>,
     pub sources: BTreeMap<String, SourceState>,
-    /// Data files by key below the lake.
+    /// The data files by their key below the lake.
     pub files: BTreeMap<String, File>,
-    /// Columns by table.
+    /// The columns of each table.
     pub columns: BTreeMap<String, Vec<(String, String)>>,
     pub marts: BTreeMap<String, MartState>,
 }
 
 impl State {
-    /// Reads the log of a lake, from its newest checkpoint on.
-    ///
-    /// # Errors
-    /// A store that does not answer; a log that is damaged or of another format.
-    pub async fn open(store: &Store) -> Result<Self, LedgerError> {
-        let mut state = checkpoint::newest(store).await?;
-        log::fold(&mut state, store).await?;
-        Ok(state)
-    }
-
-    /// The same for a lake whose tables are known by name. A lake without a commit has no data files there:
-    /// one that has some has lost its log.
-    ///
-    /// # Errors
-    /// See [`Self::open`]; [`LedgerError::NoLog`].
-    pub async fn open_with(
-        store: &Store,
-        tables: impl IntoIterator<Item = String>,
-    ) -> Result<Self, LedgerError> {
-        let state = Self::open(store).await?;
-        if state.last > 0 {
-            return Ok(state);
-        }
-        for table in tables {
-            let listing = store.list(&format!("{table}/")).await?;
-            let mut keys = listing.objects.into_iter().map(|object| object.key);
-            if let Some(key) = keys.find(|key| !layout::is_hidden(key)) {
-                // Another run may have made the first commit since.
-                let now = Self::open(store).await?;
-                return match now.last > 0 {
-                    true => Ok(now),
-                    false => Err(LedgerError::NoLog {
-                        lake: store.root().to_owned(),
-                        url: store.url_of(&key),
-                    }),
-                };
-            }
-        }
-        Ok(state)
-    }
-
-    /// Takes a published commit in.
+    /// Applies a published commit.
     pub(super) fn take(&mut self, commit: &Commit, marker: &Published) {
         self.apply(commit);
         self.mark(marker);
     }
 
-    /// Takes a commit in.
+    /// Applies a commit.
     pub fn apply(&mut self, commit: &Commit) {
         self.last = commit.number;
         self.run.clone_from(&commit.run);
@@ -148,7 +106,7 @@ impl State {
         }
     }
 
-    /// Goes on from what a repair found under published names.
+    /// Replaces the ETags of published files by those that a repair has found.
     pub fn find(&mut self, found: &[FoundFile]) {
         for found in found {
             if let Some(file) = self.files.get_mut(&found.key) {
@@ -157,7 +115,7 @@ impl State {
         }
     }
 
-    /// Takes the marker of the last commit in.
+    /// Applies the marker of the last commit.
     pub fn mark(&mut self, marker: &Published) {
         for put in &marker.files {
             if let Some(file) = self.files.get_mut(&put.key) {
@@ -174,8 +132,8 @@ impl State {
             .filter(move |file| file.entry.table == table)
     }
 
-    /// The commit that the content of a table is of: the last that wrote a file, or built a mart,
-    /// which may have given it no rows.
+    /// The version of a table: the last commit that wrote one of its files, or that built the mart. A build may
+    /// have given the mart no rows.
     pub fn version(&self, table: &str) -> u64 {
         let built = self.marts.get(table).map(|mart| mart.commit);
         let wrote = self.table(table).map(|file| file.commit);
@@ -184,12 +142,12 @@ impl State {
 }
 
 impl FileEntry {
-    /// The date of its partition; `None` where it has none, or `dt` is something else.
+    /// The date of its partition; `None` if it has no `dt`, or if its `dt` is no date.
     pub fn date(&self) -> Option<NaiveDate> {
         layout::date_of(&self.partition)
     }
 
-    /// The final key below the lake.
+    /// The final key of the file, below the lake.
     pub fn key(&self) -> String {
         layout::file_key(
             &self.table,

@@ -105,7 +105,7 @@ impl Clauses<'_> {
             Some((_, clause)) => self.fail(
                 self.line(from, clause),
                 &format!("{clause} is not possible in a mart"),
-                "it would be passed over: take it out, or say it in plain SQL",
+                "it would be ignored: take it out, or write it in plain SQL",
             ),
         }
     }
@@ -129,7 +129,8 @@ impl Clauses<'_> {
                     return self.fail(
                         line_of(&**right),
                         &format!("{op} {set_quantifier} is not possible in a mart"),
-                        "without ALL equal rows are one; to count them, number them on both sides with row_number() OVER (PARTITION BY all columns) and use it without ALL",
+                        "without ALL, equal rows become one row; to count equal rows, number them on both sides \
+                         with row_number() OVER (PARTITION BY all columns), and leave out ALL",
                     );
                 }
                 self.body(left)?;

@@ -1,14 +1,12 @@
-//! Errors of the engine in our words: which part of the SELECT is wrong, on which line, and how to write it so that it
-//! can be carried out.
+//! The engine's errors in our words: what is wrong, on the line that the engine names, and how to write the SELECT so
+//! that it can be carried out. `failure` adds the places that only the SELECT itself shows.
 
 use std::path::Path;
 
 use datafusion::common::{DataFusionError, SchemaError};
 use datafusion::sql::sqlparser::parser::ParserError;
 
-use super::error::{line_of, one_line, root, short};
-use super::select::Parsed;
-use super::{Mart, MartError};
+use super::error::{MartError, line_of, one_line, root, short};
 use crate::names::{nearest, slips};
 
 /// Functions of other databases, and how this engine writes them.
@@ -110,7 +108,7 @@ impl MartError {
                 if matches!(inner.as_ref(), ParserError::RecursionLimitExceeded) =>
             {
                 return Self::new(file, None, "the SQL nests too many levels deep")
-                    .hint("take parts of it apart with WITH");
+                    .hint("move parts of it into WITH queries");
             }
             DataFusionError::SQL(inner, _) => inner.to_string(),
             other => other.strip_backtrace(),
@@ -125,7 +123,7 @@ impl MartError {
                 // The parser knows frames without EXCLUDE.
                 if message.contains("Expected: ), found: EXCLUDE") {
                     return Self::new(file, line, "EXCLUDE in a frame is not possible in a mart")
-                        .hint("take away what is to be left out, such as `sum(x) OVER (…) - coalesce(x, 0)`");
+                        .hint("subtract the rows that are left out, such as `sum(x) OVER (…) - coalesce(x, 0)`");
                 }
                 Self::new(
                     file,
@@ -289,6 +287,18 @@ const NANOSECONDS: &str = "the function takes times from 1677-09-21 to 2262-04-1
      out others, such as `CASE WHEN t < TIMESTAMP '2262-01-01' THEN … END`, or take parts of the time with \
      `date_part` or `CAST(t AS date)`";
 
+/// The functions and operators that take a regular expression.
+const WITH_PATTERN: &[&str] = &[
+    "regexp_match",
+    "regexp_like",
+    "regexp_replace",
+    "regexp_count",
+    "regexp_instr",
+    "~",
+    "!~",
+    "~*",
+];
+
 /// Errors of values by words in them: the message in place of the engine's where it says too little, what to do,
 /// and the functions and operators that can fail in this way.
 type Known = (
@@ -390,36 +400,8 @@ const RUNNING: &[Known] = &[
         Some("aggregate it, such as `(SELECT max(x) FROM …)`, or write a JOIN"),
         &["sub-query"],
     ),
-    (
-        "egular expression",
-        None,
-        None,
-        &[
-            "regexp_match",
-            "regexp_like",
-            "regexp_replace",
-            "regexp_count",
-            "regexp_instr",
-            "~",
-            "!~",
-            "~*",
-        ],
-    ),
-    (
-        "regex parse error",
-        None,
-        None,
-        &[
-            "regexp_match",
-            "regexp_like",
-            "regexp_replace",
-            "regexp_count",
-            "regexp_instr",
-            "~",
-            "!~",
-            "~*",
-        ],
-    ),
+    ("egular expression", None, None, WITH_PATTERN),
+    ("regex parse error", None, None, WITH_PATTERN),
 ];
 
 /// An error of the engine while rows are evaluated, in our words.
@@ -543,74 +525,6 @@ fn type_word(name: &str) -> Option<&'static str> {
 fn between<'a>(text: &'a str, from: &str, to: &str) -> Option<&'a str> {
     let (_, rest) = text.split_once(from)?;
     Some(rest.split_once(to)?.0)
-}
-
-/// The hint where `dt` is taken for a date.
-const DATE_IS_TEXT: &str = "`dt` is text: write `CAST(dt AS date)`";
-
-impl Parsed {
-    /// Adds the place in the SELECT to an error of planning that comes from `dt` being text.
-    pub(super) fn explain(&self, mut error: MartError) -> MartError {
-        let arithmetic = error.message.starts_with("cannot calculate ");
-        let found = match arithmetic {
-            true => self.dates.iter().find(|used| used.function.is_none()),
-            false => self.dates.iter().find(|used| {
-                let function = used.function.as_deref();
-                function.is_some_and(|name| is_call(&error.message, name))
-            }),
-        };
-        if let Some(used) = found {
-            error.line = error.line.or(used.line);
-            error.message = format!("`{}`: {}", used.text, error.message);
-            error.hint = Some(DATE_IS_TEXT.to_owned());
-        } else if arithmetic && error.message.contains("text") && error.hint.is_none() {
-            error.hint = Some(
-                "text becomes a date with `CAST(… AS date)`, a number with `CAST(… AS bigint)`; `dt` \
-                 is text"
-                    .to_owned(),
-            );
-        }
-        error
-    }
-}
-
-/// Whether a message is about the arguments of a function.
-fn is_call(message: &str, function: &str) -> bool {
-    let about = ["coerce", "No function matches", "argument", "signature"];
-    about.iter().any(|words| message.contains(words))
-        && (message.contains(&format!("'{function}'"))
-            || message.contains(&format!("'{function}("))
-            || message.contains(&format!(" {function} "))
-            || message.contains(&format!("{function}(")))
-}
-
-/// An error of the physical plan of a SELECT whose logical plan was made.
-pub(super) fn physical(mart: &Mart, select: &Parsed, error: &DataFusionError) -> MartError {
-    let root = root(error);
-    let text = one_line(&root.strip_backtrace());
-    let lost = matches!(
-        root,
-        DataFusionError::SchemaError(inner, _) if matches!(**inner, SchemaError::FieldNotFound { .. })
-    );
-    let unplanned = text.contains("Physical plan does not support logical expression")
-        || text.contains("OuterReferenceColumn")
-        || text.contains("correlated");
-    match select.beside.first() {
-        Some(beside) if lost || unplanned => {
-            let message = format!(
-                "{} reads columns of a table beside it, which is not possible in this form",
-                beside.text
-            );
-            MartError::new(&mart.file, beside.line, message).hint(beside.instead.as_str())
-        }
-        _ if lost || unplanned => MartError::new(
-            &mart.file,
-            None,
-            "a sub-query reads columns of the query around it in a form that is not possible",
-        )
-        .hint("write it as a JOIN with a sub-query that has a GROUP BY"),
-        _ => select.explain(MartError::planning(&mart.file, error)),
-    }
 }
 
 #[cfg(test)]

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use super::error::{MartError, shown};
 use super::header::{self, Header};
 use super::reach::Reach;
 use super::select::{self, is_name};
-use super::{MartError, shown};
 use crate::layout::DATE;
 use crate::names::nearest;
 

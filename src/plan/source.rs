@@ -1,4 +1,4 @@
-//! The plan of one source: nothing, its first objects, new and changed ones, a rebuild, or a refusal.
+//! Plans one source: no change, its first objects, new and changed objects, a rebuild, or a refusal.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,7 +34,7 @@ pub(super) fn plan_source(
         new,
     };
     match (known, rebuild) {
-        // They may hold events: without them the counts would balance and be wrong.
+        // These objects may hold events. Without them the counts would balance and still be wrong.
         (_, None) if !found.unreadable.is_empty() => {
             let first = found.unreadable.iter().take(UNREADABLE_NAMED);
             plan.refused = Some(Refusal::Unreadable {
@@ -43,7 +43,7 @@ pub(super) fn plan_source(
             });
         }
         (None, None) => source.first(&mut plan),
-        // Nothing of it is published yet: the next run makes it as it is configured.
+        // Nothing of the source is published yet. The next run makes it as it is configured.
         (None, Some(_)) => {}
         (Some(known), None) => source.run(known, &mut plan),
         (Some(known), Some(rebuild)) => source.rebuild(known, rebuild, &mut plan),
@@ -58,17 +58,17 @@ pub(super) fn plan_source(
     plan
 }
 
-/// So many objects that cannot be read are named.
+/// The number of unreadable objects that are named.
 const UNREADABLE_NAMED: usize = 5;
 
-/// A source being planned.
+/// A source that is being planned.
 pub(super) struct Planned<'a> {
     pub(super) limits: CommitLimits,
     pub(super) listed: &'a Listed<'a>,
     pub(super) state: &'a State,
-    /// The settings as configured.
+    /// The configured settings.
     pub(super) now: &'a Settings,
-    /// Indexes of the objects that are not absorbed.
+    /// The indexes of the objects that are not absorbed.
     new: Vec<usize>,
 }
 
@@ -97,7 +97,7 @@ impl Planned<'_> {
             });
             return;
         }
-        // A prefix that lists nothing any more is more likely a wrong one.
+        // A prefix that lists nothing any more is more likely a wrong prefix.
         if let (0, Some(first)) = (plan.objects, plan.vanished.first()) {
             plan.refused = Some(Refusal::Vanished {
                 count: plan.vanished.len(),
@@ -114,7 +114,7 @@ impl Planned<'_> {
         let mut read = self.new.clone();
         read.extend(self.indexes(|found| changed.contains(&*found.identity)));
         read.sort_unstable();
-        // Noted, so that the next run need not read them to compare.
+        // The entries are noted, so that the next run need not read these objects to compare them.
         let renewing = self.listed.renewed.div_ceil(self.limits.objects);
         plan.why = match (read.is_empty(), changed.is_empty(), renewing) {
             (true, _, 0) => return,
@@ -164,7 +164,7 @@ impl Planned<'_> {
         }
         let fill = match needs.unfilled {
             Some(_) => unfilled,
-            // Each of them may have come later.
+            // Each of these columns may have been added later.
             None => in_extra,
         };
         plan.steps = self.steps_again(dates, fill);
@@ -194,7 +194,7 @@ impl Planned<'_> {
             dates.is_some_and(|dates| stale.from < dates.from || dates.to < stale.to)
         };
         if rebuild.forget_missing {
-            // An event that stays as other rules decided it could name one that is given up.
+            // An event that keeps its verdict from other rules could be displaced by an event that is given up.
             if !lost.is_empty() && needs.rules.0.iter().any(elsewhere) {
                 plan.refused = Some(Refusal::OnlyWhole {
                     reasons: format!("{}, and raw objects are given up", needs.rules.1.join("; ")),
@@ -230,10 +230,10 @@ impl Planned<'_> {
             step.leaving.extend(lost.into_iter().cloned());
         }
         if dates.is_none() {
-            // Every event is read anew, and so decided.
+            // Every event is read again, and therefore decided again.
             return;
         }
-        // Events next to these dates are of other objects.
+        // Events next to these dates come from other objects.
         let mut again = self.steps_again(dates, BTreeSet::new());
         match (plan.steps.as_mut_slice(), again.as_slice()) {
             ([step], [only]) => step.again = only.again,
@@ -241,7 +241,7 @@ impl Planned<'_> {
         }
     }
 
-    /// What has to be rebuilt before anything is added.
+    /// The parts that must be rebuilt before new events are added.
     fn needs(&self, known: &SourceState) -> Needs {
         match &known.settings {
             Some(settings) => Needs::new(settings, self.now, &self.published(), self.listed.reads),
@@ -254,7 +254,7 @@ impl Planned<'_> {
 
     /// The columns that a rebuild can take out of the `extra` of stored events.
     fn in_extra(&self) -> impl Iterator<Item = &str> {
-        // Such a rule has other keys after that.
+        // A rule that reads such a column has other keys afterwards.
         let is_key = self.listed.reads.iter().any(|reads| reads.contains(EXTRA));
         let decode = &self.now.decode;
         let columns = decode.columns.iter().filter(move |_| !is_key);
@@ -310,8 +310,8 @@ impl Planned<'_> {
         }
     }
 
-    /// The settings that the log is to hold, where they are not those it has. `rebuilt` says which
-    /// dates (all without) were rebuilt, and whether from raw.
+    /// The settings that the log is to hold, if they differ from the settings that it holds. `rebuilt` names
+    /// the dates that were rebuilt (`None` for all), and says whether they were read from raw.
     fn settings(
         &self,
         known: &SourceState,
@@ -353,7 +353,7 @@ impl Planned<'_> {
         published(self.listed.source, self.state)
     }
 
-    /// Whether a raw object may hold events of these dates: a reject may be of any date.
+    /// Whether a raw object may hold events of these dates. A reject may belong to any date.
     fn may_hold(&self, object: &ObjectEntry, dates: Option<Dates>) -> bool {
         let Some(dates) = dates else { return true };
         let (first, last) = self

@@ -1,4 +1,4 @@
-//! Runs in order and dropped rows in the same order become data files.
+//! Merges sorted runs with the dropped rows, which are in the same order, into data files.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -19,25 +19,25 @@ use crate::event::{KEPT_OBJECT, KEPT_RECORD, Place, RAW_OBJECT, RAW_RECORD, RULE
 use crate::layout::{self, Partition};
 use crate::ledger::FileEntry;
 
-/// Rows handed to a writer at once.
+/// The most rows that are handed to a writer at once.
 const BATCH_ROWS: usize = 8192;
-/// Bytes handed to a writer at once, when rows are wide.
+/// The most bytes that are handed to a writer at once, for wide rows.
 const BATCH_BYTES: usize = 4 << 20;
-/// Batches that may wait for a writer.
+/// The number of batches that may wait for a writer.
 const WAITING: usize = 2;
-/// Bytes of all batches that wait for the writers or are being encoded. A larger batch is alone.
+/// The most bytes of all batches that wait for the writers or are being encoded. A larger batch goes alone.
 const IN_FLIGHT: usize = 6 * BATCH_BYTES;
 
-/// What the rows of one merge are written to.
+/// The tables that the rows of one merge are written to.
 #[derive(Debug, Clone)]
 pub struct Tables {
-    /// Table of the rows that are not dropped.
+    /// The table of the rows that are not dropped.
     pub kept: (String, SchemaRef),
-    /// Table of the dropped rows.
+    /// The table of the dropped rows.
     pub duplicates: Option<(String, SchemaRef)>,
-    /// Names of the raw objects by rank.
+    /// The names of the raw objects by rank.
     pub objects: Arc<StringArray>,
-    /// Names of the rules.
+    /// The names of the rules by index.
     pub rules: Arc<StringArray>,
     pub settings: FileSettings,
 }
@@ -47,16 +47,16 @@ pub struct Tables {
 pub struct Finished {
     pub path: PathBuf,
     pub table: String,
-    /// Columns and values of the partition.
+    /// The columns and values of the partition.
     pub partition: Partition,
     pub name: String,
     pub rows: u64,
     pub bytes: u64,
-    /// First and last event time in the table's unit.
+    /// The first and the last event time in the unit of the table.
     pub times: Option<(i64, i64)>,
 }
 
-/// A zero-row file in the place of one that had rows.
+/// Writes a zero-row file that replaces a file with rows.
 pub fn empty_file(
     table: &TableDefinition,
     old: &FileEntry,
@@ -78,16 +78,17 @@ pub fn empty_file(
     })
 }
 
-/// Takes a file that is whole, and says whether to go on. Where the merge fails, the last one of each table
-/// ends early; [`write`] says so.
+/// Takes a file that is whole, and says whether the merge goes on. If the merge fails, the last file of each
+/// table may end early; [`write`] reports the failure.
 pub type Done<'a> = dyn Fn(&Finished) -> bool + Sync + 'a;
 
-/// The rule of a verdict that keeps an event that was stored as a duplicate.
+/// The rule of a verdict that keeps an event which was stored as a duplicate.
 pub const KEPT: u64 = u64::MAX;
 
-/// Merges runs and writes one file a table and place. `verdicts` holds the events that are dropped
-/// or no longer are, as [`crate::dedup::DroppedRow`] in their order; of others a stored verdict stands,
-/// and new ones are kept. Each file is handed to `done` when it is whole, which says whether to go on.
+/// Merges runs and writes one file for each table and place. `verdicts` holds the events that are dropped now
+/// or no longer dropped, as [`crate::dedup::DroppedRow`] in their order. For all other events a stored verdict
+/// stays, and new events are kept. Each file is handed to `done` when it is whole, and `done` says whether the
+/// merge goes on.
 ///
 /// # Errors
 /// A full disk; a stored file that cannot be read; a verdict without its event, which is a defect.
@@ -105,15 +106,18 @@ pub fn write(
             .duplicates
             .as_ref()
             .map(|(table, _)| Writer::start(scope, table, tables, folder, done));
-        let merge = Merge::new(
-            collected,
-            verdicts,
-            tables,
-            room,
-            &kept,
-            duplicates.as_ref(),
-        );
-        let result = merge.and_then(Merge::run);
+        let result = collected.into_runs().and_then(|runs| {
+            let merge = Merge {
+                tables,
+                folder,
+                room,
+                runs,
+                verdicts,
+                kept: (&kept, Picks::default()),
+                duplicates: duplicates.as_ref().map(|writer| (writer, Picks::default())),
+            };
+            merge.run()
+        });
         let mut finished = Vec::new();
         let mut failure = None;
         for writer in std::iter::once(kept).chain(duplicates) {
@@ -124,7 +128,7 @@ pub fn write(
                 Err(_) => failure = Some(defect("a writer died")),
             }
         }
-        // A writer that failed is why the merge could not go on; its own error says more.
+        // If a writer has failed, the merge has failed because of it. The writer's error says more.
         match failure {
             Some(error) => Err(error),
             None => result.map(|()| finished),
@@ -136,21 +140,21 @@ fn defect(what: &str) -> WriteError {
     WriteError::Defect(what.to_owned())
 }
 
-/// The bytes of the batches that were handed to the writers and are not encoded yet.
+/// The room for batches that were handed to the writers and are not encoded yet, in bytes.
 #[derive(Default)]
 struct Room {
     taken: Mutex<usize>,
     let_go: Condvar,
 }
 
-/// A part of the room, until dropped.
+/// A part of the room that is taken until this value is dropped.
 struct Taken {
     room: Arc<Room>,
     bytes: usize,
 }
 
 impl Room {
-    /// Waits until there are so many bytes, or nothing else is there.
+    /// Waits until so many bytes are free, or until nothing else is in the room.
     fn take(self: &Arc<Self>, bytes: usize) -> Taken {
         let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let is_full = |taken: &mut usize| *taken > 0 && *taken + bytes > IN_FLIGHT;
@@ -185,7 +189,7 @@ struct Part {
     place: u64,
     times: (i64, i64),
     batch: RecordBatch,
-    /// Let go when they are encoded.
+    /// Freed when the rows are encoded.
     room: Taken,
 }
 
@@ -204,7 +208,7 @@ impl<'scope> Writer<'scope> {
     }
 }
 
-/// Encodes parts, one file a place.
+/// Encodes parts, one file for each place.
 fn encode(
     table: &str,
     tables: &Tables,
@@ -265,19 +269,21 @@ fn encode(
     Ok(finished)
 }
 
-/// The rows picked for one table and not yet handed to its writer.
+/// The rows that were picked for one table and not handed to its writer yet.
 #[derive(Default)]
 struct Picks {
     rows: Vec<(usize, usize)>,
     keys: Vec<Key>,
-    /// Estimated.
+    /// An estimate of the bytes of these rows.
     bytes: usize,
-    /// Rank of the rule, and the event that displaced the row; of duplicates only.
+    /// The index of the rule, and the event that displaced the row. Only duplicates have one.
     displaced: Vec<Displaced>,
 }
 
 struct Merge<'a> {
     tables: &'a Tables,
+    /// The spill folder.
+    folder: &'a Path,
     room: Arc<Room>,
     runs: Runs,
     verdicts: Option<Sorted<5>>,
@@ -285,25 +291,7 @@ struct Merge<'a> {
     duplicates: Option<(&'a Writer<'a>, Picks)>,
 }
 
-impl<'a> Merge<'a> {
-    fn new(
-        collected: Collected,
-        verdicts: Option<Sorted<5>>,
-        tables: &'a Tables,
-        room: Arc<Room>,
-        kept: &'a Writer<'a>,
-        duplicates: Option<&'a Writer<'a>>,
-    ) -> Result<Self, WriteError> {
-        Ok(Self {
-            tables,
-            room,
-            runs: collected.into_runs()?,
-            verdicts,
-            kept: (kept, Picks::default()),
-            duplicates: duplicates.map(|writer| (writer, Picks::default())),
-        })
-    }
-
+impl Merge<'_> {
     fn run(mut self) -> Result<(), WriteError> {
         let mut place = None;
         while let Some(stretch) = self.runs.stretch()? {
@@ -335,7 +323,7 @@ impl<'a> Merge<'a> {
         };
         let width = self.runs.row_bytes(stretch.source);
         if width > BATCH_BYTES {
-            // Alone, it is not copied.
+            // A wide row that is handed over alone is not copied.
             self.flush()?;
         }
         let displaced = match self.verdict(key)? {
@@ -369,7 +357,7 @@ impl<'a> Merge<'a> {
             Some([place, time, id, kept, rule]) if [*place, *time, *id] == key => {
                 let displaced = (*rule, EventId(*kept));
                 rows.pop().map_err(|source| WriteError::Spill {
-                    folder: "of the verdicts".to_owned(),
+                    folder: self.folder.display().to_string(),
                     source,
                 })?;
                 Ok(Some(displaced))
@@ -378,7 +366,7 @@ impl<'a> Merge<'a> {
         }
     }
 
-    /// Hands all picks over.
+    /// Hands all picked rows to the writers.
     fn flush(&mut self) -> Result<(), WriteError> {
         let (writer, picks) = &mut self.kept;
         let (runs, tables, room) = (&self.runs, self.tables, &self.room);
@@ -392,7 +380,7 @@ impl<'a> Merge<'a> {
     }
 }
 
-/// Builds the batch of the picked rows and hands it to the writer.
+/// Makes a batch of the picked rows and hands it to the writer.
 fn send(
     writer: &Writer<'_>,
     schema: &SchemaRef,
@@ -417,7 +405,7 @@ fn send(
                 &tables.objects,
             )?,
             RULE => {
-                // No rule has the largest rank, and `named` refuses it.
+                // No rule has the largest index, and `named` refuses it.
                 let ranks = picks
                     .displaced
                     .iter()
@@ -461,7 +449,7 @@ fn send(
     picks.displaced.clear();
     picks.bytes = 0;
     let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
-    // A writer that is gone has failed; its own error is the one to tell.
+    // The writer has ended because it failed, and its own error says why.
     writer
         .sender
         .send(Part {
@@ -473,8 +461,8 @@ fn send(
         .map_err(|_| defect("a writer stopped"))
 }
 
-/// Strings by their ranks; a dictionary, so that a name is not copied for every row. A rank that has no
-/// string is an error.
+/// Strings by their ranks, as a dictionary, so that a name is not copied for every row. A rank without a string
+/// is an error.
 fn named(
     ranks: impl Iterator<Item = u32>,
     names: &Arc<StringArray>,

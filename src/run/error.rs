@@ -1,4 +1,4 @@
-//! Why a run stopped. Each error says what failed, where, and what to do.
+//! The reasons why a run stops. Each error says what failed, where, and what to do.
 
 use crate::absorb::AbsorbError;
 use crate::config::ConfigError;
@@ -11,15 +11,13 @@ use crate::publish::{PublishError, StoredError, WriteError};
 use crate::raw::DiscoverError;
 use crate::store::StoreError;
 
-/// Why a run stopped.
+/// The reason why a run stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error(transparent)]
+    Lake(#[from] LakeError),
+    #[error(transparent)]
     Store(#[from] StoreError),
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-    #[error(transparent)]
-    Publish(#[from] PublishError),
     #[error(transparent)]
     Discover(#[from] DiscoverError),
     #[error(transparent)]
@@ -34,8 +32,6 @@ pub enum RunError {
     Engine(#[from] EngineError),
     #[error(transparent)]
     Write(#[from] WriteError),
-    #[error("another run holds the lake {lake}: wait for it to end, then run again")]
-    Locked { lake: String },
     #[error("{}", refusal.of(name))]
     Refused { name: String, refusal: Refusal },
     #[error(
@@ -67,23 +63,23 @@ impl From<ReferenceTableError> for RunError {
     }
 }
 
-impl From<LakeError> for RunError {
-    fn from(error: LakeError) -> Self {
-        match error {
-            LakeError::Store(error) => Self::Store(error),
-            LakeError::Ledger(error) => Self::Ledger(error),
-            LakeError::Publish(error) => Self::Publish(error),
-            LakeError::Locked { lake } => Self::Locked { lake },
-            LakeError::Defect(message) => Self::Defect(message),
-        }
+impl From<LedgerError> for RunError {
+    fn from(error: LedgerError) -> Self {
+        Self::Lake(LakeError::Ledger(error))
+    }
+}
+
+impl From<PublishError> for RunError {
+    fn from(error: PublishError) -> Self {
+        Self::Lake(LakeError::Publish(error))
     }
 }
 
 impl RunError {
-    /// What the lake's store said, where it is the reason why no commit will be made.
+    /// The error of the lake's store, if it is the reason why no commit will be made.
     pub(super) fn failure_of_store(&self) -> Option<&StoreError> {
         match self {
-            Self::Publish(PublishError::Store(error))
+            Self::Lake(LakeError::Publish(PublishError::Store(error)))
             | Self::Write(WriteError::Stored(StoredError::Store(error)))
             | Self::Absorb(
                 AbsorbError::Publish(PublishError::Store(error))

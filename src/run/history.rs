@@ -1,4 +1,4 @@
-//! Past commits, as the log has them. Reads, never writes.
+//! Past commits, read from the log. Writes nothing.
 //!
 //! ```text
 //! log, newest first ──▶ the first few, each in short ──▶ History
@@ -21,7 +21,7 @@ use crate::store::StoreSettings;
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct History {
     pub lake: String,
-    /// All that the lake has; not only those listed.
+    /// The last commit of the lake, whether it is listed or not.
     pub last_commit: u64,
     pub commits: Vec<PastCommit>,
 }
@@ -43,15 +43,15 @@ pub struct PastCommit {
     pub published: bool,
     pub sources: BTreeMap<String, Change>,
     pub marts: Vec<PastMart>,
-    /// Data files, and their bytes.
+    /// The number of data files, and their bytes.
     pub files: u64,
     pub bytes: u64,
 }
 
-/// What a commit changed in one source.
+/// The changes of one source by a commit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Change {
-    /// Raw objects absorbed or read anew, and taken out.
+    /// The number of raw objects that were absorbed or read again, and the number that was taken out.
     pub objects: u64,
     pub forgotten: u64,
     pub records: i64,
@@ -67,21 +67,21 @@ pub struct PastMart {
     pub rows: u64,
 }
 
-/// A commit with everything that it brought.
+/// A commit with all its changes.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct WholeCommit {
     #[serde(flatten)]
     pub commit: PastCommit,
-    /// Raw objects by source.
+    /// The raw objects by source.
     pub raw_objects: BTreeMap<String, Vec<ObjectEntry>>,
-    /// Keys of raw objects that were taken out, by source.
+    /// The keys of raw objects that were taken out, by source.
     pub forgotten: BTreeMap<String, Vec<String>>,
     pub data_files: Vec<PastFile>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PastFile {
-    /// Below the lake.
+    /// The key below the lake.
     pub key: String,
     pub rows: u64,
     pub bytes: u64,
@@ -110,17 +110,17 @@ pub fn history(job: &Job, limit: usize) -> Doing<'_, History> {
     })
 }
 
-/// Everything of one run, by its name or by the number of one of its commits.
+/// All commits of one run. `which` is the name of the run or the number of one of its commits.
 ///
 /// # Errors
-/// No such run, a store that does not answer, a log that cannot be read.
+/// There is no such run; a store that does not answer; a log that cannot be read.
 pub fn past_run<'a>(job: &'a Job, which: &'a str) -> Doing<'a, PastRun> {
     Box::pin(async move {
         let lake = Lake::open(&job.lake, &StoreSettings::default(), tables(job)).await?;
         let state = lake.state();
         let number: Option<u64> = which.parse().ok();
         let sought = |commit: &Commit| commit.run == which || Some(commit.number) == number;
-        // The commits of a run are neighbours.
+        // The commits of a run follow each other.
         let mut neighbours: Vec<Commit> = Vec::new();
         let mut log = std::pin::pin!(ledger::newest_first(lake.store(), state.last));
         while let Some(commit) = log.try_next().await? {

@@ -1,4 +1,4 @@
-//! Everything that a plan is made of: the configuration checked against itself, the listing, the log.
+//! Gathers everything that a plan is made from: the checked configuration, the listing and the log.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -19,24 +19,24 @@ use crate::plan::{self, Listed, Lost, MartPlan, RunPlan, SourcePlan, Unrepairabl
 use crate::raw::{self, DecodeMemory, Decoder, DiscoverError, Discovered, RawObject, Roots};
 use crate::store::{Store, StoreSettings};
 
-/// Raw objects with a new ETag that are read at once to compare their content.
+/// The number of raw objects with a new ETag that are read at once to compare their content.
 const HASHED_AT_ONCE: usize = 16;
 
-/// A source with its raw prefixes opened and listed.
+/// A source whose raw prefixes were opened and listed.
 pub struct ListedSource<'a> {
     pub source: &'a Source,
     /// The columns that each of its rules reads.
     pub reads: Vec<BTreeSet<String>>,
     pub roots: Roots,
     pub found: Discovered,
-    /// Absorbed objects whose content is another now.
+    /// The absorbed objects that have other content now.
     pub changed: Vec<String>,
-    /// Entries of absorbed objects that have a new ETag and the same content.
+    /// The log entries of absorbed objects that have a new ETag and the same content.
     pub renewed: Vec<ObjectEntry>,
     partial: bool,
 }
 
-/// What was found before anything is planned or done.
+/// Everything that was found before a run plans or does anything.
 pub struct Looked<'a> {
     job: &'a Job,
     pub options: &'a Options,
@@ -49,7 +49,7 @@ pub struct Looked<'a> {
 }
 
 impl Looked<'_> {
-    /// Plans what a run, or a rebuild, does.
+    /// Plans a run or a rebuild.
     pub fn plan(&self, state: &State) -> RunPlan {
         let references = self.fingerprints();
         plan::plan(
@@ -62,13 +62,13 @@ impl Looked<'_> {
         )
     }
 
-    /// Plans the marts: once the sources are absorbed it is known what has changed.
+    /// Plans the marts. The changes are known once the sources are absorbed.
     pub fn plan_marts(&self, state: &State, lost: &Lost) -> Vec<MartPlan> {
         let references = self.fingerprints();
         plan::plan_marts(self.marts(&references), state, lost.moved(state))
     }
 
-    /// Plans what makes lost files of the sources again.
+    /// Plans the steps that make lost files of the sources again.
     pub fn plan_repair(&self, state: &State, lost: &Lost) -> Result<Vec<SourcePlan>, Unrepairable> {
         let marts = self.mart_tables.iter().map(|mart| mart.name.as_str());
         let marts: Vec<&str> = marts.collect();
@@ -106,8 +106,8 @@ impl Looked<'_> {
         sources.chain(self.mart_tables.iter().cloned()).collect()
     }
 
-    /// What may be done where a value cannot be cast and the mart reads references whose types were
-    /// inferred from their rows: a code that is all digits there is none any more in some event.
+    /// The advice for a value that cannot be cast, if the mart reads references whose types were inferred from
+    /// their rows. The events may hold a code that is not all digits, although all codes of the reference are.
     pub fn of_inferred_types(&self, mart: &Mart, error: &str) -> String {
         if !error.to_lowercase().contains("cast") {
             return String::new();
@@ -141,7 +141,7 @@ impl Looked<'_> {
     }
 }
 
-/// A configuration that agrees with itself.
+/// A configuration that was checked against itself.
 pub struct Checked<'a> {
     options: &'a Options,
     sources: Vec<&'a Source>,
@@ -149,7 +149,7 @@ pub struct Checked<'a> {
 }
 
 impl<'a> Checked<'a> {
-    /// Checks rules and marts as far as that goes without a store.
+    /// Checks rules and marts as far as this is possible without a store.
     pub fn check(job: &'a Job, options: &'a Options) -> Result<Self, RunError> {
         let sources = job.select(&options.sources)?;
         check_sources(job)?;
@@ -177,7 +177,7 @@ impl<'a> Checked<'a> {
 }
 
 impl<'a> Looked<'a> {
-    /// Has the engine plan the marts' SQL, then lists every source that is asked for.
+    /// Lets the engine plan the SQL of the marts, then lists every source that is asked for.
     pub async fn look(
         job: &'a Job,
         checked: Checked<'a>,
@@ -227,8 +227,8 @@ impl<'a> Looked<'a> {
     }
 }
 
-/// Reads every default and compiles the expressions of every rule, so that a wrong one is said
-/// before anything is read.
+/// Reads every default and compiles the expressions of every rule, so that an error is reported before anything
+/// is read.
 fn check_sources(job: &Job) -> Result<(), RunError> {
     for source in &job.sources {
         for column in &source.decode.columns {
@@ -244,11 +244,11 @@ fn check_sources(job: &Job) -> Result<(), RunError> {
     Ok(())
 }
 
-/// The expressions of a source's rules.
+/// The compiled expressions of a source's rules.
 fn compiled(job: &Job, source: &Source) -> Result<Keys, RunError> {
     let schema = Decoder::new(&source.decode, &DecodeMemory::new(0, 1)).schema();
     let slicing = job.slicing(source);
-    // Nothing is hashed here.
+    // No key is hashed here.
     let hashing = Hashing::new([0; 2]);
     let unit = source.decode.unit;
     Keys::compile(&source.rules, &schema, slicing, unit, &hashing).map_err(|error| {
@@ -260,8 +260,8 @@ fn compiled(job: &Job, source: &Source) -> Result<Keys, RunError> {
     })
 }
 
-/// Lists a source's raw prefixes, and compares with the log. `reads` are the columns that each of its rules
-/// reads.
+/// Lists the raw prefixes of a source and compares the objects with the log. `reads` are the columns that each
+/// of its rules reads.
 pub async fn list<'a>(
     source: &'a Source,
     reads: Vec<BTreeSet<String>>,
@@ -293,9 +293,9 @@ pub async fn list<'a>(
     }
     if let Some(first) = found.links.first() {
         tracing::warn!(
-            "source {}: {} symbolic links below {} are not followed, first {first}: they lead out of the root, in \
-             a circle or nowhere. Events behind them are not read: name what they lead to as a root in `raw`, or \
-             copy it",
+            "source {}: {} symbolic links below {} are not followed, first {first}: they lead out of the root, \
+             in a circle or nowhere. Events behind them are not read: add their targets to `raw` as roots, or \
+             copy the objects",
             source.name,
             found.links.len(),
             source
@@ -314,8 +314,8 @@ pub async fn list<'a>(
         _ => (Vec::new(), Vec::new()),
     };
     if let (None, Some(known)) = (&source.layout, state.sources.get(&source.name)) {
-        // LastModified counts as noted when absorbed, as long as the content is the same: a copy of
-        // the bucket has a new one.
+        // The LastModified that was noted when the object was absorbed counts as long as the content is the
+        // same. A copy of the bucket has a new one.
         for object in &mut found.objects {
             if let Some(absorbed) = known.objects.get(&object.identity)
                 && changed
@@ -337,8 +337,8 @@ pub async fn list<'a>(
     })
 }
 
-/// A prefix of a bucket that holds nothing, and of which nothing was absorbed, is most likely misspelt: a
-/// bucket cannot tell, as a missing folder does.
+/// Refuses a prefix of a bucket that holds nothing and of which nothing was absorbed. It is most likely
+/// misspelt. A bucket does not report a wrong prefix, as a disk reports a missing folder.
 fn refuse_empty_roots(
     source: &Source,
     state: &State,
@@ -358,7 +358,7 @@ fn refuse_empty_roots(
     Ok(())
 }
 
-/// From which key on each root is listed: what arrived so much before the newest object is settled.
+/// The key from which each root is listed. Objects that arrived long enough before the newest one are settled.
 fn settled_before(
     source: &Source,
     roots: &Roots,
@@ -385,9 +385,8 @@ fn settled_before(
         .collect()
 }
 
-/// Absorbed objects whose content is another now, and the entries of those that have only a new
-/// ETag. A new ETag alone says nothing: a copy, a re-upload or a fresh checkout of the same bytes has
-/// one too.
+/// The absorbed objects that have other content now, and the entries of the objects that only have a new ETag.
+/// A new ETag alone proves nothing: a copy, a second upload or a fresh checkout of the same bytes has one too.
 async fn compare(
     source: &str,
     roots: &Roots,

@@ -1,5 +1,5 @@
-//! Marts: from published tables to staged files, all of one commit. A mart by date has each of its
-//! dates evaluated over the files in reach.
+//! Builds the marts of one commit: published tables → staged files. If a mart is built by date, each date is
+//! evaluated over the files in its reach.
 //!
 //! ```text
 //! marts in their order ──▶ wave: up to the first that reads one of them
@@ -34,45 +34,45 @@ use build::{Build, Built};
 use inputs::Inputs;
 use slots::Slots;
 
-/// Dates that are evaluated at once: each has a file open, outside of DataFusion's memory.
+/// The number of dates that are evaluated at once. Each has an open file, outside of DataFusion's memory.
 const DATES_AT_ONCE: usize = 4;
-/// Marts whose files may lie on this disk at one time.
+/// The number of marts whose files may lie on the local disk at one time.
 const MARTS_AT_ONCE: usize = 2;
 
-/// Data files that one mart has proven at once.
+/// The number of data files that one mart has proven at once.
 const PROVEN_AT_ONCE: usize = 4;
 
-/// The marts of a run, their plans, and where they read from and write to.
+/// The marts of a run and their plans, and the places where their rows come from and go to.
 pub struct Marts<'a> {
     pub job: &'a Job,
     pub looked: &'a Looked<'a>,
-    /// In the order of the graph.
+    /// The plans of the marts, in the order of the graph.
     pub plans: &'a [MartPlan],
-    /// Files that are made again.
+    /// The files that are made again.
     pub lost: &'a Lost,
-    /// What is published in the lake and lies on local disk, too.
+    /// Published files that also lie on local disk.
     pub local: &'a Local,
+    pub context: &'a Context,
     pub spill: &'a Path,
     pub proof: &'a Proof,
 }
 
-/// A mart that was built, or why it was not.
+/// A mart that was built, or the reason why it was not built.
 type Attempt = (MartSummary, Option<Built>);
 
 impl Marts<'_> {
-    /// Builds the planned marts in their order and commits them. A mart that fails takes those that
-    /// read it along; the others go on.
+    /// Builds the planned marts in their order and commits them. If a mart fails, the marts that read it are
+    /// skipped, and the other marts are built.
     ///
     /// # Errors
-    /// Failures of the lake's store and of the local disk.
+    /// A failure of the lake's store or of the local disk.
     pub async fn build(
         &self,
         lake: &mut Lake<Writing>,
-        context: &Context,
         totals: &mut Totals,
     ) -> Result<Vec<MartSummary>, RunError> {
         let mut commit = lake.new_commit();
-        let summaries = match self.stage(lake, context, &mut commit).await {
+        let summaries = match self.stage(lake, &mut commit).await {
             Ok(summaries) => summaries,
             Err(error) => {
                 lake.unstage(&commit, error.failure_of_store()).await;
@@ -92,7 +92,6 @@ impl Marts<'_> {
     async fn stage(
         &self,
         lake: &Lake<Writing>,
-        context: &Context,
         commit: &mut Commit,
     ) -> Result<Vec<MartSummary>, RunError> {
         let Some(graph) = &self.looked.graph else {
@@ -109,7 +108,7 @@ impl Marts<'_> {
             in_flight: job.memory / 8 / MARTS_AT_ONCE as u64,
             spill: self.spill,
         };
-        // Tasks of a mart that has failed may end a little later.
+        // Tasks of a failed mart may end a little later.
         let _caught = PanicsCaught::begin();
         let mut summaries = Vec::new();
         let mut failed: BTreeSet<String> = BTreeSet::new();
@@ -119,7 +118,7 @@ impl Marts<'_> {
             let only = wave.iter().filter(|(_, planned)| planned.why.is_some());
             let only = only.count() == 1;
             let attempts = stream::iter(wave)
-                .map(|(mart, planned)| self.attempt(&build, mart, planned, &failed, only, context))
+                .map(|(mart, planned)| self.attempt(&build, mart, planned, &failed, only))
                 .buffered(MARTS_AT_ONCE)
                 .try_collect::<Vec<Attempt>>();
             for (mut summary, built) in attempts.await? {
@@ -142,7 +141,8 @@ impl Marts<'_> {
         Ok(summaries)
     }
 
-    /// Builds a mart where its plan asks for it, unless a mart that it reads has `failed`.
+    /// Builds a mart if its plan asks for it, unless a mart that it reads has `failed`. `only` says that no
+    /// other mart is built at the same time.
     async fn attempt(
         &self,
         build: &Build<'_>,
@@ -150,7 +150,6 @@ impl Marts<'_> {
         planned: &MartPlan,
         failed: &BTreeSet<String>,
         only: bool,
-        context: &Context,
     ) -> Result<Attempt, RunError> {
         let mut summary = MartSummary {
             name: mart.name.clone(),
@@ -171,13 +170,13 @@ impl Marts<'_> {
             summary.outcome = MartOutcome::Fresh;
             return Ok((summary, None));
         }
-        context.progress.tell(Happened::Mart {
+        self.context.progress.tell(Happened::Mart {
             name: mart.name.clone(),
         });
         match mart::guarded(mart, build.one(mart, planned, only)).await {
             Ok(built) => Ok((summary, Some(built))),
             Err(RunError::Mart(error)) => {
-                // It fails too when another run, or somebody else, has replaced what it reads.
+                // A mart also fails if another run, or somebody else, has replaced its input.
                 build.lake.overtaken(build.number).await?;
                 build.look_at_inputs(mart).await?;
                 let mut error = error.to_string();
@@ -190,7 +189,7 @@ impl Marts<'_> {
     }
 }
 
-/// Takes the marts up to the first that reads one of them.
+/// Takes the next marts up to the first one that reads one of them.
 fn wave<'a>(planned: &mut VecDeque<(&'a Mart, &'a MartPlan)>) -> Vec<(&'a Mart, &'a MartPlan)> {
     let mut wave: Vec<(&Mart, &MartPlan)> = Vec::new();
     while let Some(next) = planned.pop_front_if(|(mart, _)| {
@@ -202,7 +201,7 @@ fn wave<'a>(planned: &mut VecDeque<(&'a Mart, &'a MartPlan)>) -> Vec<(&'a Mart, 
     wave
 }
 
-/// What is foreseen of each planned mart over the tables as they are, in the order of the plan.
+/// What can be foreseen of each planned mart over the tables as they are now, in the order of the plans.
 ///
 /// # Errors
 /// SQL that the engine cannot plan.
@@ -225,7 +224,7 @@ pub async fn foresee<P>(
     Ok(all)
 }
 
-/// How the data files of marts are written.
+/// The settings of the data files of marts.
 pub fn mart_files(commit: u64, memory: usize) -> FileSettings {
     FileSettings {
         compression: Compression::default(),

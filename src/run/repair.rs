@@ -1,23 +1,23 @@
-//! What `verify --repair` does: the lake is brought back to what its log says.
+//! The steps of `verify --repair`, which brings a lake back to the content that its log describes.
 //!
 //! ```text
-//! lock ─▶ lost and damaged markers made anew ─▶ open the log ─▶ roll forward ─▶ compare files
+//! lock ─▶ lost and damaged markers made again ─▶ open the log ─▶ roll forward ─▶ compare files
 //!   a damaged file:  its bytes are what was published ─────────▶ note its ETag  ┐
 //!                    its staged copy is ──▶ publish it once more ─▶ note its ETag ┴▶ COMMIT without files
 //!                    neither: lost ─▶ its rows from raw, its mart from SQL ─▶ COMMIT over what was found
 //! ─▶ sweep ─▶ checkpoint, where one is due ─▶ verify
 //! ```
 //!
-//! The raw objects that may have rows in a lost file are read again as if they had been replaced by
-//! themselves: P1 says that this gives the content that was lost, and the counts prove it. Where the
-//! settings are others now, the source is made anew as a whole.
+//! The raw objects that may have rows in a lost file are read again as if they had been replaced by themselves.
+//! P1 says that this gives the lost content, and the counts prove it. If the settings have changed since, the
+//! whole source is made again.
 //!
 //! A folder or a link in the place of a file, and checkpoints and probes that cannot be used, are moved to
 //! `_rawmart/aside` on disk and deleted in a bucket.
 //!
-//! Everything that this takes is looked at before a file is changed. What lies in the place of a lost file is in
-//! the commit that replaces it, so that any run can finish a repair that was interrupted. Files that
-//! the log does not name are left alone.
+//! Everything that a repair needs is checked before a file is changed. The commit that replaces a lost file
+//! names the object in its place, so any run can finish an interrupted repair. Files that the log does not name
+//! are not touched.
 
 use std::path::Path;
 
@@ -35,17 +35,17 @@ use crate::plan::{Lost, Refusal, SourcePlan, Unrepairable};
 use crate::publish::{self, Local, Staged};
 use crate::store::{Object, StoreError};
 
-/// Brings damaged files back, then verifies.
+/// Repairs damaged files, then verifies the lake.
 ///
 /// # Errors
-/// What keeps a run from starting; a file that cannot be made again: then no file was changed.
+/// Every error that keeps a run from starting; a file that cannot be made again. No file was changed then.
 pub fn repair<'a>(job: &'a Job, depth: Depth, context: &'a Context) -> Doing<'a, Verified> {
     Box::pin(async move {
         let mut job = job.clone();
         for source in &mut job.sources {
-            // They were let through when they were absorbed.
+            // These rejects were accepted when they were absorbed.
             source.max_rejects = 1.0;
-            // Other content does not bring back what was lost.
+            // Other content does not bring back the lost rows.
             if source.on_changed_object == OnChangedObject::Ignore {
                 source.on_changed_object = OnChangedObject::Fail;
             }
@@ -95,15 +95,15 @@ struct Repair<'a> {
     proof: Proof,
 }
 
-/// What is to be done about damaged files.
+/// The ways in which damaged files are repaired.
 #[derive(Default)]
 struct Ways {
-    /// They hold what was published.
+    /// Files that hold the published content under another ETag.
     noted: Vec<FoundFile>,
-    /// Their staged copies do.
+    /// Files whose staged copies hold the published content.
     put_back: Vec<PutBack>,
     lost: Lost,
-    /// Folders and links in the place of files: their keys.
+    /// The keys of folders and links in the place of files.
     aside: Vec<String>,
 }
 
@@ -111,7 +111,7 @@ struct Ways {
 struct PutBack {
     key: String,
     staged: String,
-    /// The ETag of what is there.
+    /// The ETag of the object in its place.
     found: Option<String>,
 }
 
@@ -141,7 +141,7 @@ impl Repair<'_> {
                 Some((looked, plans))
             }
         };
-        // From here on things change.
+        // From here on the lake is changed.
         let mut repaired = Vec::new();
         for key in aside {
             lake.set_aside(&key).await?;
@@ -169,7 +169,7 @@ impl Repair<'_> {
         Ok((repaired, notes))
     }
 
-    /// Tells by their bytes which files and staged copies are what was published.
+    /// Finds out by their bytes which files and which staged copies hold the published content.
     async fn ways(
         &self,
         damaged: Vec<DamagedFile>,
@@ -210,8 +210,8 @@ impl Repair<'_> {
         Ok(ways)
     }
 
-    /// Publishes staged copies once more, and notes the ETags of all files that hold what was
-    /// published. The commit has no files: their content is that of the commit that wrote it.
+    /// Publishes staged copies once more, and notes the ETags of all files that hold the published content. The
+    /// commit has no files, because their content belongs to the commit that wrote it.
     async fn restore(
         &self,
         mut noted: Vec<FoundFile>,
@@ -219,7 +219,8 @@ impl Repair<'_> {
         lake: &mut Lake<Writing>,
         totals: &mut Totals,
     ) -> Result<Vec<Repaired>, RunError> {
-        // Only now: while there is no next commit, the ETags found are of no later one.
+        // This is asked after the files were looked at. As long as there is no next commit, the ETags that were
+        // found belong to no later commit.
         lake.overtaken(lake.state().last + 1).await?;
         let keys = noted.iter().map(|found| found.key.clone());
         let mut repaired: Vec<Repaired> = keys.map(|key| Repaired::Noted { key }).collect();
@@ -242,8 +243,8 @@ impl Repair<'_> {
     }
 }
 
-/// An object and the SHA-256 of its bytes; `None` where there is none, or none any more: another
-/// run sweeps what was staged.
+/// An object and the SHA-256 of its bytes; `None` if there is none, or if another run has swept the staged file
+/// meanwhile.
 async fn hash(lake: &Lake<Writing>, key: &str) -> Result<Option<(Object, Sha256)>, StoreError> {
     let hashed = lake.store().sha256(key).await?;
     Ok(hashed.map(|(object, sha256)| (object, Sha256(sha256))))
@@ -276,17 +277,18 @@ fn not_built(mart: MartSummary) -> Option<Note> {
     Some(Note::NotBuilt { mart, why })
 }
 
-/// Lost files that are to be made again.
+/// Makes lost files again.
 struct Again<'a> {
     repair: &'a Repair<'a>,
     looked: &'a Looked<'a>,
-    /// In the order of the sources that were looked at.
+    /// The plans, in the order of the sources that were looked at.
     plans: &'a [SourcePlan],
     spill: &'a Path,
 }
 
 impl Again<'_> {
-    /// Makes lost files again: those without rows, those of sources, those of marts.
+    /// Makes lost files again: first the files without rows, then the files of sources, then the files of
+    /// marts.
     async fn make(
         &self,
         lost: &Lost,
@@ -318,14 +320,15 @@ impl Again<'_> {
             plans: &self.looked.plan_marts(lake.state(), lost),
             lost,
             local: &local,
+            context,
             spill: self.spill,
             proof,
         };
-        marts.build(lake, context, totals).await
+        marts.build(lake, totals).await
     }
 
-    /// Makes lost files without rows again, and gives the others: nothing but the log says that there
-    /// are such files.
+    /// Makes lost files without rows again, and gives the other lost files. Only the log knows that there are
+    /// empty files.
     async fn empty(
         &self,
         mut lost: Lost,

@@ -1,5 +1,4 @@
-//! One commit of the sources: each source that has a step in this round is absorbed, then all of it is
-//! committed at once.
+//! Absorbs one step of each source, and makes one commit of all of them.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -16,11 +15,11 @@ use crate::plan::{Lost, SourcePlan, Step, Why};
 use crate::progress::Happened;
 use crate::publish::{Local, Staged, WriteError};
 
-/// The steps of the sources' plans, round by round.
+/// The steps of the plans of all sources, round by round.
 pub struct Rounds<'a> {
     pub job: &'a Job,
     pub looked: &'a Looked<'a>,
-    /// In the order of the sources that were looked at.
+    /// The plans, in the order of the sources that were looked at.
     pub plans: &'a [SourcePlan],
     pub lost: &'a Lost,
     pub context: &'a Context,
@@ -29,7 +28,7 @@ pub struct Rounds<'a> {
 }
 
 impl Rounds<'_> {
-    /// How many commits the plans need.
+    /// The number of commits that the plans need.
     pub fn count(&self) -> usize {
         let steps = self.plans.iter().map(|source| source.steps.len());
         steps.max().unwrap_or(0)
@@ -38,7 +37,7 @@ impl Rounds<'_> {
     /// Absorbs one step of every source that has one, and commits.
     ///
     /// # Errors
-    /// Whatever keeps a source from being absorbed: then nothing of this round is committed.
+    /// Any error that keeps a source from being absorbed. Nothing of this round is committed then.
     pub async fn commit(
         &self,
         round: usize,
@@ -123,7 +122,8 @@ impl Rounds<'_> {
         Ok(absorb::absorb(&space, work, state).await?)
     }
 
-    /// What a commit says of a source. `round` counts from 0, and is the source's `first` or not.
+    /// The part of a commit about one source. `round` counts from 0 and is the `first` commit of the source or
+    /// not.
     fn delta(
         &self,
         (round, first): (usize, bool),
@@ -156,7 +156,7 @@ impl Rounds<'_> {
         }
     }
 
-    /// The lost files of a source, and the state without them where there are any.
+    /// The lost files of a source, and the state without these files if there are any.
     fn without_lost(&self, source: &Source, state: &State) -> (Vec<ledger::File>, Option<State>) {
         let tables = source.tables();
         let found = tables.iter().flat_map(|table| self.lost.of_table(table));
@@ -170,11 +170,11 @@ impl Rounds<'_> {
     }
 }
 
-/// Leaves nothing of a commit that will not be made, and says why it will not.
+/// Deletes the staged files of a commit that will not be made, and gives the reason why it will not be made.
 async fn withdraw(lake: &Lake<Writing>, commit: &Commit, error: RunError) -> RunError {
     lake.unstage(commit, error.failure_of_store()).await;
     match error {
-        // Another run may have replaced what was being read: that is no damage.
+        // Another run may have replaced the files that were being read. This is no damage.
         RunError::Absorb(
             AbsorbError::Write(WriteError::Stored(_)) | AbsorbError::Unbalanced(_),
         ) => {

@@ -1,4 +1,4 @@
-//! What a run did.
+//! The summary of a run.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,20 +15,20 @@ use crate::ledger::{Balance, ObjectEntry, State};
 use crate::plan::{self, RunPlan, SourcePlan, Why};
 use crate::publish::Local;
 
-/// What a run did.
+/// The summary of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RunSummary {
     pub outcome: RunOutcome,
     /// The last commit of the lake; 0 before the first.
     pub commit: u64,
-    /// A commit of an earlier run that this one published.
+    /// The commit of an earlier run that this run has published.
     pub rolled_forward: Option<u64>,
     pub lake: String,
     pub sources: BTreeMap<String, SourceSummary>,
     pub marts: Vec<MartSummary>,
-    /// Data files published.
+    /// The number of published data files.
     pub files: u64,
-    /// Bytes of raw objects read, and of data files written.
+    /// The bytes of raw objects and data files that were read, and the bytes of data files that were written.
     pub bytes_read: u64,
     pub bytes_written: u64,
 }
@@ -40,63 +40,65 @@ pub enum RunOutcome {
     NothingNew,
 }
 
-/// A source after the run.
+/// The state of a source after the run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct SourceSummary {
-    /// A rebuild was asked for, and had something to do.
+    /// Whether a rebuild was asked for and had something to do.
     pub rebuilt: bool,
-    /// What this run added to the counts; less than nothing where raw objects were replaced or given up.
+    /// The changes of the counts by this run. They are negative where raw objects were replaced or given up.
     pub added: Added,
     pub objects: u64,
     pub new_objects: u64,
-    /// Counts of all raw objects absorbed, by this run and earlier ones: records, events, kept and so on.
+    /// The counts of all absorbed raw objects, from this run and earlier runs: records, events, kept events and
+    /// so on.
     pub records: u64,
     pub events: u64,
     pub kept: u64,
     pub duplicates: BTreeMap<String, i64>,
     pub rejects: BTreeMap<Reason, i64>,
     pub skipped: BTreeMap<&'static str, u64>,
-    /// Values made null by this run, by column.
+    /// The number of values that this run made null, by column.
     pub nulled: BTreeMap<String, u64>,
-    /// Columns that are null in every event that this run read.
+    /// The columns that are null in every event that this run read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub null_columns: Vec<NullColumn>,
-    /// Rules that found no key in any event that this run read, because columns are null.
+    /// The rules that found no key in any event that this run read, because columns are null.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub keyless_rules: Vec<String>,
-    /// Columns that came after published dates, with the number of dates on which they are null.
+    /// The columns that were added after published dates, with the number of dates on which they are null.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub unfilled: BTreeMap<String, u64>,
-    /// Raw objects read by this run that lost bytes, ended before their end, or have no event.
+    /// The raw objects of this run that lost bytes, ended before their end, or have no event.
     #[serde(skip_serializing_if = "Incomplete::is_empty")]
     pub incomplete: Incomplete,
-    /// Slices that this run has changed, by why.
+    /// The number of slices that this run has changed, by the reason of the change.
     pub slices: BTreeMap<WhySlice, u64>,
-    /// Partitions of kept events.
+    /// The partitions of kept events.
     pub partitions: Vec<String>,
 }
 
-/// What a run added to a source.
+/// The changes of a source by a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Added {
-    /// Raw objects read.
+    /// The number of raw objects that were read.
     pub objects: u64,
     #[serde(flatten)]
     pub counts: Balance,
 }
 
-/// A mart after the run.
+/// The state of a mart after the run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct MartSummary {
     pub name: String,
     pub rows: u64,
-    /// Dates that were built, of a mart by date.
+    /// The number of dates that were built, for a mart by date.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dates: Option<u64>,
-    /// Dates of rows that its SELECT gave and that are in no partition: nothing that it reads has them.
+    /// The dates of rows that the SELECT gave and that were left out, because no input of the mart has this
+    /// date.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub left_out: BTreeSet<NaiveDate>,
-    /// What came of sample dates that were evaluated among other dates too.
+    /// The result of the comparison of sample dates.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sample: Option<Sample>,
     #[serde(flatten)]
@@ -112,7 +114,7 @@ pub enum MartOutcome {
     Skipped { because: String },
 }
 
-/// What a run did with the sources that were looked at. `rolled_forward` is a commit of an earlier run.
+/// Makes the summary of a run. `rolled_forward` is the commit of an earlier run that this run has published.
 pub fn summary(
     lake: &Lake<Writing>,
     looked: &Looked<'_>,
@@ -194,7 +196,7 @@ fn source_summary(
     }
 }
 
-/// What a run has done so far.
+/// The totals of a run so far.
 #[derive(Debug, Default)]
 pub struct Totals {
     files: u64,
@@ -203,7 +205,7 @@ pub struct Totals {
     sources: BTreeMap<String, SourceTotals>,
 }
 
-/// What a run has done so far with one source.
+/// The totals of one source in a run so far.
 #[derive(Debug, Clone, Default)]
 struct SourceTotals {
     committed: bool,
@@ -215,7 +217,7 @@ struct SourceTotals {
 }
 
 impl Totals {
-    /// Adds what absorbing a source gave, and hands back what its commit says of it.
+    /// Adds the result of absorbing a source, and gives back the parts that its commit holds.
     pub fn note(&mut self, source: &str, absorbed: Absorbed) -> (Vec<ObjectEntry>, Balance) {
         let Absorbed {
             objects,
@@ -242,14 +244,14 @@ impl Totals {
         (objects, balance)
     }
 
-    /// These sources are in a commit.
+    /// Notes that these sources are in a commit.
     pub fn note_committed<'a>(&mut self, sources: impl Iterator<Item = &'a String>) {
         for name in sources {
             self.sources.entry(name.clone()).or_default().committed = true;
         }
     }
 
-    /// Adds the files of a commit, and hands back those that still lie on local disk.
+    /// Adds the files of a commit, and gives back the files that still lie on local disk.
     pub fn note_commit(&mut self, committed: Committed) -> Local {
         self.files += committed.files;
         self.bytes_written += committed.bytes;

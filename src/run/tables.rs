@@ -1,4 +1,4 @@
-//! The tables of a lake, described. Reads, never writes.
+//! Describes the tables of a lake. Writes nothing.
 //!
 //! ```text
 //! log ──▶ State ─┐
@@ -22,16 +22,16 @@ pub struct Tables {
     pub lake: String,
     /// The last commit of the lake; 0 before the first.
     pub last_commit: u64,
-    /// By name.
+    /// The tables, sorted by name.
     pub tables: Vec<TableDescription>,
 }
 
-/// What is asked of `rawmart ddl`.
+/// The arguments of `rawmart ddl`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DdlAsked {
     pub dialect: ddl::Dialect,
     pub database: String,
-    /// Names of tables; empty means all.
+    /// The names of tables; empty means all tables.
     pub tables: Vec<String>,
     pub partitions: bool,
     pub since: Option<ddl::Since>,
@@ -60,7 +60,7 @@ pub fn describe_tables(job: &Job) -> Doing<'_, Tables> {
 /// The statements that make the tables of a lake known to a reader.
 ///
 /// # Errors
-/// See [`describe_tables()`]; a table that is not there.
+/// See [`describe_tables()`]; an unknown table.
 pub fn ddl<'a>(job: &'a Job, asked: &'a DdlAsked) -> Doing<'a, ddl::Script> {
     Box::pin(async move {
         let Tables { mut tables, .. } = describe_tables(job).await?;
@@ -97,8 +97,8 @@ pub fn ddl<'a>(job: &'a Job, asked: &'a DdlAsked) -> Doing<'a, ddl::Script> {
     })
 }
 
-/// Days after today, in UTC, that an event may be dated: as far ahead as a source accepts, and one more, since
-/// the day may begin earlier in the zone of the lake.
+/// The number of days after today, in UTC, that an event may be dated: the number that a source accepts and one
+/// more, because the day may begin earlier in the zone of the lake.
 fn days_ahead(job: &Job) -> u32 {
     let ahead = job
         .sources

@@ -1,4 +1,4 @@
-//! Proof that the lake is what its log says.
+//! Proves that a lake has the content that its log describes.
 //!
 //! ```text
 //! log, checkpoints, probe ──▶ read whole                          ┐
@@ -7,10 +7,11 @@
 //! log ──▶ raw objects ──▶ listing of raw                          ┘
 //! ```
 //!
-//! On disk the bytes of a file can change while its size and times stay, so every file is read. An object in a
-//! bucket that has the ETag of what was put is what was put; it is read where that is asked for.
+//! On disk, the bytes of a file can change while its size and times stay, so every file is read. In a bucket,
+//! an object with the published ETag is the published object. It is read only if that is asked for.
 //!
-//! Raw objects may go once they are absorbed, so what became of them is a note.
+//! Raw objects may be deleted once they are absorbed, so a missing or changed raw object is a note and no
+//! damage.
 
 mod counts;
 
@@ -28,33 +29,33 @@ use crate::layout;
 use crate::ledger::{self, Commit, DamagedEntry, Sha256, State};
 use crate::store::{Lies, Object, Store, StoreSettings};
 
-/// What `verify` found.
+/// The result of `verify`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Verified {
     pub lake: String,
     pub commits: u64,
     pub objects: u64,
     pub files: u64,
-    /// What `--repair` did before.
+    /// The steps that `--repair` did before.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub repaired: Vec<Repaired>,
-    /// Data files that were read, and whose SHA-256 is that of the log.
+    /// The number of data files that were read and have the SHA-256 of the log.
     pub files_read: u64,
     pub damage: Vec<Damage>,
-    /// Keys below a table's root that the log does not name and that readers of the table count.
+    /// The keys below the root of a table that the log does not name and that readers of the table count.
     pub strays: Vec<String>,
     pub notes: Vec<Note>,
 }
 
-/// How much of the data files is compared.
+/// The depth to which data files are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Depth {
-    /// Names, sizes, times and ETags.
+    /// Names, sizes, times and ETags are compared.
     Quick,
-    /// On disk the bytes as well.
+    /// The bytes of files on disk are compared too.
     #[default]
     Usual,
-    /// The bytes, also of files in a bucket.
+    /// All bytes are compared, also in a bucket.
     Deep,
 }
 
@@ -68,51 +69,51 @@ impl Depth {
     }
 }
 
-/// One thing that a repair did.
+/// One step of a repair.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "what")]
 pub enum Repaired {
-    /// A commit without its marker has one again.
+    /// The marker of a commit was made again.
     Marked { commit: u64 },
-    /// A commit that was not published is.
+    /// A commit that was not published was published.
     RolledForward { commit: u64 },
-    /// A file of another ETag holds what was published.
+    /// A file with another ETag holds the published content, and the ETag was noted.
     Noted { key: String },
     /// The staged copy of a file was published once more.
     PutBack { key: String },
     /// A file was made again.
     MadeAgain { key: String },
-    /// What cannot be used, or lay in the place of a file, was taken away.
+    /// An object that cannot be used, or that lay in the place of a file, was moved away.
     SetAside { key: String },
 }
 
-/// What is worth knowing and no damage.
+/// A fact that is worth knowing and is no damage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "what")]
 pub enum Note {
     /// Absorbed raw objects that are gone.
     Gone { source: String, keys: Vec<String> },
-    /// Absorbed raw objects whose content is another now.
+    /// Absorbed raw objects that have other content now.
     Changed { source: String, keys: Vec<String> },
     /// A mart that a repair could not build.
     NotBuilt { mart: String, why: String },
-    /// Raw cannot be looked at.
+    /// The raw objects could not be listed.
     Unlisted { source: String, why: String },
-    /// Data files that were to be read and of which the log has no SHA-256: an earlier build wrote them. The
-    /// next commit that writes such a file notes it.
+    /// The number of data files that were not compared because the log has no SHA-256 of them. An earlier build
+    /// wrote them. The next commit that writes such a file notes its SHA-256.
     NoSha256 { files: u64 },
-    /// Keys below a table's root that the log does not name, and that readers pass over.
+    /// The keys below the root of a table that the log does not name and that readers ignore.
     Hidden { keys: Vec<String> },
 }
 
-/// One thing that is not as the log says.
+/// One difference between the lake and its log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "what")]
 pub enum Damage {
     Unpublished {
         commit: u64,
     },
-    /// Not published, and its staged files are gone.
+    /// The file is not published, and its staged copy is gone.
     StagedGone {
         commit: u64,
     },
@@ -129,7 +130,7 @@ pub enum Damage {
         expected: String,
         found: String,
     },
-    /// The same size and ETag, and other bytes than the log says.
+    /// The file has the published size and ETag, and other bytes.
     Bytes {
         key: String,
         expected: String,
@@ -145,7 +146,7 @@ pub enum Damage {
         key: String,
         message: String,
     },
-    /// A repair made the marker anew that said what was put there.
+    /// A repair has made the marker again, so nobody knows which object was published.
     Unknown {
         key: String,
     },
@@ -173,7 +174,7 @@ impl fmt::Display for Damage {
             }
             Self::StagedGone { commit } => write!(
                 f,
-                "commit {commit} is not published, and what was staged for it is gone"
+                "commit {commit} is not published, and its staged files are gone"
             ),
             Self::Missing { key } => write!(f, "{key} is missing"),
             Self::Size {
@@ -181,7 +182,10 @@ impl fmt::Display for Damage {
                 expected,
                 found,
             } => {
-                write!(f, "{key} has {found} bytes, published were {expected}")
+                write!(
+                    f,
+                    "{key} has {found} bytes, and {expected} bytes were published"
+                )
             }
             Self::Content {
                 key,
@@ -190,7 +194,7 @@ impl fmt::Display for Damage {
             } => {
                 write!(
                     f,
-                    "{key} was replaced: its ETag is {found}, published was {expected}"
+                    "{key} was replaced: its ETag is {found}, and the published ETag is {expected}"
                 )
             }
             Self::Bytes {
@@ -199,14 +203,15 @@ impl fmt::Display for Damage {
                 found,
             } => write!(
                 f,
-                "{key} has other bytes than were published: its SHA-256 is {found}, published was {expected}"
+                "{key} has other bytes than the published file: its SHA-256 is {found}, and the published \
+                 SHA-256 is {expected}"
             ),
             Self::NotAFile { key, found } => {
-                write!(f, "{key} is {found}, and published was a file")
+                write!(f, "{key} is {found}, and a file was published")
             }
             Self::Log { message, .. } => f.write_str(message),
             Self::Unknown { key } => {
-                write!(f, "{key} may be another: its marker was lost")
+                write!(f, "{key} may be another file, because its marker was lost")
             }
             Self::Object {
                 source,
@@ -223,28 +228,30 @@ impl fmt::Display for Damage {
     }
 }
 
-/// A published file that is not as the log says.
+/// A published file that differs from the log.
 pub struct DamagedFile {
     pub key: String,
     pub what: Damage,
     pub found: Option<Object>,
 }
 
-/// What is there of the files that the log names.
+/// The comparison of the files that the log names with the files that are there.
 #[derive(Default)]
 pub struct ComparedFiles {
     pub damaged: Vec<DamagedFile>,
     pub strays: Vec<String>,
     hidden: Vec<String>,
-    /// Files that were read, and those that would have been if the log had their SHA-256.
+    /// The number of files that were read, and the number that could not be compared because the log has no
+    /// SHA-256.
     read: u64,
     without_sha256: u64,
 }
 
-/// Comparisons of a lake that others write to: what looks damaged may just have been replaced.
+/// The number of comparisons. If others write to the lake, a file that looks damaged may just have been
+/// replaced.
 const TRIES: u32 = 3;
 
-/// Compares the lake with its log, and the log with raw. Writes nothing.
+/// Compares the lake with its log, and the log with the raw objects. Writes nothing.
 ///
 /// # Errors
 /// A store that does not answer, a log that cannot be read.
@@ -318,7 +325,7 @@ async fn compare(
     })
 }
 
-/// What of the log, the checkpoints and the probe cannot be used.
+/// The damaged objects of the log, checkpoints and probe.
 ///
 /// # Errors
 /// A store that does not answer.
@@ -343,7 +350,7 @@ async fn unpublished(lake: &Store, commit: &Commit) -> Result<Damage, RunError> 
     })
 }
 
-/// Compares every published file with what is there, and names what else is there.
+/// Compares every published file with the object that is there, and names all other objects.
 pub async fn files<P>(lake: &Lake<P>, job: &Job, depth: Depth) -> Result<ComparedFiles, RunError> {
     let mut compared = ComparedFiles::default();
     let mut there = listed(lake, job, &mut compared).await?;
@@ -356,7 +363,7 @@ pub async fn files<P>(lake: &Lake<P>, job: &Job, depth: Depth) -> Result<Compare
     compared
         .strays
         .extend(others.filter(|key| !key.starts_with(layout::CONTROL)));
-    // What lies in the folder that lies in the place of a file is no file more.
+    // If a folder lies in the place of a file, the objects in the folder are not counted again.
     let within = |key: &String| {
         let damaged = compared.damaged.iter();
         let mut folders = damaged.filter(|file| matches!(file.what, Damage::NotAFile { .. }));
@@ -401,14 +408,14 @@ async fn listed<P>(
     Ok(there)
 }
 
-/// A published file that looks whole, and may have other bytes all the same.
+/// A published file that looks whole. Its bytes may still differ.
 struct LooksWhole {
     key: String,
     sha256: Option<Sha256>,
     found: Option<Object>,
 }
 
-/// Compares names, sizes and ETags of published files, and takes them out of what is `there`.
+/// Compares names, sizes and ETags of published files, and takes these files out of `there`.
 async fn look<P>(
     lake: &Lake<P>,
     there: &mut Objects,
@@ -424,7 +431,7 @@ async fn look<P>(
             continue;
         }
         if found.as_ref().is_some_and(|object| object.etag.is_none()) {
-            // Some servers tell it only of the object itself.
+            // Some servers give an ETag only for the object itself, not in a listing.
             found = store.head(key).await?;
         }
         let lies = store.lies(key).await?;
@@ -441,7 +448,7 @@ async fn look<P>(
     Ok(whole)
 }
 
-/// What of a file, but its bytes, is not as the log says.
+/// The difference of a file from the log, apart from its bytes.
 fn difference(
     key: &str,
     file: &ledger::File,
@@ -504,10 +511,10 @@ async fn read(
     Ok(())
 }
 
-/// Data files that are read at once, at least: in a bucket it is waiting that takes the time.
+/// The least number of data files that are read at once. In a bucket most of the time is waiting.
 const READ_AT_ONCE: usize = 8;
 
-/// Whether a file has other bytes than the log says.
+/// Whether the bytes of a file differ from the log.
 async fn other_bytes(
     lake: &Store,
     key: &str,
@@ -525,7 +532,7 @@ async fn other_bytes(
     })
 }
 
-/// What became of the raw objects that were absorbed.
+/// Compares the absorbed raw objects with the raw objects that are there now.
 async fn raw(source: &Source, state: &State, settings: &StoreSettings) -> Vec<Note> {
     let Some(known) = state.sources.get(&source.name) else {
         return Vec::new();

@@ -132,7 +132,7 @@ fn what_the_planner_would_pass_over_is_refused_with_its_line() {
         (
             "SELECT\nsum(a) IGNORE NULLS OVER (ORDER BY a) AS s FROM t",
             2,
-            "aggregates pass over NULLs anyway",
+            "aggregates ignore NULLs anyway",
         ),
         (
             "SELECT\nlag(a) FILTER (WHERE b) OVER (ORDER BY a) AS s FROM t",

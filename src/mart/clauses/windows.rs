@@ -57,7 +57,7 @@ impl Clauses<'_> {
             return self.fail(
                 at(name).or(line),
                 &format!("a window that continues the window `{name}` is not possible in a mart"),
-                "write it out: what it continues would be passed over",
+                "write the whole window: the window that it continues would be ignored",
             );
         }
         match window_frame {
@@ -169,7 +169,8 @@ impl Clauses<'_> {
                 &format!("{clause} is not possible with `{name}() OVER`"),
                 match clause {
                     "IGNORE NULLS" => {
-                        "it is for lag, lead, first_value, last_value and nth_value; aggregates pass over NULLs anyway"
+                        "it is for lag, lead, first_value, last_value and nth_value; aggregates ignore NULLs \
+                         anyway"
                     }
                     _ => "choose the rows in a sub-query",
                 },

@@ -1,4 +1,4 @@
-//! One mart: evaluated over the files in reach, written, staged.
+//! Builds one mart: evaluates it over the files in reach, writes the rows and stages the files.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -10,8 +10,9 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::super::RunError;
 use super::failure::failed;
 use super::inputs::{Inputs, MartDates};
+use super::sample::{Sample, Sampler};
 use super::slots::Slots;
-use super::{DATES_AT_ONCE, PROVEN_AT_ONCE, Sample, mart_files};
+use super::{DATES_AT_ONCE, PROVEN_AT_ONCE, mart_files};
 use crate::catalog::TableDefinition;
 use crate::engine::LAW;
 use crate::lake::{Lake, Proof, Writing};
@@ -21,21 +22,21 @@ use crate::mart::{self, Mart, MartDate, MartError, Reach};
 use crate::plan::MartPlan;
 use crate::publish::{self, FileSettings, Finished, Ordered, StoredError, WriteError};
 
-/// What all marts of one commit are built with.
+/// Everything that all marts of one commit are built with.
 pub struct Build<'a> {
     pub lake: &'a Lake<Writing>,
     pub proof: &'a Proof,
     pub inputs: Inputs<'a>,
-    /// The number of the commit to come.
+    /// The number of the next commit.
     pub number: u64,
     pub row_group: usize,
     pub slots: Slots,
-    /// Bytes of files of one mart that are staged at once.
+    /// The most bytes of files of one mart that are staged at once.
     pub in_flight: u64,
     pub spill: &'a Path,
 }
 
-/// A mart, or dates of it, evaluated and staged.
+/// A mart, or some of its dates, evaluated and staged.
 pub struct Built {
     pub staged: Vec<FileEntry>,
     pub columns: Vec<(String, String)>,
@@ -46,14 +47,16 @@ pub struct Built {
 }
 
 impl Build<'_> {
-    /// Builds and stages one mart, or the dates of it that are planned; it may be the `only` one for now.
+    /// Builds and stages one mart, or its planned dates. `only` says that no other mart is built at the same
+    /// time.
     pub async fn one(
         &self,
         mart: &Mart,
         planned: &MartPlan,
         only: bool,
     ) -> Result<Built, RunError> {
-        // However many dates are evaluated at once, so that a file does not depend on it.
+        // The size of a row group does not depend on the number of dates that are evaluated at once, so a file
+        // does not depend on it.
         let row_group = match planned.dates {
             Some(_) => self.row_group / DATES_AT_ONCE,
             None => self.row_group,
@@ -64,7 +67,7 @@ impl Build<'_> {
             .as_ref()
             .map(|known| self.inputs.dates(mart, known, planned.every_date));
         let sample = match &dates {
-            Some(dates) => self.sample(mart, planned, dates).await?,
+            Some(dates) => self.sampler().sample(mart, planned, dates).await?,
             None => None,
         };
         let mut left_out = BTreeSet::new();
@@ -101,7 +104,18 @@ impl Build<'_> {
         })
     }
 
-    /// Evaluates dates of a mart, some at once; one may be `alone`. Rows of other dates are `left_out`.
+    fn sampler(&self) -> Sampler<'_> {
+        Sampler {
+            lake: self.lake.store(),
+            inputs: &self.inputs,
+            slots: &self.slots,
+            row_group: self.row_group,
+            spill: self.spill,
+        }
+    }
+
+    /// Evaluates dates of a mart, some of them at once. A single date may be evaluated `alone`. Rows of other
+    /// dates are added to `left_out`.
     async fn dates(
         &self,
         mart: &Mart,
@@ -122,7 +136,7 @@ impl Build<'_> {
             };
             self.date(mart, partition, slots, settings)
         });
-        // In order, so that the first that fails is the same every time.
+        // The results are taken in order, so the first failing date is always the same.
         let mut made = pin!(made.buffered(DATES_AT_ONCE));
         let mut files = Vec::new();
         for date in build {
@@ -132,8 +146,8 @@ impl Build<'_> {
         Ok(files)
     }
 
-    /// Stages the files that were made for a mart, and empty ones for what is gone. Gives them, and the
-    /// rows that the mart has with the files that stay.
+    /// Stages the files of a mart, and empty files for the files that have no rows any more. Gives the staged
+    /// files, and the number of rows that the mart has with the files that stay.
     async fn stage(
         &self,
         mart: &Mart,
@@ -162,7 +176,7 @@ impl Build<'_> {
         Ok((staged.await?.only_staged(), rows))
     }
 
-    /// Evaluates a date that takes so many slots, beside others or alone.
+    /// Evaluates a date that takes so many slots.
     async fn date(
         &self,
         mart: &Mart,
@@ -178,14 +192,14 @@ impl Build<'_> {
             mart::guarded(mart, made).await
         };
         match evaluate(slots).await {
-            // Beside others it may lack memory that it has alone.
+            // A date may lack memory beside others and have enough of it alone.
             Err(RunError::Mart(_)) if slots < self.slots.all => evaluate(self.slots.all).await,
             made => made,
         }
     }
 
-    /// Looks whether the published files that a mart may read are those that the log names: in a bucket, where
-    /// one that is not cannot be read.
+    /// Checks that the published files that a mart may read are the ones that the log names. In a bucket, a
+    /// file that differs cannot be read.
     pub async fn look_at_inputs(&self, mart: &Mart) -> Result<(), RunError> {
         if self.lake.store().is_local() {
             return Ok(());
@@ -211,7 +225,7 @@ impl Build<'_> {
         Ok(())
     }
 
-    /// Evaluates a mart, or one partition of it, into files on this disk. Where it breaks down, this is an
+    /// Evaluates a mart, or one partition of it, into files on the local disk. An error of the evaluation is an
     /// error of the mart.
     async fn evaluate(
         &self,
@@ -250,7 +264,8 @@ impl Build<'_> {
         written.map_err(|error| failed(self.lake.store(), mart, &folder, error))
     }
 
-    /// Zero-row files for the partitions that had rows and have none now: publishing never deletes.
+    /// Zero-row files for the partitions that had rows and have none now. They are written because publishing
+    /// never deletes.
     fn emptied(
         &self,
         mart: &Mart,
@@ -274,8 +289,7 @@ impl Build<'_> {
     }
 }
 
-/// The files of one partition among those that were made for it. Rows of dates that the mart has no
-/// partition of are `left_out`.
+/// The files of one date among the files that were made for it. Dates of other rows are added to `left_out`.
 fn of_date(
     mart: &Mart,
     date: NaiveDate,

@@ -1,5 +1,5 @@
-//! Whose failure it is when a mart cannot be evaluated or written: the mart's, or that of the store or the
-//! local disk, which fails the run.
+//! Decides whose failure an error is when a mart cannot be evaluated or written. An error of the store or of
+//! the local disk fails the run. Every other error fails the mart.
 
 use std::error::Error;
 use std::path::Path;
@@ -9,8 +9,8 @@ use crate::mart::{Mart, MartError};
 use crate::publish::{OrderedError, WriteError};
 use crate::store::Store;
 
-/// The failure of a mart whose rows, or their writing, gave `error`. Where the store or this disk failed, the
-/// whole run fails; otherwise this mart alone fails.
+/// The failure that `error` of a mart's rows, or of writing them, leads to. If the store or the local disk
+/// failed, the whole run fails. Otherwise only this mart fails.
 pub fn failed(lake: &Store, mart: &Mart, folder: &Path, error: OrderedError) -> RunError {
     let of_run = match &error {
         OrderedError::Rows(error) => failed_below(lake, folder, error),
@@ -30,7 +30,7 @@ pub fn failed(lake: &Store, mart: &Mart, folder: &Path, error: OrderedError) -> 
     })
 }
 
-/// The failure of the lake's store or of this disk that caused `error`.
+/// The failure of the lake's store or of the local disk that caused `error`; `None` if neither failed.
 pub fn failed_below(
     lake: &Store,
     folder: &Path,
@@ -46,8 +46,8 @@ pub fn failed_below(
     }))
 }
 
-/// The error of the operating system that caused `error`. Decoders give an `io::Error` too where bytes are
-/// wrong; only an error of the system has a number.
+/// The error of the operating system that caused `error`. Decoders give an `io::Error` for wrong bytes too, but
+/// only an error of the system has a number.
 fn of_system<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e std::io::Error> {
     let mut cause = Some(error);
     while let Some(error) = cause {

@@ -1,4 +1,4 @@
-//! The tables that marts read: files of a snapshot of the lake, and references.
+//! The tables that marts read: the files of a snapshot of the lake, and references.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::publish::Local;
 /// The tables that marts read.
 pub struct Inputs<'a> {
     pub looked: &'a Looked<'a>,
-    /// The lake, with the files that were staged for the marts built so far.
+    /// The lake, with the files that were staged for the marts that were built so far.
     pub snapshot: Snapshot<'a>,
     references: BTreeMap<String, String>,
 }
@@ -25,7 +25,7 @@ pub struct Inputs<'a> {
 /// The dates of a mart that is built date by date.
 pub struct MartDates {
     pub all: BTreeSet<NaiveDate>,
-    /// The dates to build; the others stay as they are.
+    /// The dates to build. The other dates stay as they are.
     pub build: BTreeSet<NaiveDate>,
 }
 
@@ -43,7 +43,7 @@ impl<'a> Inputs<'a> {
         })
     }
 
-    /// What the content of a mart's input follows from; `number` is that of the commit to come.
+    /// The version that the content of a mart's input follows from. `number` is the number of the next commit.
     pub fn version(&self, input: &str, number: u64) -> String {
         match self.snapshot.is_staged(input) {
             true => number.to_string(),
@@ -51,7 +51,7 @@ impl<'a> Inputs<'a> {
         }
     }
 
-    /// All that one mart reads, for these of its dates where it is built by date.
+    /// All tables that one mart reads. If it is built by date, they have the files that these dates reach.
     pub fn of(
         &self,
         mart: &Mart,
@@ -70,7 +70,7 @@ impl<'a> Inputs<'a> {
         inputs.collect()
     }
 
-    /// The published files that a mart reads, for one of its dates where it is built by date.
+    /// The published files that a mart reads, for one of its dates if it is built by date.
     pub fn published<'f>(
         &'f self,
         mart: &'f Mart,
@@ -84,12 +84,12 @@ impl<'a> Inputs<'a> {
             };
             let files = self.snapshot.files(input);
             let files = files.filter(move |(entry, _)| in_reach(entry));
-            // What is staged has another key than that of its file.
+            // A staged file has another key than the file that it replaces.
             files.filter_map(|(_, key)| self.snapshot.state().files.get(&key))
         })
     }
 
-    /// All that one mart reads for a date, with another reach of some tables.
+    /// All tables that one mart reads for a date, with another reach for some of them.
     pub fn within(
         &self,
         mart: &Mart,
@@ -105,7 +105,7 @@ impl<'a> Inputs<'a> {
         inputs.collect()
     }
 
-    /// What the engine's plan shows of a mart that is to be built.
+    /// What the engine's plan shows about a mart that is to be built.
     pub async fn foresee(&self, mart: &Mart, planned: &MartPlan) -> Result<Foreseen, RunError> {
         let engine = &self.looked.engine;
         let dates = planned.dates.clone().unwrap_or_default();
@@ -132,8 +132,8 @@ impl<'a> Inputs<'a> {
         })
     }
 
-    /// The dates of a mart: those that some input has rows of. To build are those of them that are
-    /// `known` to be, or `every` one.
+    /// The dates of a mart: all dates with rows in some input. The dates to build are the `known` ones among
+    /// them, or `every` date.
     pub fn dates(&self, mart: &Mart, known: &BTreeSet<NaiveDate>, every: bool) -> MartDates {
         let files = mart.reach.keys();
         let files = files.flat_map(|input| self.snapshot.files(input));
@@ -145,7 +145,7 @@ impl<'a> Inputs<'a> {
         MartDates { all, build }
     }
 
-    /// Bytes of data files and references that a date of a mart reads.
+    /// The bytes of the data files and references that a date of a mart reads.
     pub fn bytes(&self, mart: &Mart) -> impl Fn(NaiveDate) -> u64 + use<> {
         let mut inputs = Vec::new();
         for input in &mart.inputs {

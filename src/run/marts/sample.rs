@@ -1,5 +1,5 @@
-//! Sample dates of a mart that is built date by date: whether they would have other rows if its SELECT saw
-//! other dates too. Such a mart says too little of what it reads, and would publish wrong numbers.
+//! Compares sample dates of a mart that is built by date: would they have other rows if the SELECT saw other
+//! dates too? Such a mart needs more dates than it says, and would publish wrong numbers.
 //!
 //! ```text
 //! plan shows that each date has rows of this date alone ─▶ nothing to compare
@@ -7,48 +7,61 @@
 //!   the same rows ─▶ built      other rows ─▶ the mart fails, with the `reads` that it needs
 //! ```
 //!
-//! It is done when a mart is first built and when its SQL has changed; as long as there are fewer than
-//! three such dates, at each build. Tables that `reads` names are read as it says.
+//! The comparison is done when a mart is first built and when its SQL has changed. As long as the mart has
+//! fewer than three such dates, it is done at each build. Tables that `reads` names are read as `reads` says.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use chrono::{Days, NaiveDate};
 use serde::Serialize;
 
 use super::super::RunError;
-use super::build::Build;
 use super::failure::failed_below;
-use super::inputs::MartDates;
+use super::inputs::{Inputs, MartDates};
+use super::slots::Slots;
 use crate::mart::{self, Compared, DateTraits, Difference, Mart, MartError, Reach};
 use crate::plan::MartPlan;
+use crate::store::Store;
 
-/// Dates that are evaluated twice.
+/// The number of dates that are evaluated twice.
 const DATES: usize = 3;
-/// Days on either side of such a date.
+/// The most days on either side of such a date.
 const DAYS: u32 = 35;
-/// Bytes of data files that all of them may read.
+/// The most bytes of data files that all these dates may read.
 const BYTES: u64 = 2 << 30;
 
-/// What came of the sample dates of a mart.
+/// The result of the comparison of sample dates.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Sample {
-    /// Dates that have the same rows among others, with the days on either side.
+    /// The dates that have the same rows among others, with the number of days on either side.
     pub same: BTreeMap<NaiveDate, u32>,
-    /// Dates that were not compared, and why.
+    /// The dates that were not compared, and the reason.
     pub not_compared: BTreeMap<NaiveDate, String>,
-    /// Fewer than three dates have others around them so far: the next build compares them again.
+    /// Fewer than three dates have other dates around them so far. The next build compares again.
     pub too_few: bool,
 }
 
-/// Reach of the tables that no `reads` names.
+/// The reach of the tables that no `reads` names.
 type Reaches = BTreeMap<String, Reach>;
 
-impl Build<'_> {
+/// Everything that sample dates are evaluated with.
+#[derive(Clone, Copy)]
+pub struct Sampler<'a> {
+    pub lake: &'a Store,
+    pub inputs: &'a Inputs<'a>,
+    pub slots: &'a Slots,
+    /// The memory of an unfinished row group, in bytes.
+    pub row_group: usize,
+    pub spill: &'a Path,
+}
+
+impl Sampler<'_> {
     /// Evaluates sample dates where the plan says that they are due. `None` says that nothing needs to be compared.
     ///
     /// # Errors
-    /// The mart's, where a date has other rows among others than alone.
-    pub(super) async fn sample(
+    /// The error of the mart if a date has other rows among other dates than alone.
+    pub async fn sample(
         &self,
         mart: &Mart,
         planned: &MartPlan,
@@ -64,7 +77,7 @@ impl Build<'_> {
             return Ok(None);
         }
         let _all = self.slots.take(self.slots.all).await?;
-        let around = Around::new(self, mart);
+        let around = Around::new(self.inputs, mart);
         let candidates: Vec<NaiveDate> = dates
             .all
             .iter()
@@ -83,7 +96,7 @@ impl Build<'_> {
                 continue;
             };
             let sides = Sides {
-                build: self,
+                with: self,
                 mart,
                 date,
                 traits,
@@ -113,15 +126,15 @@ impl Build<'_> {
         Err(MartError::too_short(mart, sides.date, (*alone, *among), row, &needed).into())
     }
 
-    /// The least reach with which these dates have the rows that they have among others, of the tables that
-    /// need more than the same date.
+    /// The least reach with which these dates have the rows that they have among other dates. Tables that need
+    /// only the same date are left out.
     async fn needed(
         &self,
         around: &Around,
         different: &[(Sides<'_>, Reaches, Difference)],
     ) -> Result<Reaches, RunError> {
         let mut needed = around.all(0);
-        // From the middle: it has dates on both sides.
+        // The middle date comes first, because it has dates on both sides.
         let (before, behind) = different.split_at(different.len() / 2);
         for (sides, wide, _) in behind.iter().chain(before) {
             if sides.is_same(&needed, wide).await? {
@@ -161,7 +174,7 @@ impl Build<'_> {
     }
 }
 
-/// First, middle and last, each once.
+/// The first, the middle and the last date, each once.
 fn spread(dates: &[NaiveDate]) -> BTreeSet<NaiveDate> {
     let middle = dates.get(dates.len() / 2);
     let ends = [dates.first(), middle, dates.last()];
@@ -192,25 +205,25 @@ impl Side {
     }
 }
 
-/// Bytes of data files by date; some have none.
+/// Bytes of data files by date. Some files have no date.
 type ByDate = BTreeMap<Option<NaiveDate>, u64>;
 
 /// The data files that a mart could read around a date.
 struct Around {
-    /// Bytes of the tables that no `reads` names, by date.
+    /// For tables that no `reads` names, the bytes by date.
     unsaid: BTreeMap<String, BTreeMap<NaiveDate, u64>>,
-    /// Bytes of the others: by date with their reach, or whole.
+    /// For all other tables, the reach and the bytes by date. A table without a reach is read whole.
     said: Vec<(Option<Reach>, ByDate)>,
 }
 
 impl Around {
-    fn new(build: &Build<'_>, mart: &Mart) -> Self {
+    fn new(inputs: &Inputs<'_>, mart: &Mart) -> Self {
         let mut made = Self {
             unsaid: BTreeMap::new(),
             said: Vec::new(),
         };
         for input in &mart.inputs {
-            let files = build.inputs.snapshot.files(input);
+            let files = inputs.snapshot.files(input);
             if mart.unsaid.contains(input) {
                 let dates = made.unsaid.entry(input.clone()).or_default();
                 for (file, _) in files {
@@ -229,7 +242,7 @@ impl Around {
         made
     }
 
-    /// All the tables that no `reads` names, so far on either side.
+    /// The reach of so many days on either side, for all tables that no `reads` names.
     fn all(&self, days: u32) -> Reaches {
         let reach = Reach {
             back: Some(days),
@@ -239,7 +252,7 @@ impl Around {
         inputs.map(|input| (input.clone(), reach)).collect()
     }
 
-    /// Whether some table has another date that could be compared with.
+    /// Whether some table has another date near this one.
     fn has_others(&self, date: NaiveDate) -> bool {
         let mut tables = self.unsaid.values();
         tables.any(|dates| {
@@ -248,8 +261,8 @@ impl Around {
         })
     }
 
-    /// How many days on either side may be read: as many as the bytes of one date allow; `None` where that is
-    /// not one other date.
+    /// The number of days on either side that may be read within the share of bytes of one date. `None` if this
+    /// includes no other date.
     fn days(&self, date: NaiveDate) -> Option<u32> {
         let share = BYTES / DATES as u64;
         let fixed = self.said.iter().flat_map(|(reach, bytes)| {
@@ -269,7 +282,7 @@ impl Around {
         others.then_some(days)
     }
 
-    /// The distance of the farthest date that a table has on a side.
+    /// The distance to the farthest date that a table has on one side.
     fn far(&self, input: &str, date: NaiveDate, side: Side) -> u32 {
         let Some(dates) = self.unsaid.get(input) else {
             return 0;
@@ -296,23 +309,24 @@ fn span(date: NaiveDate, days: u32) -> std::ops::RangeInclusive<NaiveDate> {
     from..=to
 }
 
-/// One date of a mart, to be evaluated over more or fewer dates.
+/// One date of a mart, which is evaluated over more or fewer dates.
 struct Sides<'a> {
-    build: &'a Build<'a>,
+    with: &'a Sampler<'a>,
     mart: &'a Mart,
     date: NaiveDate,
     traits: DateTraits,
 }
 
 impl Sides<'_> {
-    /// Compares two evaluations of the date. What makes one of them fail is no failure of the mart: it may be
-    /// a value of a date that it does not read; `Err` within says why they were not compared.
+    /// Compares two evaluations of the date. If one of them fails, this is no failure of the mart, because the
+    /// value that fails may lie on a date that the mart does not read. The inner `Err` says why they were not
+    /// compared.
     async fn compare(
         &self,
         narrow: &Reaches,
         wide: &Reaches,
     ) -> Result<Result<Compared, String>, RunError> {
-        let inputs = &self.build.inputs;
+        let inputs = self.with.inputs;
         let narrow = inputs.within(self.mart, self.date, narrow)?;
         let wide = inputs.within(self.mart, self.date, wide)?;
         self.compare_over(&narrow, &wide).await
@@ -323,13 +337,13 @@ impl Sides<'_> {
         narrow: &[mart::Input],
         wide: &[mart::Input],
     ) -> Result<Result<Compared, String>, RunError> {
-        let engine = &self.build.inputs.looked.engine;
+        let engine = &self.with.inputs.looked.engine;
         let compared = async {
             let alone = mart::of_date(engine, self.mart, narrow, self.date).await?;
             let among = mart::of_date(engine, self.mart, wide, self.date).await?;
             let compared = mart::compare(alone, among).await;
             compared.map_err(|error| {
-                let of_run = failed_below(self.build.lake.store(), self.build.spill, &error);
+                let of_run = failed_below(self.with.lake, self.with.spill, &error);
                 of_run.unwrap_or_else(|| match mart::lacks_memory(&error) {
                     true => RunError::Mart(MartError::sample_lacks_memory(self.mart)),
                     false => RunError::Mart(MartError::running(self.mart, &error)),
@@ -348,15 +362,15 @@ impl Sides<'_> {
         Ok(matches!(compared, Ok(Compared::Same)))
     }
 
-    /// Whether the rows are others already when those of the date alone are read backwards: then a difference
-    /// says nothing about dates.
+    /// Whether the rows of the date also change when the same input is read backwards. A difference says
+    /// nothing about dates then.
     async fn depends_on_order(&self) -> Result<bool, RunError> {
         if self.traits.free_of_order {
             return Ok(false);
         }
-        let inputs = &self.build.inputs;
+        let inputs = self.with.inputs;
         let bytes = inputs.bytes(self.mart)(self.date);
-        if bytes > self.build.row_group as u64 / 8 {
+        if bytes > self.with.row_group as u64 / 8 {
             return Ok(false);
         }
         let narrow = inputs.of(self.mart, Some(self.date))?;

@@ -1,20 +1,20 @@
-//! How much of the memory each evaluation takes, and how many run at once.
+//! Decides how many evaluations of dates run at once, by the memory that each needs.
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::super::RunError;
 use super::DATES_AT_ONCE;
 
-/// Each evaluation takes slots: a small date takes one, a large one takes all and is alone.
+/// Each evaluation takes slots. A small date takes one slot. A large date takes all slots and runs alone.
 pub struct Slots {
     free: Semaphore,
     pub all: u32,
-    /// Bytes of data files that may be read by what has all slots.
+    /// The bytes of data files that an evaluation with all slots may read.
     bytes: u64,
 }
 
 impl Slots {
-    /// As many as there are threads, or 256 MiB of `memory`, whichever are fewer.
+    /// The number of slots is the number of threads, or of 256 MiB in `memory`, whichever is smaller.
     pub fn new(memory: u64, threads: usize) -> Self {
         let all = (memory >> 28).min(DATES_AT_ONCE as u64).min(threads as u64);
         let all = u32::try_from(all).unwrap_or(1).max(1);
@@ -25,8 +25,8 @@ impl Slots {
         }
     }
 
-    /// How many slots it takes to read so many bytes. No two that take more than half of them would fit, so
-    /// each gets all.
+    /// The number of slots that reading so many bytes takes. Two evaluations that take more than half of the
+    /// slots could not run together, so each of them takes all.
     pub fn of(&self, bytes: u64) -> u32 {
         let share = (self.bytes / u64::from(self.all)).max(1);
         let slots = u32::try_from(bytes.div_ceil(share))
@@ -38,7 +38,7 @@ impl Slots {
         }
     }
 
-    /// Waits for so many slots, in the order in which they were asked for.
+    /// Waits for so many slots. Slots are given in the order in which they were asked for.
     pub async fn take(&self, slots: u32) -> Result<SemaphorePermit<'_>, RunError> {
         let taken = self.free.acquire_many(slots).await;
         taken.map_err(|error| RunError::Defect(error.to_string()))
@@ -61,7 +61,7 @@ mod tests {
             [1, 1, 2, 2, 4, 4]
         );
         assert_eq!(of(1 << 40, 3, &[0, 1 << 15, 1 << 17]), [1, 1, 3]);
-        // There is one.
+        // There is only one slot.
         assert_eq!(of(1 << 28, 8, &[0, 1 << 20]), [1, 1]);
         assert_eq!(of(1 << 40, 1, &[0, 1 << 20]), [1, 1]);
     }

@@ -1,4 +1,4 @@
-//! P2 as the log tells it.
+//! Checks P2 from the counts in the log.
 //!
 //! ```text
 //! raw objects ─┬─▶ records = events + rejects           each
@@ -17,7 +17,7 @@ use crate::event::{PartitionBy, Place, Slicing};
 use crate::ledger::{Balance, File, Settings, SourceState, State};
 use crate::time::TimeUnit;
 
-/// P2 of every object, and of every source and date against the rows of its tables.
+/// Checks P2 for every object, and for every source and date against the rows of its tables.
 pub fn check(state: &State) -> Vec<Damage> {
     let mut damage = Vec::new();
     for (name, source) in &state.sources {
@@ -53,7 +53,7 @@ pub fn check(state: &State) -> Vec<Damage> {
             != (balance.records, balance.events, &balance.rejects)
         {
             say(format!(
-                "the raw objects have {} records and {} events, the commits {} and {}",
+                "the raw objects have {} records and {} events, and the commits have {} and {}",
                 sum.records, sum.events, balance.records, balance.events
             ));
         }
@@ -66,7 +66,9 @@ pub fn check(state: &State) -> Vec<Damage> {
         ] {
             let rows: u64 = state.table(&table).map(|file| file.entry.rows).sum();
             if rows.cast_signed() != expected {
-                say(format!("{table} has {rows} rows, counted were {expected}"));
+                say(format!(
+                    "{table} has {rows} rows, and the log counts {expected}"
+                ));
             }
         }
         if let Some(settings) = &source.settings {
@@ -78,7 +80,7 @@ pub fn check(state: &State) -> Vec<Damage> {
     damage
 }
 
-/// P2 of every date.
+/// Checks P2 for every date.
 fn dates(name: &str, source: &SourceState, settings: &Settings, state: &State) -> Vec<String> {
     let mut faults = Vec::new();
     let slicing = settings.slicing;
@@ -96,7 +98,7 @@ fn dates(name: &str, source: &SourceState, settings: &Settings, state: &State) -
         })
         .collect();
     for object in source.objects.values().filter(|object| object.events > 0) {
-        // Format 1 of the log did not say when.
+        // Format 1 of the log has no times of raw objects.
         let (first, last) = object.times.unwrap_or((i64::MIN, i64::MAX));
         let from = spans.partition_point(|span| span.times.1 < first);
         let to = spans.partition_point(|span| span.times.0 <= last);
@@ -144,13 +146,15 @@ fn dates(name: &str, source: &SourceState, settings: &Settings, state: &State) -
     let stored = self::rows(state.table(&format!("{name}_rejects")));
     for date in stored.keys().filter(|date| !rejects.contains_key(date)) {
         faults.push(format!(
-            "{date} has rejects, and no raw object of that date has"
+            "{date} has rejects, and no raw object of this date has any"
         ));
     }
     for (date, counted) in &rejects {
         let rows = stored.get(date).unwrap_or(&0);
         if rows != counted {
-            faults.push(format!("{date} has {rows} rejects, counted were {counted}"));
+            faults.push(format!(
+                "{date} has {rows} rejects, and the log counts {counted}"
+            ));
         }
     }
     faults
@@ -160,14 +164,15 @@ fn dates(name: &str, source: &SourceState, settings: &Settings, state: &State) -
 struct Span {
     date: NaiveDate,
     rows: u64,
-    /// First and last time that events of this date can have.
+    /// The first and the last time that events of this date can have.
     times: (i64, i64),
-    /// Events of raw objects that lie in it whole, and of all that reach it.
+    /// The number of events of raw objects that lie wholly within the date, and of all raw objects that reach
+    /// it.
     least: u64,
     most: u64,
 }
 
-/// Rows by date, where there are any.
+/// The number of rows by date, for files with rows.
 fn rows<'a>(files: impl Iterator<Item = &'a File>) -> BTreeMap<NaiveDate, u64> {
     let mut rows = BTreeMap::new();
     for file in files.filter(|file| file.entry.rows > 0) {
