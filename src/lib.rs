@@ -22,6 +22,9 @@
 //!             report                                 listens, and tells the world
 //! ```
 
+// A test may be one long table of cases.
+#![cfg_attr(test, allow(clippy::too_many_lines))]
+
 mod absorb;
 pub mod catalog;
 pub mod cli;

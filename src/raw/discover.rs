@@ -23,9 +23,9 @@ pub enum DiscoverError {
     Exclude { name: String, error: globset::Error },
     /// Keys do not match the layout. `url` is the first of `count`.
     #[error(
-        "{url} does not match the layout `{layout}` of source {name} ({count} such objects): set \
-         `layout` to the pattern of the keys, set `layout = false` to take LastModified as the \
-         arrival, or `exclude` objects that hold no events"
+        "{url} does not match the layout `{layout}` of source {name} ({count} such objects): set `layout` to \
+         the pattern of the keys, set `layout = false` to use LastModified as the arrival, or `exclude` objects \
+         that hold no events"
     )]
     Unplaced {
         url: String,
@@ -38,8 +38,8 @@ pub enum DiscoverError {
     NoFolder { url: String, name: String },
     /// A root in a bucket holds nothing.
     #[error(
-        "{url} holds no object: sources.{name}.raw names a prefix of raw objects, is it spelt right? A first \
-         run needs one there"
+        "{url} holds no object: sources.{name}.raw names a prefix of raw objects, is it spelt correctly? A \
+         first run needs a raw object there"
     )]
     NoObject { url: String, name: String },
 }

@@ -475,6 +475,10 @@ impl Members {
 impl RecordParts {
     /// Reads the members of an object, from the byte behind its opening brace. The result is the byte behind its closing
     /// brace. With `keep`, members that no column names are noted for `extra`.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the innermost loop of decoding: its arguments stay in registers"
+    )]
     fn object(
         &mut self,
         text: &[u8],

@@ -3,6 +3,10 @@
     clippy::panic,
     reason = "a test that cannot go on has failed"
 )]
+#![expect(
+    clippy::too_many_lines,
+    reason = "a test may be one long table of cases"
+)]
 mod bad_input;
 mod cost;
 mod crash;
