@@ -36,7 +36,7 @@ pub enum Verb {
     Run(Asked),
     /// Say what a run would do.
     Plan(Asked),
-    /// Make published dates anew.
+    /// Rebuild published dates.
     Rebuild {
         /// What the rebuild covers.
         asked: Asked,
@@ -270,7 +270,7 @@ enum TypedVerb {
     /// It reads and never writes. The flags are those of run.
     #[command(after_long_help = EXITS)]
     Plan(TypedAsked),
-    /// Make published dates anew after rules or columns have changed
+    /// Rebuild published dates after rules or columns have changed
     ///
     /// Decides the events of these dates again: from the stored tables where only rules changed, and
     /// from raw objects where columns changed. Then builds the marts that this changes. Rows are
@@ -329,7 +329,7 @@ struct TypedAsked {
     /// Build no marts
     #[arg(long)]
     no_marts: bool,
-    /// Take the events of changed raw objects out, and the events of their new content in
+    /// Replace the events of changed raw objects by the events of their new content
     #[arg(long)]
     replace_changed: bool,
     /// List settled prefixes too

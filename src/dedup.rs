@@ -1,4 +1,5 @@
-//! Which of the events of one key stays: rules → verdicts. No store, no paths, no clock.
+//! Decides which of the events of one key stays: rules → verdicts. The room knows no store, no paths and no
+//! clock.
 //!
 //! ```text
 //! events ──▶ key expressions, `when` ──▶ narrow rows, one set a rule
@@ -10,7 +11,7 @@
 //!                            [place │ time │ id │ kept id │ rule]  read beside the sorted events
 //! ```
 //!
-//! Window 30 s, events of one key on the time line:
+//! A window of 30 s, and the events of one key on the time line:
 //!
 //! ```text
 //!            0        20        45        70           101
@@ -20,11 +21,11 @@
 //! tumbling   ●········╳···│·····●·····│···●········│····●      first of each [0,30) [30,60) …
 //! ```
 //!
-//! Where a lake has events already, `chains` finds those that new ones concern; all others keep the
-//! verdict that is stored with them.
+//! If a lake has events already, `chains` finds the stored events that new events concern. All other events
+//! keep their stored verdict.
 //!
-//! Wide rows never come here: sorting or windowing them by key is what makes stock window plans
-//! several times slower than the whole of this job.
+//! Wide rows never come into this room. Sorting wide rows by key makes the usual window plans several times
+//! slower than this whole job.
 
 #![warn(missing_docs)]
 
@@ -40,8 +41,9 @@ pub use decide::{Dropped, DroppedRow, Places, Window, decide};
 pub use keys::{Fingerprint, Hashing, KeyCounts, KeyError, Keys, part_of};
 pub use sort::{Rows, Sorted, Sorter};
 
-/// The place of an event in the total order after its time: the raw object's rank among all object
-/// names as bytes, and the record's number. As one integer, so that comparing is comparing.
+/// The position of an event in the total order after its time: the rank of its raw object among the names of
+/// all raw objects, sorted as bytes, and the number of the record. It is one integer, so that comparing ids is
+/// comparing integers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventId(pub u64);
 
@@ -62,12 +64,12 @@ impl EventId {
     }
 }
 
-/// A time as an unsigned integer that sorts alike.
+/// A time as an unsigned integer that sorts in the same order.
 pub const fn sortable(time: i64) -> u64 {
     (time as u64) ^ (1 << 63)
 }
 
-/// The time behind [`sortable`].
+/// The time that was given to [`sortable`].
 pub const fn from_sortable(bits: u64) -> i64 {
     (bits ^ (1 << 63)) as i64
 }

@@ -1,13 +1,13 @@
-//! The door to DataFusion: one runtime with a memory limit and a spill folder, fresh sessions over
-//! it, and the SQL expressions of duplicate rules compiled to physical ones.
+//! The door to DataFusion: one runtime with a memory limit and a spill folder, sessions over it, and the SQL
+//! expressions of duplicate rules compiled to physical expressions.
 //!
 //! ```text
 //! memory, threads, spill ──▶ Engine ──session()──▶ SessionContext, one per mart
 //! key and `when` text, schema ──▶ RuleExpressions ──▶ admitted rows, keys
 //! ```
 //!
-//! The text of an expression is the setting that travels; it is compiled where it runs. This room
-//! knows nothing of what tables mean.
+//! The text of an expression is the setting that is stored and sent. It is compiled where it is evaluated. This
+//! room does not know what tables mean.
 
 mod bounds;
 mod depth;
@@ -41,16 +41,16 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use object_store::ObjectStore;
 use url::Url;
 
-/// Consumers that an out-of-memory message names.
+/// The number of consumers that an out-of-memory message names.
 const NAMED_CONSUMERS: NonZeroUsize = match NonZeroUsize::new(3) {
     Some(n) => n,
     None => NonZeroUsize::MIN,
 };
 
-/// A partition of a plan that is run by several threads has at least so many bytes to work with.
+/// The least bytes of memory for each partition of a plan that several threads run.
 const PARTITION: usize = 64 << 20;
 
-/// A DataFusion runtime with a memory limit; cheap to clone.
+/// A DataFusion runtime with a memory limit. It is cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Engine {
     runtime: Arc<RuntimeEnv>,
@@ -71,9 +71,9 @@ pub enum EngineError {
 }
 
 impl Engine {
-    /// A runtime whose operators together hold at most `memory_bytes` and spill to files below
-    /// `spill`, which is created when missing. `threads` is the number of partitions of a plan whose
-    /// rows may come in any order.
+    /// A runtime whose operators together hold at most `memory_bytes`. They spill to files below `spill`, which
+    /// is created if it is missing. `threads` is the number of partitions of a plan whose rows may come in any
+    /// order.
     ///
     /// # Errors
     /// `spill` cannot be created or written.
@@ -83,7 +83,7 @@ impl Engine {
             source,
         })?;
         let bytes = usize::try_from(memory_bytes).unwrap_or(usize::MAX);
-        // Shares: one greedy aggregation must not starve the sort that follows it.
+        // The pool gives shares, so that a greedy aggregation cannot starve the sort behind it.
         let pool = TrackConsumersPool::new(pool::Shares::new(bytes), NAMED_CONSUMERS);
         let disk = DiskManagerBuilder::default()
             .with_mode(DiskManagerMode::Directories(vec![spill.to_path_buf()]))
@@ -91,8 +91,8 @@ impl Engine {
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::new(pool))
             .with_disk_manager_builder(disk)
-            // Caches are not counted by the pool, and a data file keeps its name when it is
-            // rewritten: a cached footer could be that of the version before.
+            // The pool does not count caches. A data file also keeps its name when it is rewritten, so a cached
+            // footer could belong to an earlier version.
             .with_metadata_cache_limit(0)
             .with_file_statistics_cache_limit(0)
             .with_object_list_cache_limit(0)
@@ -112,13 +112,12 @@ impl Engine {
         self.runtime.register_object_store(url, store);
     }
 
-    /// A session without tables over the shared runtime, whose plans are run by one thread: rows come
-    /// in the same order every time.
+    /// A session without tables, whose plans are run by one thread. Rows come in the same order every time.
     pub fn session(&self) -> SessionContext {
         self.session_of(1)
     }
 
-    /// The same with plans that are run by all threads: rows come in any order.
+    /// A session without tables, whose plans are run by all threads. Rows come in any order.
     pub fn parallel_session(&self) -> SessionContext {
         self.session_of(self.threads)
     }
@@ -147,9 +146,9 @@ impl Engine {
         let options = config.options_mut();
         // Errors of planning carry the line of the SQL file.
         options.sql_parser.collect_spans = true;
-        // A LIMIT that is put below a window counts the rows ahead too low where several windows look ahead.
+        // A LIMIT that is put below a window counts too few rows ahead if several windows look ahead.
         options.optimizer.enable_window_limits = false;
-        // The pool keeps room for merges; a fixed sum would be too much for many small sorts.
+        // The pool keeps room for merges. A fixed amount for each sort would be too much for many small sorts.
         options.execution.sort_spill_reservation_bytes = 0;
         config
     }

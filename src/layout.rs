@@ -31,12 +31,12 @@ pub const ASIDE: &str = "_rawmart/aside/";
 pub const PROBE: &str = "_rawmart/probe";
 /// The file whose lock guards the writers of a lake on disk.
 pub const LOCK: &str = "_rawmart/lock";
-/// How Hive spells the partition value of NULL and of the empty string.
+/// The partition value that Hive writes for NULL and for the empty string.
 pub const NULL_VALUE: &str = "__HIVE_DEFAULT_PARTITION__";
 
 /// The partition column of dates.
 pub const DATE: &str = "dt";
-/// The partition column of hours, 00 to 23, where partitions are that fine.
+/// The partition column of hours, 00 to 23. Tables with one partition for each day do not have it.
 pub const HOUR: &str = "hour";
 
 /// The columns and values of a partition, in the order of its folders. A value of `None` is NULL.

@@ -1,4 +1,4 @@
-//! Process set-up, and the way from an outcome to an exit code.
+//! Sets up the process, and turns an outcome into an exit code.
 
 use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
@@ -23,8 +23,8 @@ fn main() -> ExitCode {
         }
     };
     log_to_stderr(&request);
-    // A panic is a defect: its message goes to stderr as one line, without a backtrace. One of a mart
-    // is told as the error of this mart.
+    // A panic is a defect. Its message goes to stderr as one line, without a backtrace. A panic inside a mart
+    // becomes the error of this mart.
     std::panic::set_hook(Box::new(|panic| {
         if rawmart::mart::panics_are_caught() {
             return;
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     let exit = match result {
         Ok(outcome) => match outcome.print(request.output, seconds, here.as_deref()) {
             Ok(()) => outcome.exit(),
-            // Whoever closed the pipe has read enough.
+            // The reader has closed the pipe because he has read enough.
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => outcome.exit(),
             Err(error) => {
                 let failure = Failure::Unprinted(error);
@@ -65,11 +65,12 @@ fn main() -> ExitCode {
     ExitCode::from(exit as u8)
 }
 
-/// Starts this process over with limits on what the allocator of glibc keeps: it reads them from the
-/// environment, before any of this code. Unless told otherwise it has eight arenas a core, and what
-/// was freed in one is of no use to the threads of another: a run of 256 MiB peaked at 594 MB, and at
-/// 443 MB with one a core. And blocks of up to 32 MiB, which wide rows are, come to lie in arenas, and leave holes
-/// there that the next one does not fit into; beyond 4 MiB each is given back to the system by itself.
+/// Starts this process again with limits on the memory that the allocator of glibc keeps, because glibc reads
+/// the limits from the environment before any of this code runs. Without limits it has eight arenas for each
+/// core, and memory that was freed in one arena cannot be used by the threads of another. A run with 256 MiB
+/// peaked at 594 MB, and at 443 MB with one arena for each core. In addition, blocks of up to 32 MiB come from
+/// arenas, and wide rows are such blocks. They leave holes that the next block does not fit into. With a limit
+/// of 4 MiB, each larger block is given back to the system by itself.
 fn with_little_kept() {
     const ARENAS: &str = "MALLOC_ARENA_MAX";
     const BY_ITSELF: &str = "MALLOC_MMAP_THRESHOLD_";
@@ -86,7 +87,7 @@ fn with_little_kept() {
             .args(arguments)
             .env(ARENAS, cores.to_string())
             .env(BY_ITSELF, (4 << 20).to_string());
-        // It returns only where it fails, and all but the memory is the same then.
+        // `exec` returns only if it fails. The process then goes on as it is and only takes more memory.
         let _ = again.exec();
     }
 }
@@ -107,7 +108,7 @@ fn execute(request: &Request) -> Result<Outcome, Failure> {
             Ok(signal) = interrupted => Err(Failure::Interrupted(signal)),
         }
     });
-    // After a signal, workers may still be decoding: they have nothing to finish.
+    // After a signal, workers may still be decoding. Nothing that they do is needed.
     runtime.shutdown_background();
     outcome
 }
@@ -178,7 +179,7 @@ fn options(asked: &Asked) -> Options {
     }
 }
 
-/// Runs what may commit.
+/// Runs a command that may commit.
 async fn changing(
     request: &Request,
     job: &config::Job,
@@ -190,7 +191,7 @@ async fn changing(
     Ok(Outcome::Run(result?))
 }
 
-/// What only this process knows of an invocation that may commit.
+/// The values of an invocation that only this process knows.
 fn context(report: &Report) -> Context {
     #[expect(
         clippy::disallowed_methods,
@@ -207,9 +208,10 @@ fn context(report: &Report) -> Context {
     }
 }
 
-/// Waits for the signals of a terminal and of a scheduler, on a thread of its own: all others may be busy with
-/// a query that never lets go. The first one is told; a second one, or two seconds, end the process wherever it
-/// is. Nothing is lost: what is not committed is done again, and what is committed is published by the next run.
+/// Waits for the signals of a terminal and of a scheduler. It has its own thread, because all other threads may
+/// be busy with a query that never yields. The first signal is reported. A second signal, or two seconds after
+/// the first one, ends the process at any point. Nothing is lost: the work of a commit that was not made is
+/// done again, and a commit that was made is published by the next run.
 fn interruption() -> std::io::Result<tokio::sync::oneshot::Receiver<Signal>> {
     use tokio::signal::unix::{SignalKind, signal};
     const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);

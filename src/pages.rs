@@ -1,7 +1,7 @@
-//! The tables of the documentation, for the tests that compare them with the code.
+//! Reads the tables of the documentation, for the tests that compare them with the code.
 
-/// The rows of the first table below the heading `## heading` or `### heading`, without its head.
-/// Cells keep their backticks.
+/// The rows of the first table below the heading `## heading` or `### heading`, without its head. Cells keep
+/// their backticks.
 pub(crate) fn table(page: &str, heading: &str) -> Vec<Vec<String>> {
     let mut lines = page
         .lines()

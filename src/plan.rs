@@ -1,6 +1,5 @@
-//! What will be done: a pure value that `plan` prints and `run` executes. Nobody changes a plan after
-//! it was made: what is known later, such as the marts that absorbed events change, is a plan of its
-//! own.
+//! Plans: pure values that `plan` prints and `run` executes. Nobody changes a plan after it was made. If
+//! something is known only later, such as the marts that absorbed events change, another plan is made for it.
 //!
 //! ```text
 //! Job ─────────┐
@@ -32,18 +31,18 @@ use crate::ledger::{Dates, File, Settings, SourceState, State};
 use crate::raw::{Discovered, RawObject};
 use source::plan_source;
 
-/// What one commit may hold at most. A long catch-up is published bit by bit.
+/// The limits of one commit. A long catch-up is published in several commits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CommitLimits {
-    /// Raw objects: the record in the log stays small enough to be read at once.
+    /// The most raw objects. The limit keeps the record in the log small enough to be read at once.
     pub objects: usize,
-    /// Stored bytes read, of raw objects or of data files: what is spilled fits a disk of moderate
-    /// size.
+    /// The most stored bytes of raw objects or data files that are read. The limit keeps the spilled data small
+    /// enough for a disk of moderate size.
     pub bytes: u64,
 }
 
 impl CommitLimits {
-    /// For a job of so many bytes of memory.
+    /// The limits for a job with so many bytes of memory.
     pub const fn new(memory: u64) -> Self {
         Self {
             objects: 10_000,
@@ -52,50 +51,51 @@ impl CommitLimits {
     }
 }
 
-/// What a run will do.
+/// The plan of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RunPlan {
-    /// A commit that an earlier run made and did not publish.
+    /// The commit of an earlier run that was not published.
     pub roll_forward: Option<u64>,
     pub sources: Vec<SourcePlan>,
     pub marts: Vec<MartPlan>,
 }
 
-/// What will be done for one source.
+/// The plan of one source.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SourcePlan {
     pub source: String,
-    /// Why its tables change; `None` when nothing is to be done.
+    /// The reason why its tables change; `None` if they do not.
     pub why: Option<Why>,
-    /// Raw objects listed, and their bytes.
+    /// The number of listed raw objects, and their bytes.
     pub objects: u64,
     pub bytes: u64,
-    /// Raw objects among them that are not yet absorbed.
+    /// The number of raw objects among them that are not absorbed yet, and their bytes.
     pub new_objects: u64,
     pub new_bytes: u64,
-    /// Keys that hold no events, by why.
+    /// The keys that hold no events, by reason.
     pub skipped: BTreeMap<&'static str, Vec<String>>,
-    /// Absorbed raw objects whose content is another now.
+    /// Absorbed raw objects that have other content now.
     pub changed: Vec<String>,
-    /// Absorbed raw objects that are not listed any more.
+    /// Absorbed raw objects that are no longer listed.
     pub vanished: Vec<String>,
-    /// Columns that came after published dates, with the number of dates on which they are null: `extra`
-    /// keeps their values until a rebuild.
+    /// The columns that were added after published dates, with the number of dates on which they are null.
+    /// `extra` keeps their values until a rebuild.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub unfilled: BTreeMap<String, u64>,
-    /// Why it cannot be done.
+    /// The reason why the source cannot be changed.
     pub refused: Option<Refusal>,
-    /// One a commit, in order.
+    /// The steps in order. Each is one commit.
     pub steps: Vec<Step>,
-    /// The partitions that will change, as far as this is known before raw objects are read: where
-    /// events are late, or rules reach, only their times tell.
+    /// The partitions that will change, as far as this is known before raw objects are read. Late events and
+    /// the reach of rules are known only from the times in the objects.
     pub partitions: Vec<PartitionPlan>,
-    /// What the steps will cost; `None` when there are none.
+    /// The estimated cost of the steps; `None` if there are none.
     pub estimate: Option<Estimate>,
-    /// What the log holds of the source's settings after the last step, where that changes.
+    /// The settings that the log holds after the last step, if they change.
     #[serde(skip)]
     pub settings: Option<Settings>,
-    /// What it holds until then: a rebuild is done when all of it is.
+    /// The settings that the log holds before the last step. A rebuild counts as done only when all of it is
+    /// done.
     #[serde(skip)]
     pub meanwhile: Option<Settings>,
 }
@@ -105,50 +105,51 @@ pub struct SourcePlan {
 pub enum Why {
     First,
     NewObjects,
-    /// Absorbed raw objects have other content now, and it is to take the place of the earlier.
+    /// Absorbed raw objects have other content now, and it replaces the earlier content.
     ChangedObjects,
     /// Absorbed raw objects were written again with the same content.
     NewEtags,
     Rebuild,
 }
 
-/// One commit's worth of a source.
+/// The part of a source that goes into one commit.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Step {
-    /// Raw objects to read and their bytes.
+    /// The number of raw objects to read, and their bytes.
     pub objects: u64,
     pub bytes: u64,
-    /// Their indexes in the listing.
+    /// The indexes of these objects in the listing.
     #[serde(skip)]
     pub read: Vec<usize>,
-    /// Absorbed raw objects whose events are taken out.
+    /// The absorbed raw objects whose events are taken out.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub leaving: BTreeSet<String>,
-    /// Event dates that are decided again.
+    /// The event dates whose events are decided again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub again: Option<Dates>,
-    /// Columns that came after events of these dates, and are taken out of their `extra`.
+    /// The columns that are taken out of the `extra` of the events of these dates, because they were added
+    /// later.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub fill: BTreeSet<String>,
     /// The tables are made of these objects alone, whatever is stored.
     pub anew: bool,
 }
 
-/// What steps will cost, by what the log knows of what was absorbed so far. Late events and chains that
-/// reach other partitions add to it.
+/// The estimated cost of steps, from what the log knows about earlier commits. Late events, and chains that
+/// reach other partitions, add to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Estimate {
-    /// Of the data files that are made anew.
+    /// The number of rows of the data files that are made again.
     pub rows_read: u64,
-    /// Of these, and of raw objects.
+    /// The bytes of these data files and of raw objects.
     pub bytes_read: u64,
-    /// Not known before anything was absorbed.
+    /// The number of rows to write; `None` before anything was absorbed.
     pub rows_written: Option<u64>,
     pub bytes_written: Option<u64>,
     pub requests: Requests,
 }
 
-/// Requests to a bucket; on disk as many operations.
+/// The number of requests to a bucket, or of operations on disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Requests {
     pub list: u64,
@@ -159,15 +160,15 @@ pub struct Requests {
 /// A partition of a source that will change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PartitionPlan {
-    /// Its folder, and the date in it.
+    /// The folder of the partition, with its date.
     pub partition: String,
     #[serde(skip)]
     pub date: NaiveDate,
     pub why: WhyPartition,
-    /// Raw objects that arrived in its time, and their bytes.
+    /// The number of raw objects that arrived in its time, and their bytes.
     pub objects: u64,
     pub bytes: u64,
-    /// Its data files, which are read and written anew; their rows and bytes.
+    /// The number of its data files, which are read and written again, and their rows and bytes.
     pub stored_files: u64,
     pub stored_rows: u64,
     pub stored_bytes: u64,
@@ -176,67 +177,67 @@ pub struct PartitionPlan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WhyPartition {
-    /// It is not there yet.
+    /// The partition does not exist yet.
     NewEvents,
-    /// It is published, and raw objects arrived in its time.
+    /// The partition is published, and raw objects arrived in its time.
     MoreEvents,
-    /// It holds events of raw objects that are taken out or replaced.
+    /// The partition holds events of raw objects that are taken out or replaced.
     ReplacedObjects,
     /// Its events are decided again.
     Rebuild,
 }
 
-/// What a rebuild is asked to do.
+/// The request for a rebuild.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rebuild {
-    /// Event dates; all of them without.
+    /// The event dates; `None` for all of them.
     pub dates: Option<Dates>,
-    /// Read them from raw, even where only rules changed.
+    /// Reads the events from raw, even if only rules changed.
     pub raw: bool,
-    /// Give up events whose raw objects are gone.
+    /// Gives up the events whose raw objects are gone.
     pub forget_missing: bool,
 }
 
-/// Whether and why a mart will be built.
+/// The plan of one mart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct MartPlan {
     pub mart: String,
-    /// `None` when it is fresh.
+    /// The reason why it is built; `None` if it is fresh.
     pub why: Option<WhyMart>,
-    /// The dates to build, of a mart by date that is not fresh: all that are known before what it reads
-    /// is there, of which some may come to have no rows.
+    /// The dates to build, for a mart by date that is not fresh. These are all dates that are known before its
+    /// inputs are built. Some of them may turn out to have no rows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dates: Option<BTreeSet<NaiveDate>>,
-    /// Every date that it has is to be built, known or not.
+    /// Every date that the mart has is built, known or not.
     #[serde(skip)]
     pub every_date: bool,
-    /// Sample dates are to be evaluated among other dates too, and compared, unless the engine's plan
-    /// shows that no date reads another.
+    /// Sample dates are to be compared, unless the engine's plan shows that no date reads another date.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub sample_due: bool,
-    /// What it would read of the tables as they are; known where it was asked for.
+    /// The data that the mart would read from the tables as they are now. It is known only where it was asked
+    /// for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reads: Vec<Reads>,
 }
 
-/// What the engine's plan shows of a mart that is to be built, before it is built.
+/// What the engine's plan shows about a mart before it is built.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Foreseen {
-    /// What it would read of the tables as they are.
+    /// The data that the mart would read from the tables as they are now.
     pub reads: Vec<Reads>,
-    /// Sample dates are to be compared, and its dates may have rows of other dates.
+    /// Sample dates are to be compared, because a date may have rows of other dates.
     pub sample_due: bool,
 }
 
-/// What a mart reads of one table, each time that its SELECT names it.
+/// The data that a mart reads from one table, each time that its SELECT names the table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Reads {
     pub table: String,
     pub columns: Vec<String>,
-    /// Data files, of all that the table has with rows.
+    /// The number of data files to read, and the number of all data files with rows.
     pub files: u64,
     pub of_files: u64,
-    /// Of these files, whole.
+    /// The bytes of the files to read, whole.
     pub bytes: u64,
 }
 
@@ -245,25 +246,25 @@ pub struct Reads {
 pub enum WhyMart {
     First,
     SqlChanged,
-    /// It was built by a version with another law of the SQL.
+    /// The mart was built by a version with another law of the SQL.
     LawChanged,
-    /// What it reads has other columns, or has dates now or no longer, and that shows in it.
+    /// An input has other columns, or has got dates or lost them, and the mart changes by it.
     FormChanged,
-    /// The tables that changed or will.
+    /// The inputs that have changed or will change.
     InputsChanged(Vec<String>),
-    /// Files of it are to be made again.
+    /// Files of the mart are to be made again.
     Lost,
 }
 
 impl RunPlan {
-    /// Nothing is to be done.
+    /// Whether nothing is to be done.
     pub fn is_empty(&self) -> bool {
         self.roll_forward.is_none()
             && self.sources.iter().all(|source| source.why.is_none())
             && self.marts.iter().all(|mart| mart.why.is_none())
     }
 
-    /// The same plan, with what is foreseen of each mart, in the order of the marts.
+    /// The same plan with the foreseen reads of each mart, in the order of the marts.
     pub fn with_foreseen(self, foreseen: Vec<Foreseen>) -> Self {
         let marts = self.marts.into_iter().zip(foreseen);
         let marts = marts.map(|(mart, foreseen)| MartPlan {
@@ -279,7 +280,7 @@ impl RunPlan {
 }
 
 impl SourcePlan {
-    /// The plan to do nothing with a source. `new` are the indexes of objects that are not absorbed.
+    /// The plan that changes nothing of a source. `new` are the indexes of objects that are not absorbed.
     fn nothing(listed: &Listed<'_>, known: Option<&SourceState>, new: &[usize]) -> Self {
         let found = listed.found;
         let new_objects = new.iter().filter_map(|i| found.objects.get(*i));
@@ -314,7 +315,7 @@ impl SourcePlan {
         }
     }
 
-    /// What of its tables will have changed, as far as it is known.
+    /// The part of the source's tables that will have changed, as far as it is known.
     fn moved(&self) -> Option<Moved> {
         self.why?;
         let dates = self.partitions.iter().map(|partition| partition.date);
@@ -325,27 +326,27 @@ impl SourcePlan {
     }
 }
 
-/// What a source is found to hold.
+/// A source with its listed raw objects.
 pub struct Listed<'a> {
     pub source: &'a Source,
     /// The columns that each of its rules reads.
     pub reads: &'a [BTreeSet<String>],
     pub found: &'a Discovered,
-    /// Absorbed objects whose content is another now.
+    /// The absorbed objects that have other content now.
     pub changed: Vec<String>,
     pub on_changed: OnChangedObject,
-    /// Absorbed objects that have a new ETag and the same content.
+    /// The number of absorbed objects that have a new ETag and the same content.
     pub renewed: usize,
-    /// A part of the prefixes was not listed: what is not there may be there.
+    /// Only a part of the prefixes was listed, so an object that is not listed may still exist.
     pub partial: bool,
 }
 
-/// Absorbed raw objects that are not listed any more.
+/// The absorbed raw objects that are no longer listed.
 fn vanished(listed: &Listed<'_>, known: Option<&SourceState>) -> Vec<String> {
     let (Some(known), false) = (known, listed.partial) else {
         return Vec::new();
     };
-    // Both are in the order of their bytes.
+    // Both lists are sorted by bytes.
     let mut listed = listed.found.objects.iter().map(|f| &*f.identity).peekable();
     known
         .objects
@@ -358,7 +359,7 @@ fn vanished(listed: &Listed<'_>, known: Option<&SourceState>) -> Vec<String> {
         .collect()
 }
 
-/// Indexes of the listed objects that are not absorbed.
+/// The indexes of the listed objects that are not absorbed.
 fn new_objects(listed: &Listed<'_>, known: Option<&SourceState>) -> Vec<usize> {
     let objects = listed.found.objects.iter().enumerate();
     let is_known =
@@ -369,7 +370,7 @@ fn new_objects(listed: &Listed<'_>, known: Option<&SourceState>) -> Vec<usize> {
         .collect()
 }
 
-/// Plans a run, or a rebuild.
+/// Plans a run or a rebuild.
 pub fn plan(
     job: &Job,
     limits: CommitLimits,
@@ -397,14 +398,14 @@ pub fn plan(
     }
 }
 
-/// The files that hold the events of a source, kept events and duplicates alike.
+/// The files that hold the events of a source: kept events and duplicates.
 fn event_files<'s>(source: &Source, state: &'s State) -> impl Iterator<Item = &'s File> {
     let [kept, duplicates, _] = source.tables();
     let files = state.files.values();
     files.filter(move |file| [&kept, &duplicates].contains(&&file.entry.table))
 }
 
-/// Event dates with events of a source, in order.
+/// The event dates with events of a source, in order.
 pub fn published(source: &Source, state: &State) -> Vec<NaiveDate> {
     let dates: BTreeSet<NaiveDate> = event_files(source, state)
         .filter(|file| file.entry.rows > 0)
@@ -413,7 +414,7 @@ pub fn published(source: &Source, state: &State) -> Vec<NaiveDate> {
     dates.into_iter().collect()
 }
 
-/// On how many of the published dates each column is null.
+/// For each column, the number of published dates on which it is null.
 pub fn null_dates(
     unfilled: Option<&BTreeMap<String, Vec<Dates>>>,
     published: &[NaiveDate],

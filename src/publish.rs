@@ -1,4 +1,4 @@
-//! From events and verdicts to data files that readers see.
+//! Makes data files from events and verdicts, and brings them to readers.
 //!
 //! ```text
 //! batches ──▶ Collector ──▶ runs sorted by (place, time, id), spilled ──┐
@@ -16,16 +16,15 @@
 //!
 //! # Contract
 //!
-//! *Staged* files are invisible to every reader. A commit names each of them with its final name;
-//! once `log/<n>` exists they are *committed*: any run may, and the next run must, bring them to
-//! their final names. Publishing never deletes, replaces one whole object at a time, and writes its
-//! marker last.
+//! *Staged* files are invisible to every reader. A commit names each of them with its final name. Once
+//! `log/<n>` exists they are *committed*: any run may bring them to their final names, and the next run must.
+//! Publishing never deletes. It replaces one whole object at a time, and writes its marker last.
 //!
 //! # Ways not taken
 //!
-//! Renaming a folder is what Hive committers do on HDFS; S3 has no rename, and a copy of each
-//! object behind a delete is the hole that readers of other tools fall into. A `_SUCCESS` file says
-//! that a writer finished, not which files are its own, and no reader of ours looks at it.
+//! Hive committers rename a folder on HDFS. S3 has no rename. Copying each object and deleting the old one
+//! leaves a moment in which readers of other tools miss rows. A `_SUCCESS` file says that a writer has
+//! finished, but not which files are its own, and readers do not look at it.
 
 mod blocks;
 mod collect;
@@ -72,8 +71,8 @@ pub enum WriteError {
     Arrow(#[from] arrow::error::ArrowError),
     #[error(transparent)]
     Stored(#[from] StoredError),
-    /// Whoever stages the files has failed, and says why.
-    #[error("what was written could not be staged")]
+    /// The call that stages the files has failed, and its error says why.
+    #[error("the written files could not be staged")]
     NotStaged,
     #[error("{0}; this is a defect of rawmart")]
     Defect(String),

@@ -1,4 +1,4 @@
-//! One door to disk and S3: a root URL, keys below it, and the few operations the lake relies on.
+//! The door to disk and S3: a root URL, the keys below it, and the few operations that the lake relies on.
 //!
 //! ```text
 //! Store::open("s3://bucket/prefix/")
@@ -12,15 +12,15 @@
 //!
 //! # Contract
 //!
-//! * What `create`, `upload` or `publish` answered with success is whole, durable and seen by every
-//!   later `list`, `head` and read. What failed left nothing half-written under its key.
-//! * `create` has one winner among writers of different bytes, whatever answers are lost on the
-//!   way. The same bytes are the same creation: so whoever competes must write its own name into
-//!   them.
-//! * A conflict is an outcome ([`Publish::Conflict`], `None`), an error is not: after an error the
-//!   state is unknown and the same call may be repeated.
-//! * Keys are relative to the root, `/`-separated, not escaped in any way; listings are sorted by
-//!   the bytes of the key.
+//! * If `create`, `upload` or `publish` succeeds, the object is whole and durable, and every later `list`,
+//!   `head` and read sees it. If the operation fails, nothing half-written is left under its key.
+//! * `create` has one winner among writers of different bytes, whatever answers are lost on the way. Creating
+//!   the same bytes twice counts as one creation. Writers that compete must therefore write their own names
+//!   into the bytes.
+//! * A conflict is a result ([`Publish::Conflict`], `None`) and not an error. After an error the state is
+//!   unknown, and the same call may be repeated.
+//! * Keys are relative to the root, separated by `/`, and not escaped in any way. Listings are sorted by the
+//!   bytes of the key.
 
 #![warn(missing_docs)]
 
@@ -55,30 +55,32 @@ use url::Url;
 /// The scheme of a bucket in memory.
 const MEMORY: &str = "memory";
 
-/// Most bytes of an object that is read whole without more being known of it. A commit has a few megabytes.
+/// The most bytes of an object that is read whole when nothing else is known about its size. A commit has a few
+/// megabytes.
 const SMALL: u64 = 256 << 20;
 
 /// Limits of a [`Store`].
 #[derive(Debug, Clone)]
 pub struct StoreSettings {
-    /// Requests in flight at once; readers that have their answer's head do not count.
+    /// The number of requests that may be in flight at once. A request whose answer has begun to be read does
+    /// not count.
     pub concurrency: usize,
-    /// How long a failing request is tried again.
+    /// The time for which a failing request is tried again.
     pub retry_for: Duration,
-    /// How long a server may be silent before a request counts as failed.
+    /// The time for which a server may be silent before a request counts as failed.
     pub silence: Duration,
-    /// Files above this many bytes go up in parts of this size.
+    /// The size of the parts of an upload. Larger files are uploaded in parts.
     pub part_bytes: u64,
-    /// Bytes that the objects of one listing may take in memory.
+    /// The most bytes of memory that the objects of one listing may take.
     pub listing_bytes: u64,
     /// How many pages of a listing may come one after the other without an object; then the listing has failed.
     pub empty_pages: u64,
-    /// AWS settings to use in place of what the standard chain finds (environment, profile, SSO,
-    /// web identity, container, instance).
+    /// AWS settings that replace those of the standard chain (environment, profile, SSO, web identity,
+    /// container, instance).
     pub aws: Option<aws_config::SdkConfig>,
-    /// The bucket that `memory://` URLs name; none in production.
+    /// The bucket that `memory://` URLs name. Only tests have one.
     pub memory: Option<Arc<InMemory>>,
-    /// Sees every operation; none in production.
+    /// The gate that sees every operation. Only tests have one.
     pub gate: Option<Arc<dyn Gate>>,
 }
 
@@ -102,29 +104,29 @@ impl Default for StoreSettings {
 /// An object as a listing or a HEAD shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {
-    /// Relative to the root.
+    /// The key, relative to the root.
     pub key: String,
-    /// In bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// Changes whenever the content is replaced; some servers give none in listings.
+    /// The ETag, which changes whenever the content is replaced. Some servers give none in listings.
     pub etag: Option<String>,
     /// Milliseconds since 1970 UTC.
     pub last_modified_ms: i64,
 }
 
-/// What lies below a prefix.
+/// The result of a listing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Listing {
-    /// Sorted by the bytes of the key.
+    /// The objects, sorted by the bytes of the key.
     pub objects: Vec<Object>,
     /// Keys that exist but cannot be addressed (`a//b`, `.`, `..`, a trailing `/`, control
     /// characters, names that are not UTF-8), sorted.
     pub unrepresentable: Vec<String>,
-    /// Empty objects whose keys end in `/`, sorted: folders that a console made.
+    /// Empty objects whose keys end in `/`, sorted. A console makes such objects for folders.
     pub markers: Vec<String>,
-    /// Names on disk behind which is no file, sorted: links that lead nowhere, pipes, sockets.
+    /// Names on disk that are no files, sorted: links that lead nowhere, pipes, sockets.
     pub no_files: Vec<String>,
-    /// Symbolic links that are not followed, sorted: they lead out of the root, or in a circle.
+    /// Symbolic links that are not followed, sorted: links that lead out of the root, or in a circle.
     pub links: Vec<String>,
 }
 
@@ -144,7 +146,7 @@ impl Listing {
         }
     }
 
-    /// Nothing at all is there.
+    /// Whether the listing has no entry of any kind.
     pub const fn is_empty(&self) -> bool {
         self.objects.is_empty()
             && self.unrepresentable.is_empty()
@@ -157,11 +159,11 @@ impl Listing {
 /// A write that succeeded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Put {
-    /// Of the content now under the key.
+    /// The ETag of the content that is now under the key.
     pub etag: String,
 }
 
-/// Which conditions of writes hold: see [`Store::try_conditions`].
+/// Whether the conditions of writes hold: see [`Store::try_conditions`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Conditions {
     /// A taken key is not created again.
@@ -170,18 +172,18 @@ pub struct Conditions {
     pub replace: bool,
 }
 
-/// What came of [`Store::publish`].
+/// The result of [`Store::publish`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Publish {
-    /// The target holds the staged content, now or already before.
+    /// The target holds the staged content. It may have held it before.
     Done(Put),
-    /// The target is not what was expected; nothing was changed.
+    /// The target differs from what was expected. Nothing was changed.
     Conflict,
-    /// There is no staged object: somebody else has published and swept it.
+    /// There is no staged object, because somebody else has published and swept it.
     StagedGone,
 }
 
-/// What lies under a key, where links are not followed.
+/// The kind of entry that lies under a key. Links are not followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lies {
     /// There is nothing.
@@ -214,8 +216,8 @@ enum Inner {
 }
 
 impl Store {
-    /// The failure of this store that another room's error of reading came from: no usable answer, no
-    /// permission, no bucket. That one object is not there or not whole is no failure of the store.
+    /// The failure of this store that caused an error of another room: no usable answer, no permission, no
+    /// bucket. A single object that is missing or not whole is no failure of the store.
     pub fn failure(&self, error: &(dyn std::error::Error + 'static)) -> Option<StoreError> {
         use StoreErrorKind::{Denied, Full, MissingBucket, Unreachable};
         let made = StoreError::found("reading", &self.root, error)?;
@@ -224,21 +226,21 @@ impl Store {
 
     /// Opens a root: `file:///abs/dir/` (which need not exist yet) or `s3://bucket/prefix/`.
     ///
-    /// Reads AWS settings and credentials; sends no request to the bucket.
+    /// It reads AWS settings and credentials, and sends no request to the bucket.
     ///
     /// # Errors
-    /// A URL that is neither, a root that is a file, no AWS credentials or region.
+    /// A URL that is neither of these, a root that is a file, no AWS credentials or no region.
     pub async fn open(root_url: &str, settings: &StoreSettings) -> Result<Store, StoreError> {
         let other =
             |detail: String| StoreError::new(StoreErrorKind::Other, "opening", root_url, detail);
         let url = Url::parse(root_url).map_err(|error| other(format!("not a URL: {error}")))?;
         if url.password().is_some() || !url.username().is_empty() {
-            // Without the URL: it holds the secret.
+            // The URL is not shown, because it holds the secret.
             return Err(StoreError::new(
                 StoreErrorKind::Other,
                 "opening",
                 format!("{}://…", url.scheme()),
-                "credentials do not belong into a URL",
+                "a URL must not hold credentials",
             )
             .with_hint("use the environment or an AWS profile"));
         }
@@ -270,7 +272,7 @@ impl Store {
         })
     }
 
-    /// Lets an operation through the gate, if there is one.
+    /// Passes an operation through the gate, if there is one.
     async fn pass<T>(
         &self,
         operation: Operation,
@@ -310,8 +312,8 @@ impl Store {
         matches!(self.inner, Inner::Disk(_))
     }
 
-    /// Where a key lies on disk, the root for `""`; `None` in a bucket and for keys that are no
-    /// file name.
+    /// The path of a key on disk, or of the root for `""`; `None` in a bucket, and for keys that are no file
+    /// name.
     pub fn local_path(&self, key: &str) -> Option<PathBuf> {
         match &self.inner {
             Inner::Disk(disk) if key.is_empty() => Some(disk.folder().to_owned()),
@@ -320,13 +322,13 @@ impl Store {
         }
     }
 
-    /// Everything whose key starts with `prefix` (`""` is all), over as many pages as it takes.
+    /// All objects whose keys start with `prefix` (`""` for all), over as many pages as needed.
     ///
     /// # Errors
     /// Unreachable, denied, or a missing bucket. A prefix or a local root without objects is an
     /// empty listing.
     pub async fn list(&self, prefix: &str) -> Result<Listing, StoreError> {
-        // A store lists folders only; the rest of the prefix is looked at here.
+        // A store lists folders only, so the rest of the prefix is compared here.
         let folder = prefix.rfind('/').map_or("", |at| &prefix[..at]);
         let found = self.pass(Operation::List, prefix, async {
             match &self.inner {
@@ -339,7 +341,7 @@ impl Store {
         Ok(listing)
     }
 
-    /// Everything whose key sorts after `from`, or all where that is empty.
+    /// All objects whose keys sort after `from`, or all objects if `from` is empty.
     ///
     /// # Errors
     /// See [`Self::list`].
@@ -355,7 +357,7 @@ impl Store {
         Ok(listing)
     }
 
-    /// Size and ETag of one object; `None` if there is none.
+    /// The size and the ETag of one object; `None` if there is none.
     ///
     /// # Errors
     /// Unreachable or denied.
@@ -369,7 +371,7 @@ impl Store {
         .await
     }
 
-    /// Opens one object for reading; the object described is the one whose bytes follow.
+    /// Opens one object for reading. The description belongs to the object whose bytes follow.
     ///
     /// # Errors
     /// Not found, unreachable or denied, also in the middle of the stream.
@@ -405,8 +407,8 @@ impl Store {
         .await
     }
 
-    /// Some bytes of one object; fewer where it ends. In a bucket, an object that has not the ETag `expected`
-    /// is not read; on disk an ETag does not tell whether the bytes are the same, see [`Self::sha256`].
+    /// Some bytes of one object; fewer at its end. In a bucket, an object with another ETag than `expected` is
+    /// not read. On disk an ETag does not tell whether the bytes are the same, see [`Self::sha256`].
     ///
     /// # Errors
     /// Not found, replaced, unreachable or denied.
@@ -443,8 +445,8 @@ impl Store {
         }
     }
 
-    /// What lies under a key on disk, where a link is not followed. In a bucket there are only files: the
-    /// answer is [`Lies::File`], whether the object exists or not.
+    /// The kind of entry that lies under a key on disk. A link is not followed. A bucket has only files, so the
+    /// answer is [`Lies::File`] there, whether the object exists or not.
     ///
     /// # Errors
     /// Unreachable or denied.
@@ -455,9 +457,9 @@ impl Store {
         }
     }
 
-    /// Takes whatever lies under a key away, so that the key is free: on disk it is moved to a free name that
-    /// begins with `to`, whose content nobody reads; in a bucket the object is deleted. It is no error if
-    /// nothing is there.
+    /// Moves the entry under a key away, so that the key is free. On disk it is moved to a free name that
+    /// begins with `to` and is never read. In a bucket the object is deleted. It is no error if there is no
+    /// entry.
     ///
     /// # Errors
     /// Unreachable or denied.
@@ -473,7 +475,7 @@ impl Store {
 
     /// Writes a new object; `None` if the key already holds other content.
     ///
-    /// The same content already there counts as written: see the contract.
+    /// If the same content is already there, it counts as written: see the contract.
     ///
     /// # Errors
     /// Unreachable, denied or full.
@@ -487,8 +489,8 @@ impl Store {
         .await
     }
 
-    /// Writes or replaces an object with the content of a local file, in bounded memory. The file is the
-    /// store's from then on, also after an error: on disk it becomes the object, where both are of one file
+    /// Writes or replaces an object with the content of a local file, in bounded memory. The file belongs to
+    /// the store from then on, also after an error. On disk the file becomes the object if both lie on one file
     /// system.
     ///
     /// # Errors
@@ -503,12 +505,12 @@ impl Store {
         .await
     }
 
-    /// Puts the staged object under its final name. `expected` is the ETag the target must still
-    /// have, `None` that it must be new. The staged object stays.
+    /// Puts the staged object under its final name. `expected` is the ETag that the target must still have;
+    /// `None` says that the target must not exist. The staged object stays.
     ///
-    /// A target that already holds the staged content is [`Publish::Done`], so that a commit can be
-    /// rolled forward any number of times. On disk the check and the rename are two steps: writers
-    /// hold [`Store::lock`].
+    /// If the target already holds the staged content, the result is [`Publish::Done`], so a commit can be
+    /// rolled forward any number of times. On disk the check and the rename are two steps, so writers hold
+    /// [`Store::lock`].
     ///
     /// # Errors
     /// Unreachable, denied or full.
@@ -521,7 +523,7 @@ impl Store {
         self.publish_from(None, staged, target, expected).await
     }
 
-    /// The same where a `local` file may hold what is staged: a bucket is spared reading it back.
+    /// Does the same if a `local` file may hold the staged content. A bucket then need not be read.
     ///
     /// # Errors
     /// See [`Self::publish`].
@@ -541,8 +543,7 @@ impl Store {
         .await
     }
 
-    /// Deletes objects; those that are gone already are no error. On disk, folders that this
-    /// leaves empty go too.
+    /// Deletes objects. Missing objects are no error. On disk, folders that become empty are deleted too.
     ///
     /// # Errors
     /// Unreachable or denied; some of the objects may be gone.
@@ -555,7 +556,7 @@ impl Store {
                 }
                 Ok(())
             }
-            // A thousand keys are one request.
+            // One request deletes a thousand keys.
             Inner::Bucket(bucket) => {
                 let all = self.gate.as_ref().map(|_| keys.join(","));
                 let key = all.unwrap_or_default();
@@ -565,9 +566,9 @@ impl Store {
         }
     }
 
-    /// Finds out, at a key that is nobody else's, whether writes whose condition does not hold are
-    /// refused; nothing stays at the key. On disk, replacing compares under [`Store::lock`], which
-    /// needs no trying.
+    /// Finds out whether the store refuses writes whose condition does not hold. `key` must belong to nobody
+    /// else, and nothing stays there. On disk, replacing compares under [`Store::lock`], so it need not be
+    /// tried.
     ///
     /// # Errors
     /// Unreachable, denied or full.
@@ -580,8 +581,8 @@ impl Store {
         Ok(found)
     }
 
-    /// Takes the writers' lock `key` of a root on disk, which the operating system drops with the
-    /// process; `None` if another holds it. In a bucket there is nothing to lock: conditional
+    /// Takes the writers' lock `key` of a root on disk; `None` if another process holds it. The operating
+    /// system releases the lock with the process. In a bucket there is nothing to lock, because conditional
     /// writes guard it, and the guard is empty.
     ///
     /// # Errors
@@ -598,16 +599,16 @@ impl Store {
         .await
     }
 
-    /// For an engine's session: the base URL to register under, the client, and the root's path
-    /// below that URL. Of some keys `local` files have the same content, and are read in their place; of some
-    /// in a bucket no other version is read than that of these `etags`.
+    /// For the session of an engine: the base URL to register, the client, and the path of the root below the
+    /// URL. Keys with `local` files are read from these files, which have the same content. Keys with `etags`
+    /// are read in that version only.
     pub fn object_store(
         &self,
         local: &BTreeMap<String, PathBuf>,
         etags: &BTreeMap<String, String>,
     ) -> (Url, Arc<dyn ObjectStore>, ClientPath) {
         let ((url, client, root), local, etags) = match &self.inner {
-            // All of it is local.
+            // All objects are local.
             Inner::Disk(disk) => (disk.object_store(), Vec::new(), Vec::new()),
             Inner::Bucket(bucket) => {
                 let path = |key: &String| bucket.path("reading", key).ok();
@@ -622,7 +623,7 @@ impl Store {
     }
 }
 
-/// Holds the writers' lock until dropped.
+/// Holds the writers' lock until it is dropped.
 #[derive(Debug)]
 pub struct LockGuard {
     _file: Option<std::fs::File>,

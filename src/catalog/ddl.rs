@@ -6,8 +6,8 @@
 //!                                  ALTER … ADD …     at most 100 partitions a statement
 //! ```
 //!
-//! Pure: no I/O, no clock. Every statement may run twice, but for Spectrum's CREATE EXTERNAL TABLE, which
-//! Redshift does not know how to skip.
+//! This file does no I/O and reads no clock. Every statement may be run twice, except Spectrum's CREATE
+//! EXTERNAL TABLE, which has no IF NOT EXISTS in Redshift.
 
 use std::fmt::{self, Write};
 
@@ -52,7 +52,7 @@ impl Dialect {
     ];
 }
 
-/// What is asked for, beside the tables.
+/// The options of a script, apart from the tables.
 #[derive(Debug, Clone)]
 pub struct Options {
     pub dialect: Dialect,
@@ -87,12 +87,12 @@ impl Since {
     }
 }
 
-/// What a reader runs.
+/// The statements and notes for one reader.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Script {
-    /// What a user of the reader has to know, a sentence or two each.
+    /// The facts that a user of the reader must know, one or two sentences each.
     pub notes: Vec<String>,
-    /// In the order in which they are run, each with `;` at its end.
+    /// The statements in the order in which they are run, each with `;` at its end.
     pub statements: Vec<String>,
 }
 
@@ -144,7 +144,7 @@ impl Writer<'_> {
         )
     }
 
-    /// What a reader of this dialect has to know, one sentence each.
+    /// The facts that a user of this dialect must know, one sentence each.
     fn notes(&self, tables: &[TableDescription]) -> Vec<String> {
         let mut notes = Vec::new();
         let columns = || tables.iter().flat_map(|table| &table.columns);

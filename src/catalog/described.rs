@@ -20,7 +20,7 @@ use crate::layout::{self, DATE, HOUR, Partition};
 use crate::ledger::State;
 use crate::time::TimeUnit;
 
-/// What the rows of a table are.
+/// The kind of rows that a table has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Holds {
@@ -28,7 +28,7 @@ pub enum Holds {
     Duplicates,
     Rejects,
     Mart,
-    /// A table whose source or mart the configuration does not name any more.
+    /// A table whose source or mart is no longer in the configuration.
     Unconfigured,
 }
 

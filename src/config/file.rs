@@ -331,7 +331,7 @@ fn affordable(threads: usize, memory: u64) -> usize {
         return threads;
     }
     tracing::warn!(
-        "{most} threads work in place of {threads}: each needs {} of memory; give --memory {} for all",
+        "{most} of {threads} threads are used, because each needs {} of memory; give --memory {} for all of them",
         units::show_size(THREAD_BYTES),
         units::show_size(threads as u64 * THREAD_BYTES),
     );
@@ -350,7 +350,7 @@ fn records_fit(table: &Table<'_>, source: &Source, memory: u64) -> Result<(), Co
     Err(table.error_at(
         "max_record_bytes",
         format!(
-            "{} needs {} of memory, and there are {}: give --memory more, or {}MiB or less here",
+            "{} needs {} of memory, and a run has {}: give more with --memory, or {}MiB or less here",
             units::show_size(longest),
             units::show_size(longest.saturating_mul(RECORD_COPIES)),
             units::show_size(memory),

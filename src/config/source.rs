@@ -325,7 +325,7 @@ fn limits(table: &Table<'_>) -> Result<Limits, ConfigError> {
             _ => entry.read(units::size)?,
         };
         if bytes == 0 {
-            return Err(entry.error("is nothing: give a size such as `16MiB`".to_owned()));
+            return Err(entry.error("is 0: give a size such as `16MiB`".to_owned()));
         }
         if bytes > 4 << 30 {
             return Err(entry.error(

@@ -363,8 +363,8 @@ fn the_memory_bounds_threads_and_records() {
     let error = job("memory = '1GiB'", long).unwrap_err();
     for part in [
         "sources.a.max_record_bytes: ",
-        "100MiB needs 1600MiB of memory, and there are 1GiB",
-        "give --memory more, or 64MiB or less here",
+        "100MiB needs 1600MiB of memory, and a run has 1GiB",
+        "give more with --memory, or 64MiB or less here",
     ] {
         assert!(error.contains(part), "{error}");
     }

@@ -158,7 +158,7 @@ pub(super) fn share(text: &str) -> Result<f64, String> {
     if (0.0..=1.0).contains(&value) {
         Ok(value)
     } else {
-        wrong("it is more than everything")
+        wrong("it is more than 100%")
     }
 }
 
@@ -265,8 +265,8 @@ mod tests {
         assert_eq!(show_share(0.01), "1%");
         for (text, why) in [
             ("1", "say `1%` or `100%`"),
-            ("5", "more than everything"),
-            ("101%", "more than everything"),
+            ("5", "more than 100%"),
+            ("101%", "more than 100%"),
             ("-1%", "a number"),
             ("nan", "a number"),
             ("%", "a number"),

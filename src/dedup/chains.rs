@@ -1,4 +1,4 @@
-//! Which stored events a change can concern: chain by chain of one rule.
+//! Finds the stored events that a change can concern: chain by chain, for one rule.
 //!
 //! ```text
 //! key K   stored ●──●        ●──●──●           ●       within w
@@ -8,8 +8,8 @@
 //!               all of it is decided again             the last ● is another chain: left alone
 //! ```
 //!
-//! A chain whose end lies so near to events that were not looked at that one of them might belong to
-//! it is *open*: its key is tried again when they have been.
+//! A chain is *open* if it ends so near to times that were not looked at that an event there might belong to
+//! it. Its key is tried again when these times have been looked at.
 
 use std::io;
 use std::path::Path;
@@ -17,24 +17,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Fingerprint, Sorted, Sorter, from_sortable};
 
-/// Links of one key held in memory; the key of a robot has more, and they are spilled.
+/// The number of links of one key that are held in memory. A key with more events, such as the key of a robot,
+/// is spilled.
 const HELD: usize = 1 << 16;
 
-/// What an event is to the change, as one integer that sorts the certain before the stored.
+/// The role of an event in a change, as one integer. New and leaving events sort before stored ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Standing(u64);
 
 impl Standing {
-    /// Comes with this commit.
+    /// The event comes with this commit.
     pub const NEW: Self = Self(0);
-    /// Is taken out by this commit.
+    /// The event is taken out by this commit.
     pub const LEAVING: Self = Self(1);
-    /// Stored, and known to be concerned.
+    /// The event is stored, and known to be concerned.
     pub const CONCERNED: Self = Self(2);
-    /// Stored among the kept events.
+    /// The event is stored as a kept event.
     pub const KEPT: Self = Self(3);
 
-    /// Stored as a duplicate of the rule of this index.
+    /// The event is stored as a duplicate under the rule with this index.
     pub const fn dropped(rule: u32) -> Self {
         Self(4 + rule as u64)
     }
@@ -44,7 +45,7 @@ impl Standing {
         self.0.checked_sub(4).and_then(|rule| rule.try_into().ok())
     }
 
-    /// The changed events of a chain make it concerned; other stored events do not.
+    /// Whether the event makes its chain concerned. Stored events that are not known to be concerned do not.
     const fn changed(self) -> bool {
         self.0 <= Self::CONCERNED.0
     }
@@ -54,16 +55,16 @@ impl Standing {
         self.0
     }
 
-    /// The standing behind [`Self::bits`].
+    /// The standing that gave [`Self::bits`].
     pub const fn from_bits(bits: u64) -> Self {
         Self(bits)
     }
 }
 
-/// An event under one rule: `[key, key, sortable time, id, standing, id of what displaced it]`.
+/// An event under one rule: `[key, key, sortable time, id, standing, id of the event that displaced it]`.
 pub type Link = [u64; 6];
 
-/// Which keys changed events have. May say yes for others, never no for one of them.
+/// The keys of changed events. The answer may be yes for other keys, but it is never no for one of these keys.
 ///
 /// ```text
 /// fingerprint ─▶ high half: two bits of a word ── few others pass ──▶ low half: four bits of a word
@@ -72,12 +73,12 @@ pub type Link = [u64; 6];
 #[derive(Debug)]
 pub struct KeyFilter {
     first: Vec<AtomicU64>,
-    /// Eight times as large.
+    /// The second table. It has eight times the bits of the first.
     second: Vec<AtomicU64>,
 }
 
 impl KeyFilter {
-    /// Takes little more than `memory` bytes at most, and no less than 16 KiB.
+    /// The filter takes little more than `memory` bytes, and at least 16 KiB.
     pub fn new(memory: usize) -> Self {
         let words = (memory / size_of::<u64>()).max(1 << 11);
         // The largest power of two that fits.
@@ -89,9 +90,9 @@ impl KeyFilter {
         }
     }
 
-    /// The word of each half of a key, and its bits.
+    /// The word for each half of a key, and the bits in it.
     fn bits(&self, [high, low]: Fingerprint) -> impl Iterator<Item = (&AtomicU64, u64)> {
-        // A fingerprint is a hash already: any of its bits will do.
+        // A fingerprint is a hash already, so any of its bits can be used.
         let word = |words: &'_ [AtomicU64], half: u64| {
             usize::try_from(half >> 24).unwrap_or(usize::MAX) & (words.len() - 1)
         };
@@ -121,16 +122,16 @@ impl KeyFilter {
     }
 }
 
-/// Spans of event time in which every stored event has been looked at.
+/// Spans of event time in which all stored events have been looked at.
 #[derive(Debug, Clone, Default)]
 pub struct Covered {
-    /// Where stored events may lie that were not looked at: first and last time, in order, apart from
-    /// each other.
+    /// The spans of time with stored events that were not looked at: the first and the last time of each, in
+    /// order and not overlapping.
     gaps: Vec<(i64, i64)>,
 }
 
 impl Covered {
-    /// All of time but these gaps, which may be in any order and overlap.
+    /// All times outside of these gaps. The gaps may be in any order and may overlap.
     pub fn outside(mut gaps: Vec<(i64, i64)>) -> Self {
         gaps.sort_unstable();
         gaps.dedup_by(|next, before| {
@@ -150,10 +151,10 @@ impl Covered {
     }
 }
 
-/// What one pass over the links of a rule gave.
+/// The result of one pass over the links of a rule.
 #[derive(Debug)]
 pub struct Grown {
-    /// Rows `[key, key, sortable time, id]` of the concerned chains, without the events that leave.
+    /// Rows `[key, key, sortable time, id]` of the concerned chains, without events that leave.
     pub rows: Sorter<4>,
     /// Stored events that have become concerned: `[sortable time, id, standing, displaced by]`.
     pub joined: Sorter<4>,
@@ -163,9 +164,9 @@ pub struct Grown {
     pub beyond: Vec<(i64, i64)>,
 }
 
-/// Walks the links of a rule. `new` are rows of events that come with this commit, `stored` the links
-/// of all others that were looked at. `covered` are the times of which all stored events were looked at; the
-/// times around changed events are among them.
+/// Walks over the links of a rule. `new` are the rows of events that come with this commit. `stored` are the
+/// links of all other events that were looked at. `covered` are the times whose stored events have all been
+/// looked at; the times around changed events are among them.
 ///
 /// # Errors
 /// The spill folder is full or cannot be read.
@@ -190,7 +191,7 @@ pub fn grow(
             (Some([a, b, ..]), Some([c, d, ..])) => [*a, *b].min([*c, *d]),
         };
         if stored.peek().is_none_or(|[a, b, ..]| [*a, *b] != key) {
-            // A key that nothing stored has.
+            // No stored event has this key.
             while let Some(row) = new.peek().copied().filter(|[a, b, ..]| [*a, *b] == key) {
                 grown.rows.push(row)?;
                 new.pop()?;
@@ -205,7 +206,7 @@ pub fn grow(
     }
 }
 
-/// The next link of a key from either side.
+/// The next link of a key, from the new rows or from the stored ones.
 fn next_of(key: [u64; 2], new: &mut Sorted<4>, stored: &mut Sorted<6>) -> io::Result<Option<Link>> {
     let ours = |a: u64, b: u64| [a, b] == key;
     let new_row = new.peek().copied().filter(|[a, b, ..]| ours(*a, *b));
@@ -231,11 +232,11 @@ struct Walk<'a> {
     within: i64,
     spill: &'a Path,
     held: Vec<Link>,
-    /// Links that `held` has no room for.
+    /// The links that `held` has no room for.
     over: Option<Sorter<6>>,
     count: u64,
     chain: Option<Chain>,
-    /// Numbers of the links of concerned chains.
+    /// The numbers of the links of concerned chains.
     concerned: Vec<std::ops::Range<u64>>,
     beyond: Vec<(i64, i64)>,
     last: Option<Link>,
@@ -272,7 +273,7 @@ impl<'a> Walk<'a> {
             && [last_bits, last_id] == [bits, id]
             && Standing::from_bits(last_standing) == Standing::CONCERNED
         {
-            // The same event, looked at again.
+            // The same event was looked at twice.
             return Ok(());
         }
         self.last = Some(link);

@@ -9,26 +9,26 @@ use crate::config::{Mode, Rule};
 use crate::event::{Place, Slicing};
 use crate::time::TimeUnit;
 
-/// An event that a rule took out: `[place, sortable time, id, id of the event that displaced it,
-/// index of the rule]`, in the order of the sorted events.
+/// An event that a rule took out: `[place, sortable time, id, id of the event that displaced it, index of the
+/// rule]`. Rows are in the order of the sorted events.
 pub type DroppedRow = [u64; 5];
 
-/// Where the bits of an object begin that has none: behind all bits, so that one comparison finds it.
+/// The first bit of an object that has no bits. It lies behind all bits, so that one comparison finds it.
 const NO_BITS: u64 = 1 << 62;
 
-/// The events that rules so far took out, one bit a record.
+/// The events that the rules have taken out so far: one bit for each record.
 #[derive(Debug)]
 pub struct Dropped {
-    /// Where each object's bits begin.
+    /// The first bit of each object.
     starts: Vec<u64>,
     bits: Vec<AtomicU64>,
-    /// An event was asked for that has no bit.
+    /// Whether an event without a bit was asked for.
     unknown: AtomicBool,
 }
 
 impl Dropped {
-    /// `records` is the number of records of each raw object, in the order of their ranks; `None` of
-    /// an object that has no event to be decided.
+    /// `records` is the number of records of each raw object, in the order of their ranks; `None` for an object
+    /// without an event to be decided.
     pub fn new(records: impl Iterator<Item = Option<u64>>) -> Self {
         let mut total = 0;
         let starts = records
@@ -50,8 +50,8 @@ impl Dropped {
         }
     }
 
-    /// Whether a rule met an event of a raw object whose number of records was not given. Its verdicts say
-    /// nothing then: it is a defect.
+    /// Whether a rule met an event of a raw object whose number of records was not given. The verdicts are
+    /// wrong then. This is a defect.
     pub fn met_unknown(&self) -> bool {
         self.unknown.load(Ordering::Relaxed)
     }
@@ -84,12 +84,12 @@ impl Dropped {
     }
 }
 
-/// Applies the rules in order, each to the survivors of those before: the events dropped, in the
-/// order of the sorted events.
+/// Applies the rules in order. Each rule sees the survivors of the rules before it. The result is the dropped
+/// events, in the order of the sorted events.
 ///
-/// `rows` holds the narrow rows of every rule, cut by key into as many parts as may be worked on at
-/// once, in any number of sorters each. `places` gives the places of the table. `memory` bounds the
-/// dropped rows held, in bytes.
+/// `rows` holds the narrow rows of every rule. They are divided by key into parts that are worked on at once,
+/// and each part may have several sorters. `places` gives the places of the table. `memory` is the most bytes
+/// of dropped rows that are held.
 ///
 /// # Errors
 /// The spill folder is full or cannot be read.
@@ -127,14 +127,14 @@ pub fn decide(
                         .join()
                         .unwrap_or_else(|_| Err(io::Error::other("a verdict thread died")))
                 })
-                // All of them, so that none is left behind.
+                // Every thread is joined, also after an error.
                 .fold(Ok(()), Result::and)
         })?;
     }
     Sorted::merge(sinks)
 }
 
-/// Gives the places of many times, remembering the span of the last one.
+/// Gives the places of many times. It remembers the span of the last place.
 #[derive(Debug, Clone)]
 pub struct Places {
     slicing: Slicing,
@@ -143,7 +143,7 @@ pub struct Places {
 }
 
 impl Places {
-    /// The places of a table with this slicing, for times in `unit`.
+    /// The places of a table with this slicing. Times are in `unit`.
     pub const fn new(slicing: Slicing, unit: TimeUnit) -> Self {
         Self {
             slicing,
@@ -164,22 +164,23 @@ impl Places {
         }
     }
 
-    /// The place as an integer that sorts alike.
+    /// The place as an integer that sorts in the same order.
     pub fn of(&mut self, time: i64) -> u64 {
         self.place(time).sortable()
     }
 }
 
-/// A rule's mode and window in the table's unit.
+/// The mode of a rule, and its window in the unit of the table.
 #[derive(Debug, Clone, Copy)]
 pub struct Window {
     mode: Mode,
-    /// The length of the window in the table's unit. A difference equal to it is within.
+    /// The length of the window in the unit of the table. A difference that equals the length is within the
+    /// window.
     pub within: i64,
 }
 
 impl Window {
-    /// The window of a rule, for times in `unit`.
+    /// The window of a rule. Times are in `unit`.
     pub fn new(rule: &Rule, unit: TimeUnit) -> Self {
         Self {
             mode: rule.mode,
@@ -187,16 +188,16 @@ impl Window {
         }
     }
 
-    /// Walks rows `[key, key, sortable time, id]` in order and reports each that this rule takes
-    /// out, with the event that displaced it.
+    /// Walks over rows `[key, key, sortable time, id]` in order. It reports each row that this rule takes out,
+    /// with the event that displaced it.
     fn decide(
         self,
         mut rows: Sorted<4>,
         earlier: &Dropped,
         mut drop: impl FnMut(u64, EventId, EventId) -> io::Result<()>,
     ) -> io::Result<()> {
-        // The last row of the current key that the next is measured against, and the event that a
-        // row within the window of it is displaced by.
+        // The last row of the current key from which the next row's distance is measured, and the event that
+        // displaces a row within the window.
         let mut anchor: Option<([u64; 2], i64, EventId)> = None;
         while let Some([k0, k1, bits, id]) = rows.pop()? {
             let (key, time, id) = ([k0, k1], from_sortable(bits), EventId(id));

@@ -1,4 +1,4 @@
-//! From events to the narrow rows of each rule.
+//! Makes the narrow rows of each rule from events.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -43,12 +43,12 @@ pub struct Keys {
     places: Places,
 }
 
-/// How many events a rule found a key in, of those that its `when` admits.
+/// How many of the events that its `when` admits have a key under a rule.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct KeyCounts {
-    /// With a key, on a date that the rule concerns.
+    /// The events with a key, on a date that the rule concerns.
     pub keyed: u64,
-    /// With a null in the key.
+    /// The events with a null in the key.
     pub null: u64,
 }
 
@@ -64,8 +64,8 @@ struct RuleKey {
 }
 
 impl Keys {
-    /// `schema` is that of the events' batches; it may lack columns that no rule reads. Fingerprints can be
-    /// compared only where `hashing` is the same.
+    /// `schema` is the schema of the batches of events. It may lack columns that no rule reads. Fingerprints
+    /// can be compared only if their `hashing` is the same.
     ///
     /// # Errors
     /// An expression that does not fit the columns.
@@ -124,13 +124,13 @@ impl Keys {
         self.rules.iter().map(columns).collect()
     }
 
-    /// What each rule has found so far, in the order of the rules.
+    /// The counts of each rule so far, in the order of the rules.
     pub fn counts(&self) -> Vec<KeyCounts> {
         self.rules.iter().map(|rule| rule.counts).collect()
     }
 
-    /// Hands out the fingerprint of every event that a rule concerns: index of the rule, row, key.
-    /// `times` are sortable; without them, rules count on every date.
+    /// Hands out the fingerprint of every event that a rule concerns: the index of the rule, the row and the
+    /// key. `times` are sortable. Without `times`, rules concern events of every date.
     ///
     /// # Errors
     /// An expression that fails on a value, such as a division by zero.
@@ -154,7 +154,7 @@ impl Keys {
             }
             let admitted = rule.expressions.admitted(batch)?;
             let keys = rule.expressions.keys(batch, admitted.as_ref())?;
-            // One string stands for itself, and need not be copied.
+            // A single string is its own text and need not be copied.
             let text = match keys.as_slice() {
                 [key] => key.as_string_opt::<i32>(),
                 _ => None,
@@ -164,7 +164,7 @@ impl Keys {
                 rule.converter.append(&mut rule.rows, &keys).map_err(at)?;
             }
             let bounded = rule.since != NaiveDate::MIN || rule.until != NaiveDate::MAX;
-            // A null in any part says that the event has no such key.
+            // An event with a null in any part has no such key.
             let nulls = keys.iter().fold(None, |nulls, part| {
                 NullBuffer::union(nulls.as_ref(), part.nulls())
             });
@@ -188,7 +188,8 @@ impl Keys {
                 };
                 out(index, row, key);
             }
-            // Counted by the batch: a count for each row would cost more than the test of its key.
+            // The events are counted for the whole batch: a count for each row would cost more than the test of
+            // its key.
             let events = match &admitted {
                 Some(mask) => mask.true_count(),
                 None => batch.num_rows(),
@@ -204,7 +205,8 @@ impl Keys {
 /// 128 bits that stand for a key.
 pub type Fingerprint = [u64; 2];
 
-/// Which of `parts` a key belongs to. The low half deals, the high half sorts: parts stay even.
+/// The part that a key belongs to. The low half chooses the part and the high half sorts, so parts have about
+/// the same size.
 pub fn part_of([_, low]: Fingerprint, parts: usize) -> usize {
     usize::try_from(low % parts.max(1) as u64).unwrap_or(0)
 }
@@ -238,7 +240,7 @@ impl Hashing {
 }
 
 impl fmt::Debug for Hashing {
-    /// Does not say the secret.
+    /// The secret is not shown.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Hashing")
     }

@@ -1,5 +1,5 @@
-//! Sorting of narrow rows in bounded memory: full buffers are sorted and spilled as runs, and the
-//! runs merged while they are read.
+//! Sorts narrow rows in bounded memory. Full buffers are sorted and spilled as runs, and the runs are merged
+//! while they are read.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -7,16 +7,16 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
-/// Bytes of the buffer of one spilled run.
+/// The bytes of the buffer of one spilled run.
 const BUFFER: usize = 128 << 10;
-/// Runs of one sorter; more are merged into one, so that neither open files nor buffers grow with
-/// the input.
+/// The most runs of one sorter. If there are more, they are merged into one, so that neither open files nor
+/// buffers grow with the input.
 const RUNS: usize = 8;
 
-/// Rows of `N` integers, sorted by all of them in order.
+/// Rows of `N` integers, sorted by all integers in order.
 pub type Rows<const N: usize> = Vec<[u64; N]>;
 
-/// Takes rows in any order, at most `limit` of them in memory.
+/// Takes rows in any order and holds at most `limit` of them in memory.
 #[derive(Debug)]
 pub struct Sorter<const N: usize> {
     folder: PathBuf,
@@ -26,7 +26,7 @@ pub struct Sorter<const N: usize> {
 }
 
 impl<const N: usize> Sorter<N> {
-    /// `memory` is in bytes; `folder` holds the spilled runs, unnamed.
+    /// `memory` is in bytes. `folder` holds the spilled runs, which have no names.
     pub fn new(folder: &Path, memory: usize) -> Self {
         Self {
             folder: folder.to_owned(),

@@ -33,7 +33,7 @@ fn slicing() -> Slicing {
     }
 }
 
-/// An event: its time and id, and its key under every rule that applies to it.
+/// An event: its time, its id, and its key under every rule that concerns it.
 #[derive(Debug, Clone)]
 struct Narrow {
     time: i64,
@@ -41,7 +41,8 @@ struct Narrow {
     keys: Vec<Option<u64>>,
 }
 
-/// Each dropped event with what displaced it and the rule's index, by the words of the design.
+/// Each dropped event with the event that displaced it and the index of the rule, in the words of the
+/// specification.
 fn oracle(
     events: &[Narrow],
     rules: &[Rule],
@@ -137,7 +138,7 @@ fn events(random: &mut ChaCha8Rng, count: usize, rules: usize, per_ms: i64) -> V
             let object = random.random_range(0..5);
             records[object] += 1;
             Narrow {
-                // Before and after 1970, and off the millisecond where the unit is finer.
+                // Times before and after 1970, and times between milliseconds where the unit is finer.
                 time: random.random_range(-span..span) * per_ms + random.random_range(0..per_ms),
                 id: EventId::new(object as u32, records[object]),
                 keys: (0..rules)
@@ -149,7 +150,7 @@ fn events(random: &mut ChaCha8Rng, count: usize, rules: usize, per_ms: i64) -> V
             }
         })
         .collect();
-    // Ties in time and edges of windows.
+    // Equal times and the edges of windows.
     for i in 1..count {
         if random.random_bool(0.3) {
             let step = [0, 1_000, 30_000][random.random_range(0..3)] * per_ms;
@@ -177,7 +178,7 @@ fn verdicts_are_what_the_oracle_says() {
                 rule(mode, within)
             })
             .collect();
-        // Sorters hold 1,024 rows at the least: the larger cases spill.
+        // A sorter holds at least 1,024 rows, so only the larger cases spill.
         let count = if seed % 6 == 0 {
             8_000
         } else {
@@ -207,7 +208,7 @@ fn verdicts_are_what_the_oracle_says() {
     }
 }
 
-/// The time line of the module's own picture, in seconds.
+/// The time line of the drawing in the documentation of the room, in seconds.
 #[test]
 fn the_worked_example() {
     for (mode, kept) in [
@@ -235,7 +236,7 @@ fn the_worked_example() {
     }
 }
 
-/// A difference that equals the window is within it, in every mode with a distance.
+/// A difference that equals the window is within it, in every mode that has a distance.
 #[test]
 fn windows_are_inclusive() {
     for mode in [Mode::Throttle, Mode::Gap, Mode::GapLast] {
@@ -251,7 +252,7 @@ fn windows_are_inclusive() {
     }
 }
 
-/// Without a bit it would count as kept, and a later rule could drop it a second time.
+/// Without a bit the event would count as kept, and a later rule could drop it a second time.
 #[test]
 fn an_event_of_an_unknown_object_is_noticed() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,12 +1,12 @@
-//! How large a value may grow.
+//! Bounds the size of values.
 //!
 //! Most functions give about as many bytes as they are given. Some give as many as a number asks for (`repeat`,
-//! `range`), or a multiple (`replace`, `concat` of itself): one call can ask for more memory than any machine has, and a
-//! failed allocation ends the process. Each call of such a function, the operator `||` too, is wrapped: before it is
-//! evaluated, its result is measured from its arguments.
+//! `range`), or a multiple (`replace`, or `concat` of a value with itself). One such call can ask for more
+//! memory than any machine has, and a failed allocation ends the process. Every call of such a function, and of
+//! the operator `||`, is therefore wrapped: its result is measured from its arguments before it is evaluated.
 //!
-//! The wrapping is a rewrite of calls, not another registry: array literals and operators are calls as well, and
-//! constants are evaluated while the query is planned.
+//! The wrapping rewrites calls and is not another registry of functions. Array literals and operators are calls
+//! too, and constants are evaluated while the query is planned.
 
 mod concat;
 mod growth;
@@ -35,11 +35,11 @@ use growth::{GROWING, Given, Growth};
 /// The most bytes of one value.
 const VALUE: u64 = 64 << 20;
 
-/// A value that would be too large.
+/// The error of a value that would be too large.
 #[derive(Debug, thiserror::Error)]
 #[error("`{function}` would give {what} of {}; {} is the limit", size(*.bytes), size(*.limit))]
 pub struct TooLarge {
-    /// As in SQL, such as `repeat()`.
+    /// The function as SQL writes it, such as `repeat()`.
     pub function: String,
     what: String,
     bytes: u64,
@@ -53,19 +53,19 @@ fn size(bytes: u64) -> String {
 /// Wraps the calls of functions whose result may be large.
 #[derive(Debug)]
 pub(super) struct Bounds {
-    /// Bytes of the results of one call for the rows of one batch.
+    /// The most bytes of the results of one call for the rows of one batch.
     batch: u64,
 }
 
 impl Bounds {
-    /// For an engine with so much memory.
+    /// The bounds for an engine with so much memory.
     pub(super) fn of(memory_bytes: u64) -> Self {
         Self {
             batch: VALUE.max(memory_bytes / 3),
         }
     }
 
-    /// For the expressions of rules, whose batches are small.
+    /// The bounds for the expressions of rules, whose batches are small.
     pub(super) fn of_rules() -> Self {
         Self { batch: VALUE }
     }
@@ -124,13 +124,13 @@ impl FunctionRewrite for Bounds {
     }
 }
 
-/// Whether `||` joins texts: it joins lists and bytes too.
+/// Whether `||` joins texts here. It can also join lists and bytes.
 fn is_text(expr: &Expr, schema: &DFSchema) -> bool {
     let kind = expr.get_type(schema);
     kind.is_ok_and(|kind| !kind.is_nested() && !kind.is_binary())
 }
 
-/// A function that is evaluated only where its result is within the limits.
+/// A function that is evaluated only if its result is within the limits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Bounded {
     function: Arc<ScalarUDF>,
@@ -175,7 +175,7 @@ impl ScalarUDFImpl for Bounded {
         self.function.inner().is_strict()
     }
 
-    // Not `simplify`: it may give calls that are not wrapped.
+    // `simplify` is not forwarded, because it may give calls that are not wrapped.
 
     fn short_circuits(&self) -> bool {
         self.function.inner().short_circuits()
@@ -253,8 +253,8 @@ impl Bounded {
         })))
     }
 
-    /// Evaluates so many rows at a time that none of the parts can be large, and measures the results: the estimate
-    /// was too large for all of them.
+    /// Evaluates so few rows at a time that no part can be large, and measures the results. This is done if the
+    /// estimate for all rows was too large.
     fn in_parts(
         &self,
         args: &ScalarFunctionArgs,

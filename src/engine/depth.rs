@@ -1,9 +1,9 @@
-//! SQL that nests deeply.
+//! Bounds the depth of SQL.
 //!
-//! Parsers, planners and evaluation call themselves for each level, and a thread whose stack is used up ends the
-//! process. So SQL is parsed on a thread with a stack that its text cannot use up, and goes on only where it
-//! nests less than [`DEPTH`] levels. A long chain of AND or OR, which the parser nests to the left, becomes a tree of
-//! a few levels first.
+//! Parsers, planners and evaluation call themselves for each level, and a thread whose stack is used up ends
+//! the process. SQL is therefore parsed on a thread with a stack that its text cannot use up, and is refused if
+//! it has more than [`DEPTH`] levels. Before that, a long chain of AND or OR, which the parser nests to the
+//! left, is turned into a tree with few levels.
 
 use std::ops::ControlFlow;
 
@@ -11,29 +11,30 @@ use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Expr, Query, Select, SetExpr, TableFactor, Value, VisitMut, VisitorMut,
 };
 
-/// Levels of one expression or of queries in each other.
+/// The most levels of one expression, or of queries inside each other.
 const DEPTH: usize = 400;
 
-/// Tables and SELECTs of one statement: each makes its plan a level deeper.
+/// The most tables and SELECTs of one statement. Each of them makes the plan one level deeper.
 const PARTS: usize = 500;
 
-/// A chain of AND or OR that is longer becomes a tree.
+/// A chain of AND or OR with more terms becomes a tree.
 const CHAIN: usize = 64;
 
-/// Bytes of an SQL text.
+/// The most bytes of an SQL text.
 const TEXT: usize = 1 << 20;
 
-/// Address space for the stack; a text of [`TEXT`] bytes has half as many levels at most, of some hundred bytes each.
+/// The address space of the stack. A text of [`TEXT`] bytes has at most half as many levels, of some hundred
+/// bytes each.
 const STACK: usize = 512 << 20;
 
-/// SQL that is too long or nests too deeply.
+/// The error of SQL that is too long or nests too deeply.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TooDeep {
     #[error("the SQL has {0} bytes, and {TEXT} is the limit; keep long lists in a reference table")]
     Long(usize),
     #[error(
-        "an expression nests more than {DEPTH} levels deep; write a list as `x IN (…)`, or take the expression apart \
-         with WITH"
+        "an expression nests more than {DEPTH} levels deep; write a list as `x IN (…)`, or move parts of the \
+         expression into WITH queries"
     )]
     Deep,
     #[error(
@@ -44,7 +45,7 @@ pub(crate) enum TooDeep {
     Thread(std::io::Error),
 }
 
-/// Does this on a thread that has room for SQL of this length.
+/// Calls a function on a thread whose stack is large enough for SQL of this length.
 pub(crate) fn on_large_stack<T: Send>(
     text: &str,
     work: impl FnOnce() -> T + Send,
@@ -61,7 +62,7 @@ pub(crate) fn on_large_stack<T: Send>(
     })
 }
 
-/// Makes trees of long chains, and refuses what then nests too deeply.
+/// Turns long chains into trees, and refuses SQL that is still too deep.
 pub(crate) fn level(sql: &mut impl VisitMut) -> Result<(), TooDeep> {
     let mut level = Level { depth: 0, parts: 0 };
     match sql.visit(&mut level) {
@@ -104,7 +105,7 @@ impl VisitorMut for Level {
     type Break = TooDeep;
 
     fn pre_visit_query(&mut self, query: &mut Query) -> Passed {
-        // Before it is walked along.
+        // The operations are counted before the visitor goes down into them.
         let mut body = query.body.as_ref();
         let mut operations = 0;
         while let SetExpr::SetOperation { left, .. } = body {
@@ -139,7 +140,7 @@ impl VisitorMut for Level {
     }
 }
 
-/// Makes a tree of a long chain of AND or OR.
+/// Turns a long chain of AND or OR into a tree.
 fn spread(expr: &mut Expr) {
     let Expr::BinaryOp { op: chain, .. } = expr else {
         return;
@@ -171,7 +172,7 @@ fn spread(expr: &mut Expr) {
     }
     terms.push(rest);
     terms.reverse();
-    // Neighbours are joined until one is left.
+    // Neighbours are joined until one term is left.
     while terms.len() > 1 {
         let mut joined = Vec::with_capacity(terms.len().div_ceil(2));
         let mut pairs = terms.into_iter();
@@ -210,7 +211,7 @@ mod tests {
     fn a_long_chain_keeps_its_terms_in_their_order() {
         let terms: Vec<String> = (0..5_000).map(|n| format!("a = {n}")).collect();
         let text = terms.join(" OR ");
-        // Without parentheses a tree is written as the chain was.
+        // Written without parentheses, the tree is the same text as the chain.
         assert_eq!(levelled(&text).unwrap(), text);
         let short = "a AND b OR c AND NOT (d OR e)";
         assert_eq!(levelled(short).unwrap(), short);

@@ -1,4 +1,4 @@
-//! The SQL of duplicate rules as physical expressions.
+//! Compiles the SQL of duplicate rules to physical expressions.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -39,21 +39,21 @@ struct Compiled {
     text: String,
     /// The columns that the text names. A column that simplification drops is still needed to compile the text.
     columns: BTreeSet<String>,
-    /// Where these lie in the schema.
+    /// The indexes of these columns in the schema.
     read: Vec<usize>,
-    /// Over these columns alone.
+    /// The expression over these columns alone.
     expression: Arc<dyn PhysicalExpr>,
     kind: DataType,
 }
 
-/// An expression that cannot be used, by rule and text.
+/// The error of an expression that cannot be used, with its rule and its text.
 #[derive(Debug, thiserror::Error)]
 #[error("rule `{rule}`: {part} `{text}`: {message}")]
 pub struct ExpressionError {
     pub rule: String,
     /// `key` or `when`.
     pub part: &'static str,
-    /// As written in the configuration.
+    /// The text as the configuration has it.
     pub text: String,
     pub message: String,
 }
@@ -62,8 +62,8 @@ impl RuleExpressions {
     /// Compiles the SQL of `rule` against the columns of `schema`.
     ///
     /// # Errors
-    /// A text that does not parse, an unknown column (the nearest is named), a `when` that is not
-    /// boolean, a key of a nested type, or anything whose value is not a function of its row alone.
+    /// A text that does not parse, an unknown column (the nearest name is given), a `when` that is not boolean,
+    /// a key of a nested type, or an expression whose value does not depend on its row alone.
     pub fn compile(
         rule: &str,
         key: &[String],
@@ -150,11 +150,11 @@ impl RuleExpressions {
         parts.flat_map(|part| part.columns.clone())
     }
 
-    /// The rows of `batch`, which has the schema compiled against, that `when` admits; `None` when
-    /// the rule has no `when`. NULL counts as false.
+    /// The rows of `batch` that `when` admits; `None` if the rule has no `when`. The batch has the schema that
+    /// the rule was compiled for. NULL counts as false.
     ///
     /// # Errors
-    /// A value that the expression fails on, such as a cast of text that is no number.
+    /// A value on which the expression fails, such as a cast of a text that is no number.
     pub fn admitted(&self, batch: &RecordBatch) -> Result<Option<BooleanArray>, ExpressionError> {
         let Some(when) = &self.when else {
             return Ok(None);
@@ -171,8 +171,8 @@ impl RuleExpressions {
         }))
     }
 
-    /// One array per part of the key, nulls kept, of the rows that are `admitted`: `when` may guard a key
-    /// that fails on others. Of all rows where nothing is said.
+    /// One array for each part of the key, with its nulls, for the rows that are `admitted`, or for all rows.
+    /// `when` may guard a key that fails on other rows.
     ///
     /// # Errors
     /// See [`Self::admitted`].
@@ -217,7 +217,7 @@ impl RuleExpressions {
     }
 }
 
-/// A text as messages show it.
+/// The beginning of a text, as messages show it.
 fn beginning(text: &str) -> String {
     const SHOWN: usize = 500;
     match text.char_indices().nth(SHOWN) {
@@ -248,7 +248,7 @@ fn compile(state: &SessionState, text: &str, schema: &SchemaRef) -> Result<Compi
         .create_logical_expr_from_sql_expr(parsed, &columns)
         .map_err(|error| explain(&error, schema))?;
     refuse_unstable(&expression)?;
-    // Before constants are evaluated.
+    // This is done before constants are evaluated.
     let expression = Bounds::of_rules()
         .apply(expression, &columns)
         .map_err(|error| explain(&error, schema))?;
@@ -257,7 +257,7 @@ fn compile(state: &SessionState, text: &str, schema: &SchemaRef) -> Result<Compi
         .into_iter()
         .map(|column| column.name.clone())
         .collect();
-    // `coalesce` and others only exist as what simplification makes of them.
+    // `coalesce` and some other functions exist only in the form that simplification makes of them.
     let context = SimplifyContext::builder()
         .with_schema(Arc::new(columns.clone()))
         .with_config_options(Arc::clone(state.config_options()))
@@ -288,8 +288,8 @@ fn compile(state: &SessionState, text: &str, schema: &SchemaRef) -> Result<Compi
     })
 }
 
-/// Refuses what is not a function of one row: verdicts must not depend on the clock, on chance or
-/// on which rows share a batch.
+/// Refuses expressions that depend on more than one row: a verdict must not depend on the clock, on chance or
+/// on the rows that share a batch.
 fn refuse_unstable(expression: &Expr) -> Result<(), String> {
     let mut found = None;
     let walked = expression.apply(|node| {
@@ -377,7 +377,7 @@ fn explain(error: &DataFusionError, schema: &SchemaRef) -> String {
     error.strip_backtrace()
 }
 
-/// Whether the parser has taken a condition that follows `a IS DISTINCT FROM b` for a part of `b`.
+/// Whether the parser has read a condition behind `a IS DISTINCT FROM b` as a part of `b`.
 pub(crate) fn reads_too_far(expression: &sql::Expr) -> bool {
     use sql::BinaryOperator as B;
     let (sql::Expr::IsDistinctFrom(_, right) | sql::Expr::IsNotDistinctFrom(_, right)) = expression

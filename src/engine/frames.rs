@@ -1,4 +1,4 @@
-//! Aggregates over frames that move.
+//! Evaluates aggregates over frames that move.
 //!
 //! ```text
 //! sum(x) OVER (… ROWS BETWEEN 2 PRECEDING AND CURRENT ROW)
@@ -11,10 +11,10 @@
 //!                    value of the frame = top of front + back
 //! ```
 //!
-//! DataFusion takes the value of a row that leaves a frame away from a running total. For doubles this
-//! leaves a trace: after 1e18 has come and gone, `sum` says 0 where it is 0.25. Many aggregates cannot take
-//! away at all. Here nothing is taken away: a frame is a queue made of two stacks, and its value is merged
-//! from the states of the two.
+//! DataFusion subtracts the value of a row that leaves a frame from a running total. For doubles this leaves a
+//! trace: after 1e18 has come and gone, `sum` gives 0 where the sum is 0.25. Many aggregates cannot subtract at
+//! all. Here nothing is subtracted. A frame is a queue made of two stacks, and its value is merged from the
+//! states of the two.
 
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
 
-/// Aggregates from whose value a row can be taken away again without a trace.
+/// The aggregates from whose value a row can be subtracted without a trace.
 const EXACT: [&str; 6] = [
     "count",
     "min",
@@ -47,7 +47,7 @@ const EXACT: [&str; 6] = [
     "percentile_cont",
 ];
 
-/// Puts [`Moving`] around aggregates whose frame has a start that moves.
+/// Wraps aggregates in [`Moving`] if the start of their frame moves.
 #[derive(Debug)]
 pub(super) struct MovingFrames;
 
@@ -88,7 +88,7 @@ fn is_moving(function: &AggregateUDF) -> bool {
     function.is::<Moving>()
 }
 
-/// An aggregate whose frames are queues; all else is that of `inner`.
+/// An aggregate whose frames are queues. Everything else is forwarded to `inner`.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Moving {
     inner: Arc<AggregateUDF>,
@@ -198,7 +198,7 @@ impl AggregateUDFImpl for Moving {
         inner.simplify_expr_op_literal(call, argument, operator, literal, argument_is_left)
     }
 
-    /// Rows are merged in their order, whatever the aggregate.
+    /// Rows are merged in their order, whatever the aggregate is.
     fn reverse_expr(&self) -> ReversedUDAF {
         ReversedUDAF::NotSupported
     }
@@ -236,7 +236,7 @@ impl AggregateUDFImpl for Moving {
     }
 }
 
-/// What makes accumulators of one call.
+/// Makes the accumulators of one call.
 #[derive(Debug)]
 struct Made {
     function: Arc<AggregateUDF>,
@@ -251,7 +251,7 @@ struct Made {
     expr_fields: Vec<FieldRef>,
 }
 
-/// What an accumulator knows of some rows.
+/// The state of an accumulator for some rows.
 type State = Vec<ScalarValue>;
 
 impl Made {
@@ -283,16 +283,16 @@ impl Made {
 #[derive(Debug)]
 struct Frame {
     made: Made,
-    /// For each row before the border, the newest first, the state of all rows from it to the border.
+    /// For each row before the border, newest first, the state of all rows from this row to the border.
     front: Vec<State>,
     /// The state of the rows behind the border.
     back: Option<State>,
-    /// These rows, as they came.
+    /// The rows behind the border, in the order in which they came.
     rows: Vec<Vec<ArrayRef>>,
 }
 
 impl Frame {
-    /// Moves the border behind the newest row; the oldest `gone` rows behind the border are dropped.
+    /// Moves the border behind the newest row. The oldest `gone` rows behind the border are dropped.
     fn turn(&mut self, mut gone: usize) -> Result<()> {
         self.back = None;
         let rows = std::mem::take(&mut self.rows);
@@ -310,7 +310,7 @@ impl Frame {
             let length = batch.first().map_or(0, |column| column.len());
             for i in (0..length).rev() {
                 let row: Vec<ArrayRef> = batch.iter().map(|column| column.slice(i, 1)).collect();
-                // The row first: what is merged into it comes later.
+                // The row comes first, because the state that is merged into it belongs to later rows.
                 let mut accumulator = self.made.accumulator([])?;
                 accumulator.update_batch(&row)?;
                 let row = accumulator.state()?;

@@ -1,12 +1,12 @@
-//! The law of the SQL: where the engine's own answer is not Trino's, Trino's.
+//! The law of the SQL: where the engine's answer differs from Trino's, Trino's answer is given.
 //!
 //! ```text
 //! SQL ─▶ plan ─▶ before: zones, signs, decimals beside doubles ─▶ types are coerced
 //!                after: operators that fail on overflow, casts that round        ─▶ types are coerced ─▶ lawful plan
 //! ```
 //!
-//! A plan is made lawful once: a second time, casts that the first has made would be taken for those of
-//! the author. Marts and the expressions of duplicate rules go through here alike.
+//! A plan is made lawful only once. A second time, the casts that the first time has added would be taken for
+//! casts of the author. Marts and the expressions of duplicate rules both go through this file.
 
 mod decimals;
 mod operators;
@@ -41,17 +41,18 @@ use datafusion::prelude::SessionConfig;
 use operators::{Arithmetic, Negative, Whole};
 use sums::Exact;
 
-/// Counts up when the law gives other rows than before, so that marts are built again.
+/// The version of the law. It counts up when the law gives other rows than before, so that marts are built
+/// again.
 pub const LAW: u32 = 1;
 
-/// The beginnings of a state whose plans are lawful; [`session`] ends it.
+/// The beginning of a state whose plans are lawful. [`session`] completes it.
 pub(super) fn state(mut config: SessionConfig, runtime: Arc<RuntimeEnv>) -> SessionStateBuilder {
     let options = config.options_mut();
     options.execution.time_zone = Some("UTC".to_owned());
-    // String literals and casts of the same type as what is stored.
+    // String literals and casts have the same type as stored strings.
     options.sql_parser.map_string_types_to_utf8view = false;
     options.sql_parser.default_null_ordering = "nulls_last".to_owned();
-    // So that the digits are known as they are written; see `meet`.
+    // The digits of a number are known as they are written; see `meet`.
     options.sql_parser.parse_float_as_decimal = true;
     SessionStateBuilder::new()
         .with_config(config)
@@ -74,7 +75,8 @@ pub(super) fn session(state: SessionState) -> SessionContext {
     session
 }
 
-/// The lawful plan of what was planned in a session of the engine: its schema has the types of the rows.
+/// The lawful plan of a plan that was made in a session of the engine. The types of its schema are the types of
+/// its rows.
 ///
 /// # Errors
 /// Types that do not go together.
@@ -83,7 +85,7 @@ pub fn lawful(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan> {
     state.analyzer().execute_and_check(plan, options, |_, _| {})
 }
 
-/// A lawful plan as it is carried out.
+/// The optimized form of a lawful plan.
 ///
 /// # Errors
 /// The plan cannot be carried out.
@@ -91,7 +93,7 @@ pub fn optimized(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan>
     state.optimizer().optimize(plan, state, |_, _| {})
 }
 
-/// What carries out a lawful plan.
+/// The physical plan of a lawful plan.
 ///
 /// # Errors
 /// The plan cannot be carried out.
@@ -115,12 +117,12 @@ pub(super) fn expression(
     simplifier.coerce(expression, schema)
 }
 
-/// Whether a time in this zone has UTC's fields.
+/// Whether the fields of a time in this zone are the fields of UTC.
 fn is_utc(zone: &str) -> bool {
     matches!(zone, "UTC" | "Z" | "+00:00" | "Etc/UTC")
 }
 
-/// The wall clock of a time in a zone of its own; any other expression as it is.
+/// The wall clock of a time that has a zone. Any other expression stays as it is.
 pub fn wall_clock(expression: Expr, kind: &DataType) -> Expr {
     match kind {
         DataType::Timestamp(_, Some(zone)) if !is_utc(zone) => {
@@ -130,7 +132,7 @@ pub fn wall_clock(expression: Expr, kind: &DataType) -> Expr {
     }
 }
 
-/// What is done before types are coerced.
+/// The rewrites before types are coerced.
 #[derive(Debug)]
 struct Before;
 
@@ -150,7 +152,7 @@ impl AnalyzerRule for Before {
     }
 }
 
-/// What is done when types are coerced.
+/// The rewrites when types are coerced.
 #[derive(Debug)]
 struct After;
 
@@ -176,7 +178,7 @@ fn rewritten(
     whole: impl Fn(LogicalPlan) -> Result<LogicalPlan>,
 ) -> Result<LogicalPlan> {
     let made = plan.transform_up_with_subqueries(|node| {
-        // The types of its columns are settled when it is planned: they are the common ones.
+        // The types of its columns are the common types. They are settled when the node is planned.
         if matches!(node, LogicalPlan::Values(_)) {
             return Ok(Transformed::no(node));
         }
@@ -188,7 +190,7 @@ fn rewritten(
             Ok(made.update_data(|expression| name.restore(expression)))
         };
         let node = node.map_expressions(|expression| match expression {
-            // It has no name; the columns in it have.
+            // A grouping set has no name, but its columns have names.
             sets @ Expr::GroupingSet(_) => sets.map_children(named),
             other => named(other),
         })?;
@@ -212,13 +214,13 @@ fn all_after(expression: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
 
 fn before(expression: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     Ok(match expression {
-        // `AT TIME ZONE`: what has no zone is of UTC.
+        // `AT TIME ZONE`: a time without a zone is in UTC.
         Expr::Cast(Cast { expr, field }) if matches!(field.data_type(), DataType::Timestamp(_, Some(zone)) if !is_utc(zone)) =>
         {
             let DataType::Timestamp(unit, zone) = field.data_type() else {
                 return Ok(Transformed::no(Expr::Cast(Cast { expr, field })));
             };
-            // In its own unit, so that every year is possible.
+            // The time keeps its own unit, so that every year is possible.
             let (unit, expr) = match expr.get_type(schema) {
                 Ok(DataType::Timestamp(unit, Some(_))) => (unit, *expr),
                 Ok(DataType::Timestamp(unit, None)) => (unit, in_utc(*expr, unit)),
@@ -278,7 +280,7 @@ fn before(expression: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             let changed = meet_in_case(&mut case, schema)?;
             as_changed(Expr::Case(case), changed)
         }
-        // Nothing is lost on the way to a decimal.
+        // A cast to a decimal loses nothing.
         Expr::Cast(Cast { expr, field }) if field.data_type().is_decimal() => {
             Transformed::no(Expr::Cast(Cast { expr, field }))
         }
@@ -307,7 +309,7 @@ fn in_utc(expression: Expr, unit: TimeUnit) -> Expr {
     cast(expression, DataType::Timestamp(unit, Some("UTC".into())))
 }
 
-/// Functions whose arguments become one type.
+/// The functions whose arguments get one common type.
 const MEETING: [&str; 6] = ["coalesce", "greatest", "least", "nullif", "nvl", "nvl2"];
 
 fn meet_in_case(case: &mut Case, schema: &DFSchema) -> Result<bool> {
@@ -327,9 +329,9 @@ fn meet_in_case(case: &mut Case, schema: &DFSchema) -> Result<bool> {
     Ok(compared || given)
 }
 
-/// Where decimals and doubles become one type, that is double, as in Trino, and not a decimal of 15
-/// digits behind the point. A number written out, such as `1.5`, is a decimal beside decimals, and a
-/// double beside any other.
+/// If decimals and doubles meet, the common type is double, as in Trino, and not a decimal with 15 digits
+/// behind the point. A number that is written in the SQL, such as `1.5`, is a decimal beside decimals, and a
+/// double beside any other type.
 fn meet(mut parts: Vec<&mut Expr>, schema: &DFSchema) -> Result<bool> {
     let kinds: Vec<Option<DataType>> = parts
         .iter()
@@ -369,7 +371,7 @@ fn is_written(expression: &Expr) -> bool {
     )
 }
 
-/// The double that is nearest to a number that is written.
+/// The double that is nearest to a number that is written in the SQL.
 fn as_double(expression: Expr) -> Result<Expr> {
     let text = match &expression {
         Expr::Literal(ScalarValue::Decimal128(Some(value), precision, scale), _) => {
@@ -434,7 +436,7 @@ fn after(expression: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     })
 }
 
-/// The type to cast to in place of nanoseconds, which end in the year 2262.
+/// The type that replaces a cast to nanoseconds, which end in the year 2262.
 fn every_year(to: &DataType) -> Option<DataType> {
     match to {
         DataType::Timestamp(TimeUnit::Nanosecond, zone) => {
@@ -444,7 +446,7 @@ fn every_year(to: &DataType) -> Option<DataType> {
     }
 }
 
-/// What is to be cast, and whether it was changed.
+/// The expression to be cast, and whether it was changed.
 fn before_cast(expression: Expr, to: &DataType, schema: &DFSchema) -> (Expr, bool) {
     let Ok(from) = expression.get_type(schema) else {
         return (expression, false);
@@ -465,8 +467,8 @@ fn before_cast(expression: Expr, to: &DataType, schema: &DFSchema) -> (Expr, boo
     }
 }
 
-/// Counts and ranks are bigint: they can be subtracted from each other. What an aggregate takes from its
-/// argument has a type that is not known before coercion.
+/// Makes counts and ranks bigint, so that they can be subtracted from each other. An aggregate that takes its
+/// type from its argument has a type that is not known before coercion.
 fn signed(plan: LogicalPlan) -> Result<LogicalPlan> {
     let made = match &plan {
         LogicalPlan::Aggregate(aggregate) => &aggregate.aggr_expr,
@@ -505,7 +507,7 @@ fn signed(plan: LogicalPlan) -> Result<LogicalPlan> {
     LogicalPlanBuilder::from(plan).project(columns)?.build()
 }
 
-/// Whether no argument of a call has anything unsigned, so that the function itself counts.
+/// Whether no argument of a call is unsigned, so that the function itself counts.
 fn is_count(call: &Expr, schema: &DFSchema) -> bool {
     let args = match call {
         Expr::Alias(alias) => return is_count(&alias.expr, schema),
@@ -534,7 +536,7 @@ fn holds_unsigned(kind: &DataType) -> bool {
     }
 }
 
-/// Rows that a recursive query reads of itself have the types of its first SELECT as it was planned.
+/// Gives the rows that a recursive query reads of itself the types of its first SELECT, as it was planned.
 fn same_types(query: &RecursiveQuery) -> Result<()> {
     let given = query.static_term.schema().fields();
     let found = query.recursive_term.apply(|node| {
@@ -559,7 +561,7 @@ fn same_types(query: &RecursiveQuery) -> Result<()> {
     found.map(drop)
 }
 
-/// Casts decimals to double where another SELECT of the union has doubles.
+/// Casts decimals to double if another SELECT of the union has doubles.
 fn union_of_doubles(union: Union) -> Result<LogicalPlan> {
     let columns = union.schema.fields().len();
     let any = |i: usize, is: fn(&DataType) -> bool| {

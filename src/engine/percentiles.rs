@@ -1,7 +1,7 @@
-//! `percentile_cont` as exact as its numbers.
+//! Evaluates `percentile_cont` as exactly as its numbers are.
 //!
-//! DataFusion weighs the two values around a percentile in steps of a millionth: between 0 and 1e12 it is
-//! wrong by up to a million.
+//! DataFusion weighs the two values around a percentile in steps of a millionth. Between 0 and 1e12 the result
+//! is wrong by up to a million.
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::cast;
@@ -15,7 +15,7 @@ use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, ColumnarValue, Documentation, Signature,
 };
 
-/// `percentile_cont`, in the place of DataFusion's.
+/// The function `percentile_cont`. It replaces the one of DataFusion.
 pub(super) fn function() -> AggregateUDF {
     AggregateUDF::from(Percentile {
         inner: PercentileCont::new(),
@@ -72,7 +72,7 @@ impl AggregateUDFImpl for Percentile {
     }
 }
 
-/// Which share of the values lies before the percentile, from the smallest on.
+/// The share of the values that lie before the percentile, counted from the smallest value.
 fn share(args: &AccumulatorArgs) -> Result<f64> {
     let none = RecordBatch::try_new_with_options(
         Schema::empty().into(),
@@ -98,7 +98,7 @@ fn share(args: &AccumulatorArgs) -> Result<f64> {
     Ok(if descending { 1.0 - share } else { share })
 }
 
-/// The values are kept by DataFusion, whose state is one list of them.
+/// Accumulates the values in the accumulator of DataFusion, whose state is one list of all values.
 #[derive(Debug)]
 struct Exact {
     values: Box<dyn Accumulator>,
@@ -111,7 +111,7 @@ impl Accumulator for Exact {
         let state = self.values.state()?;
         let lists = state.iter().map(ScalarValue::to_array);
         let lists = lists.collect::<Result<Vec<_>>>()?;
-        // The state is taken out by asking for it, and a window goes on.
+        // Asking for the state takes it away, but a window goes on with it.
         self.values.merge_batch(&lists)?;
         let found = match lists.first().and_then(|list| list.as_list_opt::<i32>()) {
             Some(list) if list.is_valid(0) => {
@@ -149,7 +149,8 @@ impl Accumulator for Exact {
     }
 }
 
-/// The value that has `share` of the others before it, in proportion between the two around that place.
+/// The value with `share` of the other values before it. It lies in proportion between the two values around
+/// that position.
 fn between(mut values: Vec<f64>, share: f64) -> Option<f64> {
     let place = share * values.len().checked_sub(1)? as f64;
     let below = place.floor();

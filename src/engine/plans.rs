@@ -1,4 +1,4 @@
-//! Physical plans that stay within the memory.
+//! Keeps physical plans within the memory.
 //!
 //! ```text
 //!  SortExec                          rows peeked at ──▶ batches as small as their width asks for ──▶ SortExec
@@ -50,13 +50,13 @@ use futures::{Stream, TryStreamExt, stream};
 
 use joins::Replay;
 
-/// The first rows of a query by some order are held in memory up to this many; more of them are sorted.
+/// The most rows of an ORDER BY with a LIMIT that are held in memory. More rows are sorted.
 const TOP_ROWS: usize = 1 << 16;
 
-/// Bytes of a constant that stands in each row of a batch.
+/// The most bytes of a constant that is copied into each row of a batch.
 const CONSTANT: usize = 8 << 10;
 
-/// Bytes of all copies of a constant in one batch.
+/// The most bytes of all copies of a constant in one batch.
 const CONSTANTS: usize = 32 << 20;
 
 /// The last rule of the physical optimizer.
@@ -81,7 +81,7 @@ impl PhysicalOptimizerRule for WithinMemory {
     }
 }
 
-/// A sort of any size.
+/// A sort of rows of any size.
 pub(crate) fn sorted(sort: SortExec) -> Arc<dyn ExecutionPlan> {
     match sort.fetch() {
         None => {
@@ -115,8 +115,8 @@ fn within(
         return with_build_side(node, How::Counted, false);
     }
     if let Some(join) = node.downcast_ref::<NestedLoopJoinExec>() {
-        // Where the left side does not fit, each partition of the right side would judge by its own rows alone which
-        // rows of the left one have no partner.
+        // If the left side does not fit into memory, each partition of the right side would decide from its own
+        // rows alone which left rows have no partner.
         let judges_left = matches!(
             join.join_type(),
             JoinType::Left
@@ -149,7 +149,7 @@ fn within(
     Ok(Transformed::no(node))
 }
 
-/// The join with its left side read in a way `how`, and its right side as `one` partition.
+/// The join, with its left side read in the way `how`, and its right side as `one` partition.
 fn with_build_side(
     join: Arc<dyn ExecutionPlan>,
     how: How,
@@ -172,7 +172,7 @@ fn with_build_side(
         .map(Transformed::yes)
 }
 
-/// The operator with all its inputs read in a way `how`.
+/// The operator, with all its inputs read in the way `how`.
 fn with_inputs(
     node: Arc<dyn ExecutionPlan>,
     how: &How,
@@ -187,7 +187,7 @@ fn with_inputs(
     .map(Transformed::yes)
 }
 
-/// Bytes of the largest constant in the expressions of an operator.
+/// The bytes of the largest constant in the expressions of an operator.
 fn largest_constant(node: &Arc<dyn ExecutionPlan>) -> Result<usize, DataFusionError> {
     let mut largest = 0;
     node.apply_expressions(&mut |expression| {
@@ -201,7 +201,8 @@ fn largest_constant(node: &Arc<dyn ExecutionPlan>) -> Result<usize, DataFusionEr
     Ok(largest)
 }
 
-/// An operator, evaluated or read in a way that keeps the plan within memory. The operator is its one child.
+/// An operator that is evaluated or read in a way that keeps the plan within memory. The operator is its only
+/// child.
 #[derive(Debug)]
 struct Within {
     node: Arc<dyn ExecutionPlan>,
@@ -210,19 +211,19 @@ struct Within {
 
 #[derive(Debug, Clone)]
 enum How {
-    /// A sort, in batches that are small where its rows are wide.
+    /// A sort, whose batches are small if its rows are wide.
     Sorted,
-    /// A window function over whole partitions, by these keys, whose equal values come together.
+    /// A window function over whole partitions. Rows with equal values of these keys follow each other.
     Windowed(Vec<Arc<dyn PhysicalExpr>>),
     /// A window function whose frames move.
     Running,
     /// The side of a join that is held in memory.
     Counted,
-    /// The same where the join may ask for its rows twice.
+    /// The side of a join that is held in memory, where the join may ask for its rows twice.
     Replayed(Arc<Mutex<Replay>>),
-    /// In batches of at most so many rows: the operator above puts something large into each row.
+    /// Batches of at most so many rows, because the operator above adds something large to each row.
     Cut(usize),
-    /// In batches whose lists in these columns, so deep, have few items: each becomes a row.
+    /// Batches whose lists have few items in these columns and depths, because each item becomes a row.
     Unnested(Vec<(usize, usize)>),
 }
 
@@ -244,7 +245,7 @@ impl Within {
         }
     }
 
-    /// The rows of the operator, in parts.
+    /// The rows of the operator, evaluated in parts.
     fn in_parts<P>(
         &self,
         partition: usize,
@@ -300,7 +301,7 @@ impl ExecutionPlan for Within {
         _: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
         let how = match &self.how {
-            // The rows of another evaluation.
+            // A further evaluation has rows of its own.
             How::Replayed(_) => How::Replayed(Arc::default()),
             other => other.clone(),
         };
@@ -326,7 +327,7 @@ impl ExecutionPlan for Within {
         match &self.how {
             How::Sorted => {
                 let rows = self.input(partition, &context)?;
-                // Counted from the beginning, so that sorts below leave it its share.
+                // It is registered from the beginning, so that sorts below leave it its share.
                 let share = MemoryConsumer::new("ExternalSorterMerge[waiting]");
                 let share = share.register(context.memory_pool());
                 let sorted = sorts::sort(Arc::clone(&self.node), rows, context, share);
@@ -364,7 +365,7 @@ impl ExecutionPlan for Within {
     }
 }
 
-/// The operator over these rows in place of its input.
+/// The operator over these rows instead of its input.
 fn over(
     node: &Arc<dyn ExecutionPlan>,
     rows: SendableRecordBatchStream,
@@ -388,7 +389,7 @@ fn over(
         .execute(0, context)
 }
 
-/// A plan of rows that another operator has made; it gives them once.
+/// A plan with rows that another operator has made. It gives the rows only once.
 struct Feed {
     rows: Mutex<Option<SendableRecordBatchStream>>,
     properties: Arc<PlanProperties>,

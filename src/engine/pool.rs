@@ -1,4 +1,4 @@
-//! How the operators of all plans share the memory.
+//! Divides the memory among the operators of all plans.
 //!
 //! ```text
 //!  limit ─┬─ fixed: build sides of joins, top rows, merges of sorted partitions: first come, first served
@@ -8,10 +8,11 @@
 //!              rows between threads   1/8 of a share, and to disk when that is full
 //! ```
 //!
-//! DataFusion's own fair pool counts the rows of a sort and nothing of the merge that follows: a sort that had filled
-//! its share found no memory left to merge what it held, and the last merge of one sort took what the sort
-//! above it needed. Here the buffer of a sort is so small that its merge always fits. A row in the format that merges
-//! compare by is at most eight times as wide as in columns (flags: a bit becomes two bytes).
+//! The fair pool of DataFusion counts the rows of a sort, but not the merge behind it. A sort that had filled
+//! its share found no memory to merge its rows, and the last merge of one sort took the memory that the sort
+//! above it needed. In this pool the buffer of a sort is so small that its merge always fits. A row in the
+//! format that merges compare is at most eight times as wide as in columns (for flags, where one bit becomes
+//! two bytes).
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -30,21 +31,21 @@ pub(super) struct Shares {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Bytes of all consumers.
+    /// The bytes of all consumers.
     used: usize,
-    /// Bytes of consumers that neither spill nor belong to a sort.
+    /// The bytes of consumers that do not spill and do not belong to a sort.
     fixed: usize,
-    /// Consumers with a share of their own.
+    /// The number of consumers with a share of their own.
     shares: usize,
     channels: usize,
 }
 
-/// What a consumer does with its memory.
+/// The use that a consumer makes of its memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
     SortBuffer,
     SortMerge,
-    /// Between threads: what does not fit goes through the disk.
+    /// A channel between threads. Rows that do not fit go through the disk.
     Channel,
     Spills,
     Fixed,
@@ -68,7 +69,7 @@ impl Role {
     }
 
     fn has_share(self) -> bool {
-        // A sort has a merge until its last row is taken, and a buffer only until all rows have come.
+        // A sort has a merge until its last row is taken. It has a buffer only until all rows have come.
         matches!(self, Self::SortMerge | Self::Spills)
     }
 }
@@ -85,7 +86,7 @@ impl Shares {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The most that a reservation of this role may hold, whose first bytes these are or not.
+    /// The most bytes that a reservation of this role may hold. `first` says whether it holds nothing so far.
     fn most(&self, state: &State, role: Role, first: bool) -> usize {
         let share = self.limit.saturating_sub(state.fixed) / state.shares.max(1);
         match role {
@@ -202,7 +203,7 @@ mod tests {
         above.try_grow(100).unwrap();
         merge_above.try_grow(700).unwrap();
         assert_eq!(pool.reserved(), 1600);
-        // What is fixed is taken off the shares, and nothing goes beyond the limit.
+        // Fixed memory is subtracted from the shares, and nothing exceeds the limit.
         drop((above, merge_above, below));
         let build = MemoryConsumer::new("HashJoinInput").register(&pool);
         assert!(build.try_grow(901).is_err());

@@ -1,8 +1,9 @@
-//! `lag` and `lead` that pass over NULLs.
+//! Evaluates `lag` and `lead` that ignore NULLs.
 //!
-//! DataFusion evaluates them row by row where it can, and then finds too few rows ahead that are not NULL: of
-//! 1, 2, 3, NULL, 5 it takes NULL for the second value behind 2. With an offset of 0 it takes the default for
-//! NULL. Evaluated over a partition at once they are right. Nothing is lost: to look ahead over NULLs the row by row form needs the whole partition, too.
+//! DataFusion evaluates them row by row where it can, and then finds too few rows ahead that are not NULL: for
+//! 1, 2, 3, NULL, 5 it gives NULL as the second value behind 2. With an offset of 0 it gives the default for
+//! NULL. Evaluated over a whole partition, they are right. This costs nothing more, because the row-by-row form
+//! also needs the whole partition to look ahead over NULLs.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use datafusion::logical_expr::{
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Literal;
 
-/// `lag` and `lead`, in the place of DataFusion's.
+/// The functions `lag` and `lead`. They replace those of DataFusion.
 pub(super) fn functions() -> [WindowUDF; 2] {
     [WindowShift::lag(), WindowShift::lead()].map(|inner| WindowUDF::from(Shift { inner }))
 }
@@ -78,12 +79,12 @@ impl WindowUDFImpl for Shift {
     }
 
     fn limit_effect(&self, _: &[Arc<dyn PhysicalExpr>]) -> LimitEffect {
-        // Nobody knows here whether NULLs are passed over.
+        // It is not known here whether NULLs are ignored.
         LimitEffect::Unknown
     }
 }
 
-/// Whether the value is that of the row itself, also where this is NULL.
+/// Whether the value is the value of the row itself, even if it is NULL.
 fn is_of_no_rows(args: &PartitionEvaluatorArgs) -> bool {
     let offset = args.input_exprs().get(1);
     offset
@@ -92,7 +93,7 @@ fn is_of_no_rows(args: &PartitionEvaluatorArgs) -> bool {
         .is_some_and(|offset| offset == ScalarValue::Int64(Some(0)))
 }
 
-/// An evaluator of whole partitions only.
+/// An evaluator that works on whole partitions only.
 #[derive(Debug)]
 struct Whole {
     inner: Box<dyn PartitionEvaluator>,

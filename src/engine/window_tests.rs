@@ -1,4 +1,4 @@
-//! Window functions over random rows, against an oracle that looks at every row of a frame.
+//! Compares window functions over random rows with an oracle that looks at every row of a frame.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::Engine;
 
-/// Partition and value of each row, in order of its id.
+/// The partition and the value of each row, in the order of its id.
 type Row = (Option<&'static str>, Option<f64>);
 
 fn rows(chance: &mut ChaCha8Rng) -> Vec<Row> {
@@ -24,7 +24,7 @@ fn rows(chance: &mut ChaCha8Rng) -> Vec<Row> {
         .collect()
 }
 
-/// One of the bounds, as SQL and as the distance from the current row; `None` has no end.
+/// One bound, as SQL and as the distance from the current row; `None` for an unbounded frame.
 fn bound(chance: &mut ChaCha8Rng, from: i64) -> (String, Option<i64>) {
     match chance.random_range(from..5) {
         -5 => ("UNBOUNDED PRECEDING".to_owned(), None),
@@ -84,7 +84,7 @@ fn close(left: Option<f64>, right: Option<f64>) -> bool {
     }
 }
 
-/// Values in the frame of a row: of the rows of its partition, in their order.
+/// The values in the frame of a row: the rows of its partition, in their order.
 fn frame(rows: &[Row], row: usize, first: Option<i64>, last: Option<i64>) -> Vec<Option<f64>> {
     let own: Vec<usize> = (0..rows.len())
         .filter(|other| rows[*other].0 == rows[row].0)

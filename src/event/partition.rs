@@ -1,12 +1,12 @@
-//! Where an event goes: the partition of its event time, and the slice within it.
+//! The partition of an event, by its event time, and the slice within the partition.
 //!
 //! ```text
 //! event time ──▶ local date (and hour) in the lake's zone ──▶ partition
 //!            └─▶ (t − partition's first instant) / slice   ──▶ slice number
 //! ```
 //!
-//! Slices are counted from the first instant of their partition. A slice of `1d` holds a day of 25 hours whole:
-//! there is no second file of one hour.
+//! Slices are counted from the first instant of their partition. A slice of `1d` also holds a day of 25 hours
+//! as a whole, so there is no second file with one hour.
 
 use chrono::{DateTime, Datelike, NaiveDate, NaiveTime, Timelike};
 use serde::{Deserialize, Serialize};
@@ -60,7 +60,7 @@ impl Place {
         (days.unsigned_abs() << 29) | (hour << 24) | u64::from(self.slice)
     }
 
-    /// The place behind [`Self::sortable`]; `None` for an integer that stands for no place.
+    /// The place that gave this integer in [`Self::sortable`]; `None` for an integer that stands for no place.
     pub fn from_sortable(bits: u64) -> Option<Self> {
         let days = i64::try_from(bits >> 29).ok()? - DAYS_BEFORE_CE;
         let hour = u8::try_from((bits >> 24) & 31).ok()?;

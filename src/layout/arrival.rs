@@ -240,7 +240,7 @@ fn unknown(pattern: &str, at: usize, specifier: Option<char>, digits: Digits) ->
         'R' => "write %H:%M",
         'e' => "write %-d",
         'k' => "write %-H",
-        's' => "a key with an epoch holds no date to read: `layout = false` takes LastModified",
+        's' => "a key with an epoch holds no date to read: `layout = false` uses LastModified",
         _ => {
             "use %Y %m %d (or %j) %H %M %S %F, with `-` for numbers without leading zeros, such as %-H"
         }

@@ -1,4 +1,4 @@
-//! Which marts are to be built, and of a mart by date which dates.
+//! Plans which marts are built, and which dates of a mart by date.
 //!
 //! ```text
 //! files of what it reads: written after the commit that it was built from?  ──▶ dates that changed
@@ -6,8 +6,8 @@
 //! dates to build                                        ──▶ have changed for the marts that read it
 //! ```
 //!
-//! A mart has partitions for the dates of what it reads: a date that none of its inputs has rows of has
-//! none. Which these are is known when its inputs are built; until then the plan names those that may be.
+//! A mart has partitions for the dates with rows in its inputs. These dates are known when its inputs are
+//! built. Until then the plan names all dates that may be among them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,27 +19,28 @@ use crate::engine::LAW;
 use crate::ledger::State;
 use crate::mart::Mart;
 
-/// What of a table will have changed.
+/// The part of a table that will have changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Moved {
-    /// All of it, known or not.
+    /// The whole table has changed, known dates or not.
     pub all: bool,
-    /// The dates of it that are known.
+    /// The known dates that have changed.
     pub dates: BTreeSet<NaiveDate>,
 }
 
 /// The marts of a job as they are now.
 #[derive(Clone, Copy)]
 pub struct Marts<'a> {
-    /// Each after those it reads.
+    /// The marts. Each comes after the marts that it reads.
     pub marts: &'a [Mart],
-    /// The tables that they are, in the same order.
+    /// The tables that the marts make, in the same order.
     pub tables: &'a [TableDefinition],
-    /// The fingerprint of each reference's content.
+    /// The fingerprint of the content of each reference.
     pub references: &'a BTreeMap<String, String>,
 }
 
-/// Which marts are to be built. `moved` names what will have changed or, of a mart, is lost.
+/// Plans which marts are built. `moved` names the tables that will have changed, and the marts whose files are
+/// lost.
 pub fn plan_marts(
     Marts {
         marts,
@@ -80,9 +81,8 @@ pub fn plan_marts(
     marts.iter().zip(tables).map(plan).collect()
 }
 
-/// Whether sample dates of a mart are to be compared: a mart by date that leaves some `reads` unsaid
-/// is compared when it is first built and when its SQL has changed, and again as long as it has too few
-/// dates for it.
+/// Whether sample dates of a mart are to be compared. A mart by date that leaves some `reads` unsaid is
+/// compared when it is first built and when its SQL has changed, and again as long as it has too few dates.
 fn sample_due(mart: &Mart, why: Option<&WhyMart>, state: &State) -> bool {
     let compared = state.marts.get(&mart.name);
     let compared = compared.is_some_and(|built| built.entry.compared);
@@ -94,7 +94,7 @@ fn sample_due(mart: &Mart, why: Option<&WhyMart>, state: &State) -> bool {
     }
 }
 
-/// What the content of a mart's input follows from.
+/// The version that the content of a mart's input follows from.
 pub fn version(input: &str, state: &State, references: &BTreeMap<String, String>) -> String {
     match references.get(input) {
         Some(fingerprint) => fingerprint.clone(),
@@ -109,7 +109,7 @@ struct Known<'a> {
 }
 
 impl Known<'_> {
-    /// Why all of a mart is to be built, whatever the dates.
+    /// The reason why the whole mart is built, whatever its dates.
     fn why_all(&self, mart: &Mart, table: &TableDefinition) -> Option<WhyMart> {
         let Some(built) = self.state.marts.get(&mart.name) else {
             return Some(WhyMart::First);
@@ -149,7 +149,7 @@ impl Known<'_> {
         self.moved.contains_key(&mart.name).then_some(WhyMart::Lost)
     }
 
-    /// Why, and which dates of it; no dates where there is no reason.
+    /// The reason, and the dates that are built for it. Without a reason there are no dates.
     fn why_dates(
         &self,
         mart: &Mart,
@@ -181,7 +181,7 @@ impl Known<'_> {
         }
     }
 
-    /// The dates that a mart may come to have partitions of, or had.
+    /// The dates that the mart may get partitions of, or had partitions of.
     fn dates(&self, mart: &Mart) -> BTreeSet<NaiveDate> {
         let tables = mart.reach.keys().chain([&mart.name]);
         let mut dates = BTreeSet::new();
@@ -195,7 +195,7 @@ impl Known<'_> {
         dates
     }
 
-    /// What of an input changed after the mart was built; `None` is what of it has no date.
+    /// The changes of an input since the mart was built. `None` stands for files without a date.
     fn changed(&self, mart: &Mart, input: &str) -> BTreeSet<Option<NaiveDate>> {
         let built = self.state.marts.get(&mart.name);
         let from = built.and_then(|built| built.entry.inputs.get(input));
@@ -215,7 +215,7 @@ mod tests {
     use crate::ledger::{MartEntry, MartState};
     use crate::mart;
 
-    /// The one mart of a folder that has this SQL, over the tables `events` and `codes`.
+    /// The only mart of a folder, with this SQL over the tables `events` and `codes`.
     fn one(sql: &str) -> Mart {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("m.sql"), sql).unwrap();

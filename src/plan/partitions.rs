@@ -1,4 +1,4 @@
-//! The partitions that steps will change, and what that will cost.
+//! The partitions that steps will change, and the estimated cost.
 
 use std::collections::BTreeMap;
 
@@ -10,18 +10,18 @@ use crate::layout;
 use crate::ledger::SourceState;
 use crate::time::TimeUnit;
 
-/// What is published of a partition.
+/// The published files of a partition.
 struct StoredPartition {
     files: u64,
     rows: u64,
     bytes: u64,
     date: NaiveDate,
-    /// First and last event time.
+    /// The first and the last event time.
     span: (i64, i64),
 }
 
 impl Planned<'_> {
-    /// The partitions that the steps will change, as far as the log and the names of objects tell.
+    /// The partitions that the steps will change, as far as the log and the names of objects show.
     pub(super) fn partitions(
         &self,
         known: Option<&SourceState>,
@@ -97,9 +97,9 @@ impl Planned<'_> {
     }
 
     pub(super) fn estimate(&self, known: Option<&SourceState>, plan: &SourcePlan) -> Estimate {
-        /// A page of a listing.
+        /// The number of keys on one page of a listing.
         const PAGE: u64 = 1_000;
-        /// A data file is looked into for its footer and for narrow columns, and then read whole.
+        /// The number of reads of a data file: its footer, its narrow columns, then the whole file.
         const READS_OF_STORED: u64 = 3;
         let all = |of: fn(&PartitionPlan) -> u64| plan.partitions.iter().map(of).sum::<u64>();
         let raw_objects: u64 = plan.steps.iter().map(|step| step.objects).sum();
@@ -127,7 +127,7 @@ impl Planned<'_> {
             bytes_written: bytes_new.map(|new| stored_bytes + new),
             requests: Requests {
                 list: plan.objects.div_ceil(PAGE).max(1),
-                // What is staged is read once more to be published.
+                // A staged file is read once more when it is published.
                 get: raw_objects + READS_OF_STORED * all(|p| p.stored_files) + files,
                 put: 2 * files + 2 * steps,
             },

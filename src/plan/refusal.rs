@@ -1,46 +1,46 @@
-//! Why a source cannot be changed: values that a plan holds, and their words.
+//! The reasons why a source cannot be changed, as values of a plan, with their words.
 
 use serde::Serialize;
 
-/// What keeps a source from being changed.
+/// The reason why a source cannot be changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "refused")]
 pub enum Refusal {
-    /// There are objects whose keys cannot be asked for; the first few of their URLs.
+    /// The keys of some objects cannot be asked for. `first` are the first of their URLs.
     Unreadable { count: usize, first: Vec<String> },
     /// Absorbed raw objects have other content now.
     Changed { count: usize, first: String },
     /// Absorbed raw objects that are needed are gone.
     Vanished { count: usize, first: String },
-    /// The settings are not those of the tables.
+    /// The settings differ from the settings of the tables.
     Settings {
         reasons: String,
-        /// The flags of `rebuild` that put it right.
+        /// The flags of the `rebuild` that brings the tables up to date.
         rebuild: String,
         partitions: usize,
-        /// Bytes that it would read, and of what.
+        /// The bytes that it would read, and what they belong to.
         bytes: u64,
         from_raw: bool,
     },
-    /// A rebuild of some dates is asked for, and only one of all will do.
+    /// A rebuild of some dates was asked for, and only a rebuild of all dates is possible.
     OnlyWhole { reasons: String },
 }
 
 impl Refusal {
-    /// The refusal of the source `name`, in words: what is wrong, and what to do.
+    /// The refusal of the source `name` in words: the problem and the remedy.
     pub fn of(&self, name: &str) -> String {
         match self {
             Self::Unreadable { count, first } => format!(
-                "{name}: {count} objects below its raw roots have keys that cannot be asked for: {}; nothing \
+                "{name}: {count} objects below its raw roots have keys that rawmart cannot request: {}; nothing \
                  was published. A key may not hold an empty name between two `/`, begin or end with `/`, have \
                  `.` or `..` as a name, or hold a control character or a file name that is not UTF-8. Copy \
                  these objects to other keys, or leave them out with sources.{name}.exclude",
                 named(first, *count)
             ),
             Self::Changed { count, first } => format!(
-                "{name}: {count} raw objects that were absorbed have other content now, first {first}; \
-                 nothing was published. If they were corrected on purpose, `rawmart run --replace-changed` \
-                 takes their earlier events out and the new ones in; else restore them, or set \
+                "{name}: {count} raw objects that were absorbed have other content now, first {first}; nothing \
+                 was published. If they were corrected on purpose, `rawmart run --replace-changed` replaces \
+                 their earlier events by the new ones; otherwise restore them, or set \
                  sources.{name}.on_changed_object"
             ),
             Self::Vanished { count, first } => format!(
@@ -54,8 +54,8 @@ impl Refusal {
                 bytes,
                 from_raw,
             } => format!(
-                "{name}: {reasons}. {partitions} published dates are as the earlier settings made them: \
-                 `rawmart rebuild {rebuild}` makes them anew and reads {}{}",
+                "{name}: {reasons}. {partitions} published dates still follow the earlier settings: `rawmart \
+                 rebuild {rebuild}` makes them again and reads {}{}",
                 Bytes(*bytes),
                 match from_raw {
                     true => " of raw objects",
@@ -63,8 +63,8 @@ impl Refusal {
                 }
             ),
             Self::OnlyWhole { reasons } => format!(
-                "{name}: {reasons}; that changes every file of its tables, so a rebuild of some dates will \
-                 not do: leave --from and --to out"
+                "{name}: {reasons}; this changes every file of its tables, so a rebuild of some dates is not \
+                 enough: leave out --from and --to"
             ),
         }
     }
@@ -79,7 +79,7 @@ fn named(first: &[String], count: usize) -> String {
     names.join(", ")
 }
 
-/// A number of bytes as people read it: `1.50 KiB`.
+/// A number of bytes in the form that people read: `1.50 KiB`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bytes(pub u64);
 
@@ -131,8 +131,8 @@ mod tests {
         };
         assert_eq!(
             settings.of("events"),
-            "events: changed rules: clicks. 2 published dates are as the earlier settings made them: \
-             `rawmart rebuild --source events` makes them anew and reads 3.00 MiB of data files, no raw \
+            "events: changed rules: clicks. 2 published dates still follow the earlier settings: \
+             `rawmart rebuild --source events` makes them again and reads 3.00 MiB of data files, no raw \
              object; or give the rule a `since` after them"
         );
     }

@@ -1,4 +1,4 @@
-//! What makes lost data files again, in the place of what a run would do.
+//! Plans the steps that make lost data files again.
 //!
 //! ```text
 //! a lost file of a source ─▶ the raw objects that may have rows in it, read as if replaced by themselves
@@ -14,7 +14,7 @@ use crate::event::{Place, Slicing};
 use crate::ledger::{File, FoundFile, ObjectEntry, Settings, SourceState, State};
 use crate::time::TimeUnit;
 
-/// Published files that are to be made again: by key, with the ETag of what lies in their place.
+/// The published files that are to be made again: the key of each, with the ETag of the object in its place.
 #[derive(Debug, Clone, Default)]
 pub struct Lost(pub BTreeMap<String, Option<String>>);
 
@@ -23,7 +23,7 @@ impl Lost {
         self.0.is_empty()
     }
 
-    /// What lies in the place of the lost files of a table.
+    /// The objects in the places of the lost files of a table.
     pub fn of_table(&self, table: &str) -> impl Iterator<Item = FoundFile> {
         let root = format!("{table}/");
         let of_table = self.0.iter().filter(move |(key, _)| key.starts_with(&root));
@@ -47,10 +47,10 @@ impl Lost {
     }
 }
 
-/// Why lost files cannot be made again.
+/// The reason why lost files cannot be made again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unrepairable {
-    /// This file cannot.
+    /// This file cannot be made again.
     File { key: String, why: String },
     /// Raw objects of a source that are needed have other content now.
     Changed {
@@ -60,10 +60,10 @@ pub enum Unrepairable {
     },
 }
 
-/// Plans what makes the lost files of sources again. `marts` are the tables of the job's marts.
+/// Plans the steps that make the lost files of sources again. `marts` are the tables of the job's marts.
 ///
 /// # Errors
-/// The first file that nothing makes, or whose raw objects are gone or changed.
+/// The first file that cannot be made again, or whose raw objects are gone or changed.
 pub fn plan_repair(
     job: &Job,
     listed: &[Listed<'_>],
@@ -104,8 +104,8 @@ pub fn plan_repair(
     plans.collect()
 }
 
-/// Plans to read again every raw object that may have rows in the lost files of a source, of which
-/// there is a `first`; all raw objects where the tables would not be made in the same way.
+/// Plans to read every raw object again that may have rows in the lost files of a source. `first` is one of
+/// these files. If the tables would not be made in the same way, all raw objects are read.
 fn plan_source(
     job: &Job,
     listed: &Listed<'_>,
@@ -115,7 +115,7 @@ fn plan_source(
 ) -> Result<SourcePlan, Unrepairable> {
     let source = listed.source;
     let now = settings(job, source);
-    // A column that is null on some dates may come to be filled there.
+    // A column that is null on some dates may be filled there by the repair.
     let same = |known: &Settings| {
         Settings {
             unfilled: now.unfilled.clone(),
@@ -171,7 +171,7 @@ fn plan_source(
     })
 }
 
-/// Whether rows of a data file may be of a raw object.
+/// Whether some rows of a data file may come from a raw object.
 fn may_hold(object: &ObjectEntry, file: &File, source: &Source, slicing: Slicing) -> bool {
     let [_, _, rejects] = source.tables();
     if file.entry.table == rejects {
@@ -179,7 +179,7 @@ fn may_hold(object: &ObjectEntry, file: &File, source: &Source, slicing: Slicing
         let (arrival, ..) = slicing.place(object.arrival_ms, TimeUnit::Ms);
         return !object.rejects.is_empty() && place.is_none_or(|place| place.date == arrival.date);
     }
-    // Format 1 of the log did not say when.
+    // Format 1 of the log has no times of raw objects.
     let (first, last) = object.times.unwrap_or((i64::MIN, i64::MAX));
     let meets = |(from, to)| from <= last && first <= to;
     object.events > 0 && file.entry.times.is_none_or(meets)

@@ -1,4 +1,4 @@
-//! What a change of settings asks of the tables that are there.
+//! Finds out which parts of the tables a change of settings concerns.
 //!
 //! ```text
 //! settings of the log ─┐          nothing: only what comes is made in the new way
@@ -15,7 +15,7 @@ use crate::config::{Job, Mode, Rule, Source};
 use crate::event::EXTRA;
 use crate::ledger::{ColumnSettings, Dates, DecodeSettings, RuleMode, RuleSettings, Settings};
 
-/// What the tables of a source follow from, as configured.
+/// The configured settings that the tables of a source follow from.
 pub fn settings(job: &Job, source: &Source) -> Settings {
     Settings {
         decode: DecodeSettings::from(&source.decode),
@@ -46,23 +46,23 @@ fn rule(rule: &Rule) -> RuleSettings {
     }
 }
 
-/// What has to be rebuilt before new events may be added.
+/// The parts of a source that must be rebuilt before new events may be added.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Needs {
-    /// Why all of the source is to be read from raw.
+    /// The reasons why the whole source must be read from raw.
     pub whole: Vec<String>,
-    /// Event dates that other columns decoded, and why.
+    /// The event dates that were decoded with other columns, and the reasons.
     pub columns: (Vec<Dates>, Vec<String>),
-    /// Event dates that other rules decided, and why.
+    /// The event dates that were decided by other rules, and the reasons.
     pub rules: (Vec<Dates>, Vec<String>),
-    /// Columns that are null on these event dates, because they came later. Nothing asks for them: `extra`
-    /// keeps their values. `None` where the log does not say which columns came later.
+    /// The columns that are null on these event dates because they were added later. They need no rebuild,
+    /// because `extra` keeps their values. `None` where the log does not say which columns came later.
     pub unfilled: Option<BTreeMap<String, Vec<Dates>>>,
 }
 
 impl Needs {
-    /// Compares the settings of the log with those of the job; `published` are the event dates
-    /// with rows, in order, and `reads` the columns that each rule of the job reads.
+    /// Compares the settings of the log with the settings of the job. `published` are the event dates with
+    /// rows, in order. `reads` are the columns that each rule of the job reads.
     pub fn new(
         known: &Settings,
         now: &Settings,
@@ -111,7 +111,7 @@ impl Needs {
         self.whole.is_empty() && self.columns.0.is_empty() && self.rules.0.is_empty()
     }
 
-    /// Everything that changed, in words.
+    /// All reasons, in words.
     pub fn reasons(&self) -> String {
         let all = self
             .whole
@@ -121,8 +121,8 @@ impl Needs {
         all.map(String::as_str).collect::<Vec<_>>().join("; ")
     }
 
-    /// Why the null columns of a date are asked for: a rule that concerns it reads them, or `extra`, which
-    /// still holds their members.
+    /// The reason why the null columns of a date must be filled: a rule that concerns the date reads them, or
+    /// reads `extra`, which still holds their members.
     fn asked_for(
         &self,
         date: NaiveDate,
@@ -199,13 +199,13 @@ fn find<'a>(columns: &'a [ColumnSettings], name: &str) -> Option<&'a ColumnSetti
     columns.iter().find(|column| column.name == name)
 }
 
-/// Changes by which the same record would become another event, or none.
+/// The changes by which the same record would become another event, or a reject.
 fn decode_changes(known: &Settings, now: &Settings) -> Vec<String> {
     let (was, is) = (&known.decode, &now.decode);
     let mut changes = Vec::new();
     for column in &is.columns {
         match find(&was.columns, &column.name) {
-            // Older files keep its values in `extra`, unless something asks for them there.
+            // Older files keep its values in `extra`, so it is filled only if something needs it there.
             None if column.required || column.default.is_some() => changes.push(format!(
                 "column {} is new, and not simply null where it is missing",
                 column.name
@@ -230,8 +230,8 @@ fn decode_changes(known: &Settings, now: &Settings) -> Vec<String> {
     changes
 }
 
-/// The columns that are null on published dates because they came later: what the log knows of them, and
-/// those that are new now.
+/// The columns that are null on published dates because they were added later: the ones that the log knows, and
+/// the new ones.
 fn unfilled(
     known: &Settings,
     now: &Settings,
@@ -254,8 +254,8 @@ fn unfilled(
     (known.unfilled.is_some() || !unfilled.is_empty()).then_some(unfilled)
 }
 
-/// Whether a column that came later can be taken out of the `extra` of stored events, as if it had been read
-/// from raw: neither its own member nor a part of it is what another column holds.
+/// Whether a column that was added later can be taken out of the `extra` of stored events with the same result
+/// as from raw. This is so if no other column holds its member or a part of it.
 pub fn is_in_extra(column: &ColumnSettings, decode: &DecodeSettings) -> bool {
     let within = |a: &ColumnSettings, b: &ColumnSettings| a.path.starts_with(&b.path);
     let others = decode
@@ -272,7 +272,7 @@ fn concerns(rule: &RuleSettings, date: NaiveDate) -> bool {
     rule.since.is_none_or(|since| since <= date) && rule.until.is_none_or(|until| date <= until)
 }
 
-/// The rules that concern events of a date, without their bounds.
+/// The rules that concern the events of a date, without their bounds.
 fn effective(rules: &[RuleSettings], date: NaiveDate) -> Vec<RuleSettings> {
     rules
         .iter()
@@ -300,7 +300,7 @@ fn rule_changes(was: &[RuleSettings], is: &[RuleSettings]) -> String {
     }
 }
 
-/// Dates as ranges, each as long as no published date in between is missing.
+/// Dates as ranges. A range ends only where a published date between two dates is missing.
 pub fn ranges(dates: impl Iterator<Item = NaiveDate>, published: &[NaiveDate]) -> Vec<Dates> {
     let mut ranges: Vec<(Dates, usize)> = Vec::new();
     for date in dates {
@@ -379,7 +379,7 @@ mod tests {
         }
     }
 
-    /// The keys of these tests are columns.
+    /// The keys of the rules in these tests are columns.
     fn compared(known: &Settings, now: &Settings) -> Needs {
         let reads = |rule: &RuleSettings| rule.key.iter().cloned().collect();
         let reads: Vec<_> = now.rules.iter().map(reads).collect();
@@ -405,7 +405,7 @@ mod tests {
         let all = needs(|now| now.rules[0].within_ms = 1);
         assert_eq!(all.rules.0, [span(1, 5)]);
         assert_eq!(all.reasons(), "changed rules: redelivery");
-        // Bounds that leave every published date as it was.
+        // Bounds that change no published date.
         assert!(needs(|now| now.rules[0].since = Some(date(1))).is_empty());
         let since = needs(|now| now.rules[0].since = Some(date(2)));
         assert_eq!(since.rules.0, [span(1, 1)]);
@@ -465,7 +465,7 @@ mod tests {
             now.decode.columns.push(column);
         });
         assert!(part.is_empty(), "{}", part.reasons());
-        // A rule that begins to count after every published date asks for none.
+        // A rule that begins after every published date concerns none of them.
         let with_rule = |since: Option<NaiveDate>, key: &str| {
             needs(|now| {
                 let mut column = now.decode.columns[0].clone();
@@ -487,7 +487,7 @@ mod tests {
             some.reasons()
                 .contains("column os is new, and the rule by_os reads it")
         );
-        // A rule that reads `extra` asks for the same dates.
+        // A rule that reads `extra` needs the same dates.
         assert_eq!(with_rule(None, EXTRA).columns.0, [span(1, 5)]);
     }
 

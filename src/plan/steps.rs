@@ -1,4 +1,4 @@
-//! Cuts what is to be done for a source into commits.
+//! Divides the work on a source into commits.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,8 +21,8 @@ impl Planned<'_> {
         }
     }
 
-    /// Makes all tables of these objects alone, whatever is stored: where rows move to other files, or
-    /// types differ. More than one commit may hold are added by further ones.
+    /// Makes all tables of these objects alone, whatever is stored. This is needed if rows move to other files
+    /// or if types differ. If there are more objects than one commit may have, further commits add the rest.
     pub(super) fn steps_anew(&self, read: &[usize]) -> Vec<Step> {
         let mut steps = self.steps(read, &BTreeSet::new());
         if steps.is_empty() {
@@ -34,8 +34,8 @@ impl Planned<'_> {
         steps
     }
 
-    /// Cuts event dates that are decided again into commits; there, the columns of `fill` are taken out of
-    /// `extra`.
+    /// Divides event dates that are decided again into commits. On these dates the columns of `fill` are taken
+    /// out of `extra`.
     pub(super) fn steps_again(&self, dates: Option<Dates>, fill: BTreeSet<&str>) -> Vec<Step> {
         let fill: BTreeSet<String> = fill.into_iter().map(str::to_owned).collect();
         let files = event_files(self.listed.source, self.state);
@@ -74,8 +74,8 @@ impl Planned<'_> {
         steps
     }
 
-    /// Cuts what is to be read into commits. Of objects that are `leaving` the events of the earlier
-    /// content are taken out by the commit that reads them.
+    /// Divides objects that are read into commits. If an object is `leaving`, the commit that reads it also
+    /// takes out the events of its earlier content.
     pub(super) fn steps(&self, read: &[usize], leaving: &BTreeSet<String>) -> Vec<Step> {
         let mut steps = Vec::new();
         let (mut from, mut bytes) = (0, 0);

@@ -1,4 +1,4 @@
-//! Sorted runs of rows: held in memory, spilled into a file, or read from data files.
+//! Sorted runs of rows. They are held in memory, spilled into a file, or read from data files.
 //!
 //! ```text
 //! spilled run:  schema │ keys of a block │ its rows │ keys │ rows │ … │ no keys
@@ -6,11 +6,11 @@
 //! index:        place ──▶ the block that has its first row
 //! ```
 //!
-//! Rows may be of any width. A row that is wider than a block is a block of its own, and a block is read
-//! when its first row is the next of all runs. So a merge holds few wide rows, however many runs it reads.
+//! Rows may have any width. A row that is wider than a block is a block of its own. A block is read when its
+//! first row is the next of all runs. A merge therefore holds few wide rows, however many runs it reads.
 //!
-//! A run carries the words of its columns, and knows where the rows of each place begin: any set of places can
-//! be merged by itself.
+//! A run carries the words of its columns, and knows where the rows of each place begin. Any set of places can
+//! therefore be merged by itself.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
@@ -29,25 +29,26 @@ use super::WriteError;
 use super::words::Words;
 use crate::dedup::EventId;
 
-/// Bytes of one block of a spilled run: what the merge holds of each run. A wider row is a block of its own.
+/// The bytes of one block of a spilled run. The merge holds one block of each run. A wider row is a block of
+/// its own.
 pub(super) const BLOCK: usize = 512 << 10;
-/// Rows of one block.
+/// The most rows of one block.
 pub(super) const BLOCK_ROWS: usize = 8192;
 
-/// Three integers by which rows are ordered: place, sortable time, id.
+/// The three integers by which rows are ordered: place, sortable time, id.
 pub type Key = [u64; 3];
 
 /// A batch with the key of each row.
 #[derive(Debug, Clone)]
 pub struct Keyed {
-    /// The columns of the rows, but for those that the key has: event time, raw object and record.
+    /// The columns of the rows, without the columns that are in the key: event time, raw object and record.
     pub batch: RecordBatch,
     pub keys: Vec<Key>,
-    /// For stored duplicates: the event that displaced each row.
+    /// For stored duplicates, the event that displaced each row.
     pub displaced: Option<Vec<Displaced>>,
 }
 
-/// Index of the rule that dropped an event, and the event that displaced it.
+/// The index of the rule that dropped an event, and the event that displaced it.
 pub type Displaced = (u64, EventId);
 
 /// Rows of data files, in order.
@@ -55,13 +56,13 @@ pub type StoredRows = Box<dyn Iterator<Item = Result<Keyed, WriteError>> + Send>
 
 /// One sorted run.
 pub(super) struct SortedRun {
-    /// Of the columns that are codes; stored rows have none.
+    /// The words of the columns that are codes; `None` for stored rows, which have no codes.
     words: Option<Words>,
     blocks: Blocks,
 }
 
 impl Keyed {
-    /// Rows of events that come with this commit.
+    /// Rows of events that this commit brings.
     pub const fn new(batch: RecordBatch, keys: Vec<Key>) -> Self {
         Self {
             batch,
@@ -81,7 +82,7 @@ impl Keyed {
     }
 }
 
-/// Which of the rows with these keys are of some places.
+/// The indices of the rows, with these keys, that lie in some places.
 fn rows_of(keys: &[Key], places: &RangeInclusive<u64>) -> Range<usize> {
     let from = keys.partition_point(|key| key[0] < *places.start());
     let to = keys.partition_point(|key| key[0] <= *places.end());
@@ -103,15 +104,16 @@ impl SortedRun {
         }
     }
 
-    /// The words of the columns that are codes; `None` of stored rows, which have no codes.
+    /// The words of the columns that are codes; `None` for stored rows, which have no codes.
     pub fn words(&self) -> Option<&Words> {
         self.words.as_ref()
     }
 
-    /// Takes the rows of some places out.
+    /// Takes out the rows of some places.
     ///
     /// # Errors
-    /// Stored rows, which is a defect: they are read for the places that are asked for.
+    /// The run holds stored rows. This is a defect, because stored rows are read only for the places that are
+    /// asked for.
     pub fn take(&mut self, places: &RangeInclusive<u64>) -> Result<Self, WriteError> {
         let words = self.words.clone();
         let blocks = match &mut self.blocks {
@@ -142,7 +144,7 @@ impl SortedRun {
         Ok(Self { words, blocks })
     }
 
-    /// The columns as they are held; `None` of stored rows, which have no codes.
+    /// The columns as they are held; `None` for stored rows, which have no codes.
     pub fn schema(&self) -> Option<SchemaRef> {
         match &self.blocks {
             Blocks::Memory(blocks) => Some(blocks.as_slice().first()?.batch.schema()),
@@ -151,12 +153,13 @@ impl SortedRun {
         }
     }
 
-    /// There is nothing in it.
+    /// Whether the run has no rows.
     pub fn is_empty(&self) -> bool {
         matches!(&self.blocks, Blocks::Memory(blocks) if blocks.as_slice().is_empty())
     }
 
-    /// The next block. Before another one is asked for, [`Self::rows`] must be, where the block has none.
+    /// The next block. If it comes without rows, [`Self::rows`] must be called before the next call of this
+    /// function.
     pub fn next(&mut self) -> Result<Option<Block>, WriteError> {
         match &mut self.blocks {
             Blocks::Memory(blocks) => Ok(blocks.next().map(Block::from)),
@@ -165,7 +168,7 @@ impl SortedRun {
         }
     }
 
-    /// The rows of the block that was given last without rows.
+    /// The rows of the last block that came without rows.
     pub fn rows(&mut self) -> Result<RecordBatch, WriteError> {
         match &mut self.blocks {
             Blocks::Spilled(run) => Ok(run.rows()?),
@@ -187,7 +190,7 @@ enum Blocks {
 pub(super) struct Block {
     pub keys: Vec<Key>,
     pub displaced: Option<Vec<Displaced>>,
-    /// Bytes of the values of its rows.
+    /// The bytes of the values of its rows.
     pub bytes: usize,
     pub batch: Option<RecordBatch>,
 }
@@ -227,7 +230,7 @@ pub(super) struct RunWriter {
     schema: SchemaRef,
     words: Words,
     writer: StreamWriter<Counted>,
-    /// Where the block begins that has the first row of each place.
+    /// For each place, the position of the block with its first row.
     index: Vec<(u64, u64)>,
 }
 
@@ -313,11 +316,11 @@ impl RunWriter {
     }
 }
 
-/// What stands before the keys of a block.
+/// The head of a block in the file, in front of its keys.
 struct BlockHead {
-    /// None behind the last block.
+    /// The number of rows; 0 behind the last block.
     rows: u64,
-    /// Bytes of the values of its rows.
+    /// The bytes of the values of its rows.
     bytes: u64,
 }
 
@@ -340,7 +343,7 @@ impl BlockHead {
     }
 }
 
-/// A place in a file that others read, too.
+/// A position in a file that others read too.
 struct ReadAt {
     file: Arc<File>,
     at: u64,
@@ -368,19 +371,19 @@ impl Seek for ReadAt {
 
 /// The rows of some places of a run in a file.
 struct SpilledRun {
-    /// Until it is read to its end: then its disk space is free for others.
+    /// The file, until it is read to its end. Its disk space is free from then on.
     file: Option<Arc<File>>,
-    /// Where the block begins that has the first row of each place.
+    /// For each place, the position of the block with its first row.
     index: Arc<[(u64, u64)]>,
     places: RangeInclusive<u64>,
     reader: Option<Box<StreamReader<BufReader<ReadAt>>>>,
-    /// Which rows are wanted of the block whose keys were read last.
+    /// The wanted rows of the block whose keys were read last.
     last: Option<Range<usize>>,
     schema: SchemaRef,
 }
 
 impl SpilledRun {
-    /// The rows of some places, to be read from their beginning.
+    /// The rows of some places, read from their beginning.
     fn of(&self, places: &RangeInclusive<u64>) -> Self {
         Self {
             file: self.file.clone(),
@@ -392,7 +395,7 @@ impl SpilledRun {
         }
     }
 
-    /// Goes to the first block that has rows of the places; `None` if there is none.
+    /// Goes to the first block with rows of the places; `None` if there is none.
     fn open(&self) -> Result<Option<Box<StreamReader<BufReader<ReadAt>>>>, ArrowError> {
         let first = self
             .index
@@ -402,7 +405,7 @@ impl SpilledRun {
         };
         let file = ReadAt { file, at: 0 };
         let file = BufReader::with_capacity(64 << 10, file);
-        // The schema is in front of the first block.
+        // The schema lies in front of the first block.
         let mut reader = StreamReader::try_new(file, None)?;
         if first > 0 {
             reader.get_mut().seek(SeekFrom::Start(*begins))?;
@@ -428,12 +431,12 @@ impl SpilledRun {
             let mut keys: Vec<Key> = parts.map(|key| key.map(u64::from_le_bytes)).collect();
             let wanted = rows_of(&keys, &self.places);
             if wanted.end == 0 {
-                // The end of the run, or what is behind the places.
+                // The end of the run, or a block behind the places.
                 self.reader = None;
                 continue;
             }
             if wanted.is_empty() {
-                // What is before the places.
+                // A block in front of the places.
                 self.last = Some(wanted);
                 self.rows()?;
                 continue;
@@ -466,8 +469,8 @@ impl SpilledRun {
     }
 }
 
-/// Bytes of the values of a batch. The columns of a block that was read back share one allocation,
-/// which [`RecordBatch::get_array_memory_size`] would count for each of them.
+/// The bytes of the values of a batch. The columns of a block that was read back share one allocation, and
+/// [`RecordBatch::get_array_memory_size`] would count this allocation for each of them.
 pub(super) fn bytes_of(batch: &RecordBatch) -> usize {
     batch
         .columns()

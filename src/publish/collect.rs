@@ -1,4 +1,4 @@
-//! Batches in any order become runs in order, in bounded memory.
+//! Sorts batches that come in any order into runs, in bounded memory.
 //!
 //! ```text
 //! batches ──▶ held, few strings as codes ──full──▶ sorted ──▶ a spilled run ──many──▶ merged into one
@@ -18,14 +18,15 @@ use super::blocks::{BLOCK, BLOCK_ROWS, Key, Keyed, RunWriter, SortedRun, StoredR
 use super::runs::Runs;
 use super::words::{Common, Packer, Words};
 
-/// Bytes of a block whose codes are spelled out.
+/// The most bytes of a block whose codes are spelled out.
 const SPELLED: usize = 4 * BLOCK;
-/// Fewest and most runs of one collector; more are merged into one, so that neither open files nor the
-/// blocks held by the merge grow with the input. Within these bounds as many as half the memory has
-/// blocks: merging runs writes everything once more.
+/// The bounds of the number of runs of one collector. If there are more, they are merged into one, so that
+/// neither open files nor the blocks held by the merge grow with the input. Within these bounds, half the
+/// memory must have room for a block of each run. Fewer merges are better, because each writes all rows once
+/// more.
 const RUNS: (usize, usize) = (16, 128);
 
-/// Gathers the batches of one worker and sorts and spills them run by run.
+/// Gathers the batches of one worker, sorts them and spills them run by run.
 pub struct Collector {
     folder: PathBuf,
     limit: usize,
@@ -35,15 +36,15 @@ pub struct Collector {
     runs: Vec<SortedRun>,
 }
 
-/// Everything collected, as runs in order.
+/// All collected rows, as sorted runs.
 #[derive(Default)]
 pub struct Collected {
     runs: Vec<SortedRun>,
 }
 
 impl Collector {
-    /// `memory` in bytes bounds what is held before it is sorted; sorting takes as much again for
-    /// one block. Codes of what was gathered with other `words` are spelled out when they are merged.
+    /// `memory` is the number of bytes that are held before they are sorted. Sorting takes as much again for
+    /// one block. Codes of other `words` are spelled out when runs are merged.
     pub fn new(folder: &Path, memory: usize, words: &Words) -> Self {
         Self {
             folder: folder.to_owned(),
@@ -78,7 +79,7 @@ impl Collector {
         }
         let run = run.finish()?;
         self.runs.push(run);
-        // Runs may be merged now, which has no need of them.
+        // The held batches are freed before runs are merged.
         drop(held);
         if self.runs.len() >= (self.limit / BLOCK / 2).clamp(RUNS.0, RUNS.1) {
             self.compact()
@@ -87,7 +88,7 @@ impl Collector {
         }
     }
 
-    /// What is held, all of the same columns.
+    /// The held batches, all with the same columns.
     fn alike(&mut self) -> Result<Vec<Keyed>, WriteError> {
         self.bytes = 0;
         let mut held = std::mem::take(&mut self.held);
@@ -132,21 +133,21 @@ impl Collector {
 }
 
 impl Collected {
-    /// Adds what another collector has gathered.
+    /// Adds the rows that another collector has gathered.
     pub fn append(&mut self, other: Self) {
         self.runs.extend(other.runs);
     }
 
-    /// Adds what data files hold already.
+    /// Adds rows of data files.
     pub fn append_stored(&mut self, rows: StoredRows) {
         self.runs.push(SortedRun::stored(rows));
     }
 
-    /// Takes the rows of some places out, for a merge of their own. The rows of data files are added after
-    /// that, for the same places.
+    /// Takes out the rows of some places, for a merge of these places. The rows of data files for the same
+    /// places are added afterwards.
     ///
     /// # Errors
-    /// Rows of data files were added before, which is a defect.
+    /// Rows of data files were added before. This is a defect.
     pub fn take(&mut self, places: &RangeInclusive<u64>) -> Result<Self, WriteError> {
         let runs = self.runs.iter_mut().map(|run| run.take(places));
         let runs = runs.collect::<Result<_, _>>()?;
@@ -159,7 +160,7 @@ impl Collected {
     }
 }
 
-/// All rows in order, a block at a time, so that a second copy of all is never held.
+/// All rows in order, one block at a time, so that there is never a second copy of all rows.
 fn sorted_blocks(held: &[Keyed], words: &Words) -> impl Iterator<Item = Result<Keyed, WriteError>> {
     let rows: usize = held.iter().map(|keyed| keyed.keys.len()).sum();
     let mut order: Vec<(Key, u32, u32)> = Vec::with_capacity(rows);
@@ -211,7 +212,7 @@ fn sorted_blocks(held: &[Keyed], words: &Words) -> impl Iterator<Item = Result<K
     })
 }
 
-/// Bytes of each row of a batch.
+/// The bytes of each row of a batch.
 fn widths(batch: &RecordBatch) -> Vec<u32> {
     let mut widths = vec![0; batch.num_rows()];
     for column in batch.columns() {

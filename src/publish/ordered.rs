@@ -1,4 +1,4 @@
-//! Rows that come ordered by their partition become one file a partition.
+//! Writes rows that are sorted by their partition, one file for each partition.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use super::parquet::{FileSettings, ParquetFile};
 use crate::catalog::TableDefinition;
 use crate::layout::{self, Partition};
 
-/// Writes the rows of one table: columns of the files first, then the partition columns.
+/// Writes the rows of one table. The rows have the columns of the files first, then the partition columns.
 pub struct Ordered<'a> {
     pub table: &'a TableDefinition,
     pub settings: &'a FileSettings,
     pub folder: &'a Path,
 }
 
-/// The rows failed, or their writing.
+/// The rows could not be made, or could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum OrderedError {
     #[error(transparent)]
@@ -32,10 +32,10 @@ pub enum OrderedError {
     LongValue(String),
 }
 
-/// Bytes of a folder's name that every file system takes.
+/// The most bytes of a folder's name that every file system accepts.
 const FOLDER_BYTES: usize = 255;
 
-/// The beginning of the first folder of a partition that has too long a name.
+/// The beginning of the first folder of a partition whose name is too long.
 fn too_long(partition: &Partition) -> Option<String> {
     let folder = layout::partition_folder(partition);
     let long = folder.split('/').find(|part| part.len() > FOLDER_BYTES)?;
@@ -44,7 +44,7 @@ fn too_long(partition: &Partition) -> Option<String> {
 
 impl Ordered<'_> {
     /// # Errors
-    /// What the stream of rows fails with; a full disk.
+    /// An error of the stream of rows; a full disk.
     pub async fn write(
         &self,
         mut rows: SendableRecordBatchStream,
@@ -52,7 +52,7 @@ impl Ordered<'_> {
         let mut finished = Vec::new();
         let mut open: Option<(Partition, ParquetFile)> = None;
         if self.table.partition_columns.is_empty() {
-            // An unpartitioned table has its one file even without rows: readers look for it.
+            // A table without partitions has one file even without rows, because readers look for it.
             open = Some((Vec::new(), self.create(0)?));
         }
         while let Some(batch) = rows.next().await {
@@ -101,7 +101,7 @@ impl Ordered<'_> {
         })
     }
 
-    /// The stretches of rows that share a partition.
+    /// The parts of a batch whose rows have the same partition.
     fn stretches(&self, batch: &RecordBatch, width: usize) -> Vec<(Partition, usize, usize)> {
         let values: Vec<(&String, &StringArray)> = self
             .table

@@ -1,4 +1,4 @@
-//! Several sorted runs as one sequence.
+//! Reads several sorted runs as one sequence.
 //!
 //! ```text
 //! the keys of one block of each run ──heap──▶ stretches: rows of one run that come before all others
@@ -18,11 +18,11 @@ use super::blocks::{
 };
 use super::words::Common;
 
-/// The next rows of one run that come before those of every other.
+/// The next rows of one run that come before the rows of all other runs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Stretch {
     run: usize,
-    /// The block they lie in, and the rows `from..to` of it.
+    /// The block that holds the rows. The rows are `from..to`.
     pub source: usize,
     pub from: usize,
     pub to: usize,
@@ -36,20 +36,20 @@ struct Cursor {
     rows: Rows,
 }
 
-/// The rows of the block that a cursor is in.
+/// The rows of the current block of a cursor.
 #[derive(Clone, Copy)]
 enum Rows {
-    /// In the file still: mean bytes of one.
+    /// The rows are still in the file. The number is the mean bytes of a row.
     Waiting(usize),
-    /// Those of a block of `sources`.
+    /// The rows are held in this block of `sources`.
     Held(usize),
 }
 
-/// A block that is being read, or that rows picked from it still refer to.
+/// A block that is being read, or that picked rows still refer to.
 struct HeldBlock {
     batch: RecordBatch,
     bytes: usize,
-    /// Mean bytes of a row.
+    /// The mean bytes of a row.
     row_bytes: usize,
 }
 
@@ -64,14 +64,14 @@ impl HeldBlock {
     }
 }
 
-/// Runs being merged: the keys of one block of each, the rows of the blocks that are begun, and used-up blocks
-/// until they are released.
+/// Runs that are being merged. It holds the keys of one block of each run, the rows of the blocks that are
+/// begun, and used-up blocks until they are released.
 pub(super) struct Runs {
     common: Common,
     cursors: Vec<Cursor>,
     heads: BinaryHeap<Reverse<(Key, usize)>>,
     sources: Vec<HeldBlock>,
-    /// Bytes of the used-up blocks.
+    /// The bytes of the used-up blocks.
     used_up: usize,
 }
 
@@ -102,12 +102,12 @@ impl Runs {
         Ok(merge)
     }
 
-    /// Which of these columns are codes, and of what.
+    /// The columns that are codes in all runs.
     pub fn common(&self) -> &Common {
         &self.common
     }
 
-    /// Mean bytes of the rows of the block that has the next row; `None` at the end.
+    /// The mean bytes of the rows of the block that has the next row; `None` at the end.
     pub fn next_width(&self) -> Option<usize> {
         let Reverse((_, run)) = self.heads.peek()?;
         Some(match self.cursors.get(*run)?.rows {
@@ -116,7 +116,8 @@ impl Runs {
         })
     }
 
-    /// The next stretch; all of one place. It must be handed to [`Self::advance`] before the next.
+    /// The next stretch. All its rows lie in one place. It must be given to [`Self::advance`] before the next
+    /// call.
     pub fn stretch(&mut self) -> Result<Option<Stretch>, WriteError> {
         let Some(Reverse((first, run))) = self.heads.pop() else {
             return Ok(None);
@@ -153,19 +154,18 @@ impl Runs {
         }))
     }
 
-    /// The key of one row of a stretch that is not advanced yet.
+    /// The key of one row of a stretch that was not given to `advance` yet.
     pub fn key(&self, stretch: Stretch, row: usize) -> Option<Key> {
         self.cursors.get(stretch.run)?.keys.get(row).copied()
     }
 
-    /// What had displaced one row of such a stretch; `None` of events that were not stored as
-    /// duplicates.
+    /// The event that had displaced one row of such a stretch; `None` if it was not stored as a duplicate.
     pub fn displaced(&self, stretch: Stretch, row: usize) -> Option<Displaced> {
         let stored = self.cursors.get(stretch.run)?.displaced.as_ref()?;
         stored.get(row).copied()
     }
 
-    /// Goes on behind a stretch.
+    /// Goes to the row behind a stretch.
     pub fn advance(&mut self, stretch: Stretch) -> Result<(), WriteError> {
         let next = self
             .cursors
@@ -180,7 +180,7 @@ impl Runs {
         }
     }
 
-    /// Takes the next block of a run that has rows.
+    /// Loads the next block of a run that has rows.
     fn load(&mut self, run: usize) -> Result<(), WriteError> {
         let Some(cursor) = self.cursors.get_mut(run) else {
             return Ok(());
@@ -224,7 +224,7 @@ impl Runs {
     /// # Errors
     /// A run that cannot be read.
     pub fn next_block(&mut self) -> Result<Option<Keyed>, WriteError> {
-        // The block before has copies of its rows.
+        // The last block has copies of its rows, so used-up blocks can be freed.
         self.release();
         let (mut rows, mut keys, mut displaced) = (Vec::new(), Vec::new(), Vec::new());
         let mut bytes = 0;
@@ -263,12 +263,12 @@ impl Runs {
             .map_or(0, |source| source.row_bytes)
     }
 
-    /// So much is held in used-up blocks that the picks from them should be handed over.
+    /// Whether used-up blocks hold so much memory that the rows picked from them should be handed over.
     pub fn is_crowded(&self) -> bool {
         self.used_up > USED_UP * BLOCK || self.sources.len() > 4 * self.cursors.len() + 64
     }
 
-    /// Lets go of used-up blocks. Rows picked before are no longer valid.
+    /// Frees used-up blocks. Rows that were picked before are no longer valid.
     pub fn release(&mut self) {
         let mut old: Vec<Option<HeldBlock>> = std::mem::take(&mut self.sources)
             .into_iter()
@@ -286,7 +286,7 @@ impl Runs {
         }
     }
 
-    /// The rows `(block, row)` in order; a stretch of one block is not copied.
+    /// The rows `(block, row)` in order. A stretch of one block is not copied.
     pub fn gather(&self, rows: &[(usize, usize)]) -> Result<RecordBatch, WriteError> {
         let stretches = stretches(rows);
         if let [(source, from, to)] = stretches.as_slice()
@@ -301,13 +301,13 @@ impl Runs {
         Ok(interleave_record_batch(&blocks, rows)?)
     }
 
-    /// The rows of stretches, each copied at once.
+    /// The rows of several stretches. Each stretch is copied at once.
     fn copy(
         &self,
         rows: usize,
         stretches: &[(usize, usize, usize)],
     ) -> Result<RecordBatch, WriteError> {
-        // Most blocks that are held have no part in it.
+        // Most blocks that are held have no part in the copy.
         let mut used: Vec<usize> = stretches.iter().map(|(source, ..)| *source).collect();
         used.sort_unstable();
         used.dedup();
@@ -317,7 +317,7 @@ impl Runs {
             .map(|source| Some(&self.sources.get(*source)?.batch));
         let blocks: Vec<&RecordBatch> = blocks.collect::<Option<_>>().ok_or_else(no_block)?;
         let first = blocks.first().ok_or_else(no_block)?;
-        // The block of each stretch among those that are used.
+        // The index of the block of each stretch among the used blocks.
         let places = stretches.iter().map(|(source, from, to)| {
             let block = used.binary_search(source).ok()?;
             Some((block, *from, *to))
@@ -358,12 +358,13 @@ pub fn in_order(mut runs: Vec<StoredRows>) -> StoredRows {
     Box::new(std::iter::from_fn(move || next().transpose()))
 }
 
-/// Used-up blocks that are held: few where there are hundreds of runs, and far more than fill a batch.
+/// The number of used-up blocks that may be held. It is small beside hundreds of runs, and far more than fill a
+/// batch.
 const USED_UP: usize = 16;
-/// Rows of a stretch from which on it is faster to copy it at once than row by row.
+/// The number of rows from which on a stretch is copied at once, because this is faster than row by row.
 const LONG: usize = 4;
 
-/// Rows that follow each other in one block, as block, first row and the one behind the last.
+/// Stretches of rows that follow each other in one block: the block, the first row and the row behind the last.
 fn stretches(rows: &[(usize, usize)]) -> Vec<(usize, usize, usize)> {
     let mut stretches: Vec<(usize, usize, usize)> = Vec::new();
     for (source, row) in rows {
@@ -384,7 +385,7 @@ mod tests {
     use super::super::{Collector, Words};
     use super::*;
 
-    /// Blocks whose codes are spelled out are larger than others: that alone hands nothing over.
+    /// Blocks whose codes are spelled out are larger than others. Their size alone must not hand rows over.
     #[test]
     fn only_used_up_blocks_crowd() {
         let block = |run: u64, time: u64| {
@@ -408,11 +409,11 @@ mod tests {
                 crowded.push(taken);
             }
         }
-        // Eight such blocks are as many bytes as sixteen.
+        // Eight such blocks have as many bytes as sixteen others.
         assert_eq!(crowded, [8, 16, 24, 32, 40, 48, 56, 64, 72, 80]);
     }
 
-    /// However many runs have a wide row next, the rows of one are held, and of those that were picked.
+    /// However many runs have a wide row next, only the rows of one run are held, and the picked rows.
     #[test]
     fn few_wide_rows_are_held() {
         const WIDE: usize = 3 << 20;
@@ -423,7 +424,7 @@ mod tests {
             false => format!("row {n}"),
         };
         let mut collector = Collector::new(folder.path(), WIDE + WIDE / 2, &words);
-        // One wide row a batch. Neighbours are far apart: every run has rows of nearly every time.
+        // One wide row in each batch. Neighbours are far apart, so every run has rows of nearly every time.
         for from in 0..60 {
             let ids: Vec<u64> = (0..40).map(|i| i * 60 + from).collect();
             let texts: StringArray = ids.iter().map(|id| Some(text(*id))).collect();

@@ -14,14 +14,14 @@ use crate::layout;
 use crate::ledger::{self, Commit, FileEntry, Published, PublishedFile, State};
 use crate::store::{Publish, Store, StoreError};
 
-/// Files staged or published at once.
+/// The number of files that are staged or published at once.
 const AT_ONCE: usize = 8;
-/// Files whose ETags are asked for at once.
+/// The number of files whose ETags are asked for at once.
 const LOOKED_AT_ONCE: usize = 32;
-/// What one PUT of S3 takes; a conditional put takes the whole file.
+/// The most bytes of one PUT of S3. A conditional put takes the whole file.
 const LARGEST_PUT: u64 = 5 << 30;
 
-/// What keeps a commit from being published.
+/// The reason why a commit cannot be published.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
     #[error(transparent)]
@@ -45,29 +45,30 @@ pub enum PublishError {
     #[error("{url} was changed by another run meanwhile; nothing is lost, run again")]
     Overtaken { url: String },
     #[error(
-        "{url} is gone, and was staged for a commit that is not published, or whose marker is lost: \
-         `rawmart verify --repair` makes what is missing anew"
+        "{url} is gone. It was staged for a commit that is not published or whose marker is lost: `rawmart \
+         verify --repair` makes the missing files again"
     )]
     StagedGone { url: String },
     #[error(
-        "{url} was staged by an earlier run, and its bytes are not those any more: `rawmart verify --repair` \
-         makes what it holds anew"
+        "{url} was staged by an earlier run, and its bytes have changed since: `rawmart verify --repair` makes \
+         the file again"
     )]
     DamagedStage { url: String },
 }
 
-/// Files of a commit that are staged.
+/// The staged files of a commit.
 #[derive(Debug, Default)]
 pub struct Staged {
     pub entries: Vec<FileEntry>,
-    /// By staged key, where their content still lies on local disk, if they are staged in a bucket.
+    /// For files that are staged in a bucket: the local file with the same content, by staged key.
     local: BTreeMap<String, PathBuf>,
 }
 
-/// Published files whose content still lies on local disk; there no more when this is dropped.
+/// Published files whose content still lies on local disk. The local files are deleted when this value is
+/// dropped.
 #[derive(Debug, Default)]
 pub struct Local {
-    /// By key.
+    /// The local files by key.
     pub files: BTreeMap<String, PathBuf>,
 }
 
@@ -78,13 +79,13 @@ impl Drop for Local {
 }
 
 impl Staged {
-    /// The files, without what still lies on local disk.
+    /// The staged files. Their local copies are deleted.
     pub fn only_staged(self) -> Vec<FileEntry> {
         self.local.values().for_each(|file| forget(file));
         self.entries
     }
 
-    /// What lies on local disk, once it is published.
+    /// The local copies, once the files are published.
     pub fn published(self) -> Local {
         let Self { entries, mut local } = self;
         let files = entries
@@ -95,15 +96,15 @@ impl Staged {
         }
     }
 
-    /// Adds what was staged by another call.
+    /// Adds the files that another call has staged.
     pub fn append(&mut self, other: Self) {
         self.entries.extend(other.entries);
         self.local.extend(other.local);
     }
 }
 
-/// Brings local files under the staging folder of commit `n` as they come. `memory` in bytes bounds what is
-/// in flight.
+/// Puts local files under the staging folder of commit `n` as they come. `memory` is the most bytes that are on
+/// their way at once.
 ///
 /// # Errors
 /// A store that does not answer or is full; a file too large to be published later.
@@ -116,8 +117,8 @@ pub async fn stage(
 ) -> Result<Staged, PublishError> {
     let folder = layout::staging_folder(n, run);
     let room = Room::new(memory);
-    // After a failure no other file is begun, and those on their way are waited for: on disk they would come
-    // after what was staged is taken back.
+    // After a failure no further file is begun, and the files on their way are waited for. On disk they would
+    // otherwise come back after the staged files were deleted.
     let failed = AtomicBool::new(false);
     let files = files.take_while(|_| ready(!failed.load(Ordering::Relaxed)));
     let uploads = files.map(|file| {
@@ -166,7 +167,7 @@ pub async fn stage(
     })
 }
 
-/// Takes back what was staged for a commit that will not be made.
+/// Deletes the files that were staged for a commit that will not be made.
 ///
 /// # Errors
 /// A store that does not answer.
@@ -176,7 +177,7 @@ pub async fn unstage(store: &Store, n: u64, run: &str) -> Result<(), StoreError>
     store.delete(keys.collect()).await
 }
 
-/// SHA-256 of a local file, in hex.
+/// The SHA-256 of a local file.
 async fn hash(path: &Path) -> Result<ledger::Sha256, PublishError> {
     let file = path.to_owned();
     let hashed = tokio::task::spawn_blocking(move || {
@@ -193,7 +194,7 @@ async fn hash(path: &Path) -> Result<ledger::Sha256, PublishError> {
     })
 }
 
-/// Memory shared by files in flight; a file larger than all of it goes alone.
+/// The memory for files on their way. A file larger than all of it goes alone.
 struct Room {
     mebibytes: Semaphore,
     all: u32,
@@ -215,8 +216,7 @@ impl Room {
     }
 }
 
-/// Whether the staged copy of a file has the bytes that the log says, as far as it says them; `None` where
-/// there is none.
+/// Whether the staged copy of a file has the bytes that the log describes; `None` if there is no copy.
 ///
 /// # Errors
 /// A store that does not answer.
@@ -228,7 +228,7 @@ pub async fn is_staged_whole(store: &Store, entry: &FileEntry) -> Result<Option<
     }))
 }
 
-/// Proves that what an earlier run has staged for a commit is what it was.
+/// Proves that the files that an earlier run has staged for a commit are still the same.
 ///
 /// # Errors
 /// The first staged file that is damaged; a store that does not answer.
@@ -247,11 +247,11 @@ pub async fn prove(store: &Store, commit: &Commit) -> Result<(), PublishError> {
         .await
 }
 
-/// Checks that every file that a commit replaces is still what was published, and that every new
-/// name is free. Once committed, a file that cannot be put would keep the lake from going on.
+/// Checks that every file that a commit replaces is still the published one, and that every new name is free. A
+/// file that cannot be put after the commit would block the lake.
 ///
 /// # Errors
-/// The first file that another run, or somebody else, has changed, removed or put.
+/// The first file that another run or somebody else has changed, removed or put there.
 pub async fn check(store: &Store, commit: &Commit, state: &State) -> Result<(), PublishError> {
     let looks = commit.files.iter().map(|entry| async move {
         let key = entry.key();
@@ -267,14 +267,14 @@ pub async fn check(store: &Store, commit: &Commit, state: &State) -> Result<(), 
             false => Err(changed(store, commit, &key).await?),
         }
     });
-    // Asked for one by one, and not listed: that would cost what the whole table has.
+    // The files are asked for one by one. A listing would cost as much as the whole table has files.
     stream::iter(looks)
         .buffer_unordered(LOOKED_AT_ONCE)
         .try_collect()
         .await
 }
 
-/// Who may have changed a file that a commit replaces.
+/// Finds out who has changed a file that a commit replaces.
 async fn changed(store: &Store, commit: &Commit, key: &str) -> Result<PublishError, StoreError> {
     let url = store.url_of(key);
     let next = store.head(&layout::commit_key(commit.number)).await?;
@@ -284,14 +284,14 @@ async fn changed(store: &Store, commit: &Commit, key: &str) -> Result<PublishErr
     })
 }
 
-/// The whole spill folder goes when the run ends; a file that cannot go now goes then.
+/// The whole spill folder is deleted when the run ends, so a file that cannot be deleted now is deleted then.
 fn forget(path: &Path) {
     let _ = std::fs::remove_file(path);
 }
 
-/// Brings every file of a commit to its final name. May be repeated after any interruption.
-/// `state` is the lake with this commit applied; `memory` in bytes bounds what is in flight. What this
-/// run has `staged` need not be read back.
+/// Puts every file of a commit under its final name. This may be repeated after any interruption. `state` is
+/// the state with this commit applied. `memory` is the most bytes that are on their way at once. Files that
+/// this run has `staged` are read from its own disk.
 ///
 /// # Errors
 /// A file of the lake that somebody else has changed.
@@ -338,7 +338,7 @@ pub async fn publish(
     })
 }
 
-/// Deletes what is staged for commits that are published.
+/// Deletes the staged files of published commits.
 ///
 /// # Errors
 /// A store that does not answer.
@@ -350,8 +350,8 @@ pub async fn sweep(store: &Store, state: &State) -> Result<(), StoreError> {
     sweep_those(store, |n| n <= published).await
 }
 
-/// Deletes what dead runs have staged for commits that they have not made. Only on disk, whose lock is held,
-/// is it known that they are dead: on a full one it is in the way.
+/// Deletes the staged files of dead runs whose commits were never made. This happens only on disk: the lock is
+/// held, so these runs are known to be dead, and their files may fill the disk.
 ///
 /// # Errors
 /// A store that does not answer.
@@ -362,7 +362,7 @@ pub async fn sweep_dead(store: &Store, state: &State) -> Result<(), StoreError> 
     }
 }
 
-/// Deletes what is staged for some commits.
+/// Deletes the staged files of some commits.
 async fn sweep_those(store: &Store, those: impl Fn(u64) -> bool) -> Result<(), StoreError> {
     let staged = store.list(layout::STAGING).await?;
     let old = staged

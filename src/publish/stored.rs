@@ -46,7 +46,7 @@ const WIDE: usize = 8;
 pub enum StoredError {
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("reading {url}: {source}; `rawmart verify --repair` makes a damaged file anew")]
+    #[error("reading {url}: {source}; `rawmart verify --repair` makes a damaged file again")]
     Parquet { url: String, source: ParquetError },
     #[error(
         "{url} is not what the log says was published there: {what}; `rawmart verify` names all such files, \
@@ -54,8 +54,8 @@ pub enum StoredError {
     )]
     Foreign { url: String, what: String },
     #[error(
-        "{url} is damaged: its bytes are not those that were published, though its size is. Nothing was made of \
-         it; `rawmart verify --repair` brings back what was published"
+        "{url} is damaged: it has the published size, but other bytes. Its rows were not used; `rawmart verify \
+         --repair` brings back what was published"
     )]
     Damaged { url: String },
 }

@@ -24,7 +24,7 @@ const RULES: [&str; 2] = ["redelivery", "double_click"];
 
 /// `[place, sortable time, id]`
 type Key = [u64; 3];
-/// Id of the event that displaced a row, and the rule's index.
+/// The id of the event that displaced a row, and the index of the rule.
 type Displaced = (u64, u64);
 
 fn own_schema() -> SchemaRef {
@@ -98,7 +98,7 @@ fn batch(keys: &[Key]) -> Keyed {
     )
 }
 
-/// The rows of a file as text, in order: object, record, time, name, kind, and what displaced it.
+/// The rows of a file as text, in order: object, record, time, name, kind, and the displacing event.
 fn read(file: &Finished) -> Vec<Vec<String>> {
     let opened = std::fs::File::open(&file.path).unwrap();
     let reader = ParquetRecordBatchReaderBuilder::try_new(opened).unwrap();
@@ -171,7 +171,7 @@ fn every_row_once_and_in_order() {
             }
         }
 
-        // Everything in memory, everything spilled, and some of both.
+        // All rows in memory, all rows spilled, and a mixture.
         let mut collected = Collected::default();
         let limits = [usize::MAX, 0, 200_000];
         let words = Words::new(1 << 20, 3);
@@ -239,7 +239,7 @@ fn a_verdict_without_its_row_is_an_error() {
         .push(batch(&[[place, sortable(5), EventId::new(0, 1).0]]))
         .unwrap();
     let mut verdicts = Sorter::<5>::new(folder.path(), 0);
-    // Same place and id, another time.
+    // The same place and id, and another time.
     let row = [place, sortable(6), EventId::new(0, 1).0, 2, 0];
     verdicts.push(row).unwrap();
     let dropped = Sorted::merge(vec![verdicts]).unwrap();
@@ -296,7 +296,7 @@ fn a_file_is_the_same_whatever_the_number_of_threads() {
     }
 }
 
-/// Row groups of 2,000 rows: times from 0 on, and a name for each.
+/// Row groups of 2,000 rows. The times begin at 0, and each row has a name.
 fn stored(folder: &std::path::Path) -> StoredFile {
     let time = DataType::Timestamp(arrow::datatypes::TimeUnit::Millisecond, Some("UTC".into()));
     let schema = Arc::new(Schema::new(vec![
@@ -398,7 +398,7 @@ fn stored_rows_are_those_of_the_times_that_are_wanted() {
             assert_eq!(found, expected);
         }
     }
-    // What tells rows apart, and what is asked for, may be no column at all.
+    // The test of a row may read no column, and so may the rows that are asked for.
     let all = Wanted {
         schema: Arc::clone(&none),
         test: Arc::new(|batch: &RecordBatch| vec![true; batch.num_rows()].into()),
@@ -408,7 +408,7 @@ fn stored_rows_are_those_of_the_times_that_are_wanted() {
     assert_eq!(rows, 5_000);
 }
 
-/// Wide rows among narrow ones: in a file they may be few bytes, and in memory they are many.
+/// Wide rows among narrow rows. In a file they may be few bytes, and in memory they are many.
 #[test]
 fn batches_of_wide_rows_are_small() {
     let schema = Arc::new(Schema::new(vec![
@@ -459,7 +459,7 @@ fn batches_of_wide_rows_are_small() {
     for wanted in [1, 3] {
         let of = Arc::new(Schema::new(vec![Field::new("text", DataType::Utf8, true)]));
         let test = move |batch: &RecordBatch| {
-            // What is looked at is no more than what is given.
+            // The test sees no larger batches than the caller does.
             assert!(batch.get_array_memory_size() < 16 << 20);
             let texts = batch.column(0).as_string::<i32>().iter();
             texts
@@ -507,13 +507,14 @@ fn days(count: u32) -> Vec<u64> {
     (1..=count).map(|day| place(day).sortable()).collect()
 }
 
-/// What was written: by table and name of the file's folder, its rows.
+/// The number of rows of each written file, by table and name of its folder.
 fn content(files: &[Finished]) -> BTreeMap<(String, crate::layout::Partition), Vec<Vec<String>>> {
     let rows = |file: &Finished| ((file.table.clone(), file.partition.clone()), read(file));
     files.iter().map(rows).collect()
 }
 
-/// Runs in memory and in files, merged by sets of places in any order, give what one merge of all places gives.
+/// Runs in memory and in files that are merged by sets of places, in any order, give the same as one merge of
+/// all places.
 #[test]
 fn sets_of_places_are_merged_apart() {
     for seed in 0..6 {
@@ -593,7 +594,7 @@ fn runs_of_other_words_are_merged() {
         let spill = tempfile::tempdir().unwrap();
         let mut collected = Collected::default();
         for part in 0..3 {
-            // Each meets the words in another order, and gives them other codes.
+            // Each worker meets the words in another order, and gives them other codes.
             let words = Words::new(1 << 20, 1);
             let mut collector = Collector::new(spill.path(), limit, &words);
             let keys: Vec<Key> = keys.iter().skip(part).step_by(3).copied().collect();
@@ -607,8 +608,8 @@ fn runs_of_other_words_are_merged() {
     }
 }
 
-/// Row groups that were written one behind another are one run. A group that begins before the end of the one in
-/// front of it begins another.
+/// Row groups that were written one after another are one run. A group that begins before the end of the group
+/// in front of it begins another run.
 #[test]
 fn a_file_has_a_sorted_run_for_each_sequence_of_row_groups() {
     let time = DataType::Timestamp(arrow::datatypes::TimeUnit::Millisecond, Some("UTC".into()));
@@ -648,7 +649,7 @@ fn a_file_has_a_sorted_run_for_each_sequence_of_row_groups() {
     };
     let of = |starts: &[i64]| -> Vec<i64> { starts.iter().flat_map(|s| *s..s + 10).collect() };
     assert_eq!(written(&[0, 10, 20]), [of(&[0, 10, 20])]);
-    // Times of a border may be equal.
+    // The times at a border may be equal.
     assert_eq!(written(&[0, 9, 18]), [of(&[0, 9, 18])]);
     assert_eq!(
         written(&[0, 10, 5, 15, 3]),

@@ -1,13 +1,13 @@
-//! Columns of few different strings are held, spilled and merged as codes.
+//! Codes the strings of columns with few different strings, so that they are held, spilled and merged as codes.
 //!
 //! ```text
 //! Utf8 ──Packer::pack──▶ UInt16 ──▶ runs ──▶ merge ──Common::dictionary──▶ Dictionary(UInt16, Utf8)
 //!   └─ too many words: as it is from then on;         └─ Common::spell: what not all runs have as codes
 //! ```
 //!
-//! Less is copied, written and read; an event's type or country is a fifth of its bytes. All workers
-//! share the words, so that their runs can be merged as codes; runs of other words are spelled out. No column of events or rejects is unsigned: the
-//! type tells what is a code.
+//! Fewer bytes are copied, written and read: the type or country of an event shrinks to a fifth. All workers
+//! share the words, so that their runs can be merged as codes. Runs with other words are spelled out. No column
+//! of events or rejects has an unsigned type, so an unsigned column is a column of codes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,32 +20,33 @@ use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, UInt16Type};
 use arrow::error::ArrowError;
 
-/// Most words of a column, …
+/// The most words of a column, …
 const WORDS: usize = 1024;
-/// … and most bytes of one.
+/// … and the most bytes of one word.
 const LONG: usize = 64;
-/// Bytes that a word takes beside its own: its place in a table that is not full, and what the allocator adds.
+/// The bytes that a word takes besides its text: its entry in a table that is not full, and the overhead of the
+/// allocator.
 const BESIDE: usize = 80;
 
 type Codes = HashMap<Box<str>, u16, RandomState>;
 
-/// The words of each column, in the order of their codes. Clones are one and the same.
+/// The words of each column, in the order of their codes. All clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Words(Arc<Mutex<Known>>);
 
-/// What is known by all.
+/// The words that all workers share.
 #[derive(Debug, Default)]
 struct Known {
     columns: Vec<Codes>,
-    /// Bytes that new words may take.
+    /// The bytes that are left for new words.
     left: usize,
-    /// How often each word is held.
+    /// The number of copies of each word that are held.
     copies: usize,
 }
 
 impl Words {
-    /// Words that take no more than `memory` bytes, as all know them and each of `workers` does. Columns whose
-    /// words have no room are not coded.
+    /// Words that take at most `memory` bytes in the shared table and in the tables of `workers` workers. A
+    /// column whose words have no room is not coded.
     pub fn new(memory: usize, workers: usize) -> Self {
         Self(Arc::new(Mutex::new(Known {
             columns: Vec::new(),
@@ -54,12 +55,12 @@ impl Words {
         })))
     }
 
-    /// Whether these are the same words: codes of one are codes of the other.
+    /// Whether two values share the same words, so that their codes mean the same.
     fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// The code of a word, which may be new; `None` if there are too many.
+    /// The code of a word. The word may be new. `None` if there are too many words.
     fn learn(&self, column: usize, word: &str) -> Option<u16> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = &mut *known;
@@ -80,7 +81,7 @@ impl Words {
         Some(code)
     }
 
-    /// Bytes of the longest word of every column, and of its place.
+    /// The bytes of the longest word of every column, with its entry.
     pub(super) fn longest(&self) -> Vec<usize> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let longest = known.columns.iter().map(|codes| {
@@ -113,11 +114,11 @@ pub(super) struct Packer {
     columns: Vec<Met>,
 }
 
-/// The words of a column that one worker has met.
+/// The words of a column that one worker has met so far.
 #[derive(Debug, Default)]
 struct Met {
     codes: Codes,
-    /// It has too many.
+    /// Whether the column has too many words to be coded.
     plain: bool,
 }
 
@@ -134,7 +135,7 @@ impl Packer {
     }
 
     /// # Errors
-    /// None but defects.
+    /// None, apart from defects.
     pub fn pack(&mut self, batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
         if self.columns.is_empty() {
             let strings = |field: &FieldRef| *field.data_type() == DataType::Utf8;
@@ -186,20 +187,21 @@ impl Met {
     }
 }
 
-/// What is coded in every one of several batches or runs.
+/// The columns that are coded in all of several batches or runs.
 pub(super) struct Common {
-    /// The different words of the runs, each by columns and codes.
+    /// The different words of the runs, each with the texts of every column by code.
     tables: Vec<(Words, Vec<ArrayRef>)>,
     coded: Vec<bool>,
 }
 
 impl Common {
-    /// Of batches or runs with these columns and the same words; stored ones have no codes, and say `None`.
+    /// The columns of batches or runs with the same words. Stored runs have no codes, and give `None`.
     pub fn new(words: &Words, schemas: impl IntoIterator<Item = Option<Arc<Schema>>>) -> Self {
         Self::over(schemas.into_iter().map(|schema| (Some(words), schema)))
     }
 
-    /// Of runs with these words and columns. Where runs have different words, nothing is coded in all of them.
+    /// The columns of runs with these words and schemas. If the runs have different words, no column is coded
+    /// in all of them.
     pub fn over<'a>(
         runs: impl IntoIterator<Item = (Option<&'a Words>, Option<Arc<Schema>>)>,
     ) -> Self {
@@ -221,19 +223,19 @@ impl Common {
         Self { tables, coded }
     }
 
-    /// Spells out what is not coded in all, where there is one table of words.
+    /// Spells out the columns that are not coded in all batches, if all batches have the same words.
     ///
     /// # Errors
-    /// None but defects.
+    /// None, apart from defects.
     pub fn spell(&self, batch: RecordBatch) -> Result<RecordBatch, ArrowError> {
         let words = self.tables.first().map(|(words, _)| words);
         self.spell_from(words, batch)
     }
 
-    /// Spells out what is not coded in all, of a run that has these words.
+    /// Spells out the columns that are not coded in all runs, for a run with these words.
     ///
     /// # Errors
-    /// None but defects.
+    /// None, apart from defects.
     pub fn spell_from(
         &self,
         words: Option<&Words>,
@@ -258,10 +260,10 @@ impl Common {
         with_columns(&batch, columns)
     }
 
-    /// A column as readers know it.
+    /// A column as it is written for readers.
     ///
     /// # Errors
-    /// None but defects.
+    /// None, apart from defects.
     pub fn dictionary(&self, index: usize, column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
         let Some(codes) = column.as_primitive_opt::<UInt16Type>() else {
             return Ok(Arc::clone(column));
@@ -271,7 +273,7 @@ impl Common {
     }
 }
 
-/// The words of a column. A column of nothing but NULLs has none.
+/// The words of a column. A column in which all values are NULL has none.
 fn words_of(table: Option<&(Words, Vec<ArrayRef>)>, index: usize) -> ArrayRef {
     let words = table.and_then(|(_, columns)| columns.get(index));
     let none = || Arc::new(StringArray::new_null(0)) as ArrayRef;
@@ -282,7 +284,7 @@ pub(super) fn is_code(data_type: &DataType) -> bool {
     *data_type == DataType::UInt16
 }
 
-/// The batch with other columns of the same names.
+/// A batch with the same names and other columns.
 fn with_columns(batch: &RecordBatch, columns: Vec<ArrayRef>) -> Result<RecordBatch, ArrowError> {
     let schema = batch.schema();
     let fields = schema.fields().iter().zip(&columns).map(|(field, column)| {
@@ -320,7 +322,7 @@ mod tests {
         let mut packers = [Packer::new(&words), Packer::new(&words)];
         let mut texts = some((0..300).map(|n| n % 40));
         texts.extend([None, Some(String::new())]);
-        // Each worker meets the words in an order of its own.
+        // Each worker meets the words in its own order.
         let backwards: Vec<_> = texts.iter().rev().cloned().collect();
         let packed = [
             packers[0].pack(&batch(&texts)).unwrap(),
@@ -347,7 +349,7 @@ mod tests {
         for wide in [
             batch(&some(WORDS..=WORDS)),
             batch(&[Some("x".repeat(LONG + 1))]),
-            // And so it stays.
+            // The column stays uncoded.
             batch(&few),
         ] {
             assert_eq!(packer.pack(&wide).unwrap(), wide);

@@ -1,27 +1,27 @@
-//! What others wrote never commands a terminal.
+//! Keeps text from other sources from commanding a terminal.
 //!
 //! ```text
 //! keys, raw values, names of files, settings, answers of servers ──▶ Plain ──▶ stdout │ stderr │ log
 //! ```
 //!
-//! Everything that is printed goes through here. Characters that a terminal obeys, or that turn text around, are
-//! spelt as JSON and TOML spell them, `\u001b`, so that both stay what they are. A line that begins within a value
-//! is indented: it cannot pass for one of ours.
+//! Everything that is printed goes through this file. Characters that a terminal obeys, or that change the
+//! direction of text, are written as JSON and TOML escape them, `\u001b`. JSON and TOML therefore stay valid. A
+//! line that begins inside a value is indented, so that it cannot be mistaken for a line of rawmart.
 
 use std::io::{Result, Write};
 
-/// Indents a line that is not ours.
+/// The indent of a line that begins inside a value.
 const INDENT: &str = "    ";
 
-/// A control character (C0 but for tabs and line feeds, DEL, C1), or one that changes the direction of text or
-/// ends a line.
+/// Whether a character is written as an escape: a control character (C0 except tabs and line feeds, DEL, C1),
+/// or a character that changes the direction of text or ends a line.
 const fn is_spelt(c: char) -> bool {
     matches!(c,
         '\0'..='\x08' | '\x0b'..='\x1f' | '\x7f'..='\u{9f}'
         | '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// The text as it may be printed.
+/// The text in the form in which it may be printed.
 pub(super) fn plain(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut characters = text.chars().peekable();
@@ -38,10 +38,11 @@ pub(super) fn plain(text: &str) -> String {
     out
 }
 
-/// Writes plain text. Each piece is one that formatting gives: a part of ours, or one whole value.
+/// Writes plain text. Each piece is a piece that formatting gives: a part of rawmart's own text, or one whole
+/// value.
 pub(super) struct Plain<W> {
     out: W,
-    /// Where a piece ended within a character.
+    /// The bytes of a character in which the last piece ended.
     begun: Vec<u8>,
 }
 
@@ -68,7 +69,7 @@ impl<W: Write> Write for Plain<W> {
         }
         let mut piece = std::mem::take(&mut self.begun);
         piece.extend_from_slice(bytes);
-        // A character is cut where it ends too early, and is none where it goes on wrongly.
+        // A character is complete, or is cut off, or has a wrong byte.
         let whole = match std::str::from_utf8(&piece) {
             Err(error) if error.error_len().is_none() => error.valid_up_to(),
             _ => piece.len(),
@@ -130,7 +131,7 @@ mod tests {
             serde_json::to_string(&value).unwrap(),
             serde_json::to_string_pretty(&value).unwrap(),
         ] {
-            // However its bytes are cut into pieces.
+            // The result does not depend on how the bytes are cut into pieces.
             for length in [1, 2, 3, 7, 1000] {
                 let pieces: Vec<&[u8]> = text.as_bytes().chunks(length).collect();
                 let printed = printed(&pieces);

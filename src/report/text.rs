@@ -1,4 +1,4 @@
-//! Results as people read them.
+//! Results as text for people.
 
 mod history;
 mod plan;
@@ -53,14 +53,15 @@ fn some(names: &[String]) -> String {
     }
 }
 
-/// A lake as somebody in the folder `here` types it: a path from there when it lies below, else the whole
-/// path, or the URL of a bucket. Query engines take each of these, and none takes a `file://` URL.
+/// The place of a lake as somebody in the folder `here` would type it: a relative path if the lake lies below
+/// the folder, otherwise the whole path, or the URL of a bucket. Query engines accept all of these, and none of
+/// them accepts a `file://` URL.
 fn place(lake: &str, here: Option<&Path>) -> String {
     let url = Url::parse(lake).ok().filter(|url| url.scheme() == "file");
     let Some(path) = url.and_then(|url| url.to_file_path().ok()) else {
         return lake.trim_end_matches('/').to_owned();
     };
-    // Without the `/` at the end.
+    // This removes the `/` at the end.
     let path: PathBuf = path.components().collect();
     let near = here
         .and_then(|here| path.strip_prefix(here).ok())
@@ -68,12 +69,12 @@ fn place(lake: &str, here: Option<&Path>) -> String {
     near.unwrap_or(&path).display().to_string()
 }
 
-/// One line of a count and what it counts.
+/// A line with a count and its name.
 fn line(out: &mut impl Write, n: impl TryInto<u64>, what: &str, which: &str) -> Result<()> {
     writeln!(out, "  {:>9} {what:<12} {which}", count(n))
 }
 
-/// The first rejects of each reason, and what may be done.
+/// The first rejects of each reason, and what can be done about them.
 pub fn rejects(out: &mut impl Write, found: &[RejectsOf]) -> Result<()> {
     for RejectsOf {
         reason,
@@ -98,7 +99,7 @@ pub fn rejects(out: &mut impl Write, found: &[RejectsOf]) -> Result<()> {
     Ok(())
 }
 
-/// Text of raw objects, on one line.
+/// Text from raw objects, on one line.
 fn shown(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
@@ -110,17 +111,18 @@ fn shown(text: &str) -> String {
     shown
 }
 
-/// Partitions and raw objects shown one by one; of more partitions, the first and the last.
+/// The most partitions and raw objects that are shown one by one. If there are more partitions, the first and
+/// the last are shown.
 const SHOWN: usize = 12;
 
-/// A change of a count: `+1,234`.
+/// The change of a count: `+1,234`.
 fn signed(n: i64) -> String {
     let sign = if n < 0 { '-' } else { '+' };
     format!("{sign}{}", count(n.unsigned_abs()))
 }
 
 pub fn config(out: &mut impl Write, job: &Job) -> Result<()> {
-    // The lines are ours: a setting has no line of its own.
+    // Each line is a line of rawmart, because a setting never begins a line inside a value.
     (job.to_toml().lines()).try_for_each(|line| writeln!(out, "{line}"))
 }
 

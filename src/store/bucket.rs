@@ -8,8 +8,8 @@
 //!                                   └─ denied, missing bucket … ─────────▶ error
 //! ```
 //!
-//! The client retries a conditional PUT by itself when the server answered with 5xx, and the second
-//! try then meets what the first one wrote. So a 412 alone never says who has won: the bytes do.
+//! The client tries a conditional PUT again by itself if the server answers with 5xx. The second try then meets
+//! what the first one has written. A 412 alone therefore never tells which writer has won. The bytes do.
 
 use super::credentials::{self, ChainCredentials};
 use super::disk::open_source;
@@ -40,19 +40,20 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use url::Url;
 
-/// Parts of one upload that are on their way at once; with the part size this bounds memory.
+/// The number of parts of one upload that are on their way at once. Together with the size of a part it bounds
+/// the memory.
 const PARTS_IN_FLIGHT: usize = 4;
 
-/// S3 takes no more parts for one object.
+/// The most parts that S3 accepts for one object.
 const MOST_PARTS: u64 = 10_000;
 
-/// S3 takes no smaller part, but for the last one.
+/// The least bytes of a part that S3 accepts, except for the last part.
 const LEAST_PART_BYTES: u64 = 5 * 1024 * 1024;
 
-/// S3 takes no larger object in one PUT.
+/// The most bytes of an object that S3 accepts in one PUT.
 const MOST_OF_PUT: u64 = 5 << 30;
 
-/// Conditional PUTs whose outcome stayed unclear.
+/// The number of tries of a conditional PUT whose outcome is unclear.
 const UNCLEAR_TRIES: u32 = 4;
 
 #[derive(Debug, Clone)]
@@ -60,11 +61,11 @@ pub(super) struct Bucket {
     client: Arc<dyn ObjectStore>,
     base: Url,
     root: Arc<str>,
-    /// Empty, or ending in `/`.
+    /// The prefix; empty, or with `/` at its end.
     prefix: Arc<str>,
     part_bytes: u64,
     listing_bytes: u64,
-    /// How long what is broken is tried again.
+    /// The time for which a broken request is tried again.
     retry_for: Duration,
 }
 
@@ -77,7 +78,7 @@ impl Bucket {
     pub(super) async fn open(url: &str, settings: &StoreSettings) -> Result<Bucket, StoreError> {
         let other = |detail: &str| StoreError::new(StoreErrorKind::Other, "opening", url, detail);
         let (scheme, _) = url.split_once("://").unwrap_or_default();
-        // Not the parsed URL: it would percent-encode what is a plain key here.
+        // The URL is not parsed, because parsing would percent-encode a part that is a plain key here.
         let rest = url.split_once("://").map_or("", |(_, rest)| rest);
         let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         let prefix = prefix.trim_end_matches('/');
@@ -131,7 +132,7 @@ impl Bucket {
             .map_err(|failure| failure.to_store_error("opening", root.to_owned()))?;
 
         let options = ClientOptions::new()
-            // Limits are per silence, not per object: see `wire`.
+            // Silence is limited, and not the time of a whole object: see `wire`.
             .with_timeout_disabled()
             .with_connect_timeout(Duration::from_secs(5).min(settings.silence))
             .with_allow_http(
@@ -144,7 +145,7 @@ impl Bucket {
             .with_region(region)
             .with_credentials(Arc::new(keys))
             .with_conditional_put(S3ConditionalPut::ETagMatch)
-            // A dot in the name does not fit the certificate of virtual-hosted style.
+            // A name with a dot does not fit the certificate of the virtual-hosted style.
             .with_virtual_hosted_style_request(endpoint.is_none() && !name.contains('.'))
             .with_retry(RetryConfig {
                 backoff: BackoffConfig {
@@ -152,7 +153,7 @@ impl Bucket {
                     max_backoff: Duration::from_secs(10),
                     base: 2.0,
                 },
-                // Time is the bound.
+                // The time is the bound.
                 max_retries: usize::MAX,
                 retry_timeout: settings.retry_for,
             })
@@ -254,7 +255,7 @@ impl Bucket {
                 Some(odd) => {
                     let odd = odd.strip_prefix(&*self.prefix).unwrap_or(&odd);
                     match (odd.is_empty(), odd.ends_with('/') && meta.size == 0) {
-                        // The marker of the root itself is not below it.
+                        // The marker of the root itself does not lie below it.
                         (true, _) => {}
                         (false, true) => listing.markers.push(odd.to_owned()),
                         (false, false) => listing.unrepresentable.push(odd.to_owned()),
@@ -265,7 +266,8 @@ impl Bucket {
         Ok(listing)
     }
 
-    /// A listing that does not fit into the memory; a server may also give new pages without an end.
+    /// The error of a listing that does not fit into the memory. A server may also give new pages without an
+    /// end.
     fn too_many(&self, url_key: &str, objects: usize) -> StoreError {
         let detail = format!(
             "the first {objects} objects take more than {} MiB of memory",
@@ -327,7 +329,7 @@ impl Bucket {
 
     pub(super) async fn sha256(&self, key: &str) -> Result<(Object, [u8; 32]), StoreError> {
         let (object, mut pieces) = self.get(key).await?;
-        // A task of its own: many are hashed at once.
+        // Hashing is a task of its own, because many objects are hashed at once.
         let hashed = tokio::spawn(async move {
             let mut hash = Sha256::new();
             while let Some(piece) = pieces.try_next().await? {
@@ -336,7 +338,7 @@ impl Bucket {
             Ok(hash.finalize().into())
         });
         let died = |_| {
-            let detail = "the task that hashes has died";
+            let detail = "the task that hashes it has died";
             StoreError::new(StoreErrorKind::Other, "reading", self.url_of(key), detail)
         };
         Ok((object, hashed.await.map_err(died)??))
@@ -449,12 +451,12 @@ impl Bucket {
                 ClientError::AlreadyExists { .. } | ClientError::Precondition { .. }
             );
             let failure = self.failed(action, key, &error);
-            // With If-Match, a missing target is answered like a missing bucket.
+            // With If-Match, S3 answers for a missing target as for a missing bucket.
             let missing_bucket = Answer::read(&error).kind() == StoreErrorKind::MissingBucket;
             if missing_bucket || !(refused || failure.kind() == StoreErrorKind::Unreachable) {
                 return Err(failure);
             }
-            // What has another length is other content, and need not be read.
+            // An object with another length has other content, and need not be read.
             let length = bytes.len() as u64;
             let present = self.read_if(key, |found| found.size == length).await?;
             if let Some((object, Some(present))) = &present
@@ -465,7 +467,7 @@ impl Bucket {
                     .await
                     .map(Conditional::Done);
             }
-            // What the condition asks for is there no more: no further try can succeed.
+            // The condition can no longer hold, so no further try can succeed.
             let hopeless = match (&present, expected) {
                 (Some(_), None) | (None, Some(_)) => true,
                 (Some((object, _)), Some(etag)) => object.etag.as_deref() != Some(etag),
@@ -475,8 +477,8 @@ impl Bucket {
                 return Ok(Conditional::Conflict);
             }
             if tries == UNCLEAR_TRIES || !(refused || timed_out(&error)) {
-                // The client has spent all the time it had on this; or a server that refuses again
-                // and again what reading it allows.
+                // The client has used all its time for this request. Or the server has refused again and again
+                // although it allows reading.
                 return Err(failure);
             }
             tokio::time::sleep(Duration::from_millis(50 << tries)).await;
@@ -495,8 +497,8 @@ impl Bucket {
         })
     }
 
-    /// Whether a PUT is refused whose condition does not hold. The answer alone says so: the bytes
-    /// that `put_if` believes are unchanged as well by a PUT that was lost on its way.
+    /// Whether a PUT is refused if its condition does not hold. Only the answer of the server counts. `put_if`
+    /// also compares the bytes, and these are unchanged by a PUT that was lost on its way, too.
     async fn refuses(&self, key: &str, mode: PutMode) -> Result<bool, StoreError> {
         let path = self.path("probing", key)?;
         let mut tries = 0;
@@ -517,7 +519,7 @@ impl Bucket {
         }
     }
 
-    /// The ETag of what was written; asked for if the answer held none.
+    /// The ETag of the object that was written. It is asked for if the answer had none.
     async fn etag_of_put(
         &self,
         action: &'static str,
@@ -540,8 +542,8 @@ impl Bucket {
 
     pub(super) async fn upload(&self, key: &str, local_file: &Path) -> Result<Put, StoreError> {
         match self.upload_once(key, local_file).await {
-            // An answer lost at the end of an upload in parts: its second try finds no upload.
-            // A plain put may be repeated.
+            // The answer at the end of an upload in parts was lost, and the second try finds no upload. A plain
+            // put may be repeated.
             Err(error) if error.kind() == StoreErrorKind::NotFound => {
                 self.upload_once(key, local_file).await
             }
@@ -591,7 +593,7 @@ impl Bucket {
         match sent {
             Ok(done) => self.etag_of_put("writing", key, done.e_tag).await,
             Err(error) => {
-                // Parts of an upload that is not aborted are paid for, but never seen.
+                // The parts of an upload that is not aborted cost money and are never seen.
                 let _ = upload.abort().await;
                 Err(error)
             }
@@ -621,30 +623,30 @@ impl Bucket {
     }
 }
 
-/// An object on its way, which goes on where its connection broke.
+/// The download of an object. It goes on at the same byte if its connection breaks.
 ///
-/// The client does so too, but counts the time it tries from the first request: whoever holds a
-/// download open for longer would lose it with the connection.
+/// The client can do this too, but it counts the time for its tries from the first request. A caller that holds
+/// a download open for longer would lose it with the connection.
 struct Download {
     bucket: Bucket,
     key: String,
     path: ClientPath,
     etag: Option<String>,
     size: u64,
-    /// Bytes that were given out.
+    /// The number of bytes that were given out.
     given: u64,
     bytes: BoxStream<'static, Result<Bytes, ClientError>>,
-    /// Since when nothing arrives at a speed worth it.
+    /// The break in the connection; `None` while bytes arrive fast enough.
     broken: Option<Broken>,
 }
 
-/// A connection that broke.
+/// A break in the connection.
 #[derive(Debug, Clone, Copy)]
 struct Broken {
     since: Instant,
-    /// How often the rest was asked for since.
+    /// The number of times that the rest was asked for since the break.
     tries: u32,
-    /// Bytes that had been given until then.
+    /// The number of bytes that were given out before the break.
     given: u64,
 }
 
@@ -655,7 +657,7 @@ impl Download {
                 Ok(Some(piece)) if piece.is_empty() => continue,
                 Ok(Some(piece)) => {
                     self.given += piece.len() as u64;
-                    // A server that gives a few bytes before it breaks off again has not come back.
+                    // A server that gives a few bytes before it breaks off again has not recovered.
                     let least = |broken: Broken| {
                         let seconds = broken.since.elapsed().as_secs();
                         broken.given + SLOWEST_DOWNLOAD * (seconds + 1)
@@ -674,10 +676,10 @@ impl Download {
         }
     }
 
-    /// Asks for the bytes that are missing, unless that is hopeless.
+    /// Asks for the missing bytes, unless that is hopeless.
     async fn go_on(&mut self, failure: StoreError) -> Result<(), StoreError> {
         let Some(etag) = &self.etag else {
-            // Without one, the rest could be that of other content.
+            // Without an ETag, the rest could belong to other content.
             return Err(failure);
         };
         let given = self.given;
@@ -711,7 +713,7 @@ impl Download {
                     StoreErrorKind::Other,
                     "the object changed while it was read",
                 )
-                .with_hint("run again when nobody writes it")),
+                .with_hint("run again when nobody writes to it")),
             Err(error) => Err(self.bucket.failed("reading", &self.key, &error)),
         }
     }
@@ -728,7 +730,7 @@ impl Download {
     }
 }
 
-/// The next `bytes` of a file, fewer at its end.
+/// The next `bytes` of a file; fewer at its end.
 async fn read_part(file: File, bytes: u64) -> std::io::Result<(Bytes, File)> {
     tokio::task::spawn_blocking(move || {
         let mut file = file;

@@ -1,4 +1,4 @@
-//! From the AWS SDK's settings to the credentials of the S3 client.
+//! Gives the credentials of the AWS SDK to the S3 client.
 
 use super::error::{CredentialsFailure, StoreError, StoreErrorKind};
 use async_trait::async_trait;
@@ -21,18 +21,19 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::Mutex;
 
-/// The metadata service answers in milliseconds where there is one; elsewhere it must not stall.
+/// The time for the metadata service. It answers in milliseconds where it exists, and must not delay a run
+/// elsewhere.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The whole chain, with token exchanges over the network.
+/// The time for the whole chain, with its token exchanges over the network.
 const CHAIN_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Credentials this close to their end are fetched anew: a request may be retried for a minute.
+/// Credentials that end so soon are fetched again, because a request may be tried for a minute.
 const RENEW_BEFORE: Duration = Duration::from_secs(5 * 60);
 
 /// The standard chain: environment, profile, SSO, web identity, container, instance.
 pub(super) async fn standard_chain() -> SdkConfig {
-    // The same TLS library as the S3 client's.
+    // The TLS library of the S3 client.
     let http = HttpClient::new()
         .tls_provider(Provider::Rustls(CryptoMode::Ring))
         .build_https();
@@ -61,7 +62,7 @@ pub(super) async fn standard_chain() -> SdkConfig {
     if config.region().is_some() || endpoint(&config).is_some() {
         return config;
     }
-    // Only now: outside of AWS this costs a second or two.
+    // This comes last, because it takes a second or two outside of AWS.
     let region = imds::region::ImdsRegionProvider::builder()
         .imds_client(metadata())
         .build()
@@ -70,7 +71,8 @@ pub(super) async fn standard_chain() -> SdkConfig {
     config.into_builder().region(region).build()
 }
 
-/// The endpoint for S3: AWS_ENDPOINT_URL_S3 and the profile's service section, then the general one.
+/// The endpoint for S3: AWS_ENDPOINT_URL_S3 and the service section of the profile come first, then the general
+/// endpoint.
 pub(super) fn endpoint(config: &SdkConfig) -> Option<String> {
     let key = ServiceConfigKey::builder()
         .service_id("s3")
@@ -86,7 +88,7 @@ pub(super) fn endpoint(config: &SdkConfig) -> Option<String> {
         .filter(|endpoint| !endpoint.is_empty())
 }
 
-/// The region to sign for; any will do for a server of one's own.
+/// The region for signatures. A server that is not AWS accepts any region.
 pub(super) fn region(config: &SdkConfig, url: &str) -> Result<String, StoreError> {
     match config.region() {
         Some(region) => Ok(region.to_string()),
@@ -131,7 +133,7 @@ impl ChainCredentials {
                 *cached = Some((Arc::clone(&credential), expiry));
                 Ok(credential)
             }
-            // A renewal that fails early leaves those which are still good.
+            // If an early renewal fails, the old credentials are still good.
             Err(failure) => match cached.as_ref() {
                 Some((credential, Some(expiry))) if now < *expiry => Ok(Arc::clone(credential)),
                 _ => Err(failure),
@@ -169,7 +171,7 @@ impl ChainCredentials {
                     detail.push_str(&inner.to_string());
                     cause = inner.source();
                 }
-                // The last of the chain: whoever gets there has configured nothing else.
+                // This is the last provider of the chain, so nothing else is configured.
                 let none_found = detail.contains("IMDS");
                 if none_found {
                     detail.insert_str(0, "no AWS credentials found: ");

@@ -5,11 +5,11 @@
 //! local file ── hard link ─┴▶ <root>/.rawmart-tmp/* ─ fsync ─▶ hard link (new name) | rename (replace) ─▶ fsync folder
 //! ```
 //!
-//! What a killed process leaves in `.rawmart-tmp` goes when the next one takes the writers' lock.
+//! When a writer takes the lock, it deletes what a killed process has left in `.rawmart-tmp`.
 //!
-//! Everything is `std::fs` on the blocking pool; the client's `LocalFileSystem` syncs nothing, has
-//! no conditional replace and fails a listing on the first odd file name. It serves engines only,
-//! through [`Disk::object_store`].
+//! All work is done with `std::fs` in the blocking pool. The client's `LocalFileSystem` syncs nothing, has no
+//! conditional replace, and fails a listing at the first odd file name. It serves only engines, through
+//! [`Disk::object_store`].
 
 use super::wire::representable;
 use super::{
@@ -32,15 +32,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Semaphore;
 use url::Url;
 
-/// The folder of files that are being written, outside of every table; no listing shows it.
+/// The folder of files that are being written. It lies outside of every table, and no listing shows it.
 const TEMPORARY: &str = ".rawmart-tmp";
 
-/// A file is read in chunks of this, …
+/// A file is read in chunks of so many bytes, …
 const CHUNK: u64 = 1 << 20;
-/// … or at once, if it is no larger than this: most raw objects are not, and are then not put together again.
+/// … or at once if it is not larger than this. Most raw objects are read at once, and need not be joined from
+/// chunks.
 const WHOLE: u64 = 4 << 20;
 
-/// Bytes that are hashed at once.
+/// The number of bytes that are hashed at once.
 const HASHED: usize = 256 << 10;
 
 static NEXT_TEMPORARY: AtomicU64 = AtomicU64::new(0);
@@ -289,7 +290,7 @@ impl Disk {
                 }
                 PathBuf::from(name)
             };
-            // Nobody else writes there: writers hold the lock.
+            // Nobody else writes there, because writers hold the lock.
             for free in (0..).map(name) {
                 if absent_or(fs::symlink_metadata(&free))?.is_none() {
                     give_name(&free, || fs::rename(&from, &free))?;
@@ -332,11 +333,11 @@ impl Disk {
             let staged = match linked {
                 Some(linked) => {
                     source.sync_all()?;
-                    // With one name less, whoever writes to that path cannot write to the object.
+                    // Once this name is gone, somebody who writes to its path cannot write to the object.
                     fs::remove_file(&local_file)?;
                     linked
                 }
-                // It lies on another file system, or would not belong to the lake's group.
+                // The file lies on another file system, or would not have the group of the lake.
                 None => Temporary::write(&root, |file| io::copy(&mut source, file).map(drop))?,
             };
             let found = fs::metadata(&staged.path)?;
@@ -401,7 +402,7 @@ impl Disk {
             options.create(true).truncate(false).write(true).open(&path)
         };
         let file = match open() {
-            // An empty folder is nobody's lock.
+            // An empty folder is no lock of anybody.
             Err(error) if error.kind() == ErrorKind::IsADirectory => {
                 fs::remove_dir(&path).and_then(|()| open())
             }
@@ -410,7 +411,7 @@ impl Disk {
         let file = file.map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {
-                // No other writer lives: whatever is being written there is not.
+                // There is no other living writer, so nothing there is still being written.
                 match fs::remove_dir_all(self.folder.join(TEMPORARY)) {
                     Err(error) if error.kind() != ErrorKind::NotFound => Err(failed(error)),
                     _ => Ok(Some(file)),
@@ -427,8 +428,8 @@ pub(super) fn open_source(local_file: &Path) -> Result<File, StoreError> {
         .map_err(|error| StoreError::io("reading", local_file.display().to_string(), error))
 }
 
-/// Whether a file is of the group that it would have if it were made in the folder of temporaries: a folder
-/// with the set-group-ID bit gives its own.
+/// Whether a file has the group that it would have if it were made in the folder of temporary files. A folder
+/// with the set-group-ID bit gives its own group.
 fn same_group(root: &Path, file: &Metadata) -> io::Result<bool> {
     let folder = root.join(TEMPORARY);
     create_folder(&folder)?;
@@ -448,7 +449,7 @@ fn publish(root: &Path, from: &Path, to: &Path, expected: Option<&str>) -> io::R
     if let Some(present) = &present {
         let linked = etag(present) == etag(&staged);
         if linked || (expected != Some(etag(present).as_str()) && same_content(from, to)?) {
-            // Who made it so may have died before it was durable.
+            // The process that made it may have died before it was durable.
             sync(to.parent().unwrap_or(root))?;
             return Ok(Publish::Done(put(present)));
         }
@@ -470,7 +471,7 @@ fn publish(root: &Path, from: &Path, to: &Path, expected: Option<&str>) -> io::R
     Ok(Publish::Done(put(&staged)))
 }
 
-/// Opens a file for reading; to open a pipe would wait for its writer, and a device may have no end.
+/// Opens a file for reading. Opening a pipe would wait for its writer, and a device may have no end.
 fn open_file(path: &Path) -> io::Result<File> {
     let found = fs::metadata(path)?;
     if found.is_dir() {
@@ -504,7 +505,7 @@ fn same_content(a: &Path, b: &Path) -> io::Result<bool> {
     }
 }
 
-/// A file in the folder of temporaries; gone when dropped, unless it was renamed.
+/// A file in the folder of temporary files. It is deleted when this value is dropped, unless it was renamed.
 struct Temporary {
     path: PathBuf,
 }
@@ -540,7 +541,7 @@ impl Temporary {
             let path = folder.join(format!("{}-{number}", std::process::id()));
             match make(&path) {
                 Ok(made) => return Ok((made, Temporary { path })),
-                // Left by a killed process of the same number.
+                // A killed process with the same number has left it.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }
@@ -554,15 +555,15 @@ impl Temporary {
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        // Gone already after a rename; a left-over does no harm.
+        // After a rename the file is gone. A file that is left does no harm.
         let _ = fs::remove_file(&self.path);
     }
 }
 
-/// Gives content its final name, in a folder that is made if need be, durably.
+/// Gives content its final name, durably. The folder is made if it is missing.
 fn give_name(target: &Path, mut give: impl FnMut() -> io::Result<()>) -> io::Result<()> {
     let folder = target.parent().ok_or(ErrorKind::InvalidInput)?;
-    // Another process may remove the folder, being empty, right after we made it.
+    // Another process may remove the folder as long as it is empty.
     let mut tries = 0;
     loop {
         tries += 1;
@@ -577,7 +578,7 @@ fn give_name(target: &Path, mut give: impl FnMut() -> io::Result<()>) -> io::Res
     }
 }
 
-/// Makes a folder and those above it, each one durable.
+/// Makes a folder and the folders above it, each of them durably.
 fn create_folder(folder: &Path) -> io::Result<()> {
     if folder.is_dir() {
         return Ok(());
@@ -609,7 +610,7 @@ fn absent_or<T>(found: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// A file that is not there is an answer, not an error.
+/// A missing file is an answer and not an error.
 fn absent<T>(error: io::Error) -> io::Result<Option<T>> {
     match error.kind() {
         ErrorKind::NotFound => Ok(None),
@@ -617,8 +618,8 @@ fn absent<T>(error: io::Error) -> io::Result<Option<T>> {
     }
 }
 
-/// The files below a folder. A link is followed within the root; one that leads out of it, in a circle or
-/// nowhere is named.
+/// The files below a folder. A link within the root is followed. A link that leads out of the root, in a circle
+/// or nowhere is named.
 fn walk(root: &Path, folder: PathBuf, prefix: String) -> io::Result<Listing> {
     let mut listing = Listing::default();
     let root = match fs::canonicalize(root) {
@@ -626,7 +627,7 @@ fn walk(root: &Path, folder: PathBuf, prefix: String) -> io::Result<Listing> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(listing),
         Err(error) => return Err(error),
     };
-    // Each folder with the identities of those above it: a link may lead back up.
+    // Each folder with the identities of the folders above it, because a link may lead back up.
     let mut open = vec![(folder, prefix, Vec::new())];
     while let Some((folder, prefix, mut above)) = open.pop() {
         let found = fs::metadata(&folder);
@@ -635,7 +636,7 @@ fn walk(root: &Path, folder: PathBuf, prefix: String) -> io::Result<Listing> {
             Ok((identity, fs::read_dir(&folder)?))
         }) {
             Ok(found) => found,
-            // Removed since its name was read, or never there.
+            // It was removed after its name was read, or it never existed.
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             Err(error) => return Err(error),
         };
@@ -678,7 +679,7 @@ fn walk(root: &Path, folder: PathBuf, prefix: String) -> io::Result<Listing> {
                 }
                 Ok(found) if found.is_file() => listing.unrepresentable.push(key),
                 Ok(_) => listing.no_files.push(key),
-                // Deleted meanwhile.
+                // It was deleted meanwhile.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
@@ -692,7 +693,7 @@ fn object(key: String, found: &Metadata) -> Object {
         key,
         size: found.len(),
         etag: Some(etag(found)),
-        // Also of a file from before 1970.
+        // The file may be from before 1970.
         last_modified_ms: found
             .mtime()
             .saturating_mul(1_000)
@@ -704,7 +705,7 @@ fn put(found: &Metadata) -> Put {
     Put { etag: etag(found) }
 }
 
-/// Content is never changed in place, so a new content is a new inode.
+/// Content is never changed in place, so new content has a new inode.
 fn etag(found: &Metadata) -> String {
     let nanoseconds = i128::from(found.mtime()) * 1_000_000_000 + i128::from(found.mtime_nsec());
     format!("{:x}-{nanoseconds:x}-{:x}", found.ino(), found.len())

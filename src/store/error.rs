@@ -1,11 +1,11 @@
-//! What can go wrong between us and a store, in words that name the URL and the remedy.
+//! The errors of stores, in words that name the URL and the remedy.
 
 use object_store::client::HttpErrorKind;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 
-/// Why a store did not do what it was asked.
+/// The kind of failure of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreErrorKind {
     /// No usable answer within the time given to retries.
@@ -22,14 +22,14 @@ pub enum StoreErrorKind {
     NotAFile,
     /// The object has another ETag than the one that was asked for: it was replaced.
     Replaced,
-    /// Anything else; the message says what.
+    /// Any other failure. The message says which.
     Other,
 }
 
 /// A failed action on a store: `listing s3://bucket/prefix/: access denied (403 AccessDenied)`.
 ///
-/// The message never holds a key, token or signature: of a server's answer only the status, the
-/// error code and the error's own sentence are kept.
+/// The message never holds a key, a token or a signature. Only the status, the error code and the error's own
+/// sentence are kept from the answer of a server.
 #[derive(Debug)]
 pub struct StoreError {
     kind: StoreErrorKind,
@@ -93,9 +93,9 @@ impl StoreError {
         made
     }
 
-    /// An object that is not read because it is longer than what belongs there can be.
+    /// The error of an object that is not read because it is longer than any valid object at this place.
     pub(super) fn too_long(url: impl Into<String>, bytes: u64, most: u64) -> StoreError {
-        let detail = format!("it has {bytes} bytes, and what belongs there has {most} or fewer");
+        let detail = format!("it has {bytes} bytes, and a valid object there has at most {most}");
         StoreError::new(StoreErrorKind::Other, "reading", url, detail)
     }
 
@@ -111,7 +111,7 @@ impl StoreError {
         }
         let answer = Answer::read(error);
         let kind = match (answer.kind(), error) {
-            // What is not there is not always told by a server.
+            // Some servers do not say that an object is missing.
             (StoreErrorKind::Other, object_store::Error::NotFound { .. }) => {
                 StoreErrorKind::NotFound
             }
@@ -157,26 +157,26 @@ impl StoreError {
         })
     }
 
-    /// What kind of failure this is; decides the exit code.
+    /// The kind of the failure. It decides the exit code.
     pub fn kind(&self) -> StoreErrorKind {
         self.kind
     }
 
-    /// The URL of the object, prefix or root concerned.
+    /// The URL of the object, the prefix or the root.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// What was being done: `listing`, `reading`, …
+    /// The action that failed: `listing`, `reading`, …
     pub fn action(&self) -> &'static str {
         self.action
     }
 
-    /// What to do about it, as one sentence fragment.
+    /// The remedy, as a part of a sentence.
     pub fn hint(&self) -> Option<&'static str> {
         self.hint.or(match self.kind {
             StoreErrorKind::Unreachable => Some(
-                "check the network and the endpoint, then run again: nothing half-done is visible",
+                "check the network and the endpoint, then run again: readers see nothing half-written",
             ),
             StoreErrorKind::Denied => {
                 Some("check the credentials in use and their permissions on this URL")
@@ -184,7 +184,7 @@ impl StoreError {
             StoreErrorKind::MissingBucket => {
                 Some("create the bucket, or correct its name in the configuration")
             }
-            // The message says it.
+            // The message has the remedy.
             StoreErrorKind::Full
             | StoreErrorKind::NotFound
             | StoreErrorKind::NotAFile
@@ -208,7 +208,7 @@ impl StdError for StoreError {
     }
 }
 
-/// Whether an I/O error says that a disk, a quota or the largest size of a file is used up.
+/// Whether an I/O error says that the disk, a quota or the largest size of a file is used up.
 pub fn is_full(error: &io::Error) -> bool {
     use io::ErrorKind as K;
     matches!(
@@ -217,12 +217,13 @@ pub fn is_full(error: &io::Error) -> bool {
     )
 }
 
-/// The credential chain found nothing, or broke; carried through the object store client.
+/// The error of a credential chain that found nothing, or that failed. It is passed through the object store
+/// client.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{detail}")]
 pub(super) struct CredentialsFailure {
     pub(super) detail: String,
-    /// No provider had anything, as against one that failed on the way.
+    /// Whether no provider had credentials. Otherwise one of them failed on the way.
     pub(super) none_found: bool,
 }
 
@@ -249,7 +250,7 @@ fn find<'e, E: StdError + 'static>(error: &'e (dyn StdError + 'static)) -> Optio
     None
 }
 
-/// Whether the answer did not come in time; the client repeats no conditional write after that.
+/// Whether the answer did not come in time. The client does not repeat a conditional write after that.
 pub(super) fn timed_out(error: &object_store::Error) -> bool {
     find::<object_store::client::HttpError>(error).is_some_and(|error| {
         matches!(
@@ -259,14 +260,14 @@ pub(super) fn timed_out(error: &object_store::Error) -> bool {
     })
 }
 
-/// What is worth keeping of a failed request: the client does not export its own request error
-/// type, so status and code are read from its words.
+/// The useful parts of a failed request. The client does not export the type of its request errors, so status
+/// and code are read from its text.
 #[derive(Debug, Default)]
 pub(super) struct Answer {
     status: Option<u16>,
     code: Option<String>,
     message: Option<String>,
-    /// The request never got a whole answer.
+    /// The failure of a request that never got a whole answer.
     transport: Option<String>,
     redirect: bool,
     other: String,
@@ -280,7 +281,7 @@ impl Answer {
             answer.status = rest.get(..3).and_then(|digits| digits.parse().ok());
         }
         if let Some(found) = find::<object_store::client::HttpError>(error) {
-            // The innermost cause alone: outer layers repeat the URL.
+            // Only the innermost cause is kept, because outer causes repeat the URL.
             let mut innermost: &dyn StdError = found;
             while let Some(next) = innermost.source() {
                 innermost = next;
@@ -292,7 +293,7 @@ impl Answer {
         answer.code = body.and_then(|body| element(body, "Code"));
         answer.message = body.and_then(|body| element(body, "Message"));
         if answer.code.is_none() {
-            // One failed key of a bulk delete.
+            // The failure of one key of a bulk delete.
             answer.code = text
                 .rsplit_once("(code: ")
                 .and_then(|(_, rest)| rest.split_once(')'))
@@ -364,7 +365,7 @@ impl fmt::Display for Answer {
             (None, None, None) => return f.write_str(&self.other),
         }
         match &self.message {
-            // Its sentence may quote the access key.
+            // The sentence of this error may quote the access key.
             Some(message) if self.code.as_deref() != Some("InvalidAccessKeyId") => {
                 write!(f, ": {message}")
             }

@@ -1,4 +1,4 @@
-//! One file at a URL, copied to local disk and hashed on the way.
+//! Copies one file at a URL to the local disk, and hashes it on the way.
 
 use std::path::Path;
 
@@ -8,13 +8,13 @@ use tokio::io::AsyncWriteExt;
 
 use super::{Store, StoreError, StoreErrorKind, StoreSettings};
 
-/// Why a file could not be fetched.
+/// The reason why a file could not be fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// The store does not answer.
     #[error(transparent)]
     Store(StoreError),
-    /// A folder, a pipe or something else that is no file: to try again does not help.
+    /// A folder, a pipe or something else that is no file. Another attempt does not help.
     #[error(transparent)]
     NotAFile(StoreError),
     /// The copy cannot be written.
@@ -35,7 +35,7 @@ pub async fn fetch(
     let (folder, name) = url.rsplit_once('/').unwrap_or(("", url));
     let store = Store::open(&format!("{folder}/"), settings).await;
     let store = store.map_err(FetchError::Store)?;
-    // A file URL is percent-encoded and a key is not; what follows s3:// is a key already.
+    // A file URL is percent-encoded and a key is not. The text behind `s3://` is a key already.
     let path = url::Url::parse(url).ok().filter(|_| store.is_local());
     let path = path.and_then(|url| url.to_file_path().ok());
     let file = path.as_ref().and_then(|path| path.file_name()?.to_str());

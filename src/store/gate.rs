@@ -1,59 +1,60 @@
-//! What stands at the door of a store and sees every operation come and go.
+//! A gate that sees every operation of a store come and go.
 //!
 //! ```text
 //! list, head, get … ─▶ before ─▶ takes effect ─▶ after ─▶ answer
 //!                        │ error: no effect        │ error: effect, and a lost answer
 //! ```
 //!
-//! A run may die at any operation and two may meet at any; through a gate that is tried out at each
-//! of them. Production has none. Reads of an engine, through [`super::Store::object_store`], do not
-//! pass it.
+//! A run may die at any operation, and two runs may meet at any operation. With a gate, tests try this out at
+//! each of them. In production there is no gate. Reads of an engine, through [`super::Store::object_store`], do
+//! not pass through it.
 
 use std::fmt::Debug;
 use std::io;
 
 use async_trait::async_trait;
 
-/// What is done through the door.
+/// The operation that passes through the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
-    /// Names below a prefix.
+    /// Lists the names below a prefix.
     List,
-    /// Size and ETag of an object.
+    /// Asks for the size and the ETag of an object.
     Head,
-    /// A whole object.
+    /// Reads a whole object.
     Get,
-    /// A part of an object.
+    /// Reads a part of an object.
     Read,
-    /// A new object, if its key is free.
+    /// Makes a new object if its key is free.
     Create,
-    /// A new object without a condition.
+    /// Makes a new object without a condition.
     Upload,
-    /// A staged object under its final name.
+    /// Puts a staged object under its final name.
     Publish,
-    /// The end of an object.
+    /// Deletes an object.
     Delete,
-    /// The lock of a lake on disk.
+    /// Takes the lock of a lake on disk.
     Lock,
 }
 
 /// One operation on one key.
 #[derive(Debug, Clone, Copy)]
 pub struct Access<'a> {
-    /// What is done.
+    /// The operation.
     pub operation: Operation,
-    /// URL of the store's root.
+    /// The URL of the root of the store.
     pub root: &'a str,
-    /// A prefix when listing, the target when publishing.
+    /// The prefix of a listing, the target of a publication, or the key.
     pub key: &'a str,
 }
 
-/// Sees every operation before and after it takes effect; may hold it or fail it.
+/// Sees every operation before and after it takes effect. It may hold the operation or make it fail.
 #[async_trait]
 pub trait Gate: Debug + Send + Sync {
     /// An error keeps the operation from taking effect.
     async fn before(&self, access: Access<'_>) -> io::Result<()>;
 
-    /// Whether the operation succeeded or not. An error is all that the caller learns.
+    /// Called whether the operation has succeeded or not. If this gives an error, the caller learns nothing
+    /// else.
     async fn after(&self, access: Access<'_>) -> io::Result<()>;
 }

@@ -1,13 +1,13 @@
-//! What an engine reads of a root.
+//! The view of a root that an engine reads.
 //!
 //! ```text
 //! range of a key ─┬─ on this disk as well ─▶ local file
 //!                 └─ else ─────────────────▶ store ─▶ as long as was asked for? ─▶ bytes, or an error
 //! ```
 //!
-//! The log says how long a data file is, and from its end Parquet is read. Where another run has put a shorter
-//! file since, a store answers with what there is, and the engine's reader, which takes a range for what it
-//! asked for, panics.
+//! The log says how long a data file is, and Parquet is read from the end of the file. If another run has put a
+//! shorter file there, a store answers with fewer bytes than were asked for. The engine's reader takes them for
+//! the whole range and panics.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
@@ -29,21 +29,21 @@ use object_store::{
 pub(super) struct Reads {
     store: Arc<dyn ObjectStore>,
     disk: Arc<dyn ObjectStore>,
-    /// Where the content of some keys of the store lies on this disk.
+    /// For some keys of the store, a path on this disk with the same content.
     local: BTreeMap<Path, Path>,
-    /// Of keys that may be read from the store in no other version.
+    /// For some keys, the only version that may be read from the store.
     etags: BTreeMap<Path, String>,
 }
 
 impl Reads {
-    /// `local` files have the content of these keys of the store; keys with `etags` are read in that version
-    /// alone.
+    /// `local` files have the content of these keys of the store. Keys with `etags` are read in that version
+    /// only.
     pub(super) fn new(
         store: Arc<dyn ObjectStore>,
         local: impl IntoIterator<Item = (Path, PathBuf)>,
         etags: impl IntoIterator<Item = (Path, String)>,
     ) -> Self {
-        // A file whose path the client cannot spell is read from the store.
+        // A file whose path the client cannot express is read from the store.
         let spelt = |(key, file)| Some((key, Path::from_absolute_path(file).ok()?));
         Self {
             store,
@@ -53,7 +53,8 @@ impl Reads {
         }
     }
 
-    /// Asks the disk where it has the content of a key, and the store for what the disk has not, or no more.
+    /// Asks the disk for a key whose content it has, and the store for all other keys. If a file on disk is
+    /// gone, the store is asked too.
     async fn ask<T, F: Future<Output = Result<T>>>(
         &self,
         key: &Path,
@@ -123,7 +124,8 @@ impl ObjectStore for Reads {
     }
 
     async fn get_ranges(&self, key: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        // Not the store's own: it slices what it gets, and panics where that is too short.
+        // The function of the store is not used, because it slices the answer and panics if the answer is too
+        // short.
         let whole = |range| self.get_range(key, range);
         coalesce_ranges(ranges, whole, OBJECT_STORE_COALESCE_DEFAULT).await
     }
@@ -185,7 +187,7 @@ mod tests {
             assert_eq!(reads.get_range(&key, 8..10).await.unwrap(), "89");
             let whole = reads.get_ranges(&key, &[0..2, 8..10]).await.unwrap();
             assert_eq!(whole, ["01", "89"]);
-            // Asked for together, and the answer ends before the second one begins.
+            // The ranges are asked for together, and the answer ends before the second one begins.
             for second in [8..11, 20..22] {
                 assert!(reads.get_ranges(&key, &[0..2, second]).await.is_err());
             }

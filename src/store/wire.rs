@@ -1,19 +1,21 @@
-//! The HTTP layer under the S3 client: bounds requests in flight, gives every request, every silence and the
-//! size of every answer a limit, and makes listings survive keys that the client cannot represent.
+//! The HTTP layer below the S3 client. It bounds the requests in flight, the time of every request and every
+//! silence, and the size of every answer. It also makes listings work for keys that the client cannot
+//! represent.
 //!
 //! ```text
 //! AmazonS3 (signing, retries) ── request ──▶ Wire ── permit, time limit ──▶ reqwest
 //!          ◀── listing, odd keys spelt so that they parse ── Wire ◀── answer, no longer or slower than it may be ──
 //! ```
 //!
-//! The client reads the answer to all but the download of an object into memory, whatever its length. So a
-//! server that is broken, or no S3 server at all, must not be believed: an answer has as many bytes as was asked
-//! for, or the most that an answer of its kind can have, and it arrives at a speed that a network can have.
+//! The client reads every answer into memory whatever its length, except the download of an object. A server
+//! that is broken, or that is no S3 server, must not be believed. An answer may have as many bytes as were
+//! asked for, or the most that an answer of its kind can have, and it must arrive at a speed that a network can
+//! have.
 //!
-//! The client parses every key of a listing page and fails the whole listing on the first one that
-//! it cannot represent (`a//b`, `./x`); a key ending in `/` it shortens without a word. So the page
-//! is looked through before the client sees it, and such keys are spelt `U+E000` + hexadecimal,
-//! which [`unspell`] turns back.
+//! The client parses every key of a page of a listing. It fails the whole listing at the first key that it
+//! cannot represent (`a//b`, `./x`), and silently shortens a key that ends in `/`. The page is therefore
+//! changed before the client sees it: such keys are spelt as `U+E000` and hexadecimal digits, and [`unspell`]
+//! turns them back.
 
 use bytes::Bytes;
 use http_body::{Body, Frame};
@@ -31,27 +33,27 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep};
 
-/// Marks a spelt key; a private-use character, so that no sane key starts with it.
+/// Marks a spelt key. It is a private-use character, so no reasonable key begins with it.
 const SPELT: char = '\u{e000}';
 
-/// Slowest upload that is still taken for progress, in bytes a second.
+/// The slowest upload that still counts as progress, in bytes a second.
 const SLOWEST_UPLOAD: u64 = 256 * 1024;
 
-/// Slowest answer that is still taken for progress, in bytes a second.
+/// The slowest answer that still counts as progress, in bytes a second.
 pub(super) const SLOWEST_DOWNLOAD: u64 = 1024;
 
-/// Most bytes of an error and of the answer to a write: servers give a few hundred.
+/// The most bytes of an error and of the answer to a write. Servers give a few hundred.
 const MOST_OF_ERROR: u64 = 1 << 20;
 
-/// Most bytes of a page of a listing, and of the answer to a bulk delete: a thousand keys of a thousand bytes,
-/// each byte spelt in six.
+/// The most bytes of a page of a listing, and of the answer to a bulk delete: a thousand keys of a thousand
+/// bytes, each byte spelt with six.
 const MOST_OF_PAGE: u64 = 16 << 20;
 
 /// Makes [`Wire`] clients.
 #[derive(Debug)]
 pub(super) struct WireConnector {
     pub(super) permits: Arc<Semaphore>,
-    /// How long the head of an answer, or its next piece, may take.
+    /// The longest time for the head of an answer, and for each further piece.
     pub(super) silence: Duration,
     /// How many pages of a listing may come one after the other without an object.
     pub(super) empty_pages: u64,
@@ -87,7 +89,7 @@ enum Unusable {
     Slow(Duration),
     #[error("the server's answer has more than the {0} bytes that such an answer can have")]
     Long(u64),
-    #[error("the server's listing does not go on: its next page is the page that was asked for")]
+    #[error("the server's listing does not go on: its next page is the page that was just read")]
     Circular,
     #[error("the server's listing does not go on: {0} pages one after the other have no object")]
     Empty(u64),
@@ -110,8 +112,8 @@ impl HttpService for Wire {
         let payload = request.body().content_length() as u64;
         let limit = self.silence + Duration::from_secs(payload / SLOWEST_UPLOAD);
         let response = {
-            // Held until the head of the answer only: a reader that pauses in the middle of a body
-            // must not starve the requests that it is waiting for.
+            // The permit is held only until the head of the answer has come. A reader that pauses in the middle
+            // of a body must not keep other requests from starting, because it may wait for them.
             let _permit = self.permits.acquire().await;
             tokio::time::timeout(limit, self.inner.execute(request))
                 .await
@@ -175,15 +177,15 @@ impl Wire {
     }
 }
 
-/// What a request asks for, as far as its answer's size follows from it.
+/// The kind of answer that a request asks for, as far as the size of the answer follows from it.
 enum Asked {
     /// An object, or so many bytes of it.
     Object { bytes: Option<u64> },
     /// A page of a listing.
     Page { token: Option<String> },
-    /// Something of many keys.
+    /// An answer about many keys.
     Keys,
-    /// A write.
+    /// An answer to a write.
     Write,
 }
 
@@ -213,7 +215,7 @@ impl Asked {
         }
     }
 
-    /// Most bytes of the answer, whose head may have told them.
+    /// The most bytes of the answer. `told` is the length in its head.
     fn most(&self, told: Option<u64>) -> u64 {
         match self {
             Self::Object { bytes } => match (*bytes, told) {
@@ -227,27 +229,28 @@ impl Asked {
     }
 }
 
-/// The text of the first element of a name.
+/// The text of the first element with a name.
 fn element(page: &str, name: &str) -> Option<String> {
     let (_, rest) = page.split_once(&format!("<{name}>"))?;
     let (text, _) = rest.split_once(&format!("</{name}>"))?;
     Some(unescape(text))
 }
 
-/// A body that fails when it is longer than it may be, when its next piece keeps us waiting, or all of them do.
+/// A body that fails if it is too long, or if its next piece or all pieces together come too slowly.
 struct Limited {
     body: HttpResponseBody,
     silence: Duration,
     most: u64,
     given: u64,
-    /// How long pieces were waited for.
+    /// The time that was spent waiting for pieces.
     waited: Duration,
-    /// Runs while a piece is awaited, from when on; a reader that does not ask cannot run it out.
+    /// The beginning and the timer of the current wait. The timer runs only while a piece is awaited, so a slow
+    /// reader cannot exhaust it.
     waiting: Option<(Instant, Pin<Box<Sleep>>)>,
 }
 
 impl Limited {
-    /// An answer may be as slow as this until now.
+    /// The time that the answer may have taken until now.
     fn patience(&self) -> Duration {
         self.silence + Duration::from_secs(self.given / SLOWEST_DOWNLOAD)
     }
@@ -293,13 +296,13 @@ pub(super) fn representable(key: &str) -> bool {
     !key.starts_with(SPELT) && Path::parse(key).is_ok_and(|path| path.as_ref() == key)
 }
 
-/// The key that the client's spelling stands for, if it is one of ours.
+/// The key that was spelt in this way; `None` if the text is no spelt key.
 pub(super) fn unspell(key: &str) -> Option<String> {
     let bytes = hex::decode(key.strip_prefix(SPELT)?).ok()?;
     String::from_utf8(bytes).ok()
 }
 
-/// Replaces the keys of a ListObjectsV2 page that the client cannot represent.
+/// Replaces the keys that the client cannot represent in a page of ListObjectsV2.
 fn spell_keys(page: &str) -> String {
     let mut out = String::with_capacity(page.len());
     let mut rest = page;
@@ -323,7 +326,7 @@ fn spell_keys(page: &str) -> String {
     out
 }
 
-/// Resolves the five XML entities and character references; anything else stays as it is.
+/// Resolves the five XML entities and character references. All other text stays as it is.
 fn unescape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;

@@ -1,4 +1,4 @@
-//! The operator `||` as a function, so that its result is bounded as well.
+//! Makes the operator `||` a function, so that its result is bounded too.
 
 use arrow::compute::cast;
 use arrow::compute::kernels::concat_elements::concat_elements_dyn;
@@ -9,7 +9,7 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, Operator, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
 };
 
-/// The operator `||` of texts as a function.
+/// The operator `||` for texts, as a function.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct TextConcat {
     signature: Signature,

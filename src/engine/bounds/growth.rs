@@ -1,4 +1,4 @@
-//! How large the result of a function may be, measured from its arguments before it is evaluated.
+//! Measures from the arguments of a function how large its result may be, before it is evaluated.
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Int64Type, IntervalUnit, TimeUnit};
@@ -7,30 +7,30 @@ use datafusion::logical_expr::ColumnarValue;
 
 use super::VALUE;
 
-/// How the size of a result follows from the arguments.
+/// The way in which the size of a result follows from the arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Growth {
-    /// All arguments together.
+    /// The sum of all arguments.
     Sum,
-    /// All but the first, with the first between them.
+    /// The sum of all arguments but the first, with the first between them.
     Joined,
-    /// The first, as often as the second says.
+    /// The first argument, repeated as often as the second says.
     Times,
-    /// The first, and as many characters as the second says.
+    /// The first argument, and as many characters as the second says.
     Padded,
-    /// The first, with the third in the place of each second.
+    /// The first argument, with the third in the place of each occurrence of the second.
     Replaced,
-    /// The same for what a pattern finds.
+    /// The first argument, with the third in the place of each match of the pattern.
     RegexReplaced,
-    /// Numbers or times from one to another.
+    /// The numbers or times of a range.
     Listed,
     /// As many items as the second argument says.
     Resized,
-    /// The items of the first, with the second between them.
+    /// The items of the first argument, with the second between them.
     Text,
-    /// The second argument, each of whose letters may become a word.
+    /// The second argument, in which each letter may become a word.
     Format,
-    /// The first, with the third in the place of some of its items.
+    /// The items of the first argument, with the third in the place of some of them.
     Items,
 }
 
@@ -62,7 +62,7 @@ pub(super) const GROWING: [(&str, Growth); 24] = [
     ("map", Growth::Sum),
 ];
 
-/// One argument, row by row.
+/// One argument, read row by row.
 pub(super) struct Given<'a> {
     bytes: Vec<u64>,
     value: &'a ColumnarValue,
@@ -115,7 +115,7 @@ impl<'a> Given<'a> {
     fn items(&self, row: usize) -> u64 {
         match self.scalar(row) {
             Some(ScalarValue::List(list)) => list.values().len() as u64,
-            // An item of another list has a bit at least.
+            // An item of any other list takes at least one bit.
             _ => self.bytes(row).saturating_mul(8),
         }
     }
@@ -128,7 +128,7 @@ fn integer(value: &ScalarValue) -> Option<i64> {
     }
 }
 
-/// The bytes of each row.
+/// The bytes of each row of an array.
 fn bytes_of(array: &ArrayRef) -> Vec<u64> {
     let rows = array.len();
     let all = |bytes: u64| vec![bytes; rows];
@@ -179,7 +179,7 @@ impl Growth {
                 let texts = (1..given.len()).fold(0_u64, |all, n| all.saturating_add(bytes(n)));
                 texts.saturating_add(bytes(0).saturating_mul(given.len() as u64))
             }
-            // An item of a list has its place in it, too.
+            // An item of a list also takes space for its position.
             Self::Times if is_list(given) => bytes(0).max(8).saturating_mul(number(1)),
             Self::Times => bytes(0).saturating_mul(number(1)),
             Self::Padded => {
@@ -208,7 +208,7 @@ impl Growth {
                     true => bytes(0).saturating_add(1),
                     false => 1,
                 };
-                // What groups find does not overlap from one place to the next.
+                // The matches of groups at different positions do not overlap.
                 let groups = replacement.matches(['\\', '$']).count() as u64;
                 let text = bytes(0).saturating_mul(groups.saturating_add(1));
                 text.saturating_add(found.saturating_mul(bytes(2)))
@@ -220,7 +220,7 @@ impl Growth {
             }
             Self::Text => {
                 let items = given.first().map_or(0, |given| given.items(row));
-                // A number of eight bytes is written with 24 at most, a flag with five.
+                // A number of eight bytes is written with at most 24 bytes, and a flag with five.
                 let item = bytes(1).saturating_add(bytes(2)).saturating_add(24);
                 bytes(0).saturating_add(items.saturating_mul(item))
             }
@@ -233,13 +233,13 @@ impl Growth {
     }
 }
 
-/// Whether the first argument is repeated as an item: a number has no text.
+/// Whether the first argument is repeated as an item. A number has no text.
 fn is_list(given: &[Given<'_>]) -> bool {
     let first = given.first().map(|given| given.value.data_type());
     first.is_some_and(|kind| !kind.is_string())
 }
 
-/// The items that a range in this row has: `range(stop)`, or from `start` to `stop` by a `step`.
+/// The number of items of a range in this row: `range(stop)`, or from `start` to `stop` by a `step`.
 fn listed(given: &[Given<'_>], row: usize) -> u64 {
     let value = |n: usize| given.get(n).and_then(|given: &Given<'_>| given.scalar(row));
     let place = |value: Option<ScalarValue>| {
@@ -269,7 +269,7 @@ fn listed(given: &[Given<'_>], row: usize) -> u64 {
     };
     let span = i128::from(stop) - i128::from(start);
     let step = i128::from(step);
-    // Against the direction of the step there is nothing; without a step the function says so itself.
+    // A range against the direction of its step is empty. Without a step, the function itself gives an error.
     match step {
         0 => 0,
         step if span.signum() == -step.signum() => 0,
@@ -277,7 +277,7 @@ fn listed(given: &[Given<'_>], row: usize) -> u64 {
     }
 }
 
-/// A span of time at its shortest: a month has 28 days.
+/// The least length of a span of time. A month counts 28 days.
 fn microseconds(step: &ScalarValue) -> i64 {
     const DAY: i64 = 86_400_000_000;
     let parts = step.cast_to(&DataType::Interval(IntervalUnit::MonthDayNano));

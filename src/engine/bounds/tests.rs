@@ -1,4 +1,4 @@
-//! Values that would be large are refused, and others are as without the bounds.
+//! Values that would be large are refused. All other values are the same as without the bounds.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,8 @@ use crate::engine::Engine;
 
 use super::*;
 
-/// Functions of one row whose result is at most some bytes, or a small multiple of their arguments.
+/// Functions of one row whose result has at most a few bytes, or is at most a small multiple of their
+/// arguments.
 const STEADY: &[&str] = &[
     "abs",
     "acos",
@@ -168,7 +169,7 @@ const STEADY: &[&str] = &[
     "with_metadata",
 ];
 
-/// Whoever adds a function, or a version of DataFusion that has more, says here how large its result may be.
+/// If a function is added, here or by a new version of DataFusion, its growth must be declared.
 #[test]
 fn the_size_of_every_functions_result_is_known() {
     let folder = tempfile::tempdir().unwrap();
@@ -266,7 +267,7 @@ async fn a_value_that_would_be_large_is_refused_before_it_is_made() {
             "{expression}: {error}"
         );
     }
-    // Doubled thirty times over.
+    // The text is doubled thirty times.
     let mut doubled =
         "WITH d0 AS (SELECT CAST(value AS VARCHAR) AS x FROM generate_series(1, 3))".to_owned();
     for n in 1..=30 {
@@ -291,7 +292,7 @@ async fn values_that_are_large_together_are_refused_too() {
             .unwrap_err();
         assert!(error.contains("8000 values of"), "{expression}: {error}");
     }
-    // An estimate that is too large for all rows is not held against them.
+    // An estimate that is too large for all rows together is not an error.
     for expression in [
         "regexp_replace(rpad(t, 2000, 'ab'), 'zzz', '1234567890', 'g')",
         "replace(rpad(t, 2000, 'ab'), 'z', '1234567890')",

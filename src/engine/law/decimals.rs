@@ -1,4 +1,5 @@
-//! Decimals: the types of results as in Trino, rounding half away from zero, nothing beyond 38 digits.
+//! Decimals: the types of results are Trino's, rounding is half away from zero, and a result has at most 38
+//! digits.
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use arrow::error::ArrowError;
 use datafusion::common::{DataFusionError, Result, exec_err, plan_err};
 use datafusion::logical_expr::Operator;
 
-/// The type of `left op right`, where both are decimals of at most 38 digits.
+/// The type of `left op right` for two decimals of at most 38 digits.
 pub(super) fn result(
     op: Operator,
     (left_precision, left_scale): (u8, i8),
@@ -44,7 +45,7 @@ pub(super) fn result(
     }
 }
 
-/// `values` where each has as many digits as its type says.
+/// Checks that each of `values` has at most as many digits as its type says.
 pub(super) fn fits(values: Decimal128Array, what: &str) -> Result<ArrayRef> {
     let precision = values.precision();
     match values.validate_decimal_precision(precision) {
@@ -96,7 +97,7 @@ fn rounded(dividend: i256, divisor: i256) -> Result<i256, ArrowError> {
     }
     let quotient = dividend.wrapping_div(divisor);
     let rest = dividend.wrapping_rem(divisor);
-    // |rest| < |divisor|, which has 128 bits: it can be doubled.
+    // |rest| < |divisor|, and the divisor has 128 bits, so the rest can be doubled.
     let double = rest.wrapping_abs().wrapping_add(rest.wrapping_abs());
     if double < divisor.wrapping_abs() {
         return Ok(quotient);
@@ -108,7 +109,8 @@ fn rounded(dividend: i256, divisor: i256) -> Result<i256, ArrowError> {
     Ok(quotient.wrapping_add(away))
 }
 
-/// Totals by counts, in the type of what was added; NULL where nothing was.
+/// Divides totals by counts, in the type of the values that were added. The result is NULL if there was no
+/// value.
 pub(super) fn divide_rounded(
     totals: &ArrayRef,
     counts: &ArrayRef,

@@ -1,8 +1,8 @@
-//! Operators of SQL as functions: an overflow is an error, and numbers are rounded before they are cast
-//! to integers.
+//! Makes operators of SQL functions: an overflow is an error, and numbers are rounded before they are cast to
+//! integers.
 //!
-//! A column that has no name of its own is called after its expression, so each function goes by the
-//! spelling of the operator whose place it takes.
+//! A column without a name of its own is named after its expression, so each function has the spelling of the
+//! operator that it replaces.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use datafusion::physical_expr_common::datum::apply;
 
 use super::decimals;
 
-/// `+`, `-` and `*` of integers, these and `/` of decimals.
+/// `+`, `-` and `*` of integers, and `+`, `-`, `*` and `/` of decimals.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct Arithmetic {
     op: Operator,
@@ -30,7 +30,7 @@ pub(super) struct Arithmetic {
 }
 
 impl Arithmetic {
-    /// Whether this is the operator's place for operands of these types.
+    /// Whether this function replaces the operator for operands of these types.
     pub(super) fn applies(op: Operator, left: &DataType, right: &DataType) -> bool {
         match (left, right) {
             (DataType::Decimal128(..), DataType::Decimal128(..)) => matches!(
@@ -119,7 +119,7 @@ impl ScalarUDFImpl for Arithmetic {
         let made = made.into_array(if one { 1 } else { rows })?;
         let made = made.as_primitive::<Decimal128Type>().clone();
         let made = made.with_precision_and_scale(precision, scale)?;
-        // With fewer digits any two operands fit.
+        // With fewer digits, any two operands fit.
         let made = match precision == DECIMAL128_MAX_PRECISION {
             true => decimals::fits(made, "decimal")?,
             false => Arc::new(made),
@@ -135,7 +135,7 @@ fn one_or_many(values: ArrayRef, one: bool) -> Result<ColumnarValue> {
     })
 }
 
-/// A function of one value in place of an expression.
+/// A function of one value that replaces an expression.
 fn each(
     name: &str,
     args: ScalarFunctionArgs,
@@ -155,7 +155,7 @@ fn only<'a>(name: &str, args: &'a [Expr]) -> Result<&'a Expr> {
     }
 }
 
-/// `-` before an integer.
+/// The sign `-` before an integer.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct Negative {
     signature: Signature,
@@ -198,14 +198,14 @@ impl ScalarUDFImpl for Negative {
     }
 }
 
-/// A number without digits behind the point, half away from zero: what is below a cast to an integer.
+/// Rounds a number to an integer, half away from zero. It is put below a cast to an integer.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct Whole {
     signature: Signature,
 }
 
 impl Whole {
-    /// Whether values of this type are cut off by a cast to an integer.
+    /// Whether a cast to an integer cuts off values of this type.
     pub(super) fn applies(kind: &DataType) -> bool {
         match kind {
             DataType::Float16 | DataType::Float32 | DataType::Float64 => true,
@@ -238,7 +238,7 @@ impl ScalarUDFImpl for Whole {
     }
 
     fn return_type(&self, kinds: &[DataType]) -> Result<DataType> {
-        // Rounding up may take a digit more.
+        // Rounding up may give one digit more.
         let digits = |precision: u8, scale: i8| {
             let digits = i16::from(precision) - i16::from(scale) + 1;
             u8::try_from(digits).unwrap_or(1).max(1)

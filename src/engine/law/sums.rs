@@ -1,8 +1,8 @@
-//! `sum` and `avg` that are exact, or an error.
+//! Evaluates `sum` and `avg` exactly, or with an error.
 //!
-//! The engine adds integers and decimals modulo 2^64 or 2^128. Here they are added in a wider type, and
-//! the total is checked once, when it is read: it does not depend on the order of the rows whether
-//! something overflows on the way.
+//! The engine adds integers and decimals modulo 2^64 or 2^128. Here they are added in a wider type, and the
+//! total is checked once, when it is read. Whether a total overflows therefore does not depend on the order of
+//! the rows.
 //!
 //! ```text
 //! bigint             ──▶ decimal(38, 0) ─┐
@@ -38,7 +38,7 @@ use super::decimals::{divide_rounded, fits};
 /// 10^10 decimals of so many digits can be added in 128 bits.
 const SHORT: u8 = 28;
 
-/// The type in which values of `kind` are added; `None` where the engine's own sum is exact, or its values are
+/// The type in which values of `kind` are added; `None` if the engine's own sum is exact, or if its values are
 /// rounded anyway.
 fn wide(kind: &DataType) -> Option<DataType> {
     match kind {
@@ -58,7 +58,7 @@ fn wide(kind: &DataType) -> Option<DataType> {
     }
 }
 
-/// Totals in the type of the result, or an error where one does not fit.
+/// Totals in the type of the result. A total that does not fit is an error.
 fn narrowed(totals: &ArrayRef, result: &DataType) -> Result<ArrayRef> {
     match (totals.data_type(), result) {
         (DataType::Decimal128(..), DataType::Int64) => {
@@ -126,7 +126,7 @@ impl Wide for Decimal256Type {
     }
 }
 
-/// Gives `add` the row and the value of each row that has one and is not filtered out.
+/// Gives `add` the row and the value of each row that has a value and is not filtered out.
 fn each<W: Wide>(
     values: &ArrayRef,
     filter: Option<&BooleanArray>,
@@ -190,7 +190,7 @@ fn each_of<T: ArrowPrimitiveType, N>(
     }
 }
 
-/// The total of some values, and how many they are.
+/// The total of some values, and their number.
 #[derive(Debug, Clone, Copy, Default)]
 struct Sum<N> {
     total: N,
@@ -209,7 +209,7 @@ impl<N: ArrowNativeTypeOp> Sum<N> {
     }
 }
 
-/// What is made of sums.
+/// The function that is made from sums.
 #[derive(Debug, Clone)]
 struct Made {
     is_average: bool,
@@ -219,7 +219,7 @@ struct Made {
 }
 
 impl Made {
-    /// The totals, NULL without a value, and the counts.
+    /// The totals, with NULL where there is no value, and the counts.
     fn state<W: Wide>(&self, sums: &[Sum<W::Native>]) -> Vec<ArrayRef> {
         let totals = sums.iter().map(|sum| (sum.count > 0).then_some(sum.total));
         let totals: PrimitiveArray<W> = totals.collect();
@@ -230,7 +230,7 @@ impl Made {
         ]
     }
 
-    /// The results, NULL without a value.
+    /// The results, with NULL where there is no value.
     fn results<W: Wide>(&self, sums: &[Sum<W::Native>]) -> Result<ArrayRef> {
         match (self.is_average, self.state::<W>(sums).as_slice()) {
             (true, [totals, counts]) => divide_rounded(totals, counts, &self.result),
@@ -244,7 +244,7 @@ impl Made {
     }
 }
 
-/// The one argument of an aggregate.
+/// The only argument of an aggregate.
 fn only(values: &[ArrayRef]) -> Result<&ArrayRef> {
     match values {
         [values] => Ok(values),
@@ -252,7 +252,7 @@ fn only(values: &[ArrayRef]) -> Result<&ArrayRef> {
     }
 }
 
-/// Gives `add` the row, total and count of each state with a value.
+/// Gives `add` the row, the total and the count of each state with a value.
 fn each_state<W: Wide>(
     states: &[ArrayRef],
     mut add: impl FnMut(usize, W::Native, i64),
@@ -312,7 +312,7 @@ impl<W: Wide> Accumulator for One<W> {
     }
 }
 
-/// The sum or average of the different values of one group; its state is the list of them.
+/// The sum or average of the distinct values of one group. The state is the list of these values.
 #[derive(Debug)]
 struct Different<W: Wide> {
     values: HashSet<W::Native>,
@@ -335,7 +335,7 @@ impl<W: Wide> Accumulator for Different<W> {
     }
 
     fn size(&self) -> usize {
-        // A byte of control stands beside each place of a hash table.
+        // A hash table has one byte of control for each slot.
         size_of_val(self) + self.values.capacity() * (size_of::<W::Native>() + 1)
     }
 
@@ -422,8 +422,9 @@ impl<W: Wide> GroupsAccumulator for Many<W> {
     }
 }
 
-/// `sum` or `avg` in place of the engine's: exact, and an error where a sum does not fit its type. The average of
-/// decimals has their type, rounded half away from zero. Other numbers are left to the engine.
+/// `sum` or `avg` that replaces the engine's: exact, with an error if a sum does not fit its type. The average
+/// of decimals has the type of the decimals, rounded half away from zero. Sums of other numbers are left to the
+/// engine.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct Exact {
     inner: Arc<AggregateUDF>,
@@ -445,7 +446,7 @@ impl Exact {
         }
     }
 
-    /// The type in which values of `field` are added; `None` where the engine's own function is used.
+    /// The type in which values of `field` are added; `None` if the engine's own function is used.
     fn wide(&self, field: Option<&FieldRef>) -> Option<DataType> {
         let kind = field?.data_type();
         match self.is_average && !kind.is_decimal() {

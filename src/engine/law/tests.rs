@@ -1,4 +1,4 @@
-//! What is Trino's answer and not the engine's own, construct by construct.
+//! The answers that are Trino's and not the engine's own, construct by construct.
 
 use arrow::array::{
     ArrayRef, Date32Array, Decimal128Array, Float32Array, Float64Array, Int32Array, Int64Array,
@@ -10,7 +10,7 @@ use datafusion::physical_plan::collect;
 
 use super::*;
 
-/// Four rows; `k` is 1 to 4 and the last of every other column is NULL.
+/// Four rows. `k` is 1 to 4, and the last value of every other column is NULL.
 fn rows() -> RecordBatch {
     let at = TimestampMillisecondArray::from(vec![
         // 00:30 on 6 May 2024 in Seoul, the day before in UTC.
@@ -108,7 +108,7 @@ fn rows() -> RecordBatch {
     .unwrap()
 }
 
-/// The one column of a SELECT over `t`, as its values are written: `NULL` where there is none.
+/// The only column of a SELECT over `t`, with its values as text and `NULL` for NULL.
 async fn values(sql: &str) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for threads in [1, 3] {
@@ -120,7 +120,7 @@ async fn values(sql: &str) -> Result<Vec<String>> {
         let plan = lawful(&state, state.create_logical_plan(sql).await?)?;
         let named: Vec<_> = plan.schema().fields().iter().cloned().collect();
         let plan = physical(&state, plan).await?;
-        // What was said before is what is given.
+        // The schema of the plan is the schema of the rows.
         let made: Vec<_> = plan.schema().fields().iter().cloned().collect();
         for (named, made) in named.iter().zip(&made) {
             assert_eq!(named.data_type(), made.data_type(), "{sql}");
@@ -202,7 +202,7 @@ async fn integers_that_overflow_are_errors() {
     ] {
         fails(sql, "does not fit bigint").await;
     }
-    // No sum on the way is too large where the whole is not.
+    // A sum on the way is never too large if the whole sum is not.
     gives(
         "SELECT sum(x) FROM (VALUES (9223372036854775807), (1), (-8)) AS v (x)",
         &["9223372036854775800"],
@@ -527,7 +527,7 @@ async fn a_time_in_a_zone_is_its_wall_clock() {
             "SELECT CAST(max(CASE WHEN k = 1 THEN at ELSE DATE '9999-12-31' END) AS DATE) FROM t",
             "9999-12-31",
         ),
-        // What has no zone is of UTC.
+        // A time without a zone is in UTC.
         (
             "SELECT CAST(CAST(at AS TIMESTAMP) AT TIME ZONE 'Asia/Seoul' AS TIMESTAMP) FROM t WHERE k = 1",
             "2024-05-06T00:30:00",

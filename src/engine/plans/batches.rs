@@ -1,4 +1,4 @@
-//! The bytes of batches, and batches cut into smaller ones.
+//! The bytes of batches, and the cutting of batches into smaller ones.
 
 use std::sync::Arc;
 
@@ -8,15 +8,15 @@ use arrow::datatypes::DataType;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::common::DataFusionError;
 
-/// Bytes of the rows that the lists of one batch become.
+/// The most bytes of the rows that the lists of one batch become.
 const UNNESTED: usize = 16 << 20;
 
-/// Bytes of a batch with its own structures: a million batches without a column have a weight too.
+/// The bytes of a batch with its own structures, because a million batches without a column take memory too.
 pub(super) fn weight(batch: &RecordBatch) -> usize {
     own_bytes(batch) + 256 + 128 * batch.num_columns()
 }
 
-/// Bytes of the rows of a batch alone: it may be a part of buffers that hold many more.
+/// The bytes of the rows of a batch alone. The batch may be a part of buffers that hold many more rows.
 pub(super) fn own_bytes(batch: &RecordBatch) -> usize {
     let columns = batch.columns().iter();
     let bytes = columns.map(|column| {
@@ -48,7 +48,7 @@ pub(super) fn own_bytes(batch: &RecordBatch) -> usize {
     bytes.sum()
 }
 
-/// The rows in batches of at most `rows`; the buffers are copied where the batch is a small part of them.
+/// The rows in batches of at most `rows`. The buffers are copied if the batch is a small part of them.
 pub(super) fn cut(
     batch: RecordBatch,
     rows: usize,
@@ -84,7 +84,8 @@ pub(super) fn cut(
     })
 }
 
-/// Cuts a batch into parts whose `lists` (column and depth) become few rows together; a part has one row at least.
+/// Cuts a batch into parts whose `lists` (column and depth) become few rows together. A part has at least one
+/// row.
 pub(super) fn with_few_items(
     batch: &RecordBatch,
     lists: &[(usize, usize)],

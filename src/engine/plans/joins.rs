@@ -15,9 +15,9 @@ use futures::{StreamExt, stream};
 use super::batches::weight;
 use super::{lock, stream_of};
 
-/// The rows of the side of a join that is held in memory. The join reserves its rows, and then copies them into one
-/// batch: until the last row is read, half of them is reserved once more, which with the quarter that the engine leaves
-/// free is the copy.
+/// The rows of the side of a join that is held in memory. The join reserves memory for its rows and then copies
+/// them into one batch. Until the last row is read, half of the reserved memory is reserved once more. Together
+/// with the quarter of the memory that the engine leaves free, this is enough for the copy.
 pub(super) fn counted(
     rows: SendableRecordBatchStream,
     context: &TaskContext,
@@ -34,10 +34,10 @@ pub(super) fn counted(
 
 /// The rows that a nested loop join has read of its left side.
 ///
-/// Where it finds that the side does not fit, it asks for it again, to write it to disk. But
-/// an operator gives its rows once: asked again, a nested loop join gives none, and an exchange between threads
-/// panics. So rows are kept until the last was read (the join holds them too, which costs nothing), and the second
-/// reader is given these and then the rest.
+/// If the join finds that the side does not fit, it asks for the side again to write it to disk. But an
+/// operator gives its rows only once: asked again, a nested loop join gives none, and an exchange between
+/// threads panics. Rows are therefore kept until the last one was read, and the second reader gets these rows
+/// and then the rest. The join holds the same rows, so keeping them costs nothing.
 #[derive(Default)]
 pub(super) struct Replay {
     rows: Option<SendableRecordBatchStream>,

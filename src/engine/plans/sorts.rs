@@ -1,4 +1,4 @@
-//! Sorts of any size.
+//! Sorts rows of any size.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::batches::{cut, own_bytes};
 use super::{over, stream_of};
 
-/// A batch of a sort is at most this part of all memory: a merge of two runs holds eight of them.
+/// A batch of a sort takes at most this part of all memory, because a merge of two runs holds eight batches.
 const BATCHES: usize = 128;
 
 /// Sorts the rows, in batches that are small where the first rows are wide. `share` is the memory that the sort

@@ -1,4 +1,4 @@
-//! Every operator that holds rows, in little memory: the right rows, or an error.
+//! Runs every operator that holds rows with little memory. It must give the right rows, or an error.
 
 use arrow::array::AsArray;
 use arrow::compute::concat_batches;
@@ -19,7 +19,7 @@ async fn batches(session: &SessionContext, sql: &str) -> Result<Vec<RecordBatch>
     session.sql(sql).await?.collect().await
 }
 
-/// The numbers of the one row, of an engine with so many MiB and threads.
+/// The numbers of the only row of a result, from an engine with so many MiB and threads.
 async fn row(mib: u64, threads: usize, sql: &str) -> Result<Vec<i64>, String> {
     let folder = tempfile::tempdir().unwrap();
     let engine = Engine::new(mib << 20, threads, folder.path()).unwrap();
@@ -63,7 +63,7 @@ async fn a_nested_loop_join_below_another_gives_its_rows_where_memory_is_short()
 
 #[tokio::test]
 async fn rows_without_a_partner_are_told_once_where_memory_is_short() {
-    // Two threads read the right side; the left one does not fit.
+    // Two threads read the right side. The left side does not fit.
     let text = "repeat('x', 100)";
     let sql = format!(
         "SELECT count(*), count(r.n), sum(l.n) FROM (SELECT n, {text} || CAST(n AS VARCHAR) AS t FROM {}) l \
@@ -154,7 +154,7 @@ async fn the_merge_of_sorted_partitions_holds_no_more_than_its_rows() {
 
 #[tokio::test]
 async fn a_window_over_whole_partitions_takes_one_after_the_other() {
-    // A million rows do not fit twice; their partitions do, and some cross batches.
+    // A million rows do not fit twice. Their partitions do, and some of them cross batches.
     let by = |key: &str| {
         format!(
             "SELECT count(*), sum(s), max(c) FROM (SELECT n, sum(n) OVER ({key}) AS s, count(*) OVER ({key}) AS c FROM {})",
@@ -168,7 +168,7 @@ async fn a_window_over_whole_partitions_takes_one_after_the_other() {
     }
     let found = row(24, 1, &by("PARTITION BY n % 80")).await;
     assert_eq!(found.unwrap(), vec![1_000_000, sums, 12_500]);
-    // Each row a partition; and one batch of many rows with one key at the end.
+    // Each row is a partition. At the end comes one batch of many rows with one key.
     let found = row(
         24,
         1,
@@ -192,7 +192,7 @@ async fn a_window_over_whole_partitions_takes_one_after_the_other() {
 
 #[tokio::test]
 async fn what_a_running_window_holds_is_counted() {
-    // All rows are equal by the order, so that all of them are of one frame.
+    // All rows are equal in the order, so all of them are in one frame.
     let sql = format!(
         "SELECT count(*), sum(s) FROM (SELECT sum(n) OVER (ORDER BY n / 100000000) AS s FROM {})",
         numbers(1_000_000)
@@ -208,7 +208,7 @@ async fn what_a_running_window_holds_is_counted() {
 
 #[tokio::test]
 async fn lists_and_constants_do_not_multiply_a_batch() {
-    // 8,000 rows of a kilobyte, 2,000 times each; and a megabyte in each of 20,000 rows.
+    // 8,000 rows of a kilobyte with 2,000 items each, and 20,000 rows with a megabyte in each.
     let lists = format!(
         "SELECT count(*), sum(i), sum(length(t)) FROM (SELECT t, unnest(range(2000)) AS i FROM \
          (SELECT repeat('x', CAST(n * 0 + 1000 AS INT)) AS t FROM {}))",
@@ -225,21 +225,22 @@ async fn lists_and_constants_do_not_multiply_a_batch() {
     assert_eq!(row(64, 1, &constant).await.unwrap(), expected);
 }
 
-/// Each operator that reads an input twice, or holds one, under pressure: the right answer, or an error.
+/// Each operator that reads an input twice or holds an input, with little memory. It must give the right rows,
+/// or an error.
 #[tokio::test]
 async fn every_operator_is_right_or_fails_where_memory_is_short() {
     let n = numbers(300_000);
     let half = numbers(150_000);
     let text = "md5(CAST(n AS VARCHAR))";
     let cases = [
-        // An aggregate, one and two threads.
+        // Aggregates with one and with two threads.
         (
             format!(
                 "SELECT count(*), sum(c) FROM (SELECT {text} AS h, count(*) AS c FROM {n} GROUP BY 1)"
             ),
             vec![300_000, 300_000],
         ),
-        // Hash joins: inner, outer, semi, anti.
+        // Hash joins: inner, outer, semi and anti joins.
         (
             format!(
                 "SELECT count(*), count(b.n) FROM (SELECT n, {text} AS h FROM {n}) a LEFT JOIN \
@@ -262,7 +263,7 @@ async fn every_operator_is_right_or_fails_where_memory_is_short() {
             ),
             vec![3_000_000, 20 * (1..=150_000).sum::<i64>()],
         ),
-        // A recursive query with a join without equality in it.
+        // A recursive query that has a join without an equality.
         (
             format!(
                 "WITH RECURSIVE r AS (SELECT 1 AS x UNION ALL SELECT r.x + 1 AS x FROM r JOIN {} ON r.x > n - 1 \
@@ -282,7 +283,7 @@ async fn every_operator_is_right_or_fails_where_memory_is_short() {
             ),
             vec![150_000, 0],
         ),
-        // The first rows, few and many.
+        // The first rows of an order, few and many.
         (
             format!(
                 "SELECT count(*), sum(n) FROM (SELECT n, {text} AS h FROM {n} ORDER BY n DESC LIMIT 10)"
@@ -295,7 +296,7 @@ async fn every_operator_is_right_or_fails_where_memory_is_short() {
             ),
             vec![100_000, (200_001..=300_000).sum()],
         ),
-        // A union of a join that holds its rows and of one that does not.
+        // A union of a join that holds its rows and a join that does not.
         (
             format!(
                 "SELECT count(*), sum(x) FROM (SELECT a.n AS x FROM {} a JOIN {} b ON a.n < b.n UNION ALL SELECT n FROM {n})",

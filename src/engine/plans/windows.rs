@@ -1,4 +1,4 @@
-//! Window functions over whole partitions and over frames that move.
+//! Evaluates window functions over whole partitions and over frames that move.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -16,8 +16,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::batches::{cut, weight};
 use super::{lock, over, stream_of};
 
-/// Evaluates a window function that looks at all rows of its partition, by some thousand rows of whole
-/// partitions. Equal values of `keys` come together.
+/// Evaluates a window function that looks at all rows of its partition. It is evaluated for some thousand rows
+/// of whole partitions at a time. Rows with equal values of `keys` follow each other.
 pub(super) fn whole(
     node: Arc<dyn ExecutionPlan>,
     keys: Vec<Arc<dyn PhysicalExpr>>,
@@ -60,7 +60,7 @@ impl Windows {
             if batch.num_rows() == 0 {
                 continue;
             }
-            // The rows, their copy in one batch, and the results.
+            // The memory for the rows, for their copy in one batch, and for the results.
             self.held
                 .try_grow(3 * weight(&batch))
                 .map_err(|error| self.too_large(&error))?;
@@ -79,7 +79,7 @@ impl Windows {
         }
     }
 
-    /// The row of `batch` with which its last partition begins, where it begins here.
+    /// The row of `batch` with which its last partition begins, if it begins in this batch.
     fn last_start(&self, batch: &RecordBatch) -> Result<Option<usize>, DataFusionError> {
         if self.keys.is_empty() {
             return Ok(None);
@@ -98,7 +98,7 @@ impl Windows {
         Ok((start > 0).then(|| start - before))
     }
 
-    /// Evaluates the window over the first `rows` rows that wait.
+    /// Evaluates the window over the first `rows` waiting rows.
     fn evaluate(&mut self, rows: usize) -> Result<SendableRecordBatchStream, DataFusionError> {
         let mut now = Vec::new();
         let mut later = Vec::new();
@@ -129,7 +129,7 @@ impl Windows {
         let made = made
             .map_ok(move |batch| stream::iter(cut(batch, rows)))
             .try_flatten();
-        // Reserved until the last of them is taken.
+        // The memory stays reserved until the last of the results is taken.
         let made = made.inspect(move |_| {
             let _held = &of_now;
         });
@@ -152,13 +152,14 @@ impl Windows {
     }
 }
 
-/// Evaluates a window function whose frames move. Rows that came in and have not come out are counted.
+/// Evaluates a window function whose frames move. The memory of the rows that have come in and not come out is
+/// counted.
 pub(super) fn running(
     node: &Arc<dyn ExecutionPlan>,
     rows: SendableRecordBatchStream,
     context: Arc<TaskContext>,
 ) -> Result<SendableRecordBatchStream, DataFusionError> {
-    /// The rows and bytes of each batch that is inside.
+    /// The rows and bytes of each batch that is inside the operator.
     #[derive(Default)]
     struct Inside(VecDeque<(usize, usize)>);
     let held = MemoryConsumer::new("window").register(context.memory_pool());
@@ -168,7 +169,7 @@ pub(super) fn running(
     let rows = rows.map(move |batch| {
         let batch = batch?;
         let mut held = lock(&counted);
-        // The rows, and a copy of them in one batch.
+        // The memory for the rows, and for their copy in one batch.
         let bytes = 2 * weight(&batch);
         held.0.try_grow(bytes).map_err(|error| {
             DataFusionError::ResourcesExhausted(format!(

@@ -1,4 +1,4 @@
-//! What past runs did.
+//! Past runs as text.
 
 use std::io::{Result, Write};
 use std::path::Path;
@@ -23,7 +23,7 @@ pub fn history(out: &mut impl Write, history: &History, here: Option<&Path>) -> 
     }
 }
 
-/// Writes everything of one run, for somebody in the folder `here`.
+/// Writes all commits of one run, for somebody in the folder `here`.
 pub fn past_run(out: &mut impl Write, run: &PastRun, here: Option<&Path>) -> Result<()> {
     for whole in &run.commits {
         past_commit(out, &whole.commit)?;

@@ -1,4 +1,4 @@
-//! What a run would do.
+//! A plan as text.
 
 use std::collections::BTreeSet;
 use std::io::{Result, Write};
@@ -8,7 +8,7 @@ use crate::plan::{
     Estimate, MartPlan, PartitionPlan, Requests, RunPlan, SourcePlan, Why, WhyMart, WhyPartition,
 };
 
-/// Writes what a run would do.
+/// Writes the plan of a run.
 pub fn plan(out: &mut impl Write, plan: &RunPlan) -> Result<()> {
     if let Some(commit) = plan.roll_forward {
         writeln!(
@@ -121,7 +121,7 @@ fn one_mart(out: &mut impl Write, mart: &MartPlan) -> Result<()> {
     Ok(())
 }
 
-/// Whether sample dates of a mart are compared with the dates around them.
+/// The words for the comparison of sample dates of a mart.
 fn sample_of(mart: &MartPlan) -> &'static str {
     match mart.sample_due {
         true => "; sample dates are compared",

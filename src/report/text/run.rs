@@ -1,4 +1,4 @@
-//! What a run did.
+//! The summary of a run as text.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Result, Write};
@@ -11,7 +11,7 @@ use crate::absorb::{Incomplete, NullColumn, WhySlice};
 use crate::event::Reason;
 use crate::run::{MartOutcome, MartSummary, RunOutcome, RunSummary, Sample, SourceSummary};
 
-/// Writes what a run did in so many seconds, for somebody in the folder `here`.
+/// Writes the summary of a run that took so many seconds, for somebody in the folder `here`.
 pub fn run(
     out: &mut impl Write,
     summary: &RunSummary,
@@ -62,7 +62,7 @@ pub fn run(
     }
 }
 
-/// The counts of a source: those that the run added, and all of them.
+/// The counts of a source: the changes by the run, and the totals.
 fn counts(out: &mut impl Write, name: &str, source: &SourceSummary) -> Result<()> {
     let again = source.added.objects.saturating_sub(source.new_objects);
     let news = match (source.new_objects, again) {
@@ -88,7 +88,7 @@ fn counts(out: &mut impl Write, name: &str, source: &SourceSummary) -> Result<()
         count(duplicates)
     );
     both(out, added.events, source.events, "events", &sum)?;
-    // A rule or a reason that is gone has left something.
+    // A rule or a reason that no longer exists may still have counts.
     let rules = source.duplicates.keys().chain(added.duplicates.keys());
     for rule in rules.collect::<BTreeSet<_>>() {
         let of = |counts: &BTreeMap<String, i64>| counts.get(rule).copied().unwrap_or(0);
@@ -104,7 +104,7 @@ fn counts(out: &mut impl Write, name: &str, source: &SourceSummary) -> Result<()
     Ok(())
 }
 
-/// What a run changed in a source, and what it found.
+/// The changes of a source by a run, and everything that the run noticed.
 fn changes(out: &mut impl Write, name: &str, source: &SourceSummary) -> Result<()> {
     for (why, n) in &source.skipped {
         in_all(out, *n, "keys skipped", why)?;
@@ -180,7 +180,7 @@ fn one_mart(out: &mut impl Write, mart: &MartSummary) -> Result<()> {
     Ok(())
 }
 
-/// A line of a count that a run adds to.
+/// A line with the change of a count and its total.
 fn both(
     out: &mut impl Write,
     added: i64,
@@ -192,17 +192,17 @@ fn both(
     writeln!(out, "  {added:>9} {all:>9} {what:<12} {which}")
 }
 
-/// A line of what a run did, …
+/// A line with the change of a count.
 fn new(out: &mut impl Write, n: u64, what: &str, which: &str) -> Result<()> {
     writeln!(out, "  {:>9} {:>9} {what:<12} {which}", count(n), "")
 }
 
-/// … and of what there is after it.
+/// A line with a total.
 fn in_all(out: &mut impl Write, n: u64, what: &str, which: &str) -> Result<()> {
     writeln!(out, "  {:>9} {:>9} {what:<12} {which}", "", count(n))
 }
 
-/// Columns and rules that found nothing in any event of a run.
+/// The columns and rules that found nothing in any event of a run.
 fn found_nothing(out: &mut impl Write, source: &SourceSummary) -> Result<()> {
     let mut absent = Vec::new();
     for NullColumn {
@@ -245,7 +245,7 @@ fn found_nothing(out: &mut impl Write, source: &SourceSummary) -> Result<()> {
     Ok(())
 }
 
-/// Raw objects of which something is missing, a line each.
+/// The raw objects that are not whole, one on each line.
 fn incomplete(out: &mut impl Write, incomplete: &Incomplete) -> Result<()> {
     if incomplete.is_empty() {
         return Ok(());
@@ -270,7 +270,7 @@ fn incomplete(out: &mut impl Write, incomplete: &Incomplete) -> Result<()> {
     }
 }
 
-/// What came of sample dates of a mart, and what was not compared.
+/// The result of the comparison of sample dates of a mart, and the dates that were not compared.
 fn sampled(out: &mut impl Write, mart: &str, sample: &Sample) -> Result<()> {
     let same = sample.same.len();
     if let Some(days) = sample.same.values().min() {
@@ -293,8 +293,7 @@ fn sampled(out: &mut impl Write, mart: &str, sample: &Sample) -> Result<()> {
     if sample.too_few {
         writeln!(
             out,
-            "    {mart} has fewer than 3 dates near each other so far: it is compared again when it is \
-             built next"
+            "    {mart} has fewer than 3 dates near each other so far: it is compared again at its next build"
         )?;
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! What `verify` found, and what a repair did before.
+//! The result of `verify` as text, with the steps of a repair before it.
 
 use std::io::{Result, Write};
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use super::{count, place, some};
 use crate::run::{Note, Repaired, Verified};
 
-/// Writes what `verify` found, for somebody in the folder `here`.
+/// Writes the result of `verify`, for somebody in the folder `here`.
 pub fn verified(out: &mut impl Write, verified: &Verified, here: Option<&Path>) -> Result<()> {
     for what in &verified.repaired {
         repaired(out, what)?;
@@ -26,9 +26,9 @@ pub fn verified(out: &mut impl Write, verified: &Verified, here: Option<&Path>) 
     let verdict = match (verified.damage.len(), verified.repaired.is_empty()) {
         (0, _) if !verified.strays.is_empty() => {
             let strays = count(verified.strays.len() as u64);
-            format!("every file of the log is as it says, and {strays} strays are there")
+            format!("every file is as the log says, and {strays} stray files were found")
         }
-        (0, _) => "every file is as the log says, every count balances".to_owned(),
+        (0, _) => "every file is as the log says, and every count balances".to_owned(),
         (n, true) => format!(
             "{} faults; `rawmart verify --repair` repairs",
             count(n as u64)
@@ -49,24 +49,24 @@ pub fn verified(out: &mut impl Write, verified: &Verified, here: Option<&Path>) 
 fn repaired(out: &mut impl Write, repaired: &Repaired) -> Result<()> {
     match repaired {
         Repaired::Marked { commit } => {
-            writeln!(out, "repaired commit {commit}: its marker was made anew")?;
+            writeln!(out, "repaired commit {commit}: its marker was made again")?;
         }
         Repaired::RolledForward { commit } => {
-            writeln!(out, "repaired commit {commit}: it is published")?;
+            writeln!(out, "repaired commit {commit}: it was published")?;
         }
         Repaired::Noted { key } => {
             writeln!(
                 out,
-                "repaired {key}: it is what was published, its ETag is noted"
+                "repaired {key}: it has the published content, and its ETag was noted"
             )?;
         }
         Repaired::PutBack { key } => {
-            writeln!(out, "repaired {key}: published from its staged copy")?;
+            writeln!(out, "repaired {key}: it was published from its staged copy")?;
         }
         Repaired::MadeAgain { key } => writeln!(out, "repaired {key}: made again")?,
         Repaired::SetAside { key } => writeln!(
             out,
-            "repaired {key}: what lay there was taken away, on disk to _rawmart/aside"
+            "repaired {key}: the object there was moved away, on disk to _rawmart/aside"
         )?,
     }
     Ok(())
@@ -87,18 +87,18 @@ fn note(out: &mut impl Write, note: &Note) -> Result<()> {
             some(keys)
         )?,
         Note::Unlisted { source, why } => {
-            writeln!(out, "note {source}: raw was not looked at: {why}")?;
+            writeln!(out, "note {source}: the raw objects were not listed: {why}")?;
         }
         Note::NotBuilt { mart, why } => writeln!(out, "note {mart}: not built: {why}")?,
         Note::NoSha256 { files } => writeln!(
             out,
-            "note: the log has no SHA-256 of {} files, so their names, sizes and times alone were \
-             compared; the next commit that writes them notes it",
+            "note: the log has no SHA-256 of {} files, so only their names, sizes and times were compared; the \
+             next commit that writes them notes it",
             count(*files)
         )?,
         Note::Hidden { keys } => writeln!(
             out,
-            "note: {} keys below tables are not in the log, and readers pass over them: {}",
+            "note: {} keys below tables are not in the log, and readers ignore them: {}",
             count(keys.len() as u64),
             some(keys)
         )?,
