@@ -1,4 +1,4 @@
-//! A project of any size to measure with: raw objects, `rawmart.toml` and three marts.
+//! Generates a project of any size for measurements: raw objects, `rawmart.toml` and three marts.
 //!
 //! ```sh
 //! cargo bench --bench generate -- --events 10000000 --out FOLDER
@@ -35,7 +35,7 @@ struct Asked {
     seed: u64,
 }
 
-/// What was written.
+/// The totals of what was written.
 #[derive(Debug, Default)]
 struct Written {
     objects: AtomicU64,
@@ -124,7 +124,7 @@ fn main() -> Result<()> {
     for (name, sql) in MARTS {
         std::fs::write(marts.join(format!("{name}.sql")), sql)?;
     }
-    // Last, so that a folder that has it is whole.
+    // The configuration is written last, so a folder with a configuration is complete.
     std::fs::write(asked.out.join("rawmart.toml"), data::CONFIG)?;
     println!(
         "{} records in {} objects: {} bytes of JSON, {} of gzip",

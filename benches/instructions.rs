@@ -1,4 +1,4 @@
-//! One step, once, over a small fixed input, for `benches/instructions` to count its instructions.
+//! Runs one step once over a small fixed input, so that `benches/instructions` can count its instructions.
 
 #[expect(dead_code, reason = "names and counts are for who writes them")]
 mod data;
@@ -33,7 +33,7 @@ fn main() -> Result<()> {
     }
 }
 
-/// Callgrind finds this function by its name. Threads count as a whole: only verdicts start any.
+/// Callgrind finds this function by its name. It counts all threads together, and only verdicts start any.
 #[inline(never)]
 fn counted_instructions(step: &mut dyn FnMut() -> Result<u64>) -> Result<()> {
     match black_box(step()?) {

@@ -1,14 +1,14 @@
-//! The speed of each step on input in memory.
+//! Measures the speed of each step on input in memory.
 //!
 //! ```sh
 //! cargo bench --bench parts [-- inflate]
 //! ```
 //!
-//! `decode` holds `inflate`. Each step is one thread's work, but `write`: it merges on one and encodes each
-//! of the two tables on another.
+//! `decode` includes `inflate`. Each step is the work of one thread, except `write`: it merges on one thread
+//! and encodes each of the two tables on another.
 //!
-//! `alone` is what libraries take on one thread for less than the job: `parse` makes a tape of each record
-//! by simd-json, `encode` writes the kept events, ordered and in memory, by the `parquet` crate.
+//! `alone` measures libraries that do less than the job, on one thread: `parse` makes a tape of each record
+//! with simd-json, `encode` writes the kept events, in order and in memory, with the `parquet` crate.
 
 #[expect(dead_code, reason = "names and counts are for who writes them")]
 mod data;
@@ -100,14 +100,14 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// As `raw` inflates an object that is one gzip member.
+/// Inflates an object as `raw` does it for a single gzip member.
 fn inflate(object: &Raw) -> Result<Vec<u8>> {
     let mut out = vec![0; object.length];
     Decompressor::new().gzip_decompress(&object.gzip, &mut out)?;
     Ok(out)
 }
 
-/// A tape of each line: number of those that are JSON.
+/// Makes a tape of each line. The result is the number of lines that are JSON.
 fn parse(mut text: Vec<u8>) -> usize {
     let mut buffers = simd_json::Buffers::default();
     let lines = text.split_mut(|byte| *byte == b'\n');
@@ -116,7 +116,8 @@ fn parse(mut text: Vec<u8>) -> usize {
     tapes.filter(std::result::Result::is_ok).count()
 }
 
-/// The kept events as they are handed to the encoder: columns of few strings as dictionaries.
+/// The kept events in the form in which the encoder gets them: columns with few different strings are
+/// dictionaries.
 fn kept(
     input: &Input,
     batches: &[Batch],
@@ -155,7 +156,7 @@ fn kept(
     Ok(kept)
 }
 
-/// With what rawmart asks for: zstd at level 1, and the statistics of pages, which are on by default.
+/// The settings are those of rawmart: zstd at level 1, and statistics of pages, which are on by default.
 fn encode(kept: &[RecordBatch]) -> Result<Vec<u8>> {
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))

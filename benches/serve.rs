@@ -1,12 +1,12 @@
-//! An S3 server to measure beside: the one of the tests, its objects in memory, each answer delayed.
+//! Runs the S3 server of the tests for measurements. Its objects are in memory, and each answer is delayed.
 //!
 //! ```sh
 //! cargo bench --bench serve -- --raw FOLDER
 //! ```
 //!
-//! It takes little of the cores that are measured, as S3 takes none; servers that keep objects on disk are in the
-//! interop checks. Raw objects are under `s3://bench/raw/`. It prints the environment that reaches it,
-//! and runs until it is killed.
+//! The server takes little of the cores that are measured, as S3 takes none. Servers that keep objects on disk
+//! are in the interop checks. Raw objects are under `s3://bench/raw/`. The server prints the environment that
+//! reaches it, and runs until it is killed.
 
 #[path = "../tests/all/s3.rs"]
 #[expect(

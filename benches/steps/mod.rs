@@ -1,4 +1,4 @@
-//! The steps of absorbing raw objects, each to be called alone on input in memory.
+//! The steps of absorbing raw objects. Each can be called alone on input in memory.
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampMillisecondType};
@@ -10,12 +10,12 @@ use rawmart::raw::{DecodeMemory, Decoded, Decoder, PieceError, Pieces};
 
 use crate::data::{self, Events, Result, Shape};
 
-/// Bytes for each step; nothing here is to be spilled.
+/// The memory of each step in bytes. It is enough to spill nothing.
 pub const MEMORY: usize = 1 << 30;
 
 /// One hour of raw objects and the source that they belong to.
 pub struct Input {
-    /// The configuration, and what is spilled or written.
+    /// The folder of the configuration, and of spilled and written files.
     pub folder: tempfile::TempDir,
     pub source: Source,
     pub slicing: Slicing,
@@ -24,26 +24,26 @@ pub struct Input {
 
 pub struct Raw {
     pub gzip: Bytes,
-    /// Bytes of JSON in it.
+    /// The number of bytes of JSON.
     pub length: usize,
 }
 
-/// What decoding leaves for the verdicts.
+/// The results of decoding that the verdicts need.
 pub struct Narrow {
-    /// Narrow rows by rule.
+    /// The narrow rows by rule.
     pub rows: Vec<Vec<[u64; 4]>>,
-    /// Records of each object.
+    /// The number of records of each object.
     records: Vec<u64>,
 }
 
-/// Decoded events: their object's rank, their sortable times and ids.
+/// Decoded events: the rank of their object, their sortable times and their ids.
 pub struct Batch {
     pub events: RecordBatch,
     pub times: Vec<u64>,
     pub ids: Vec<u64>,
 }
 
-/// Stored bytes that are all there.
+/// Stored bytes that are all there at once.
 struct Whole(Option<Bytes>);
 
 impl Pieces for Whole {
@@ -56,7 +56,7 @@ impl Input {
     pub fn new(records: u64) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         std::fs::write(folder.path().join("rawmart.toml"), data::CONFIG)?;
-        // The configuration names it, and no mart is built.
+        // The configuration names this folder, and no mart is built.
         std::fs::create_dir_all(folder.path().join("sql/marts"))?;
         let job = config::load(&Overrides::default(), &|_| None, folder.path())?;
         let source = job.sources.first().ok_or("no source")?.clone();
@@ -86,7 +86,7 @@ impl Input {
         Decoder::new(&self.source.decode, &DecodeMemory::new(MEMORY, 1))
     }
 
-    /// Inflates and decodes all objects: number of events.
+    /// Inflates and decodes all objects. The result is the number of events.
     pub fn decode(&self) -> Result<u64> {
         let mut decoder = self.decoder();
         let mut events = 0;
@@ -101,7 +101,7 @@ impl Input {
         Ok(events)
     }
 
-    /// All events as they come from decoding, and the records of each object.
+    /// All decoded events, and the number of records of each object.
     pub fn batches(&self) -> Result<(Vec<Batch>, Vec<u64>)> {
         let mut decoder = self.decoder();
         let schema = decoder.schema();
@@ -156,7 +156,7 @@ impl Input {
         })
     }
 
-    /// Sorts narrow rows and decides: the dropped events.
+    /// Sorts narrow rows and decides. The result is the dropped events.
     pub fn verdicts(&self, narrow: &Narrow) -> Result<Sorted<5>> {
         let folder = self.folder.path();
         let sorters = narrow.rows.iter().map(|rows| {
@@ -178,7 +178,7 @@ impl Input {
     }
 }
 
-/// The end of the hour that the objects lie in.
+/// The end of the hour of the objects.
 const fn arrival() -> i64 {
     (data::START + data::HOUR) as i64
 }

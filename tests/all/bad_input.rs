@@ -1,5 +1,5 @@
-//! What may be wrong with what is given, one case each: the exit code, a message that says what,
-//! where and what to do, and nothing half-published.
+//! Wrong input of every kind, one case each. The tests check the exit code, that the message says the problem,
+//! the place and the remedy, and that nothing half-published is left.
 
 use std::io::Write;
 
@@ -36,7 +36,7 @@ fn gzip(text: &str) -> Vec<u8> {
     gzip.finish().unwrap()
 }
 
-/// The settings of the source, and what follows its columns.
+/// A configuration with these settings of the source, and with `rest` behind its columns.
 fn toml(source: &str, rest: &str) -> String {
     format!(
         "lake = \"lake\"\n[sources.app]\nraw = \"raw\"\nevent_time = \"at\"\n{source}\n\
@@ -44,7 +44,7 @@ fn toml(source: &str, rest: &str) -> String {
     )
 }
 
-/// A project that is right, with one object of 20 events.
+/// A correct project with one object of 20 events.
 fn project() -> Project {
     let project = Project::new();
     project.write("rawmart.toml", toml("", RULE));
@@ -52,21 +52,21 @@ fn project() -> Project {
     project
 }
 
-/// A project that is right but for its configuration.
+/// A correct project with another configuration.
 fn configured(source: &str, rest: &str) -> Project {
     let project = project();
     project.write("rawmart.toml", toml(source, rest));
     project
 }
 
-/// A project that is right but for one mart.
+/// A correct project with one mart.
 fn with_mart(sql: &str) -> Project {
     let project = configured("", "[marts]\npath = \"sql\"\n");
     project.write("sql/bad.sql", sql);
     project
 }
 
-/// The run is refused in these words, and leaves neither data nor a commit.
+/// Asserts that the run is refused with these words and leaves neither data nor a commit.
 fn refused(project: &Project, code: i32, parts: &[&str]) {
     project.rawmart(&["run"]).expect(code, parts);
     assert_empty(&project.lake());
@@ -149,7 +149,7 @@ fn a_truncated_gzip() {
 
 #[test]
 fn a_name_that_says_another_codec() {
-    // The content decides.
+    // The content decides about the codec, and not the name.
     let project = project();
     project.write(&format!("{HOUR}/b.gz"), lines(20..30));
     project.write(&format!("{HOUR}/c.json"), gzip(&lines(30..40)));
@@ -162,7 +162,7 @@ fn a_name_that_says_another_codec() {
     assert_eq!(counts(&ran), (50, 50, serde_json::json!({})));
 }
 
-/// Few records say nothing about a share of them, but lost bytes and whole objects do.
+/// A share of few records says little. Lost bytes and lost objects count even so.
 #[test]
 fn bytes_that_are_no_events() {
     let project = project();
@@ -193,8 +193,8 @@ fn bytes_that_are_no_events() {
     assert_eq!(project.lake().rows("app_rejects").len() as u64, rejects);
 }
 
-/// What a run says of raw objects of which something is missing: name, records, events, stored bytes,
-/// lost bytes, and whether these words are in the reason.
+/// The raw objects that a run names as not whole: name, records, events, stored bytes, lost bytes, and whether
+/// these words are in the reason.
 fn incomplete(ran: &Ran, words: &[&str]) -> Vec<(String, u64, u64, u64, u64)> {
     let found = &ran.json()["sources"]["app"]["incomplete"];
     let objects = found["objects"].as_array().unwrap();
@@ -210,11 +210,11 @@ fn incomplete(ran: &Ran, words: &[&str]) -> Vec<(String, u64, u64, u64, u64)> {
     objects.collect()
 }
 
-/// A torn object of many events is one reject; what is lost with it shows by its bytes.
+/// A torn object of many events is one reject. The loss shows in its bytes.
 #[test]
 fn objects_are_lost_by_their_bytes() {
     let project = configured("max_rejects = \"50%\"", RULE);
-    // Bytes that repeat little, so that half of the bytes are half of the events.
+    // These bytes repeat little, so half of the bytes hold half of the events.
     let long = |ids: std::ops::Range<usize>| -> String {
         let hashes = ids.map(|id| {
             let noise: u64 = (id as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
@@ -256,7 +256,7 @@ fn objects_are_lost_by_their_bytes() {
     );
     assert_eq!(*stored, size);
     assert!((size / 2..size).contains(lost), "{lost} of {size}");
-    // It is not named again when it is not read again.
+    // An object that is not read again is not named again.
     let again = project.rawmart(&["run", "--output", "json"]);
     assert_eq!(
         again.json()["sources"]["app"]["incomplete"],
@@ -265,7 +265,7 @@ fn objects_are_lost_by_their_bytes() {
     project.rawmart(&["verify"]).expect(0, &["balances"]);
 }
 
-/// Objects of other kinds are one reject each, and named.
+/// Each object of another kind is one reject and is named.
 #[test]
 fn objects_of_other_kinds() {
     let project = configured("max_rejects = \"99%\"", RULE);
@@ -320,7 +320,7 @@ fn objects_of_other_kinds() {
             .take(3)
             .all(|(.., stored, lost)| stored == lost)
     );
-    // The text says the same.
+    // The text says the same as the JSON.
     let lake = ["--lake", "other", "run"];
     project.rawmart(&lake).expect(
         0,
@@ -332,7 +332,7 @@ fn objects_of_other_kinds() {
     );
 }
 
-/// Not one event is never right, however few the records are.
+/// A commit without a single event is always wrong, however few records it has.
 #[test]
 fn a_commit_of_rejects_alone() {
     let project = project();
@@ -359,13 +359,13 @@ fn a_commit_of_rejects_alone() {
             .all(|row| row[0].contains("serialised twice")),
         "{details:?}"
     );
-    // One right event among few records is enough.
+    // One event among few records is enough.
     project.write(
         &format!("{HOUR}/b.json"),
         lines(0..1) + "{\"id\": 7}\n{\"id\": 8}\n",
     );
     project.rawmart(&["run"]).expect(0, &["1 new"]);
-    // An envelope around records says where they are.
+    // If the records are wrapped in an envelope, the detail says so.
     project.write(
         &format!("{HOUR}/c.json"),
         format!("{{\"Records\": [{}]}}", lines(0..1).trim()),
@@ -381,7 +381,7 @@ fn a_commit_of_rejects_alone() {
     assert!(details.iter().any(|row| row[0] == said), "{details:?}");
 }
 
-/// Two ids that are half of a surrogate pair are not one.
+/// Two ids that end in different halves of a surrogate pair are different ids.
 #[test]
 fn ids_that_are_no_text() {
     let project = configured("on_type_error = \"null\"", RULE);
@@ -400,7 +400,7 @@ fn ids_that_are_no_text() {
         ["😀", ""],
     ];
     assert_eq!(found, expected);
-    // By default such an event is a reject that says so.
+    // By default such an event is a reject that says why.
     project.write("rawmart.toml", toml("", RULE));
     project.rawmart(&["--lake", "other", "run"]).expect(0, &[]);
     let lake = Lake::on_disk(&project.path("other"));
@@ -556,7 +556,7 @@ fn a_partition_takes_rows_of_its_own_date() {
         with_mart(&sql).rawmart(&["run"]).expect(3, &parts);
     }
 
-    // One that reads further may give rows of dates that nothing has; that is said.
+    // A mart that reads further may give rows of dates that no input has. The run says so.
     let project = with_mart(&format!(
         "{near}SELECT 1 AS n, CAST(CAST(dt AS date) + INTERVAL '1 day' AS date) AS dt FROM app"
     ));
@@ -603,7 +603,7 @@ fn a_mart_that_fails_takes_only_its_readers_along() {
     assert_eq!(project.lake().cells("good", &["events"]), [["20"]]);
     project.rawmart(&["verify"]).expect(0, &[]);
 
-    // Text says the same, and corrected SQL is all that it takes.
+    // The text says the same, and correcting the SQL is enough.
     project.rawmart(&["run"]).expect(
         3,
         &[
@@ -661,7 +661,7 @@ fn a_lake_that_may_not_be_written() {
     };
     mode(0o555);
     if std::fs::write(project.path("lake/probe"), "").is_ok() {
-        // Root writes where it may not: on such a machine there is nothing to see.
+        // Root may write everywhere, so the test has nothing to check there.
         mode(0o755);
         return;
     }
@@ -713,11 +713,11 @@ fn a_raw_object_that_is_gone() {
     std::fs::remove_file(project.path(&format!("{HOUR}/a.json"))).unwrap();
     project.rawmart(&["run"]).expect(0, &["Nothing new"]);
     assert!(project.lake().0 == before.0);
-    // Its events are in the tables already.
+    // The events of this object are in the tables already.
     project.write(&format!("{HOUR}/c.json"), lines(40..50));
     project.rawmart(&["run"]).expect(0, &["1 new"]);
     assert_eq!(project.lake().rows("app").len(), 50);
-    // What would need it says so, and gives its events up when told to.
+    // A command that needs the object says so, and gives its events up when it is told to.
     let before = project.lake();
     project.rawmart(&["rebuild", "--raw"]).expect(
         4,
@@ -736,7 +736,7 @@ fn a_raw_object_that_is_gone() {
     project.write(&format!("{HOUR}/a.json"), lines(0..20));
     project.rawmart(&["run"]).expect(0, &["1 new"]);
     assert_eq!(project.lake().rows("app").len(), 50);
-    // A prefix that lists nothing is more likely a wrong one.
+    // A prefix that lists nothing is more likely a wrong prefix.
     std::fs::remove_dir_all(project.path("raw")).unwrap();
     std::fs::create_dir(project.path("raw")).unwrap();
     project.rawmart(&["run"]).expect(4, &["gone"]);
@@ -763,14 +763,14 @@ fn too_many_rejects() {
     ran.expect(0, &[]);
     let rejects = serde_json::json!({ "not_json": 100 });
     assert_eq!(counts(&ran), (1_100, 1_000, rejects));
-    // What was accepted once is not judged again.
+    // Rejects that were accepted once are not judged again.
     project.rawmart(&["run"]).expect(0, &["Nothing new"]);
-    // Few records say nothing about a share.
+    // A share of few records says little.
     project.write(&format!("{HOUR}/c.json"), lines(0..5) + "bad\n");
     project.rawmart(&["run"]).expect(0, &["1 new"]);
 }
 
-/// What was staged of one source goes when the next is refused.
+/// If one source is refused, the staged files of the other are deleted.
 #[test]
 fn too_many_rejects_behind_a_source_that_is_right() {
     let zed = "[sources.zed]\nraw = \"zed\"\nevent_time = \"at\"\n[sources.zed.columns]\n\
@@ -807,7 +807,7 @@ fn wrong_usage() {
     }
 }
 
-/// Runs with these arguments, and tells the most memory that the process had, in MiB.
+/// Runs with these arguments. Gives the result and the peak memory of the process in MiB.
 #[cfg(target_os = "linux")]
 fn peak(project: &Project, args: &[&str]) -> u64 {
     let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_rawmart"))
@@ -833,8 +833,8 @@ fn peak(project: &Project, args: &[&str]) -> u64 {
     }
 }
 
-/// Windows of 128 MiB, and members that would be inflated at once, on more threads than have room
-/// for that.
+/// Windows of 128 MiB, and members that would be inflated at once, on more threads than the memory has room
+/// for.
 #[test]
 #[cfg(target_os = "linux")]
 fn large_windows_and_members_stay_within_the_memory() {

@@ -1,5 +1,5 @@
-//! P9: the bytes and requests of a run follow the change, not the size of the lake. The S3 server of the tests counts
-//! them, request by request.
+//! P9: the bytes and requests of a run follow the change and not the size of the lake. The S3 server of the
+//! tests counts every request.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ fn config() -> String {
     format!("lake = \"s3://lake/app\"\n{source}")
 }
 
-/// Events of one day, one every ten minutes.
+/// The number of events of one day, one every ten minutes.
 const A_DAY: usize = 144;
 
 struct Lake {
@@ -22,12 +22,12 @@ struct Lake {
     project: Project,
 }
 
-/// A request, without the parts that differ from run to run.
+/// Requests by their kind and key, without the parts of a key that differ from run to run.
 type Requests = BTreeMap<(String, String), usize>;
 
 struct Cost {
     requests: Requests,
-    /// Dates of the partitions that were read or written.
+    /// The dates of the partitions that were read or written.
     dates: BTreeSet<String>,
     read: u64,
     written: u64,
@@ -87,7 +87,7 @@ impl Lake {
         }
     }
 
-    /// Bytes of the data files of these dates.
+    /// The bytes of the data files of these dates.
     fn stored(&self, days: std::ops::RangeInclusive<i64>) -> u64 {
         let folders: Vec<String> = days.map(|day| format!("/dt={}/", date(day))).collect();
         let objects = self.server.objects("lake");
@@ -123,8 +123,8 @@ fn one_late_event_among_a_year_of_days() {
     lake.server.put("raw", "app/2019/12/31/23/late", late);
     let cost = lake.run();
     assert_eq!(cost.dates, BTreeSet::from([date(200).to_string()]));
-    // The day is read for each rule, where a chain is open once more, and to be written anew; each
-    // time with its footer.
+    // The day is read once for each rule that has an open chain, and once to be written again. Each reading
+    // needs its footer.
     assert!(
         cost.read <= raw + 5 * lake.stored(200..=200),
         "{}",
@@ -149,9 +149,9 @@ fn one_late_event_among_a_year_of_days() {
         .requests
         .iter()
         .filter(|((op, _), _)| op == "PutObject");
-    // Staged, committed, published, marked.
+    // The files are staged, committed, published and marked.
     assert_eq!(puts.map(|(_, count)| count).sum::<usize>(), 4);
-    // Published files were not read back.
+    // Published files are not read back.
     let of_staged = |(op, key): &&(String, String)| op == "GetObject" && key.contains("/staging/");
     assert_eq!(cost.requests.keys().find(of_staged), None);
     assert!(
@@ -161,7 +161,7 @@ fn one_late_event_among_a_year_of_days() {
     );
 }
 
-/// The hour's event falls into a day that is published, and the neighbours are there on both days.
+/// The event of the hour falls into a published day, and both days have neighbours of it.
 #[test]
 fn an_hourly_run_costs_the_same_on_day_300_as_on_day_3() {
     let lake = Lake::new();
@@ -182,7 +182,7 @@ fn an_hourly_run_costs_the_same_on_day_300_as_on_day_3() {
     assert_eq!(late.dates, BTreeSet::from([date(300).to_string()]));
     let commits = |requests: &Requests| {
         let mut requests = requests.clone();
-        // A run that opens the lake reads the commits since the last checkpoint, and there are two more by now.
+        // A run reads the commits since the last checkpoint, and there are two more of them by now.
         requests.retain(|(_, key), _| !key.starts_with("app/_rawmart/log/"));
         requests
     };
@@ -197,7 +197,7 @@ fn an_hourly_run_costs_the_same_on_day_300_as_on_day_3() {
     );
 }
 
-/// A date of a mart is built anew where a date in its reach has changed, and only then.
+/// A date of a mart is built again only if a date in its reach has changed.
 #[test]
 fn one_late_event_among_two_months_of_marts() {
     let lake = Lake::new();
@@ -215,7 +215,7 @@ fn one_late_event_among_two_months_of_marts() {
     );
     lake.add_days(0..60);
     let built = lake.run();
-    // Files that this run has published also lie on its disk.
+    // The files that this run has published also lie on its own disk.
     let of_events =
         |(op, key): &&(String, String)| op == "GetObject" && key.starts_with("app/app/");
     assert_eq!(built.requests.keys().find(of_events), None);
@@ -234,7 +234,7 @@ fn one_late_event_among_two_months_of_marts() {
     let mut expected = vec![part("app", 40), part("daily", 40)];
     expected.extend((40..=46).map(|day| part("week", day)));
     assert_eq!(changed.collect::<Vec<_>>(), expected);
-    // Events of the one day, counts of the weeks that hold it.
+    // The mart of events has the one day. The mart of weeks has the days of all weeks that hold it.
     let dates: BTreeSet<String> = (34..=46).map(|day| date(day).to_string()).collect();
     assert_eq!(cost.dates, dates);
 }

@@ -1,5 +1,6 @@
-//! P4 and P5: a run dies at each of its operations in turn, on disk and in memory at a gate and on S3 at the server,
-//! and the next run ends where it would have ended; and what a reader sees after every operation.
+//! P4 and P5: a run dies at each of its operations, on disk and in memory at a gate, and on S3 at the server.
+//! The next run ends in the state that the dead run would have reached. After every operation the tests also
+//! check the view of a reader.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,12 +16,13 @@ use crate::project::{Lake, Project, Ran, Row};
 use crate::s3::{Asked, Control};
 use crate::small::{self, Batch, Bucket, FIRST, Memory, SECOND};
 
-/// Where a process dies: at its operation of this number, before or after that takes effect.
+/// The operation at which a process dies, counted from the beginning, and whether it dies before or after the
+/// operation takes effect.
 #[derive(Debug, Clone, Copy)]
 pub struct Death {
     pub at: usize,
     pub after: bool,
-    /// Only this operation fails, and the process goes on.
+    /// Whether only this operation fails and the process goes on.
     pub once: bool,
 }
 
@@ -31,7 +33,7 @@ impl Death {
     }
 }
 
-/// Counts operations one after the other, and lets none pass once the process is dead.
+/// Counts operations one after another, and lets none pass once the process is dead.
 #[derive(Debug)]
 struct Mortal {
     death: Option<Death>,
@@ -62,7 +64,7 @@ impl Mortal {
         })
     }
 
-    /// Whether the operation in progress is answered.
+    /// Whether the current operation is answered.
     fn answers(&self) -> bool {
         self.death
             .is_none_or(|death| death.once || self.begun() <= death.at)
@@ -77,10 +79,10 @@ pub struct Done {
     key: String,
 }
 
-/// What is looked at after every operation.
+/// A function that is called after every operation.
 pub type Watch = Box<dyn Fn(&Done) + Send + Sync>;
 
-/// Lets one operation through at a time, so that a run does the same in the same order every time.
+/// Lets one operation through at a time, so that a run does the same operations in the same order every time.
 pub struct Turnstile {
     mortal: Mortal,
     turn: Semaphore,
@@ -147,7 +149,7 @@ impl Gate for Turnstile {
     }
 }
 
-/// A project on disk whose lake holds `before`, and raw objects of `batch` that are new.
+/// A project on disk whose lake holds `before`. The raw objects of `batch` are new.
 fn prepared(before: &[Batch], batch: Batch) -> Project {
     let project = small::on_disk(before);
     if !before.is_empty() {
@@ -168,7 +170,7 @@ fn dies_everywhere_on_disk(before: &[Batch], batch: Batch) {
     dies_everywhere(&prepared(before, batch), &options, &expected, 1);
 }
 
-/// A run over the project dies at every operation of a number that `step` divides.
+/// A run over the project dies at every operation whose number `step` divides.
 fn dies_everywhere(
     start: &Project,
     options: &Options,
@@ -205,7 +207,7 @@ fn a_later_run_may_die_at_any_operation_on_disk() {
     dies_everywhere_on_disk(&[FIRST], SECOND);
 }
 
-/// The same where a lake is guarded as in a bucket, and nothing of a disk is between.
+/// The same in memory, where a lake is guarded as in a bucket and no disk is involved.
 fn dies_everywhere_in_memory(before: &[Batch], batch: Batch) {
     let all: Vec<Batch> = before.iter().copied().chain([batch]).collect();
     let expected = small::expected(&all);
@@ -240,7 +242,7 @@ fn a_later_run_may_die_at_any_operation_in_memory() {
     dies_everywhere_in_memory(&[FIRST], SECOND);
 }
 
-/// One raw object a commit.
+/// One raw object in each commit.
 const BIT_BY_BIT: CommitLimits = CommitLimits {
     objects: 1,
     bytes: 1,
@@ -257,7 +259,7 @@ fn a_run_of_many_commits_may_die_at_any_operation_on_disk() {
     dies_everywhere(&prepared(&[FIRST], SECOND), &options, &expected, 3);
 }
 
-/// The content of one object takes the place of another's, so that duplicates of both move.
+/// The content of one object replaces the content of another, so that duplicates of both move.
 const CORRECTED: Batch = &[(FIRST[0].0, SECOND[0].1), (SECOND[0].0, FIRST[0].1)];
 
 #[test]
@@ -274,7 +276,7 @@ fn a_run_that_replaces_may_die_at_any_operation_on_disk() {
     dies_everywhere(&project, &options, &small::content(&fresh.lake()), 3);
 }
 
-/// Rules have changed; of columns, so that all is read from raw, or both bit by bit.
+/// Rules change, or columns change so that all objects are read from raw, or both in many commits.
 #[test]
 fn a_rebuild_may_die_at_any_operation_on_disk() {
     for (raw, limits) in [
@@ -306,7 +308,7 @@ fn a_rebuild_may_die_at_any_operation_on_disk() {
     }
 }
 
-/// The run that finishes what another has left may die as well, and more may have arrived.
+/// The run that finishes the work of a dead run may die too, and more raw objects may have arrived.
 #[test]
 fn a_run_that_rolls_forward_may_die_at_any_operation_on_disk() {
     let start = prepared(&[], FIRST);
@@ -317,7 +319,7 @@ fn a_run_that_rolls_forward_may_die_at_any_operation_on_disk() {
     let committed =
         |done: &Done| done.operation == Operation::Create && done.key.starts_with("_rawmart/log/");
     let at = trace.iter().position(committed).unwrap();
-    // Committed, and one file published.
+    // The commit is made, and one file is published.
     let death = Death {
         at: at + 1,
         after: true,
@@ -372,8 +374,8 @@ fn a_second_run_on_disk_waits_for_the_first() {
     small::recovers(&project, &small::expected(&[FIRST, SECOND]), "after both");
 }
 
-/// How often each row is there. Rows of a source's tables go by the event they are, which may get
-/// another rule or pointer.
+/// The number of times that each row is there. A row of a source counts by its event, because its rule or
+/// pointer may change.
 fn counted(table: &str, rows: &[Row]) -> BTreeMap<Row, usize> {
     let mut counted = BTreeMap::new();
     for row in rows {
@@ -386,14 +388,15 @@ fn counted(table: &str, rows: &[Row]) -> BTreeMap<Row, usize> {
     counted
 }
 
-/// What readers of each table may see while one content turns into another.
+/// The rows that readers of each table may see while one content turns into another.
 struct Readers {
     old: BTreeMap<String, Vec<Row>>,
     new: BTreeMap<String, Vec<Row>>,
 }
 
 impl Readers {
-    /// No row twice, none missing that both versions hold, none that neither holds.
+    /// Asserts that no row is there twice, that no row of both versions is missing, and that no row is in
+    /// neither version.
     fn look(&self, lake: &Lake, when: &str) {
         let none = Vec::new();
         for (table, new) in &self.new {
@@ -412,8 +415,8 @@ impl Readers {
         }
     }
 
-    /// A reader lists at one moment and reads each file at another. It sees every row of both
-    /// versions once because that row is in a file of the same name in both.
+    /// A reader lists files at one moment and reads each of them at another. It sees every row of both versions
+    /// once because the row is in a file with the same name in both.
     fn assert_rows_stay_in_their_files(old: &Lake, new: &Lake) {
         let places = |lake: &Lake| {
             let mut places: BTreeMap<(String, Row), String> = BTreeMap::new();
@@ -433,17 +436,17 @@ impl Readers {
     }
 }
 
-/// What the first run finds out of the store, and the object it tries it with: no part of a commit.
+/// Whether a key is the probe or an object with which the first run tests the store. It is no part of a commit.
 fn is_trial(key: &str) -> bool {
     key == "_rawmart/probe" || key.starts_with("_rawmart/staging/") && key.ends_with("/probe")
 }
 
-/// The order in which a run may do things, whatever it does.
+/// The order in which any run may do things.
 #[derive(Default)]
 struct Order {
     committed: u64,
     published: u64,
-    /// Commits that were made and files that were published while this watched.
+    /// The commits that were made and the files that were published during the watch.
     commits: usize,
     files: usize,
     swept: usize,
@@ -513,7 +516,7 @@ impl Order {
         );
     }
 
-    /// What a request has changed.
+    /// The change that a request has made.
     fn became(&mut self, before: &Lake, now: &Lake) {
         for (key, bytes) in &now.0 {
             match before.0.get(key) {
@@ -537,7 +540,7 @@ impl Order {
     }
 }
 
-/// A run over the batch: everything that holds of every operation.
+/// Watches a run over the batch, and checks everything that must hold after every operation.
 fn watched_on_disk(before: &[Batch], batch: Batch) {
     let all: Vec<Batch> = before.iter().copied().chain([batch]).collect();
     let project = prepared(before, batch);
@@ -581,7 +584,7 @@ fn readers_see_no_torn_rows_on_disk() {
     watched_on_disk(&[FIRST], SECOND);
 }
 
-/// The same deaths at the requests of a server.
+/// The same deaths, at the requests of a server.
 struct Requests {
     mortal: Mortal,
     watch: Option<WatchRequest>,
@@ -603,7 +606,7 @@ impl Control for Requests {
     }
 }
 
-/// What a bucket holds and a run over it costs.
+/// A run over a bucket with `before` dies at every request, and the next run ends in the right state.
 fn dies_on_s3(before: &[Batch], batch: Batch, from: usize, step: usize) {
     let start = Bucket::new();
     for batch in before {
@@ -673,7 +676,7 @@ fn watched_on_s3(before: &[Batch], batch: Batch) {
     bucket.server.control(Some(Arc::new(Requests {
         mortal: Mortal::new(None),
         watch: Some(Box::new(move |asked| {
-            // First the lock: requests in flight together are looked at one after the other.
+            // The lock comes first: requests that are in flight together are looked at one after another.
             let (order, before) = &mut *seen.lock().unwrap();
             let now = small::lake_of(server.objects("lake"));
             readers.look(&now, &format!("after {asked:?}"));
@@ -694,7 +697,7 @@ fn readers_see_no_torn_rows_on_s3() {
     watched_on_s3(&[FIRST], SECOND);
 }
 
-/// Holds the first request of a kind for ever, and says when it has come.
+/// Holds the first request of a kind for ever, and tells when it has come.
 struct Held {
     method: &'static str,
     part: &'static str,
@@ -755,7 +758,7 @@ fn a_signal_ends_a_run_and_the_next_goes_on() {
     }
 }
 
-/// The second batch is what it is said to be.
+/// The second batch does what its description says.
 #[test]
 fn the_small_project_has_everything() {
     let project = small::on_disk(&[FIRST]);

@@ -1,5 +1,5 @@
-//! Any file of a lake is damaged in any way, at random: `verify` says so or the content is what it was, no run
-//! writes a damaged value on, and a repair brings the content back.
+//! Any file of a lake is damaged in any way, at random. Either `verify` reports the damage or the content is
+//! unchanged, no run writes a damaged value into another file, and a repair brings the content back.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,16 +11,16 @@ use rand_chacha::ChaCha8Rng;
 use crate::project::{Lake, Row};
 use crate::verify::{Case, key, object};
 
-/// How a file is damaged.
+/// The ways to damage a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Harm {
-    /// One bit, where it lies: no size, time or ETag tells.
+    /// One bit changes in place, and neither size nor time nor ETag shows it.
     Rot,
     Flip,
     CutOff,
     Empty,
     Garbage,
-    /// By the content of another file.
+    /// The content of another file is put there.
     Swap,
     Delete,
     Folder,
@@ -45,13 +45,13 @@ impl Harm {
     }
 }
 
-/// What a lake is damaged by, and by which numbers.
+/// The life of a lake that is damaged, and its random numbers.
 struct Life {
     case: Case,
     random: ChaCha8Rng,
-    /// What is damaged and how, for messages.
+    /// The damage so far, for messages.
     story: String,
-    /// Raw objects added so far, and files moved away.
+    /// The number of raw objects that were added so far, and of files that were moved away.
     added: i64,
     moved: u32,
 }
@@ -98,7 +98,7 @@ impl Life {
         self.case.project.path("lake").join(key)
     }
 
-    /// Puts back the damaged file: the content of a commit is written nowhere else.
+    /// Puts the content of a damaged commit back, because it is stored nowhere else.
     fn heal(&self, key: &str, bytes: &[u8]) {
         if self.case.server.is_none() {
             let path = self.path(key);
@@ -119,7 +119,7 @@ impl Life {
         code
     }
 
-    /// The content of one run over all raw objects.
+    /// The content that one run over all raw objects gives.
     fn expected(&self) -> BTreeMap<String, Vec<Row>> {
         let ran = self.case.rawmart(&["--lake", "fresh", "run"]);
         ran.expect(0, &[]);
@@ -144,7 +144,7 @@ impl Life {
         self.harm(harm, &key_of);
         let known = self.verify(&[]);
         if known == 0 {
-            // Nothing that a reader sees is another, whatever was harmed.
+            // Readers see the same rows as before, whatever was damaged.
             let now = self.case.lake();
             if whole.data_files().ne(now.data_files()) {
                 self.fail("not found");
@@ -156,13 +156,13 @@ impl Life {
             true => {
                 self.added += 1;
                 let day = self.random.random_range(1..=3);
-                // Late, and near to what is there.
+                // A late event near the stored ones.
                 let hour = 10 + self.added % 4;
                 let raw = object(day, hour).replace("\"id\": \"", "\"id\": \"n");
                 let name = format!("late-{}.json", self.added);
                 self.case
                     .put_raw(&key(day, hour).replace("a.json", &name), raw);
-                // The events are committed before the marts are looked at, of which one is damaged.
+                // The events are committed before a damaged mart is found.
                 let healthy =
                     usize::from(key_of.starts_with("by_day/") || key_of.starts_with("total/"));
                 let allowed = self.case.lake().commits().len() + healthy;
@@ -180,7 +180,7 @@ impl Life {
         };
         let mut repaired = self.verify(&["--repair"]);
         if repaired == 7 && key_of.starts_with("_rawmart/log/") {
-            // It says that a backup is needed.
+            // The message says that a backup is needed.
             self.heal(&key_of, &bytes);
             repaired = self.verify(&["--repair"]);
         }

@@ -1,5 +1,6 @@
-//! The demo through the binary, against the recount in `fixtures/expected` that was made without
-//! it; what `run`, `plan` and `verify` say before and after; what a data file is made of.
+//! Runs the binary on the demo and compares the lake with the recount in `fixtures/expected`, which was made
+//! without rawmart. It also checks the output of `run`, `plan` and `verify` before and after, and the form of a
+//! data file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -26,7 +27,7 @@ fn expected() -> PathBuf {
     repository().join("fixtures/expected")
 }
 
-/// The demo's configuration with a lake of its own.
+/// The configuration of the demo with a lake of its own.
 struct Demo {
     folder: tempfile::TempDir,
 }
@@ -59,7 +60,7 @@ impl Demo {
     }
 }
 
-/// The recounted rows of a table, the object's number replaced by its key.
+/// The rows of a recounted table, with the key of the raw object in the place of its number.
 pub fn recount(table: &str) -> Vec<Vec<String>> {
     let (_, objects) = csv(&expected().join("objects.csv"));
     let key: BTreeMap<&str, &str> = objects
@@ -87,7 +88,7 @@ pub fn recount(table: &str) -> Vec<Vec<String>> {
     rows
 }
 
-/// Every table of the demo's lake is what the recount says.
+/// Asserts that every table of the demo's lake equals the recount.
 pub fn assert_recounted(lake: &Lake) {
     let own = ["dt", "raw_object", "raw_record"];
     let event = ["event_id", "event_time"];
@@ -152,7 +153,7 @@ fn the_demo_is_what_the_recount_says() {
         "left-overs"
     );
 
-    // Again: nothing new, and not one byte of the lake is another.
+    // A second run finds nothing new, and changes no byte of the lake.
     let second = demo.done(&["run", "--output", "json"]).json();
     assert_eq!(second["outcome"], "nothing_new");
     assert_eq!(second["commit"], first["commit"]);
@@ -225,7 +226,7 @@ fn verify_names_what_is_not_as_published() {
     std::fs::write(&file, &whole[..whole.len() / 2]).unwrap();
     demo.rawmart(&["verify"]).expect(7, &[key, "bytes"]);
 
-    // Another content of the same length.
+    // Other content of the same length.
     let mut other = whole.clone();
     other[100] ^= 1;
     std::fs::remove_file(&file).unwrap();
@@ -242,7 +243,7 @@ fn verify_names_a_stray() {
     let file = demo.root().join("events/dt=2019-04-02/part-00000.parquet");
     std::fs::copy(file, demo.root().join(stray)).unwrap();
     let ran = demo.rawmart(&["verify"]);
-    // Readers count its rows.
+    // Readers count the rows of this file.
     ran.expect(7, &[&format!("STRAY {stray}")]);
     let strays = demo.rawmart(&["verify", "--output", "json"]).json();
     assert_eq!(strays["strays"], serde_json::json!([stray]));

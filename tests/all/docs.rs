@@ -1,4 +1,5 @@
-//! The documentation against the repository: tests that are named exist, and so do files that are linked.
+//! Compares the documentation with the repository: tests that are named exist, links lead to files, and outputs
+//! are real.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -107,7 +108,7 @@ fn every_test_that_a_promise_names_exists() {
     }
 }
 
-/// What a heading is called in a link, as GitHub does it.
+/// The name of a heading in a link, as GitHub makes it.
 fn anchor(heading: &str) -> String {
     let kept = heading.trim_start_matches('#').trim().to_lowercase();
     let kept = kept
@@ -116,7 +117,7 @@ fn anchor(heading: &str) -> String {
     kept.map(|c| if c == ' ' { '-' } else { c }).collect()
 }
 
-/// The lines of a page that are not within a block of code.
+/// The lines of a page outside of code blocks.
 fn prose(page: &str) -> impl Iterator<Item = &str> {
     let mut is_code = false;
     page.lines().filter(move |line| {
@@ -198,7 +199,7 @@ fn every_page_can_be_reached_from_the_readme() {
     }
 }
 
-/// A text without what differs from run to run: seconds, sizes, times and names of runs.
+/// A text without the parts that differ from run to run: seconds, sizes, times and names of runs.
 pub fn redacted(text: &str) -> String {
     let is_number = |word: &str| word.starts_with(|c: char| c.is_ascii_digit());
     let mut lines = Vec::new();
@@ -222,7 +223,7 @@ pub fn redacted(text: &str) -> String {
     lines.join("\n")
 }
 
-/// The block of output on a page that begins with this text, as parts between lines of `…`.
+/// The output block of a page that begins with this text. Lines of `…` divide it into parts.
 fn output_on(page: &str, beginning: &str) -> Vec<String> {
     let page = read(page);
     let blocks = page.split("```text\n").skip(1);
@@ -237,7 +238,7 @@ fn output_on(page: &str, beginning: &str) -> Vec<String> {
         .collect()
 }
 
-/// The page shows what was printed.
+/// Asserts that the page shows the printed text.
 fn assert_printed(page: &str, beginning: &str, ran: &Ran) {
     let printed = redacted(&format!("{}{}", ran.out, ran.err));
     let mut rest = printed.as_str();

@@ -1,4 +1,5 @@
-//! Servers that give more than was asked for, or for ever: an answer is bounded by its size and by its speed.
+//! Servers whose answers are longer than asked for, or never end. An answer is bounded by its size and by its
+//! speed.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 use futures::TryStreamExt;
 use rawmart::store::{Store, StoreError, StoreErrorKind, StoreSettings};
 
-/// Answers the request with this head, in lower case; the connection is closed after that.
+/// Answers a request with this head, in lower case. The connection is closed afterwards.
 type Answer = dyn Fn(&str, &mut TcpStream) -> std::io::Result<()> + Send + Sync;
 
 /// A server that answers every request in one way.
@@ -33,7 +34,7 @@ impl Server {
                     let mut request = BufReader::new(stream.try_clone().unwrap());
                     let mut head = String::new();
                     while request.read_line(&mut head).is_ok_and(|read| read > 2) {}
-                    // The client closes its end when it has had enough.
+                    // The client closes its end when it has read enough.
                     let _ = answer(&head.to_lowercase(), &mut stream);
                     let _ = stream.shutdown(std::net::Shutdown::Both);
                 });
@@ -64,7 +65,7 @@ impl Server {
 
 const TIMES: &str = "ETag: \"e\"\r\nLast-Modified: Mon, 01 Apr 2019 00:00:00 GMT\r\n";
 
-/// Bytes in chunks without an end, and how many were taken.
+/// Sends bytes in chunks without an end, and counts the bytes that were taken.
 fn for_ever(head: &str, taken: &AtomicU64, out: &mut TcpStream) -> std::io::Result<()> {
     write!(
         out,
@@ -77,7 +78,7 @@ fn for_ever(head: &str, taken: &AtomicU64, out: &mut TcpStream) -> std::io::Resu
     }
 }
 
-/// It fails within some seconds, in these words.
+/// Asserts that the work fails within some seconds, with these words.
 async fn fails<T>(work: impl Future<Output = Result<T, StoreError>>, words: &str) {
     let begun = Instant::now();
     let error = match tokio::time::timeout(Duration::from_secs(30), work).await {
@@ -90,7 +91,7 @@ async fn fails<T>(work: impl Future<Output = Result<T, StoreError>>, words: &str
     assert!(begun.elapsed() < Duration::from_secs(20), "{begun:?}");
 }
 
-/// Takes all of an object.
+/// Reads a whole object.
 async fn download(store: &Store) -> Result<u64, StoreError> {
     let (_, pieces) = store.get("a").await?;
     let sizes = pieces.map_ok(|piece| piece.len() as u64);
@@ -113,11 +114,11 @@ async fn an_answer_without_end_is_not_taken() {
             store.delete(vec!["c".into()]).await.err(),
             download(&store).await.err(),
         ];
-        // A server that says 404 says that there is nothing.
+        // A server that answers 404 says that there is no object.
         let none = errors.iter().filter(|error| error.is_none()).count();
         assert!(none == 0 || head == "404 Not Found", "{head}: {errors:?}");
         let _ = store.create("d", "x".into()).await;
-        // Sockets hold some megabytes each.
+        // Sockets buffer some megabytes each.
         let taken = taken.load(Ordering::Relaxed) >> 20;
         assert!(taken < 300, "{head}: {taken} MiB");
     }
@@ -135,7 +136,7 @@ async fn a_range_is_no_longer_than_it_was_asked_for() {
 
 #[tokio::test]
 async fn a_byte_now_and_then_is_no_answer() {
-    // Each of them would take hours.
+    // Without a limit each of these would take hours.
     let trickle = |head: &'static str| {
         move |request: &str, out: &mut TcpStream| {
             let range = request.split("range: bytes=").nth(1);
@@ -218,7 +219,7 @@ async fn a_listing_of_ever_new_pages_ends_within_its_memory() {
         assert!(said.contains("objects take more than 4 MiB"), "{said}");
         assert!(error.hint().unwrap().contains("`--memory`"), "{error:?}");
     }
-    // A key of 104 bytes takes 160 to 200 in memory; some pages are asked for ahead.
+    // A key of 104 bytes takes 160 to 200 bytes in memory, and some pages are requested ahead.
     let pages = pages.load(Ordering::Relaxed);
     assert!((30..80).contains(&pages), "{pages}");
 }
@@ -288,6 +289,6 @@ async fn an_object_that_cannot_belong_there_is_not_read() {
     });
     let error = server.store().await.read("a").await.unwrap_err();
     let words =
-        "reading s3://bucket/raw/a: it has 99999999999999 bytes, and what belongs there has";
+        "reading s3://bucket/raw/a: it has 99999999999999 bytes, and a valid object there has";
     assert!(error.to_string().starts_with(words), "{error}");
 }

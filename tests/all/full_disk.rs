@@ -1,5 +1,6 @@
-//! The disk of the lake or of the spill folder is full, or the folder is not there: which it is and what to do is
-//! said, and nothing is left behind. Spill folders are their owner's alone, and those of dead runs are removed.
+//! The disk of the lake or of the spill folder is full, or the spill folder is missing. The message says which,
+//! and what to do, and nothing is left behind. Spill folders belong to their owner alone, and the folders of
+//! dead runs are removed.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -13,7 +14,7 @@ use rawmart::store::{Access, Gate, Operation, StoreSettings};
 use crate::project::{Project, Ran};
 use crate::small::{self, FIRST, SECOND};
 
-/// There is no room for the operations after the first `room` of a kind below a folder of the lake.
+/// Makes a disk seem full: operations of one kind below a folder of the lake fail after the first `room`.
 #[derive(Debug)]
 struct FullDisk {
     operation: Operation,
@@ -75,7 +76,7 @@ fn a_full_disk_of_the_lake_leaves_nothing_staged() {
                 assert!(told.contains(said), "{told}, {when}");
             }
             let full = project.lake();
-            // What is staged for a commit that was made is the same file under its final name.
+            // A staged file of a commit that was made has the same bytes as the published file.
             let last = full.commits().last().copied().unwrap_or_default();
             let staged = full.0.keys();
             let staged = staged.filter_map(|key| key.strip_prefix("_rawmart/staging/"));
@@ -89,7 +90,7 @@ fn a_full_disk_of_the_lake_leaves_nothing_staged() {
     }
 }
 
-/// Runs the binary with files of so many KiB at most, where a larger one is an error and no signal.
+/// Runs the binary with files of at most so many KiB. A larger file is an error and not a signal.
 fn with_small_files(project: &Project, kib: u32, args: &str) -> Ran {
     let binary = env!("CARGO_BIN_EXE_rawmart");
     let shell = format!("trap '' XFSZ; ulimit -f {kib}; exec {binary} {args}");
@@ -121,7 +122,7 @@ fn a_full_spill_folder_is_named() {
     project
         .rawmart(&["run", "--spill-dir", "spill"])
         .expect(0, &["Published"]);
-    // Only the folder hides what is spilled: data files are for whoever may read the lake.
+    // Only the spill folder hides its content. Data files may be read by everybody who may read the lake.
     project.write("own", "");
     let mode = |name: &str| std::fs::metadata(project.path(name)).unwrap().mode();
     for key in project

@@ -1,5 +1,6 @@
-//! A configuration and raw objects unlike the demo's: events in the shape that GitHub Archive
-//! publishes, re-created by hand. Other names, nesting, times, keys and codec; no code knows them.
+//! A configuration and raw objects that differ from the demo: events in the shape that GitHub Archive
+//! publishes, written by hand. They have other names, nesting, times, keys and another codec, and no code knows
+//! them.
 
 use std::io::Write;
 
@@ -133,7 +134,7 @@ fn another_shape_needs_no_code() {
         "jobs/archive/2015-01-01-16.json.gz",
         gzip(&[
             twice,
-            // Unstarred and starred again; the second is in the same chain, in another hour.
+            // Unstarred and starred again. The second event lies in the same chain, in another hour.
             at(star("103", bo, river), "2015-01-01T16:10:00Z"),
             at(push("104", bo, hill, 1), "2015-01-01T16:30:00-08:00"),
             at(
@@ -188,7 +189,7 @@ fn another_shape_needs_no_code() {
             ["103", "starred_again", "2015-01-01-15.json.gz", "2"],
         ]
     );
-    // What no column names stays at hand under its path.
+    // Members without a column are in `extra` under their path.
     let extra = &lake.rows("github")[0]["extra"];
     let extra: Value = serde_json::from_str(extra.as_deref().unwrap()).unwrap();
     assert_eq!(

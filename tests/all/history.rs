@@ -1,5 +1,5 @@
-//! `rawmart history`: the changes of past runs, as people and programs read them; and a log that is
-//! long enough for checkpoints.
+//! Tests `rawmart history`: the changes of past runs, for people and for programs, and a log that is long
+//! enough for checkpoints.
 
 use serde_json::{Value, json};
 
@@ -183,7 +183,7 @@ fn a_commit_that_is_not_published() {
         .expect(0, &["NOT PUBLISHED: the next run finishes it"]);
 }
 
-/// After many runs the lake opens from a checkpoint: what is before it may even be gone.
+/// After many runs the lake opens from a checkpoint. The commits before it may even be gone.
 #[test]
 fn a_log_with_a_checkpoint() {
     let project = project();
@@ -215,7 +215,7 @@ fn a_log_with_a_checkpoint() {
         .rawmart(&["history", "--limit", "100"])
         .expect(7, &["log/00000000000000000005"]);
 
-    // A damaged one is named, and the log decides.
+    // A damaged checkpoint is named, and the log decides.
     project.write(&format!("lake/{checkpoint}"), "PAR1 and no more");
     let ran = project.rawmart(&["plan"]);
     ran.expect(7, &[checkpoint, "Delete it", "log/00000000000000000005"]);

@@ -1,5 +1,5 @@
-//! Whole runs with marts that fail, and with marts that say too little about the dates that they read. A fault of one
-//! mart is a failure of this mart, with its file, and none of its rows is published.
+//! Whole runs with marts that fail, and with marts that say too little about the dates that they read. A fault
+//! of one mart makes only this mart fail, with the name of its file, and none of its rows is published.
 
 use serde_json::{Value, json};
 
@@ -22,7 +22,7 @@ tags = "array<string>"
 path = "sql"
 "#;
 
-/// The users of a day of April 2019, at noon; `repeated` says their number of events.
+/// Events of some users at noon of a day of April 2019. `repeated` is the number of events of each user.
 fn day(project: &Project, day: u32, users: &[&str]) {
     let lines: String = users
         .iter()
@@ -62,7 +62,7 @@ fn mart(ran: &Ran, name: &str) -> Value {
     found.unwrap_or_else(|| panic!("{json}")).clone()
 }
 
-/// Users of a day that are there again so many days later.
+/// The users of a day who come back so many days later.
 const RETENTION: &str = "SELECT first.dt, date_part('day', again.at) - date_part('day', first.at) AS later,\n\
     count(DISTINCT again.who) AS users\n\
     FROM app AS first JOIN app AS again ON again.who = first.who AND again.at >= first.at\n\
@@ -96,14 +96,14 @@ fn a_mart_that_reads_other_dates_than_it_says_is_not_published() {
         .rawmart(&["run"])
         .expect(3, &["FAILED retention", "app ahead 7d"]);
 
-    // With what it asks for there is every row.
+    // With the `reads` that the message names, every row is there.
     let right = format!("-- partition: dt\n-- reads: app ahead 7d\n{RETENTION}");
     project.write("sql/retention.sql", right);
     let ran = project.rawmart(&["run", "--output", "json"]);
     ran.expect(0, &[]);
     assert_eq!(mart(&ran, "retention")["sample"], Value::Null);
     let whole = mart(&ran, "retention")["rows"].clone();
-    // An author who means each date alone is believed.
+    // An author who says that each date is meant alone is believed.
     let alone = format!("-- partition: dt\n-- reads: app back 0d\n{RETENTION}");
     project.write("sql/retention.sql", alone);
     let ran = project.rawmart(&["run", "--output", "json"]);
@@ -111,7 +111,7 @@ fn a_mart_that_reads_other_dates_than_it_says_is_not_published() {
     assert_eq!(mart(&ran, "retention")["rows"], 8);
     assert!(whole.as_u64().unwrap() > 8, "{whole}");
 
-    // A changed SELECT that says too little keeps what was built before.
+    // If the changed SELECT says too little, the earlier content stays.
     project.write("sql/retention.sql", short);
     project.rawmart(&["run"]).expect(3, &["FAILED retention"]);
     let days = project.lake().cells("retention", &["later"]);
@@ -202,7 +202,7 @@ fn a_lake_that_begins_with_one_date_is_compared_when_it_has_more() {
 
 #[test]
 fn rows_that_depend_on_the_order_of_reading_are_not_compared() {
-    // All events of a day have the same time, so which of a user's is the first depends on the order.
+    // All events of a day have the same time, so the first event of a user depends on the order of rows.
     let ties = "-- partition: dt\nSELECT id, dt FROM (\n\
         SELECT id, dt, row_number() OVER (PARTITION BY date_part('year', at) ORDER BY date_part('year', at)) AS place\n\
         FROM app) AS ranked WHERE place <= 2\n";
@@ -293,7 +293,7 @@ fn whatever_fails_in_one_mart_is_its_own_failure() {
             "casts",
             "-- partition: dt\nSELECT id, CAST(who AS bigint) AS boom, dt FROM app\n",
         ),
-        // The query engine panics: it makes a text of a negative length.
+        // The query engine panics here, because it makes a text of a negative length.
         (
             "breaks",
             "SELECT id, lpad(who, CAST(n AS int) - 5000) AS boom FROM app\n",

@@ -57,7 +57,8 @@ fn invoke(
         .block_on(run::run(&job, &options, &context))
 }
 
-/// Absorbs a case in one run on one thread; and in several runs on three threads, with its objects framed anew.
+/// Absorbs a case in one run on one thread, and in several runs on three threads with other framings of its
+/// objects.
 fn examine(seed: u64, count: usize, keys: &[KeyChoice]) {
     let (case, mut random) = Case::new(seed, count, keys);
     let once = case.project(&case.rules);
@@ -121,7 +122,7 @@ fn any_life_of_a_lake_ends_as_one_run_does() {
     }
 }
 
-/// The full form, of an hour or so.
+/// The full form. It takes about an hour.
 #[test]
 #[ignore = "an hour: a thousand lives, where CI takes forty"]
 fn a_thousand_lives_of_a_lake() {

@@ -1,4 +1,5 @@
-//! What is around a run: its terminal and pipes, its folder, links and special files, and what others wrote.
+//! The surroundings of a run: its terminal and pipes, its folder, links and special files, and text from other
+//! sources.
 
 use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
@@ -111,14 +112,14 @@ fn a_result_that_cannot_be_printed_is_told_and_the_work_is_done() {
         assert_eq!(project.lake().commits().len(), 1);
         project.rawmart(&["verify"]).expect(0, &[]);
     }
-    // Nobody reads: that is no fault, and the work is done.
+    // Nobody reads the output. This is no failure, and the work is done.
     let quiet = project("");
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let ran = run_into(&quiet, &["run"], Stdio::from(writer), Stdio::piped());
     assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""));
     assert_eq!(quiet.lake().commits().len(), 1);
-    // Logs that nobody can take stop nothing.
+    // Logs that nobody reads stop nothing.
     for verbose in ["-q", "-vvv"] {
         for gone in [true, false] {
             let project = project("");
@@ -131,7 +132,7 @@ fn a_result_that_cannot_be_printed_is_told_and_the_work_is_done() {
             let ran = run_into(&project, &["run", verbose], Stdio::piped(), err);
             assert_eq!(ran.code, Some(0), "{ran:?}");
             assert!(ran.out.contains("Published commit 1"), "{ran:?}");
-            // An error is told by the exit code alone.
+            // Only the exit code tells the error.
             let args = ["run", "--source", "none", verbose];
             let (_, writer) = std::io::pipe().unwrap();
             let ran = run_into(&project, &args, Stdio::piped(), Stdio::from(writer));
@@ -154,7 +155,7 @@ fn a_folder_that_is_gone_is_named() {
         .output();
     Ran::of(ran.unwrap()).expect(
         2,
-        &["the working folder cannot be told", "change to a folder"],
+        &["the current folder cannot be found", "change to a folder"],
     );
 }
 
@@ -184,14 +185,14 @@ fn links_are_followed_within_the_raw_root_alone() {
     );
     let ran = project.rawmart(&["run", "--output", "json"]);
     ran.expect(0, &["deep/b.json"]);
-    // The link within the root gives another name to what is there.
+    // A link within the root gives the same object another name.
     let app = &ran.json()["sources"]["app"];
     assert_eq!((&app["objects"], &app["records"]), (&3.into(), &3.into()));
     assert_eq!(app["skipped"]["link"], 6);
-    // Behind it is nothing to read.
+    // Behind this link there is nothing to read.
     assert_eq!(app["skipped"]["no_file"], 1);
     assert!(ran.err.contains("links"), "{ran:?}");
-    // The root itself may be one.
+    // The root itself may be a link.
     std::fs::rename(&raw, project.path("moved")).unwrap();
     symlink("moved", &raw).unwrap();
     project.rawmart(&["run"]).expect(0, &["Nothing new"]);
@@ -224,7 +225,7 @@ fn pipes_and_devices_are_no_files() {
     );
 }
 
-/// More than is held in memory of references at 256 MiB.
+/// The reference is larger than the memory for references at 256 MiB.
 #[test]
 fn a_large_reference_is_read_from_the_spill_folder() {
     let rest = "[references.r]\npath = \"r.csv\"\n[marts]\npath = \"sql\"\n";

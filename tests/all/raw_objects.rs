@@ -1,4 +1,4 @@
-//! Raw objects that are changed, deleted, or left unlisted: what a run does about each.
+//! Raw objects that change, are deleted, or are not listed, and the answer of a run to each.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,7 +45,7 @@ fn changed_objects_are_left_alone_where_the_configuration_says_so() {
     let before = project.lake();
     project.rawmart(&["run"]).expect(0, &["Nothing new"]);
     assert!(project.lake().0 == before.0);
-    // Reading it again would bring the other content.
+    // Reading the object again would give the other content.
     project.rawmart(&["rebuild", "--raw"]).expect(
         4,
         &[
@@ -60,7 +60,7 @@ fn changed_objects_are_left_alone_where_the_configuration_says_so() {
         &small::expected(&[FIRST, SECOND]),
         "ignored",
     );
-    // Until somebody asks for it.
+    // The earlier content stays until somebody asks for the new one.
     project
         .rawmart(&["run", "--replace-changed"])
         .expect(0, &["Published commit"]);
@@ -68,7 +68,7 @@ fn changed_objects_are_left_alone_where_the_configuration_says_so() {
     small::assert_whole(&project.lake(), &expected, "replaced");
 }
 
-/// Of a month long before the others.
+/// An object of a month long before the others.
 const LATE: Batch = &[(
     "2024/01/20/14/late",
     r#"{"id":"j1","time":"2024-01-20T14:10:00Z","who":"jan"}"#,

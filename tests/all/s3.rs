@@ -19,10 +19,10 @@ use std::time::{Duration, SystemTime};
 
 pub const ACCESS_KEY: &str = "test";
 pub const SECRET_KEY: &str = "testtest";
-/// Further access keys with the same secret, to tell writers apart.
+/// Further access keys with the same secret. They tell writers apart.
 pub const WRITERS: [&str; 2] = ["writer-a", "writer-b"];
 
-/// Its header in an answer makes the connection break instead.
+/// If an answer has this header, the connection breaks instead.
 const CLOSE: &str = "x-test-close";
 
 /// How a request fails.
@@ -30,14 +30,14 @@ const CLOSE: &str = "x-test-close";
 pub enum FaultKind {
     SlowDown503,
     Internal500,
-    /// The connection breaks without an answer; nothing is done.
+    /// The connection breaks without an answer, and nothing is done.
     CloseConnection,
     AccessDenied403,
     /// The request is carried out, then answered with 500.
     AppliedThen500,
     /// The request is carried out, then the connection breaks.
     AppliedThenClose,
-    /// Of an object that is read, the connection breaks after some bytes.
+    /// The connection breaks after some bytes of the object that is read.
     BreakBody,
 }
 
@@ -50,14 +50,14 @@ pub struct Asked {
     pub path: String,
 }
 
-/// Decides over every request of a server. What is refused is answered with 403, which no client
-/// tries again.
+/// Decides about every request of a server. A refused request is answered with 403, which no client tries
+/// again.
 #[async_trait::async_trait]
 pub trait Control: Send + Sync {
-    /// Holds a request until it may be carried out; `false` refuses it.
+    /// Holds a request until it may be carried out. `false` refuses it.
     async fn before(&self, asked: &Asked) -> bool;
 
-    /// It was carried out; `false` answers as if it had been refused.
+    /// Called after a request was carried out. `false` answers as if it had been refused.
     async fn after(&self, asked: &Asked) -> bool;
 }
 
@@ -65,7 +65,7 @@ pub trait Control: Send + Sync {
 struct Fault {
     op: String,
     key_part: String,
-    /// Requests that pass before.
+    /// The number of requests that pass before the fault.
     skip: usize,
     left: usize,
     kind: FaultKind,
@@ -84,7 +84,7 @@ struct State {
     uploads: HashMap<String, BTreeMap<i32, (Vec<u8>, String)>>,
     faults: Vec<Fault>,
     log: Vec<(String, String)>,
-    /// Seconds since 2024-01-01; one more with every write.
+    /// Seconds since 2024-01-01. Every write adds one.
     clock: u64,
     next_upload: usize,
 }
@@ -130,12 +130,12 @@ struct Backend {
     state: Arc<Mutex<State>>,
     page: Arc<AtomicUsize>,
     scrambled: Arc<AtomicBool>,
-    /// A store that accepts conditions and ignores them.
+    /// Whether the store accepts conditions and ignores them.
     ignores_if_none_match: Arc<AtomicBool>,
     ignores_if_match: Arc<AtomicBool>,
 }
 
-/// What is to happen after a request was carried out.
+/// The fault of a request that was carried out.
 #[must_use]
 struct After(Option<FaultKind>);
 
@@ -157,7 +157,7 @@ fn close() -> s3s::S3Error {
     error
 }
 
-/// Half of the bytes, sent before the connection breaks.
+/// Half of the bytes, which are sent before the connection breaks.
 fn broken_off(mut bytes: Bytes) -> StreamingBlob {
     bytes.truncate(bytes.len() / 2);
     let half = futures::stream::iter([Ok(bytes)]);
@@ -172,7 +172,7 @@ fn md5_hex(bytes: &[u8]) -> String {
     hex::encode(Md5::digest(bytes))
 }
 
-/// A body and its MD5, which is found while it comes.
+/// A body and its MD5, which is computed as the body comes.
 async fn collect(body: Option<StreamingBlob>) -> S3Result<(Vec<u8>, String)> {
     let (mut bytes, mut md5) = (Vec::new(), Md5::new());
     if let Some(mut body) = body {
@@ -199,7 +199,7 @@ impl Backend {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Logs a request and lets the first fault that fits have it.
+    /// Logs a request, and gives it the first fault that fits.
     fn enter(&self, op: &str, key: &str) -> S3Result<After> {
         let mut state = self.state();
         state.log.push((op.to_owned(), key.to_owned()));
@@ -227,7 +227,7 @@ impl Backend {
         }
     }
 
-    /// Those that this store looks at.
+    /// The conditions that this store respects.
     fn conditions<'a>(
         &self,
         if_match: Option<&'a ETagCondition>,
@@ -269,7 +269,7 @@ impl S3 for Backend {
         let after = self.enter("ListObjectsV2", &prefix)?;
         let mut state = self.state();
         let bucket = state.bucket(&input.bucket)?;
-        // Keys and common prefixes are items of one sequence; a page is a stretch of it.
+        // Keys and common prefixes are one sequence, and a page is a part of it.
         let mut items: BTreeMap<Vec<u8>, (String, bool)> = BTreeMap::new();
         let start_after = input.start_after.as_deref().unwrap_or_default();
         for key in bucket.keys() {
@@ -566,7 +566,7 @@ impl S3 for Backend {
     }
 }
 
-/// A running server; stops when dropped.
+/// A running server. It stops when it is dropped.
 pub struct S3Server {
     control: Arc<Mutex<Option<Arc<dyn Control>>>>,
     /// `http://127.0.0.1:port`
@@ -637,7 +637,7 @@ impl S3Server {
         }
     }
 
-    /// Puts requests from now on under a control, or under none.
+    /// Puts all further requests under a control, or under none.
     pub fn control(&self, control: Option<Arc<dyn Control>>) {
         *self.control.lock().unwrap() = control;
     }
@@ -662,7 +662,7 @@ impl S3Server {
         self.aws_with(ACCESS_KEY, SECRET_KEY)
     }
 
-    /// The same with other keys.
+    /// AWS settings with another access key.
     pub fn aws_with(&self, access_key: &str, secret_key: &str) -> aws_config::SdkConfig {
         let keys = aws_credential_types::Credentials::new(access_key, secret_key, None, None, "t");
         aws_config::SdkConfig::builder()
@@ -673,29 +673,29 @@ impl S3Server {
             .build()
     }
 
-    /// Most keys of one listing page (1000 at first).
+    /// Sets the most keys of one page of a listing (1000 at first).
     pub fn page(&self, keys: usize) {
         self.backend.page.store(keys, Ordering::Relaxed);
     }
 
-    /// Lists in an order that is not that of the bytes.
+    /// Makes listings come in an order that differs from the order of the bytes.
     pub fn scramble_listings(&self) {
         self.backend.scrambled.store(true, Ordering::Relaxed);
     }
 
-    /// Accepts If-None-Match on writes and ignores it.
+    /// Makes the server accept If-None-Match on writes and ignore it.
     pub fn ignore_if_none_match(&self) {
         let flag = &self.backend.ignores_if_none_match;
         flag.store(true, Ordering::Relaxed);
     }
 
-    /// Accepts If-Match on writes and ignores it.
+    /// Makes the server accept If-Match on writes and ignore it.
     pub fn ignore_if_match(&self) {
         self.backend.ignores_if_match.store(true, Ordering::Relaxed);
     }
 
-    /// The next `count` requests `op` (`PutObject`, …, `*` for all) whose key contains `key_part`
-    /// fail in this way.
+    /// Makes the next `count` requests `op` (`PutObject`, …, `*` for all) whose key contains `key_part` fail in
+    /// this way.
     pub fn fail_next(&self, op: &str, key_part: &str, count: usize, kind: FaultKind) {
         self.backend.state().faults.push(Fault {
             op: op.to_owned(),
@@ -706,7 +706,7 @@ impl S3Server {
         });
     }
 
-    /// Of the requests that [`Self::fail_next`] would take, only the one after the first `skip`.
+    /// Like [`Self::fail_next`], but only the one request after the first `skip` fails.
     pub fn fail_after(&self, op: &str, key_part: &str, skip: usize, kind: FaultKind) {
         self.backend.state().faults.push(Fault {
             op: op.to_owned(),
@@ -717,13 +717,13 @@ impl S3Server {
         });
     }
 
-    /// Takes all faults back.
+    /// Removes all faults.
     pub fn heal(&self) {
         self.backend.state().faults.clear();
     }
 
-    /// Requests so far, as (operation, key); listings with their prefix, batch deletes with their
-    /// keys joined by commas.
+    /// The requests so far, as (operation, key). A listing has its prefix as the key, and a batch delete has
+    /// its keys joined by commas.
     pub fn log(&self) -> Vec<(String, String)> {
         self.backend.state().log.clone()
     }
@@ -732,12 +732,12 @@ impl S3Server {
         self.backend.state().log.clear();
     }
 
-    /// Everything in a bucket.
+    /// All objects of a bucket.
     pub fn objects(&self, bucket: &str) -> BTreeMap<String, Vec<u8>> {
         self.peek().objects(bucket)
     }
 
-    /// For looking at its objects from within a control.
+    /// A view of the objects for use within a control.
     pub fn peek(&self) -> Peek {
         Peek(self.backend.clone())
     }
@@ -747,7 +747,7 @@ impl S3Server {
         self.objects(bucket).into_keys().collect()
     }
 
-    /// Changes the bytes of an object, not its ETag.
+    /// Changes the bytes of an object but not its ETag.
     pub fn rot(&self, bucket: &str, key: &str, bytes: impl Into<Vec<u8>>) {
         let mut state = self.backend.state();
         let stored = state.bucket(bucket).unwrap().get_mut(key).unwrap();
@@ -767,17 +767,17 @@ impl S3Server {
         self.peek().remove(bucket, key);
     }
 
-    /// Uploads in parts that are neither completed nor aborted.
+    /// The number of uploads in parts that are neither completed nor aborted.
     pub fn open_uploads(&self) -> usize {
         self.backend.state().uploads.len()
     }
 }
 
-/// A look at what a server holds.
+/// A view of the objects of a server.
 pub struct Peek(Backend);
 
 impl Peek {
-    /// Everything in a bucket.
+    /// All objects of a bucket.
     pub fn objects(&self, bucket: &str) -> BTreeMap<String, Vec<u8>> {
         self.0
             .state()
@@ -830,7 +830,7 @@ async fn serve(
             .clone();
         let service = service.clone();
         async move {
-            // A server goes on with what it was asked, also when the client is gone.
+            // A server carries out a request even if the client is gone.
             let answer = tokio::spawn(answer(request, service, control)).await;
             answer.unwrap_or(Err(Closed))
         }
@@ -880,7 +880,7 @@ fn asked(request: &hyper::Request<hyper::body::Incoming>) -> Asked {
     }
 }
 
-/// Takes the whole request in first: an answer ahead of that may break the connection.
+/// Reads the whole request first, because an earlier answer may break the connection.
 async fn refusal(request: hyper::Request<hyper::body::Incoming>) -> s3s::HttpResponse {
     let mut body = request.into_body();
     loop {

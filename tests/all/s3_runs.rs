@@ -1,5 +1,5 @@
-//! The binary against an S3 server over HTTP: the demo is what it is on disk, and what S3 refuses
-//! ends in exit 6 with nothing half-published.
+//! Runs the binary against an S3 server over HTTP. The demo gives the same lake as on disk, and a refusal of S3
+//! ends in exit code 6 with nothing half-published.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use crate::demo::assert_recounted;
 use crate::project::{Lake, Project, Ran, rawmart};
 use crate::s3::{FaultKind, S3Server};
 
-/// The demo with raw and lake in buckets.
+/// The demo, with raw objects and lake in buckets.
 struct Demo {
     server: S3Server,
     project: Project,
@@ -20,7 +20,7 @@ impl Demo {
         Self::below("app/events", "demo")
     }
 
-    /// Raw objects and the lake below these prefixes of their buckets.
+    /// The demo with raw objects and lake below these prefixes of their buckets.
     fn below(raw_prefix: &str, lake_prefix: &str) -> Self {
         let server = S3Server::start(&["raw", "lake"]);
         let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -57,7 +57,7 @@ impl Demo {
         Lake::in_bucket(self.server.objects("lake"), &self.prefix)
     }
 
-    /// The run ends in exit 6 in these words.
+    /// Asserts that the run ends in exit code 6 with these words.
     fn fails(&self, parts: &[&str]) -> Ran {
         let ran = self.rawmart(&["run"]);
         ran.expect(6, parts);
@@ -85,7 +85,7 @@ fn the_demo_on_s3_is_the_demo_on_disk() {
     let lake = demo.lake();
     assert_recounted(&lake);
 
-    // Every column of every row, in the same files.
+    // Every column of every row is the same, in the same files.
     let disk = tempfile::tempdir().unwrap();
     let root = disk.path().join("lake");
     let on_disk = ["--lake", root.to_str().unwrap(), "run"];
@@ -96,7 +96,7 @@ fn the_demo_on_s3_is_the_demo_on_disk() {
         |lake: &Lake| -> Vec<String> { lake.data_files().map(|(key, _)| key.to_owned()).collect() };
     assert_eq!(names(&lake), names(&on_disk));
 
-    // Again, in another order of listing: nothing new, nothing written.
+    // A second run, with another order of listings, finds nothing new and writes nothing.
     demo.server.page(1_000);
     demo.server.clear_log();
     demo.rawmart(&["run"]).expect(0, &["Nothing new"]);
@@ -135,14 +135,14 @@ fn places_may_have_any_letters() {
         }
     }
 
-    // The same file in a bucket is no news.
+    // The same file in a bucket changes nothing.
     demo.server.put("raw", "참조 표/단지 1.csv", reference);
     let in_bucket = toml.replace(&there, "s3://raw/참조 표/단지 1.csv");
     demo.project.write("rawmart.toml", &in_bucket);
     demo.rawmart(&["run"]).expect(0, &["Nothing new"]);
     demo.rawmart(&["verify"]).expect(0, &["balances"]);
 
-    // Neither are the resolved places.
+    // Other resolved places of the same content change nothing either.
     for file in [toml.replace(&there, local), in_bucket] {
         demo.project.write("rawmart.toml", file);
         let shown = demo.rawmart(&["config"]);
@@ -297,7 +297,7 @@ fn a_store_that_ignores_conditions() {
         let ran = demo.rawmart(&["run"]);
         let parts = [
             "the store of s3://lake/demo/ accepts If-None-Match and ignores it",
-            "delete that object",
+            "delete this object",
             "single_writer = true",
         ];
         ran.expect(2, &parts);
@@ -325,7 +325,7 @@ fn a_store_that_ignores_if_match() {
     demo.assert_nothing_published();
 }
 
-/// A probe that was cut off is tried again, and its left-overs are swept.
+/// A probe that was cut off is tried again, and the remains are swept.
 #[test]
 fn a_probe_that_was_cut_off() {
     let demo = Demo::new();

@@ -55,8 +55,8 @@ not json
     ),
 ];
 
-/// The only event of 2 March becomes a duplicate of one at the end of the 1st; c1 becomes a
-/// redelivery, so that c2 is kept.
+/// The only event of 2 March becomes a duplicate of an event at the end of the 1st. c1 becomes a redelivery, so
+/// c2 is kept.
 pub const SECOND: Batch = &[
     (
         "2024/03/01/15/late",
@@ -81,7 +81,7 @@ pub const THIRD: Batch = &[(
 {"id":"f3","time":"2024-03-04T16:00:00Z","who":"gus"}"#,
 )];
 
-/// A project without raw objects whose raw prefix and lake are these.
+/// A project without raw objects, with this raw prefix and this lake.
 pub fn project(raw: &str, lake: &str) -> Project {
     let source = clicks(raw, "time", "max_rejects = \"100%\"", "within = \"10s\"");
     let config = format!(
@@ -119,7 +119,7 @@ pub fn job(project: &Project) -> Job {
     config::load(&overrides, &|_| None, &project.path("")).unwrap()
 }
 
-/// One run in this process. Each run of a test needs a name of its own.
+/// Runs once in this process. Each run of a test needs its own name.
 pub fn run(job: &Job, name: &str, store: StoreSettings) -> Result<RunSummary, RunError> {
     let options = Options {
         marts: true,
@@ -128,7 +128,7 @@ pub fn run(job: &Job, name: &str, store: StoreSettings) -> Result<RunSummary, Ru
     run_with(job, &options, name, store)
 }
 
-/// The same with other options.
+/// Runs once with other options.
 pub fn run_with(
     job: &Job,
     options: &Options,
@@ -140,7 +140,7 @@ pub fn run_with(
     runtime().block_on(run::run(job, options, &context))
 }
 
-/// The context of a run of this name, which believes that it is `now`, in seconds since 1970 UTC.
+/// The context of a run with this name. `now` is its clock, in seconds since 1970 UTC.
 pub fn context(name: &str, now: i64, store: StoreSettings) -> Context {
     Context {
         now: DateTime::from_timestamp(now, 0).unwrap(),
@@ -151,7 +151,7 @@ pub fn context(name: &str, now: i64, store: StoreSettings) -> Context {
     }
 }
 
-/// `verify --repair`, in this process.
+/// Runs `verify --repair` in this process.
 pub fn repair(job: &Job, name: &str, store: StoreSettings) -> Result<run::Verified, RunError> {
     let context = context(name, 1_710_000_000, store);
     settle(&job.lake);
@@ -166,7 +166,7 @@ fn runtime() -> tokio::runtime::Runtime {
         .unwrap()
 }
 
-/// How the binary would end.
+/// The exit code that the binary would give.
 pub fn exit(ran: Result<RunSummary, RunError>) -> (Exit, String) {
     match ran {
         Ok(summary) => {
@@ -194,7 +194,7 @@ pub fn expected(batches: &[Batch]) -> BTreeMap<String, Vec<Row>> {
     content(&project.lake())
 }
 
-/// The lake is whole: this content, nothing staged, every commit published.
+/// Asserts that the lake is whole: it has this content, nothing is staged, and every commit is published.
 pub fn assert_whole(lake: &Lake, expected: &BTreeMap<String, Vec<Row>>, when: &str) {
     let found = content(lake);
     for table in found.keys().chain(expected.keys()) {
@@ -212,7 +212,8 @@ pub fn assert_whole(lake: &Lake, expected: &BTreeMap<String, Vec<Row>>, when: &s
     }
 }
 
-/// A run without faults brings the lake on disk to this content, and the next has nothing to do.
+/// Asserts that a run without faults brings the lake on disk to this content, and that the next run has nothing
+/// to do.
 pub fn recovers(project: &Project, expected: &BTreeMap<String, Vec<Row>>, when: &str) {
     let options = Options {
         marts: true,
@@ -221,7 +222,7 @@ pub fn recovers(project: &Project, expected: &BTreeMap<String, Vec<Row>>, when: 
     recovers_with(project, &options, expected, when);
 }
 
-/// The same by a run with these options.
+/// Does the same with these options.
 pub fn recovers_with(
     project: &Project,
     options: &Options,
@@ -261,14 +262,14 @@ fn recovers_through(
     assert!(lake().0 == whole.0, "wrote without need, {when}");
 }
 
-/// A lake in memory, beside raw objects on disk.
+/// A lake in memory, with raw objects on disk.
 pub struct Memory {
     pub project: Project,
     lake: Arc<InMemory>,
 }
 
 impl Memory {
-    /// The lake holds `before`, and raw objects of `batch` are new.
+    /// The lake holds `before`. The raw objects of `batch` are new.
     pub fn new(before: &[Batch], batch: Batch) -> Self {
         let made = Self {
             project: on_disk(before),
@@ -321,7 +322,7 @@ impl Memory {
         Lake(runtime().block_on(all))
     }
 
-    /// As [`recovers`].
+    /// See [`recovers`].
     pub fn recovers(&self, expected: &BTreeMap<String, Vec<Row>>, when: &str) {
         let options = Options {
             marts: true,
@@ -332,8 +333,7 @@ impl Memory {
     }
 }
 
-/// Another project with the same files under other names: on disk a file is the same as long as
-/// its inode is.
+/// Another project with the same files under other names. On disk a file is the same as long as its inode is.
 pub fn linked(from: &Project) -> Project {
     let to = Project::new();
     link(&from.path(""), &to.path(""));
@@ -358,7 +358,7 @@ pub fn lake_of(objects: BTreeMap<String, Vec<u8>>) -> Lake {
     Lake::in_bucket(objects, "small/")
 }
 
-/// A project with raw and lake in buckets of a server.
+/// A project with raw objects and lake in buckets of a server.
 pub struct Bucket {
     pub server: S3Server,
     pub project: Project,
@@ -393,8 +393,8 @@ impl Bucket {
         lake_of(self.server.objects("lake"))
     }
 
-    /// One request at a time, so that a run does the same in the same order every time, or up to
-    /// `at_once`. No request is tried again, and one that is held is waited for.
+    /// A store that sends one request at a time, so that a run does the same in the same order every time, or
+    /// up to `at_once`. No request is tried again, and a held request is waited for.
     pub fn store(&self, access_key: &str, at_once: usize) -> StoreSettings {
         StoreSettings {
             concurrency: at_once.max(1),
@@ -409,7 +409,7 @@ impl Bucket {
         run(&job(&self.project), name, self.store(WRITERS[0], at_once))
     }
 
-    /// As [`recovers`].
+    /// See [`recovers`].
     pub fn recovers(&self, expected: &BTreeMap<String, Vec<Row>>, when: &str) {
         let ran = self.run("recovery", 4);
         assert!(ran.is_ok(), "{ran:?}, {when}");

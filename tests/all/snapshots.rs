@@ -1,11 +1,11 @@
-//! Whole texts that the binary prints, compared with the files in `snapshots/`. After a change that is
-//! meant, write them anew with `INSTA_UPDATE=always cargo quick-test --test all snapshots::`, and read the
-//! difference before it is committed.
+//! Compares whole texts of the binary with the files in `snapshots/`. After a change that is meant, write them
+//! again with `INSTA_UPDATE=always cargo quick-test --test all snapshots::`, and read the difference before you
+//! commit it.
 
 use crate::docs::{demo, redacted};
 use crate::project::{Project, Ran};
 
-/// The exit code and both streams, without what differs from run to run and from machine to machine.
+/// The exit code and both streams, without the parts that differ from run to run and from machine to machine.
 fn told(project: &Project, ran: &Ran) -> String {
     let folder = project.path("");
     let folder = folder.to_str().unwrap().trim_end_matches('/').to_owned();

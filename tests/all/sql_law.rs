@@ -1,5 +1,5 @@
-//! Whole runs of SQL for which the engine's own answer is not the answer of Trino. Each mart is a question
-//! that people ask, and each value is the answer of Athena.
+//! Whole runs of SQL for which the engine's own answer differs from Trino's. Each mart asks a question that
+//! people ask, and each value is the answer of Athena.
 
 use crate::project::{Project, Ran, cell};
 
@@ -20,7 +20,7 @@ share = "double"
 path = "sql"
 "#;
 
-/// One event a line; the first is of 00:30 on 6 May 2024 in Seoul.
+/// One event on each line. The first event is at 00:30 on 6 May 2024 in Seoul.
 const EVENTS: &str = r#"
 {"id": "a", "at": "2024-05-05T15:30:00Z", "kind": "buy", "price": 12.50, "n": 9223372036854775807, "share": 2.5}
 {"id": "b", "at": "2024-05-05T15:40:00Z", "kind": "view", "price": 3.25, "n": 2, "share": -2.5}
@@ -100,7 +100,7 @@ fn marts_hold_what_athena_answers() {
             "SELECT CAST(at AT TIME ZONE 'Asia/Seoul' AS timestamp) AS x FROM app WHERE id = 'a'",
             "1714955400000",
         ),
-        // The wall clock stays one when it is written.
+        // The wall clock is written as a wall clock.
         (
             "seoul_hour",
             "SELECT date_trunc('hour', at AT TIME ZONE 'Asia/Seoul') AS x FROM app WHERE id = 'a'",
@@ -129,7 +129,7 @@ fn marts_hold_what_athena_answers() {
         };
         assert_eq!(found, expected, "{sql}");
     }
-    // No mart is built twice.
+    // No mart is built a second time.
     let ran = project.rawmart(&["run", "--output", "json"]);
     assert!(
         outcomes(&ran)
@@ -165,7 +165,7 @@ fn what_does_not_fit_is_an_error_of_its_mart() {
             &[("wrong", sql), ("right", "SELECT count(*) AS x FROM app")],
         );
         let ran = project.rawmart(&["run"]);
-        // A planner may see it before anything runs.
+        // The planner may find the error before anything runs.
         assert!(matches!(ran.code, Some(2 | 3)), "{sql}: {ran:?}");
         ran.expect(ran.code.unwrap(), &["wrong.sql", part]);
         if ran.code == Some(3) {
@@ -215,7 +215,7 @@ fn rules_obey_the_law_of_the_sql() {
         project.write("rawmart.toml", toml);
         project
     };
-    // 2.5 and -2.5 are 3 and -3, so that 3 is unlike 2.
+    // 2.5 and -2.5 become 3 and -3, which differ from 2.
     for (key, when, kept) in [
         ("abs(CAST(share AS int))", "true", 3),
         ("kind", "CAST(share AS int) = 3", 4),
@@ -253,7 +253,7 @@ fn marts_of_another_law_are_built_again() {
     project.rawmart(&["run"]).expect(0, &[]);
     let log = project.path("lake/_rawmart/log/00000000000000000002");
     let text = std::fs::read_to_string(&log).unwrap();
-    // An earlier version wrote neither the law nor a seal.
+    // An earlier version wrote neither a law nor a seal.
     let (before, _) = text.split_once(",\"seal\":").unwrap();
     assert!(before.contains(",\"law\":1"), "{text}");
     let before = format!("{before}}}").replace(",\"law\":1", "");

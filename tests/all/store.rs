@@ -1,4 +1,4 @@
-//! What the lake relies on, run in memory, on disk and on S3; and what happens when S3 misbehaves.
+//! The operations that the lake relies on, in memory, on disk and on S3, and the behaviour when S3 fails.
 
 use crate::s3::{FaultKind, S3Server};
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use rawmart::store::{
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A root of some kind, and what keeps it alive.
+/// A root of some kind, with everything that keeps it alive.
 struct Lake {
     store: Store,
     server: Option<S3Server>,
@@ -75,7 +75,7 @@ async fn text(store: &Store, key: &str) -> Option<String> {
     Some(String::from_utf8(bytes.to_vec()).unwrap())
 }
 
-/// A part of what the lake relies on, by its name.
+/// One thing that the lake relies on, with its name.
 type Part = (&'static str, fn(Lake) -> BoxFuture<'static, ()>);
 
 macro_rules! on_all {
@@ -161,7 +161,7 @@ async fn publishes_and_replaces(lake: Lake) {
     assert_eq!(text(store, target).await.as_deref(), Some("version 1"));
     let head = store.head(target).await.unwrap().unwrap();
     assert_eq!(head.etag.as_ref(), Some(&first.etag));
-    // Rolled forward once more.
+    // The commit is rolled forward once more.
     let again = store.publish("s/1/x", target, None).await.unwrap();
     assert_eq!(again, Publish::Done(first.clone()));
 
@@ -180,7 +180,7 @@ async fn publishes_and_replaces(lake: Lake) {
     let again = store.publish("s/2/x", target, Some(&first.etag)).await;
     assert_eq!(again.unwrap(), Publish::Done(second.clone()));
 
-    // Replacing what is not there; and what nobody has staged.
+    // The target does not exist, or the staged object does not.
     let missing = store
         .publish("s/1/x", "events/new", Some(&first.etag))
         .await;
@@ -188,7 +188,7 @@ async fn publishes_and_replaces(lake: Lake) {
     let gone = store.publish("s/3/x", target, Some(&second.etag)).await;
     assert_eq!(gone.unwrap(), Publish::StagedGone);
     assert_eq!(keys(store, "").await, [target, "s/1/x", "s/2/x"]);
-    // What was published does not hang on what was staged.
+    // A published object does not depend on its staged copy.
     store.delete(vec!["s/2/x".into()]).await.unwrap();
     assert_eq!(text(store, target).await.as_deref(), Some("version 2"));
 }
@@ -215,7 +215,7 @@ async fn lists_beyond_a_page(lake: Lake) {
     let mut expected: Vec<String> = (0..40)
         .map(|n| format!("raw/{:02}/{}", n % 5, 39 - n))
         .collect();
-    // Orders that differ between trees and bytes.
+    // These names have another order in a tree than by their bytes.
     expected.extend(["raw/01-x/a", "raw/01/a/b", "raw/01.txt", "raw2/a"].map(str::to_owned));
     for key in &expected {
         lake.store.create(key, key.clone().into()).await.unwrap();
@@ -239,7 +239,7 @@ async fn lists_beyond_a_page(lake: Lake) {
     }
 }
 
-/// Servers list a thousand keys at once, some in an order of their own.
+/// Servers list at most a thousand keys on each page, and some use an order of their own.
 async fn lists_more_than_a_server_lists_at_once(lake: Lake) {
     let mut expected: Vec<String> = (0..1_050)
         .map(|n| format!("log/{:020}{}", n * 11 % 1_050, [".published", ""][n % 2]))
@@ -301,7 +301,7 @@ async fn keeps_odd_keys(lake: Lake) {
             }
         }
     }
-    // An engine finds them under the same names.
+    // An engine finds the objects under the same names.
     let (_, client, prefix) = lake
         .store
         .object_store(&Default::default(), &Default::default());
@@ -313,7 +313,7 @@ async fn keeps_odd_keys(lake: Lake) {
     assert!(keys(&lake.store, "").await.is_empty());
 }
 
-/// SeaweedFS makes slashes of them. No key of a lake has one: Hive escapes it.
+/// SeaweedFS turns backslashes into slashes. No key of a lake has a backslash, because Hive escapes it.
 async fn keeps_backslashes(lake: Lake) {
     let key = "t/back\\slash";
     lake.store.create(key, "x".into()).await.unwrap();
@@ -344,7 +344,7 @@ async fn reads_streams_and_ranges(lake: Lake) {
     assert_eq!(object.etag, put.map(|put| put.etag));
     assert_eq!(object.size, 5_000_000);
     let pieces: Vec<Bytes> = stream.try_collect().await.unwrap();
-    // What is in memory is there at once.
+    // In memory everything is there at once.
     let whole = lake.store.root().starts_with("memory:");
     assert!(whole || pieces.len() > 1, "in pieces");
     assert_eq!(pieces.concat(), bytes);
@@ -368,12 +368,12 @@ async fn uploads_small_and_large(lake: Lake) {
         let bytes: Vec<u8> = (0..size).map(|n: usize| (n % 253) as u8).collect();
         std::fs::write(&local, &bytes).unwrap();
         let put = lake.store.upload("up/x", &local).await.unwrap();
-        // On disk it was not copied.
+        // On disk the file was not copied.
         assert_eq!(local.exists(), lake.store.local_path("").is_none());
         let head = lake.store.head("up/x").await.unwrap().unwrap();
         assert_eq!(head.etag, Some(put.etag));
         assert_eq!(lake.store.read("up/x").await.unwrap().unwrap(), bytes);
-        // Another file of that name.
+        // Another file with the same name.
         std::fs::write(&local, "written afterwards").unwrap();
         assert_eq!(lake.store.read("up/x").await.unwrap().unwrap(), bytes);
     }
@@ -443,7 +443,7 @@ async fn odd_files_on_disk_are_named_not_lost() {
     let listing = lake.store.list("").await.unwrap();
     assert_eq!(listing.objects.len(), 1);
     assert_eq!(listing.unrepresentable, ["a/new\nline", "a/\u{fffd}"]);
-    // Behind these is nothing to read.
+    // Behind these links there is nothing to read.
     assert_eq!(listing.no_files, ["a/broken"]);
     assert_eq!(listing.links, ["a/loop"]);
 }
@@ -640,7 +640,7 @@ async fn a_denied_upload_leaves_no_parts() {
     assert!(server.objects("bucket").is_empty());
 }
 
-/// An object in a bucket, opened for reading with a client that has no time left to try again.
+/// An object in a bucket that is open for reading. The client has no time left to try again.
 async fn held_open(server: &S3Server) -> (Object, ByteStream) {
     let settings = StoreSettings {
         retry_for: Duration::ZERO,
@@ -735,7 +735,7 @@ async fn one_writer_holds_a_lake_on_disk() {
     assert!(lake.store.lock("_rawmart/lock").await.unwrap().is_some());
 }
 
-/// What a killed process was writing is nobody's: it goes with the next lock, and no listing has it.
+/// The remains of a killed process belong to nobody. The next lock deletes them, and no listing has them.
 #[tokio::test]
 async fn what_a_killed_process_was_writing_goes() {
     let lake = on_disk().await;
@@ -751,14 +751,14 @@ async fn what_a_killed_process_was_writing_goes() {
     assert_eq!(keys(store, "").await, ["log/1", "staged", "t/a"]);
     let held = store.lock("lock").await.unwrap();
     assert!(held.is_some() && !left.exists());
-    // Who does not get the lock leaves alone what its holder is writing.
+    // A process that does not get the lock does not touch the files that its holder is writing.
     store.create("log/2", "x".into()).await.unwrap();
     std::fs::write(&left, "being written").unwrap();
     assert!(store.lock("lock").await.unwrap().is_none());
     assert!(left.exists());
 }
 
-/// A file of another file system cannot become the object itself.
+/// A file on another file system cannot become the object itself.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_file_of_another_file_system_is_copied() {
@@ -770,7 +770,8 @@ async fn a_file_of_another_file_system_is_copied() {
     assert!(local.exists());
 }
 
-/// Nor can one of another group, where the lake's folder says of which group its files are.
+/// A file of another group cannot become the object either, if the lake's folder decides the group of its
+/// files.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn files_of_a_shared_lake_are_of_its_group() {
@@ -837,7 +838,7 @@ async fn publishing_reads_then_puts_and_deletes_nothing() {
     assert_eq!(gone, Publish::StagedGone);
 }
 
-/// Which conditions a store keeps is seen through whatever happens to the requests.
+/// The probe gives the right answer whatever happens to its requests.
 #[tokio::test]
 async fn conditions_are_seen_through() {
     let faults = [
@@ -850,7 +851,7 @@ async fn conditions_are_seen_through() {
     ];
     for (create, replace) in [(true, true), (false, true), (true, false), (false, false)] {
         for fault in faults {
-            // Each of the three writes in turn.
+            // The fault comes at each of the three writes in turn.
             for at in 0..3 {
                 let lake = on_s3().await;
                 let server = lake.server.as_ref().unwrap();
@@ -874,7 +875,7 @@ async fn conditions_are_seen_through() {
     assert!(found.create && found.replace);
 }
 
-/// Those that probe at once find the same, and leave one object that says so.
+/// Runs that probe at the same time find the same, and leave one object with the answer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn probing_at_once() {
     for good in [true, false] {
@@ -906,7 +907,7 @@ async fn probing_at_once() {
             "{{\"format\":2,\"refuses_second_create\":{good},\"refuses_wrong_etag\":true,\"seal\":\""
         );
         assert!(found.starts_with(&expected), "{found}");
-        // Once for ever: nothing is tried again.
+        // The answer is final, and nothing is tried again.
         server.clear_log();
         let state = State::open(&lake.store).await.unwrap();
         let again = ledger::probe(&lake.store, &state, "later", false).await;
@@ -917,7 +918,7 @@ async fn probing_at_once() {
     }
 }
 
-/// The suite on a server that runs elsewhere. Its end names every part that does not hold.
+/// The suite on a server that runs elsewhere. At the end it names every part that does not hold.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs a server: AWS_ENDPOINT_URL, credentials, and CONFORMANCE_BUCKET, which exists"]
 async fn conformance_of_an_external_server() {

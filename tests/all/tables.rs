@@ -1,4 +1,4 @@
-//! `rawmart tables` and `rawmart ddl` on a lake whose partitions, names and texts are unkind.
+//! Tests `rawmart tables` and `rawmart ddl` on a lake with difficult partitions, names and texts.
 
 use crate::project::Project;
 

@@ -1,4 +1,4 @@
-//! Slips that leave every count in balance: what a run says of them, or refuses.
+//! Mistakes that leave every count in balance. The tests check that a run names or refuses them.
 
 use serde_json::json;
 
@@ -11,7 +11,7 @@ fn event(id: &str) -> String {
     format!("{{\"id\": \"{id}\", \"at\": \"2024-05-01T02:00:00Z\"}}\n")
 }
 
-/// A source with these settings, columns, and what follows them.
+/// A configuration with these settings, columns, and `rest` behind them.
 fn toml(lake: &str, raw: &str, settings: &str, rest: &str) -> String {
     format!(
         "lake = \"{lake}\"\n[sources.app]\nraw = \"{raw}\"\nevent_time = \"at\"\n{settings}\n\
@@ -44,7 +44,7 @@ fn keys_that_cannot_be_asked_for_are_refused_by_name() {
     };
     configure("");
     let run = |args: &[&str]| rawmart(&project.path(""), args, &server.env());
-    // Keys that look odd and are not.
+    // These keys look odd and are correct.
     for (i, name) in [
         "plain",
         "with space",
@@ -63,7 +63,7 @@ fn keys_that_cannot_be_asked_for_are_refused_by_name() {
             event(&format!("e{i}")),
         );
     }
-    // Folders of a console.
+    // Objects that a console makes for folders.
     server.put("raw", "app/2024/05/", "");
     server.put("raw", &format!("app/{H}"), "");
     for odd in [
@@ -135,7 +135,7 @@ fn file_names_that_cannot_be_read_are_refused_by_name() {
         let app = summary(&project.rawmart(&["run", "--output", "json"]));
         assert_eq!(app["skipped"], json!({ "excluded": 1 }));
     }
-    // Behind a link that leads nowhere is no event.
+    // Behind a link that leads nowhere there is no event.
     let project = on_disk("", "");
     project.write(&format!("raw/{H}a.json"), event("a"));
     let link = project.path(&format!("raw/{H}gone.json"));
@@ -161,7 +161,7 @@ fn a_prefix_of_a_new_lake_that_holds_nothing() {
         toml("s3://lake/app", "s3://raw/app", "", ""),
     );
     run(&["run"]).expect(0, &["1 new"]);
-    // A root that is added later, beside the one that is known.
+    // A root that is added later, beside the known root.
     let text = toml("s3://lake/two", "s3://raw/app", "", "");
     let named = |us: &str| {
         text.replace(
@@ -173,7 +173,7 @@ fn a_prefix_of_a_new_lake_that_holds_nothing() {
     server.put("raw", &format!("us/{H}a.json"), event("b"));
     run(&["run"]).expect(0, &["2 new"]);
     project.write("rawmart.toml", named("uss"));
-    // Its objects are known by the root's name: they are gone, and the others are still there.
+    // The new objects are known by the name of the root. The old ones are gone, and all others are still there.
     run(&["run"]).expect(0, &["nothing new"]);
 }
 
@@ -198,7 +198,7 @@ fn a_layout_is_checked_before_anything_is_touched() {
 
 const PLAN: &str = "plan = \"string\"";
 
-/// Old events whose `plan` no column named, and one that came after the column.
+/// Old events whose `plan` had no column, and one event from after the column was added.
 fn with_a_new_column(settings: &str, rest: &str) -> Project {
     let project = on_disk(settings, "");
     project.write(
@@ -256,7 +256,7 @@ fn a_rebuild_fills_a_new_column_from_extra() {
     };
     assert_eq!(cells(&project), old);
 
-    // Raw is not read: it may be gone.
+    // Raw objects are not read, so they may be gone.
     std::fs::rename(project.path("raw"), project.path("away")).unwrap();
     std::fs::create_dir_all(project.path("raw")).unwrap();
     project
@@ -282,7 +282,7 @@ fn a_rebuild_fills_a_new_column_from_extra() {
     assert_eq!(cells(&project), new);
     assert_eq!(project.lake().commits().len(), commits + 1);
 
-    // Nothing is left to do, so nothing is committed.
+    // There is nothing left to do, so nothing is committed.
     for args in [
         &["rebuild"][..],
         &["rebuild", "--from", "2024-05-01", "--to", "2024-05-01"],
@@ -360,7 +360,7 @@ fn after_a_rebuild_every_file_has_all_columns() {
     }
 }
 
-/// All rows without what is NULL: a file that was not written anew lacks a column that is NULL in all of its rows.
+/// All rows without their NULLs. A file that was not written again lacks a column that is NULL in all its rows.
 fn values(project: &Project) -> Vec<(String, Vec<crate::project::Row>)> {
     let mut tables: Vec<_> = project.lake().content().into_iter().collect();
     for row in tables.iter_mut().flat_map(|(_, rows)| rows) {
@@ -372,14 +372,14 @@ fn values(project: &Project) -> Vec<(String, Vec<crate::project::Row>)> {
 #[test]
 fn a_value_that_does_not_fit_a_new_column_is_read_from_raw() {
     let project = with_a_new_column("", "plan = \"bigint\"");
-    // The new event is a reject, and so are old ones once they are read with the column.
+    // The new event is a reject. Old events become rejects once they are read with the column.
     project.rawmart(&["run"]).expect(0, &[]);
-    let parts = ["`plan` is no bigint: \"free\"", "reading raw"];
+    let parts = ["`plan` is no bigint: \"free\"", "reads the raw objects"];
     project.rawmart(&["rebuild"]).expect(0, &parts);
     assert_eq!(project.lake().cells("app", &["id"]), [["e2"], ["e5"]]);
     assert_eq!(project.lake().rows("app_rejects").len(), 3);
     project.rawmart(&["verify"]).expect(0, &[]);
-    // Where such values are null, they stay in `extra`.
+    // With `on_type_error = "null"` such values stay in `extra`.
     let project = with_a_new_column("on_type_error = \"null\"", "plan = \"bigint\"");
     project.rawmart(&["run"]).expect(0, &[]);
     project.rawmart(&["rebuild"]).expect(0, &[]);
@@ -405,7 +405,7 @@ fn a_new_column_below_another_is_read_from_raw() {
     assert_eq!(cells, [["e1", "{\"os\":\"ios\"}", "ios"], ["e2", "", ""]]);
 }
 
-/// A key reads the columns that its SQL names, and not those whose names are a part of it.
+/// A key reads the columns that its SQL names, and not the columns whose names are a part of it.
 #[test]
 fn a_new_column_whose_name_is_part_of_a_key() {
     let rule = "[[sources.app.dedup]]\nname = \"twice\"\nkey = [\"user_id\"]\nwithin = \"1m\"";
@@ -423,7 +423,7 @@ fn a_new_column_whose_name_is_part_of_a_key() {
     );
     project.write(&format!("raw/{H}2.json"), event("e3"));
     project.rawmart(&["run"]).expect(0, &["1 new"]);
-    // A rule that reads it later finds its values, although they were in `extra`.
+    // A rule that reads the column later finds its values, although they were in `extra`.
     let by_user = rule.replace("user_id\"", "user\"");
     configure(
         &project,
@@ -484,7 +484,7 @@ fn refused_rejects_are_shown_with_what_may_be_done() {
     );
     assert_eq!(times["samples"].as_array().unwrap().len(), 3);
     assert_eq!(times["samples"][1]["record"], 2);
-    // The remedy is right.
+    // The remedy of the message works.
     configure(
         &project,
         "max_rejects = \"1%\"\nnaive_timezone = \"UTC\"",
@@ -521,7 +521,7 @@ fn columns_and_rules_that_find_nothing_are_told() {
     );
     assert_eq!(app["keyless_rules"], json!(["clicks"]));
     assert_eq!(app["kept"], 3);
-    // Told once, by the run that read them.
+    // Only the run that read the events names the columns.
     let again = summary(&project.rawmart(&["run", "--output", "json"]));
     assert_eq!(
         (&again["null_columns"], &again["keyless_rules"]),
@@ -569,7 +569,7 @@ fn a_run_says_what_it_added_beside_what_there_is() {
             "         +0         1 rejects      not_json\n",
         ],
     );
-    // Events of the earlier content leave, and others come.
+    // The events of the earlier content leave, and others come.
     project.write(&format!("raw/{H}a.json"), event("z"));
     let app = summary(&project.rawmart(&["run", "--output", "json"]));
     assert_eq!(app["slices"], json!({ "events_replaced": 1 }));
@@ -587,7 +587,7 @@ fn a_run_says_what_it_added_beside_what_there_is() {
     assert_eq!(app["added"]["records"], 0);
 }
 
-/// The code of a reference is all digits until an event has another.
+/// The codes of a reference are all digits until an event has another code.
 #[test]
 fn a_join_with_an_inferred_type_says_what_to_declare() {
     let rest =

@@ -31,7 +31,8 @@ pub struct Case {
     earlier: Lake,
 }
 
-/// Ten events, one a second from `hour` of a day on, a reject, and half of the events once more.
+/// A raw object of a day: ten events, one each second from `hour` on, a reject, and half of the events once
+/// more.
 pub fn object(day: u32, hour: i64) -> String {
     let midnight = 1_554_076_800 + (i64::from(day) - 1) * 86_400;
     let event = |i: i64| {
@@ -104,7 +105,7 @@ impl Case {
     pub fn put(&self, key: &str, bytes: impl Into<Vec<u8>>) {
         match &self.server {
             None => {
-                // Another file, not other bytes in the same one.
+                // Writes another file instead of other bytes into the same file.
                 let _ = std::fs::remove_file(self.project.path("lake").join(key));
                 self.project.write(&format!("lake/{key}"), bytes.into());
             }
@@ -119,7 +120,7 @@ impl Case {
         }
     }
 
-    /// Changes bytes of a file: no size, time or ETag tells.
+    /// Changes bytes of a file so that neither its size nor its time nor its ETag shows it.
     pub fn rot(&self, key: &str, change: impl FnOnce(&mut [u8])) {
         let mut bytes = self.lake().0[key].clone();
         change(&mut bytes);
@@ -157,7 +158,7 @@ impl Case {
         self.put(key, serde_json::to_vec(&json).unwrap());
     }
 
-    /// The lake is whole again and has this content; nothing is left to do.
+    /// Asserts that the lake is whole, has this content, and has nothing left to do.
     fn assert_whole(&self, content: &BTreeMap<String, Vec<crate::project::Row>>) {
         let lake = self.lake();
         assert!(lake.content() == *content, "another content");
@@ -167,7 +168,7 @@ impl Case {
         self.rawmart(&["run"]).expect(0, &["Nothing new"]);
     }
 
-    /// `verify` says the damage, a repair brings the content back.
+    /// Asserts that `verify` reports the damage and that a repair brings the content back.
     fn repaired(self, damage: impl Fn(&Self), said: &[&str], how: &[&str]) -> Self {
         let content = self.lake().content();
         damage(&self);
@@ -336,9 +337,9 @@ fn a_copied_lake() {
         .expect(7, &["rawmart verify --repair"]);
     case.remove_raw(&key(2, 7));
     case.rawmart(&["verify", "--repair"])
-        .expect(0, &[&format!("{KEPT}: it is what was published")]);
+        .expect(0, &[&format!("{KEPT}: it has the published content")]);
     case.assert_whole(&content);
-    // The content is still of the commits that wrote it.
+    // The content still belongs to the commits that wrote it.
     case.put_raw(&key(2, 7), object(2, 7));
     case.rawmart(&["run"]).expect(0, &["Published"]);
     case.rawmart(&["verify"]).expect(0, &[]);
@@ -356,7 +357,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// A bucket that is copied with other parts or another key has such ETags.
+/// Copies a bucket with other parts or another key, which gives other ETags.
 fn other_etags(case: &Case) {
     for n in 1..=4 {
         case.rewrite(&marker(n), |marker| {
@@ -371,14 +372,14 @@ fn other_etags(case: &Case) {
 fn other_etags_of_the_same_bytes() {
     for case in Case::both() {
         let before = case.lake();
-        let case = case.repaired(other_etags, &[KEPT, MART], &["its ETag is noted"]);
+        let case = case.repaired(other_etags, &[KEPT, MART], &["its ETag was noted"]);
         for (key, bytes) in case.lake().data_files() {
             assert!(before.0[key] == bytes, "{key} was written");
         }
     }
 }
 
-/// Earlier builds did not note what the bytes were.
+/// Earlier builds did not note the SHA-256.
 #[test]
 fn other_etags_of_bytes_that_nobody_knows() {
     let case = Case::on_disk();
@@ -397,15 +398,15 @@ fn other_etags_of_bytes_that_nobody_knows() {
 fn markers_that_are_gone() {
     repaired(
         |case| case.remove(&marker(4)),
-        &["commit 4 is not published, and what was staged for it is gone"],
-        &["repaired commit 4: it is published", "its ETag is noted"],
+        &["commit 4 is not published, and its staged files are gone"],
+        &["repaired commit 4: it was published", "its ETag was noted"],
     );
     repaired(
         |case| case.remove(&marker(1)),
         &[&marker(1), "rawmart verify --repair"],
         &[
-            "repaired commit 1: its marker was made anew",
-            "its ETag is noted",
+            "repaired commit 1: its marker was made again",
+            "its ETag was noted",
         ],
     );
     repaired(
@@ -425,7 +426,7 @@ fn a_commit_that_was_not_published() {
         let content = case.lake().content();
         let staged = stage_again(&case, 4);
         case.remove(&marker(4));
-        // One is as the commit before left it, one is not there, one is nobody's.
+        // One file is as the last commit left it, one is missing, and one belongs to nobody.
         let [first, .., last] = staged.as_slice() else {
             panic!("{staged:?}");
         };
@@ -434,12 +435,12 @@ fn a_commit_that_was_not_published() {
         case.rawmart(&["verify"])
             .expect(7, &["commit 4 is not published: the next run finishes it"]);
         case.rawmart(&["verify", "--repair"])
-            .expect(0, &["repaired commit 4: it is published"]);
+            .expect(0, &["repaired commit 4: it was published"]);
         case.assert_whole(&content);
     }
 }
 
-/// Brings back what was staged for a commit: the final keys.
+/// Stages the files of a commit again, and gives their final keys.
 fn stage_again(case: &Case, n: u64) -> Vec<String> {
     let lake = case.lake();
     let commit: serde_json::Value = serde_json::from_slice(&lake.0[log(n).as_str()]).unwrap();
@@ -488,7 +489,7 @@ fn strays_are_named_and_left_alone() {
         assert!(case.lake().0[stray] == bytes);
         case.remove(stray);
 
-        // Readers of tables see none of these.
+        // Readers of tables see none of these files.
         let hidden = [
             "app/_SUCCESS",
             "app/dt=2019-04-02/.part-00000.parquet.crc",
@@ -505,7 +506,7 @@ fn strays_are_named_and_left_alone() {
     }
 }
 
-/// The first byte of the page of a value: any reader would believe it.
+/// Changes the first byte of the page of a value. Any reader would believe it.
 fn flip(case: &Case, key: &str) {
     case.rot(key, |bytes| bytes[bytes.len() / 3] ^= 1);
 }
@@ -527,7 +528,7 @@ fn bytes_that_changed_where_they_lie() {
         if on_disk {
             case.rawmart(&["verify"]).expect(7, &said);
         } else {
-            // A store keeps checksums of its own; whoever does not trust them asks for more.
+            // A store has its own checksums. `--deep` is for those who do not trust them.
             case.rawmart(&["verify"]).expect(0, &["(0 of them read)"]);
         }
         case.rawmart(&["verify", "--deep"]).expect(7, &said);
@@ -558,7 +559,7 @@ fn damaged_bytes_are_not_written_on() {
         case.remove_raw(&key(2, 7));
         case.rawmart(&["verify", "--repair"]).expect(0, &[damaged]);
     }
-    // The inputs of a mart are checked, too.
+    // The inputs of a mart are checked too.
     let content = case.lake().content();
     flip(&case, KEPT);
     case.project
@@ -606,7 +607,8 @@ fn files_whose_bytes_nobody_noted() {
         .expect(0, &[&said, "(0 of them read)"]);
     case.put_raw(&key(2, 7), object(2, 7));
     case.rawmart(&["run"]).expect(0, &["Published"]);
-    // Kept, duplicates and rejects of the day; the mart's and its dependant's file.
+    // The files are the kept events, duplicates and rejects of the day, the mart's file, and the file of the
+    // mart that reads it.
     let said = format!("note: the log has no SHA-256 of {} files", files - 5);
     case.rawmart(&["verify"])
         .expect(0, &[&said, "(5 of them read)"]);
@@ -658,10 +660,10 @@ fn markers_that_are_damaged() {
         repaired(
             |case| case.put(&marker(n), bytes),
             &[&marker(n), "damaged", "rawmart verify --repair"],
-            &["its ETag is noted"],
+            &["its ETag was noted"],
         );
     }
-    // One digit: it is JSON as well.
+    // One digit is changed, and the text is still JSON.
     repaired(
         |case| {
             let text = String::from_utf8(case.lake().0[marker(3).as_str()].clone()).unwrap();
@@ -673,12 +675,12 @@ fn markers_that_are_damaged() {
             };
             case.put(&marker(3), [&text[..at], other, &text[at + 1..]].concat());
         },
-        &[&marker(3), "its seal is not of what it says"],
-        &["repaired commit 3: its marker was made anew"],
+        &[&marker(3), "its seal does not match its content"],
+        &["repaired commit 3: its marker was made again"],
     );
 }
 
-/// It cannot be told which raw objects were absorbed: the repair says so, and does nothing.
+/// Nobody knows which raw objects were absorbed. The repair says so and changes nothing.
 #[test]
 fn commits_that_are_damaged() {
     for case in Case::both() {
@@ -707,7 +709,7 @@ fn a_probe_that_is_damaged() {
     repaired(
         |case| case.put("_rawmart/probe", "{\"format\":2"),
         &["_rawmart/probe is damaged"],
-        &["repaired _rawmart/probe: what lay there was taken away"],
+        &["repaired _rawmart/probe: the object there was moved away"],
     );
 }
 
@@ -724,7 +726,7 @@ fn what_is_no_file_in_the_place_of_one() {
             let damage = format!("DAMAGE {key} is {said}");
             case.rawmart(&["verify"]).expect(7, &[&damage]);
             case.rawmart(&["verify", "--quick"]).expect(7, &[&damage]);
-            let how = format!("repaired {key}: what lay there was taken away");
+            let how = format!("repaired {key}: the object there was moved away");
             case.rawmart(&["verify", "--repair"]).expect(0, &[&how]);
             let found = std::fs::symlink_metadata(&path).unwrap();
             assert!(found.is_file(), "{what}: {key} is {found:?}");
@@ -774,10 +776,10 @@ fn a_staged_copy_that_is_damaged() {
         flip(&case, &staged);
         let before = case.lake().0;
         case.rawmart(&["run"])
-            .expect(7, &[&staged, "its bytes are not those any more"]);
+            .expect(7, &[&staged, "its bytes have changed since"]);
         assert!(case.lake().0 == before, "it wrote");
         case.rawmart(&["verify", "--repair"])
-            .expect(0, &["repaired commit 4: it is published"]);
+            .expect(0, &["repaired commit 4: it was published"]);
         case.assert_whole(&content);
     }
 }
@@ -794,12 +796,12 @@ fn raw_objects_may_go() {
         assert_eq!(json["notes"][0]["keys"], serde_json::json!([key(1, 3)]));
         assert_eq!(json["damage"], serde_json::json!([]));
 
-        // Another day does not need it.
+        // Another day does not need the object.
         case.remove(KEPT);
         case.rawmart(&["verify", "--repair"]).expect(0, &[&said]);
         assert!(case.lake().content() == content);
 
-        // Needed: nothing is changed.
+        // This day needs it, so nothing is changed.
         case.remove("app/dt=2019-04-01/part-00000.parquet");
         case.remove(MART);
         let damaged = case.lake().0;
@@ -840,7 +842,10 @@ fn raw_that_is_out_of_reach_is_a_note() {
         case.project.write("rawmart.toml", away);
         case.rawmart(&["verify"]).expect(
             0,
-            &["note app: raw was not looked at", "every count balances"],
+            &[
+                "note app: the raw objects were not listed",
+                "every count balances",
+            ],
         );
     }
 }
@@ -918,7 +923,7 @@ fn counts_that_do_not_add_up() {
         &|commit| commit["sources"]["app"]["balance"]["kept"] = 1.into(),
         &["kept"],
     );
-    // Sums are right, dates are not.
+    // The sums are right and the dates are not.
     fault(
         &|commit| {
             let objects = commit["sources"]["app"]["objects"].as_array_mut().unwrap();
@@ -931,7 +936,7 @@ fn counts_that_do_not_add_up() {
             let objects = commit["sources"]["app"]["objects"].as_array_mut().unwrap();
             objects[0]["arrival_ms"] = objects[2]["arrival_ms"].clone();
         },
-        &["2019-04-01 has 2 rejects, counted were 1"],
+        &["2019-04-01 has 2 rejects, and the log counts 1"],
     );
 }
 

@@ -1,4 +1,5 @@
-//! Marts and rules that ask for more than there is: the right rows within the memory, or an error in plain words.
+//! Marts and rules that need more memory than there is. They give the right rows within the memory, or an error
+//! in plain words.
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -27,7 +28,7 @@ fn project(mart: &str, rule: &str) -> Project {
     project
 }
 
-/// What a run left, and the most memory that it had, in MiB.
+/// Runs the binary, and gives its result and its peak memory in MiB.
 fn run(project: &Project, memory: &str, threads: &str) -> (Ran, u64) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_rawmart"))
         .args(["--memory", memory, "--threads", threads, "run"])
@@ -55,7 +56,7 @@ fn a_join_below_a_join_is_right_in_little_memory() {
                (SELECT a.n AS x, b.n AS y FROM app a JOIN app b ON a.n < b.n) q \
                JOIN (SELECT n FROM app WHERE n IN (2, 4, 7000)) c ON q.y < c.n";
     let project = project(sql, "");
-    // Of y < c: y pairs each, whose x are 0 to y - 1.
+    // For each y < c there are y pairs, whose x are 0 to y - 1.
     let pairs = |c: usize| (0..c).sum::<usize>();
     let sums = |c: usize| (0..c).map(|y| (0..y).sum::<usize>()).sum::<usize>();
     let found = [2, 4, 7000].map(pairs).iter().sum::<usize>().to_string();
@@ -72,7 +73,7 @@ fn a_join_below_a_join_is_right_in_little_memory() {
 
 #[test]
 fn a_sort_of_millions_of_rows_is_right_in_little_memory() {
-    // 3.2 million rows: each event and those whose number is the same by 400.
+    // 3.2 million rows: each event joined with the events whose number is the same by 400.
     let sql = "SELECT id, before, row_number() OVER (ORDER BY before DESC, id) AS place FROM \
                (SELECT a.id, b.n AS before, a.n % 2 = 0 AS even FROM app a JOIN app b ON a.n % 20 = b.n % 20)\n";
     let project = project(sql, "");
@@ -131,7 +132,7 @@ fn a_signal_ends_a_query_that_does_not_end() {
     for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
         let project = project("SELECT count(*) AS c FROM app a, app b, app c", "");
         let child = project.spawn(&["--threads", "2", "run"], &[]);
-        // Until the events are published, and a while into the mart.
+        // Waits until the events are published and the mart has run for a while.
         let log = project.path("lake/_rawmart/log/00000000000000000001.published");
         while !log.exists() {
             std::thread::sleep(Duration::from_millis(5));
@@ -163,14 +164,14 @@ fn send(signal: &str, child: &Child) {
 fn cpu_seconds(child: &Child) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
     let (_, fields) = stat.rsplit_once(')').unwrap();
-    // User time is the 14th field, in hundredths of a second; the name, which ends above, is the second.
+    // User time is the 14th field, in hundredths of a second. The name, which ends above, is the second field.
     let user = fields.split_whitespace().nth(11).unwrap();
     user.parse::<f64>().unwrap() / 100.0
 }
 
 #[test]
 fn a_query_that_never_lets_go_ends_after_two_seconds_or_at_a_second_signal() {
-    // A constant is evaluated by the thread that waits for signals too; this one takes some minutes.
+    // A constant is evaluated by the thread that waits for signals too. This one takes some minutes.
     let endless = "SELECT levenshtein(repeat('a', 900000), repeat('b', 900000)) AS n FROM app";
     let project = project("SELECT count(*) AS c FROM app", "");
     project.rawmart(&["run"]).expect(0, &[]);
@@ -201,7 +202,7 @@ fn a_query_that_never_lets_go_ends_after_two_seconds_or_at_a_second_signal() {
     };
     assert!(!run("-INT", None, 130));
     assert!(!run("-TERM", None, 143));
-    // The machine may be too busy to end a process in time, but not again and again.
+    // The machine may be too busy to end a process in time, but not every time.
     assert!((0..5).any(|_| run("-INT", Some("-INT"), 130)));
     assert!((0..5).any(|_| run("-TERM", Some("-INT"), 143)));
     assert!(project.lake().0 == before.0, "something has changed");

@@ -1,6 +1,5 @@
-//! P6: two runs into one bucket, whose requests a scheduler lets through one at a time. One is held
-//! at each of its requests while the other runs to its end, and is then let go; or they take turns
-//! at random.
+//! P6: two runs work in one bucket, and a scheduler lets their requests through one at a time. Either one run
+//! is held at each of its requests while the other runs to its end, or both take turns at random.
 //!
 //! ```text
 //! run A ─▶ request, held ─┐
@@ -22,7 +21,7 @@ use crate::project::Row;
 use crate::s3::{Asked, Control, WRITERS};
 use crate::small::{self, Batch, Bucket, FIRST, SECOND, THIRD};
 
-/// The longest that a run computes between two requests.
+/// The longest time that a run computes between two requests.
 const STUCK: Duration = Duration::from_secs(120);
 
 type Content = BTreeMap<String, Vec<Row>>;
@@ -30,13 +29,13 @@ type Content = BTreeMap<String, Vec<Row>>;
 #[derive(Default)]
 struct State {
     waiting: [VecDeque<(Asked, oneshot::Sender<()>)>; 2],
-    /// Requests that were let through, in their order.
+    /// The requests that were let through, in their order.
     passed: Vec<(usize, Asked)>,
     in_flight: bool,
     ended: [bool; 2],
 }
 
-/// Holds every request until it is its writer's turn.
+/// Holds every request until it is the turn of its writer.
 #[derive(Default)]
 struct Turns {
     state: Mutex<State>,
@@ -74,8 +73,8 @@ impl Turns {
         self.changed.notify_all();
     }
 
-    /// Waits until nothing is in flight and every one of `live` has a request waiting or has ended:
-    /// then the choice does not depend on who computes faster. The ones that wait.
+    /// Waits until nothing is in flight and every run of `live` has a waiting request or has ended. The choice
+    /// then does not depend on which run computes faster. The result is the waiting runs.
     fn settled(&self, live: &[usize]) -> Vec<usize> {
         let settled = |state: &mut State| {
             let unsettled = |w: &usize| state.waiting[*w].is_empty() && !state.ended[*w];
@@ -147,7 +146,7 @@ impl<'a> Two<'a> {
 }
 
 impl Two<'_> {
-    /// Takes the control back; the last requests, for messages.
+    /// Removes the control. The result is the last requests, for messages.
     fn end(&self) -> String {
         self.bucket.server.control(None);
         let passed = &self.turns.state().passed;
@@ -159,7 +158,7 @@ impl Two<'_> {
     }
 }
 
-/// Says so when a run has ended, be it by a panic.
+/// Tells when a run has ended, even by a panic.
 struct Ended<'a>(&'a Turns, usize);
 
 impl Drop for Ended<'_> {
@@ -168,17 +167,17 @@ impl Drop for Ended<'_> {
     }
 }
 
-/// Where two runs begin, and what must be there in the end.
+/// The state in which two runs begin, and the content that must be there in the end.
 struct Start {
     bucket: Bucket,
-    /// Arrives when the first of them is held.
+    /// Raw objects that arrive when the first run is held.
     more: Batch,
     expected: Content,
-    /// Keys of one page of a listing.
+    /// The number of keys on one page of a listing.
     page: usize,
-    /// Whether listings are in an order that is not that of the bytes.
+    /// Whether listings come in an order that differs from the order of the bytes.
     scrambled: bool,
-    /// Whether the one that is held repairs, and the other.
+    /// Whether the held run is a repair, and whether the other one is.
     repairs: [bool; 2],
 }
 
@@ -204,7 +203,7 @@ impl Start {
     }
 }
 
-/// A lake of the first batch; the second is new to both, and one sees the third as well.
+/// A lake with the first batch. The second batch is new to both runs, and one run sees the third batch too.
 fn new_objects() -> Start {
     let bucket = Bucket::new();
     bucket.add(FIRST);
@@ -213,7 +212,7 @@ fn new_objects() -> Start {
     Start::of(bucket, THIRD, &[FIRST, SECOND, THIRD])
 }
 
-/// A lake where the second batch is committed and nothing of it is published.
+/// A lake in which the second batch is committed and nothing of it is published.
 fn unpublished() -> Start {
     let bucket = Bucket::new();
     bucket.add(FIRST);
@@ -253,8 +252,8 @@ impl Control for DiesBehindItsCommit {
     }
 }
 
-/// A is held behind `held` requests, B runs from its beginning to its end, A goes on. How A did,
-/// or `None` if it ended before it was held.
+/// A is held after `held` requests, B runs from its beginning to its end, and A goes on. The result is the end
+/// of A, or `None` if A ended before it was held.
 fn a_zombie(start: &Start, held: usize) -> Option<Exit> {
     let bucket = start.copy();
     let two = Two::new(&bucket);
@@ -275,7 +274,7 @@ fn a_zombie(start: &Start, held: usize) -> Option<Exit> {
         (a.join().unwrap(), b.join().unwrap(), revived)
     });
     let when = format!("A held behind {held}: {a:?}, B {b:?}, {}", two.end());
-    // A repair verifies in the end, and may meet what the other has just put.
+    // A repair verifies at its end, and may find files that the other run has just put.
     let meets = start.repairs[0] && a.0 == Exit::Damaged;
     assert!(matches!(a.0, Exit::Done | Exit::Busy) || meets, "{when}");
     assert_eq!(b.0, Exit::Done, "{when}");
@@ -297,13 +296,13 @@ fn zombies(start: &Start, from: usize, step: usize) {
 
 #[test]
 fn a_run_held_at_some_requests_harms_no_other() {
-    // Behind 35 requests the first run is in the middle of probing the store.
+    // After 35 requests the first run is in the middle of probing the store.
     zombies(&nothing(), 8, 9);
     zombies(&new_objects(), 0, 9);
     zombies(&unpublished(), 1, 9);
 }
 
-/// A and B take turns at random, B from the beginning or a while later.
+/// A and B take turns at random. B starts at the beginning or a while later.
 fn turns_at_random(start: &Start, seed: u64) {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let bucket = start.copy();
@@ -318,7 +317,7 @@ fn turns_at_random(start: &Start, seed: u64) {
         }
         bucket.add(start.more);
         let b = two.start(scope, 1, start.repairs[1]);
-        // Long stretches of one writer reach other places than a fair coin does.
+        // Long stretches of one writer reach other states than a fair coin does.
         let stays = *[0.5, 0.8, 0.95].choose(&mut random).unwrap();
         let mut last = 0;
         loop {
@@ -340,13 +339,13 @@ fn turns_at_random(start: &Start, seed: u64) {
     bucket.recovers(&start.expected, &when);
 }
 
-/// A repair that is held while a run goes on from what it was about to repair.
+/// A repair is held while a run goes on from the damage that it was about to repair.
 fn repairs(from: usize, step: usize) {
     let mut rolls_forward = unpublished();
     rolls_forward.repairs[0] = true;
-    // A published file is another now, and its staged copy was not swept yet.
+    // A published file has changed, and its staged copy was not swept yet.
     let mut puts_back = new_objects();
-    // A run does not go on over a file that is not as published.
+    // A run does not go on over a file that differs from the published one.
     puts_back.repairs = [true; 2];
     let server = &puts_back.bucket.server;
     let objects = server.objects("lake");
@@ -385,7 +384,8 @@ fn two_runs_that_take_turns_harm_no_other() {
     }
 }
 
-/// What is created while a log is listed is seen or not, but never without what was there before it.
+/// An object that is created during a listing of the log is seen or not. It is never seen without the objects
+/// that were there before it.
 #[test]
 fn a_log_of_many_pages_is_listed_while_it_grows() {
     let mut start = new_objects();

@@ -1,4 +1,4 @@
-//! One random case, and what its lake must hold.
+//! One random case, and the content that its lake must have.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -59,14 +59,14 @@ pub(super) const MARTS: [(&str, &str); 11] = [
         "last_of_some",
         "-- partition: dt\n-- reads: some back 0d\nSELECT max(n) AS n, max(dt) AS dt FROM some",
     ),
-    // It carries rows to the next date, which may have no partition.
+    // The mart carries rows to the next date, which may have no partition.
     (
         "some_carried",
         "-- partition: dt\n-- reads: some back 1d\n\
          SELECT CAST(sum(n) AS bigint) AS n, dt FROM (SELECT n, dt FROM some UNION ALL\n\
          SELECT n, CAST(CAST(dt AS date) + INTERVAL '1 day' AS date) FROM some) AS both GROUP BY dt",
     ),
-    // It has dates, and is built whole.
+    // The mart has dates, and is built whole.
     (
         "days",
         "-- partition: dt\n-- reads: app all\nSELECT count(*) AS n, dt FROM app GROUP BY dt",

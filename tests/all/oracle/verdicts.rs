@@ -1,4 +1,4 @@
-//! The oracle: which events are duplicates, and of which.
+//! The oracle: it decides which events are duplicates, and which events displace them.
 
 use std::collections::BTreeMap;
 
@@ -27,7 +27,7 @@ pub(super) enum Record {
 
 pub(super) struct Object {
     pub(super) key: String,
-    /// In the order of their numbers.
+    /// The records, in the order of their numbers.
     pub(super) records: Vec<Record>,
 }
 
@@ -48,13 +48,13 @@ pub(super) struct Rule {
     pub(super) when: fn(&Event) -> bool,
     pub(super) mode: Mode,
     pub(super) within: i64,
-    /// Event dates, both inclusive.
+    /// The first and the last event date of the rule, both inclusive.
     pub(super) since: NaiveDate,
     pub(super) until: NaiveDate,
 }
 
-/// The verdict on each of these events, which are in their total order: the rule that took it out, and the event
-/// that displaced it. The code is as slow and plain as it can be.
+/// The verdict on each of these events, which are in their total order: the rule that took the event out, and
+/// the event that displaced it. The code is as slow and plain as possible.
 pub(super) fn verdicts(events: &[Event], rules: &[Rule], zone: Tz) -> Vec<Option<(usize, usize)>> {
     let mut verdicts = vec![None; events.len()];
     for (number, rule) in rules.iter().enumerate() {
