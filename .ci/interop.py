@@ -4,6 +4,7 @@
     interop.py raw FOLDER                      generated fixtures, against the committed ones
     interop.py readers LAKE                    DuckDB, pyarrow and polars, against the recount
     interop.py s3 BINARY LAKE                  the demo on moto and SeaweedFS, against the lake on disk
+    interop.py documents BINARY                the JSON of every command, against its schema
     interop.py conformance BINARY              what the lake relies on, on moto, SeaweedFS and nanio
 
 Runs at the root of the repository. Every wait is bounded; the servers end with this program.
@@ -411,6 +412,46 @@ def s3(binary, lake):
                 print(f"  ok  {table} is the same on {name}: {rows} rows")
 
 
+def documents(binary):
+    """Every command with --output json, as it should end and as it should not."""
+    from jsonschema import Draft202012Validator
+
+    schema = json.loads(Path("docs/output.schema.json").read_text(encoding="utf-8"))
+    Draft202012Validator.check_schema(schema)
+    validator = Draft202012Validator(schema)
+    with tempfile.TemporaryDirectory() as work:
+        lake = ["--lake", f"{work}/lake"]
+        commands = [
+            (0, ["plan"]),
+            (0, ["run"]),
+            (0, ["run"]),
+            (0, ["plan"]),
+            (0, ["rebuild"]),
+            (0, ["history"]),
+            (0, ["history", "1"]),
+            (0, ["verify"]),
+            (0, ["tables"]),
+            (0, ["ddl", "--dialect", "athena"]),
+            (0, ["config"]),
+            (0, ["--version"]),
+            (2, ["rnu"]),
+            (2, ["run", "--threads", "many"]),
+            (2, ["run", "--source", "none"]),
+            (2, ["run", "--spill-dir", f"{work}/none"]),
+            (2, ["history", "99"]),
+        ]
+        for exit_code, command in commands:
+            line = [binary, *lake, *command, "--output", "json"]
+            done = subprocess.run(line, capture_output=True, encoding="utf-8", timeout=RUN_SECONDS)
+            must_equal(f"exit of {command}", done.returncode, exit_code)
+            must_equal(f"lines of {command}", done.stdout.count("\n"), 1)
+            document = json.loads(done.stdout)
+            must_equal(f"exit in the document of {command}", document["exit"], exit_code)
+            for error in validator.iter_errors(document):
+                raise SystemExit(f"FAILED {command}: {error.message} at {error.json_path}")
+    print(f"  ok  {len(commands)} documents are as docs/output.schema.json says")
+
+
 def does_not_hold(endpoint):
     """The parts of the suite that fail on a server, which the test names in its last words."""
     wait_for_buckets(client_of(endpoint))
@@ -452,6 +493,6 @@ def conformance(binary):
 
 
 if __name__ == "__main__":
-    verbs = {"counts": counts, "raw": raw, "readers": readers, "ddl": ddl, "s3": s3, "conformance": conformance}
+    verbs = {"counts": counts, "raw": raw, "readers": readers, "ddl": ddl, "s3": s3, "documents": documents, "conformance": conformance}
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers end too
     verbs[sys.argv[1]](*sys.argv[2:])

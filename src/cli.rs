@@ -3,16 +3,20 @@
 
 #![warn(missing_docs)]
 
+mod typed;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use chrono::NaiveDate;
 use clap::error::ErrorKind;
-use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::catalog::ddl::{Dialect, Since};
 use crate::config::Overrides;
 use crate::run::DdlAsked;
+use typed::typed_flags;
+pub use typed::{Forms, Typing, forms};
 
 /// What one invocation asks for.
 #[derive(Debug, Clone)]
@@ -27,6 +31,8 @@ pub struct Request {
     pub log_format: LogFormat,
     /// Each `-v` adds one, each `-q` takes one away.
     pub verbosity: i8,
+    /// The command and its flags, for commands that are printed.
+    pub typing: Typing,
 }
 
 /// The command, with its own flags.
@@ -118,7 +124,10 @@ pub enum LogFormat {
 /// Reads the arguments, the program's name first. The error of a wrong usage has exit code 2; help
 /// and version come as errors with exit code 0. The caller prints either.
 pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Request, clap::Error> {
-    let typed = Typed::try_parse_from(args)?;
+    let mut command = Typed::command();
+    let matches = command.try_get_matches_from_mut(args)?;
+    let typing = typed_flags(&command, &matches);
+    let typed = Typed::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
     let global = typed.global;
     let mut overrides = Overrides {
         config: global.config,
@@ -137,7 +146,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Request, clap::Erro
         TypedVerb::Rebuild(rebuild) => {
             if rebuild.from > rebuild.to {
                 let message = "--from is later than --to\n";
-                return Err(Typed::command().error(ErrorKind::ValueValidation, message));
+                return Err(command.error(ErrorKind::ValueValidation, message));
             }
             overrides.max_rejects = rebuild.max_rejects;
             Verb::Rebuild {
@@ -180,6 +189,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Request, clap::Erro
         output: global.output,
         log_format: global.log_format,
         verbosity: times(global.verbose).saturating_sub(times(global.quiet)),
+        typing,
     })
 }
 
@@ -187,11 +197,11 @@ const EXITS: &str = "\
 Exit codes:
     0  done, or nothing to do
     1  internal error
-    2  wrong usage, configuration or SQL; nothing was published
+    2  wrong usage, configuration or SQL; no such bucket, access denied or no region
     3  the events are published; a mart failed
     4  refused: too many rejects, a changed raw object, rules or columns changed without a rebuild
     5  another run holds or changed the lake; try again
-    6  the store could not be reached or denied access; try again
+    6  the store gave no usable answer, or the credentials have expired; try again
     7  the lake is damaged
   130, 143  interrupted; nothing that was committed is lost; try again";
 
@@ -248,7 +258,7 @@ struct Global {
     /// Form of the logs on stderr
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORM")]
     log_format: LogFormat,
-    /// Print less; given twice: errors only
+    /// Print errors only; a command that is asked for an answer prints it
     #[arg(short, long, global = true, action = ArgAction::Count)]
     quiet: u8,
     /// Print more; given twice: everything

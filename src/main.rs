@@ -2,67 +2,58 @@
 
 use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use chrono::Utc;
-use rawmart::cli::{Asked, LogFormat, Output, Request, Verb};
+use rawmart::cli::{Asked, LogFormat, Request, Verb};
 use rawmart::dedup::Hashing;
 use rawmart::ledger::Dates;
 use rawmart::plan::Rebuild;
-use rawmart::report::{Exit, Failure, Outcome, Report, Signal};
+use rawmart::report::{Failure, Outcome, Report, Signal, Teller};
 use rawmart::run::{Context, Depth, Options};
 use rawmart::store::StoreSettings;
 use rawmart::{cli, config, report, run};
 
 fn main() -> ExitCode {
     with_little_kept();
+    let begun = Instant::now();
     let request = match cli::parse(std::env::args_os()) {
         Ok(request) => request,
         Err(error) => {
-            report::usage(&error);
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8));
+            let forms = cli::forms(std::env::args_os());
+            log_to_stderr(forms.log_format, 0);
+            return ExitCode::from(Teller::of_forms(forms, begun).usage(&error) as u8);
         }
     };
-    log_to_stderr(&request);
-    // A panic is a defect. Its message goes to stderr as one line, without a backtrace. A panic inside a mart
-    // becomes the error of this mart.
-    std::panic::set_hook(Box::new(|panic| {
-        if rawmart::mart::panics_are_caught() {
-            return;
-        }
-        let _ = std::io::Write::write_fmt(
-            &mut report::stderr(),
-            format_args!("error: {panic}; this is a defect of rawmart\n"),
-        );
-    }));
-    let begun = std::time::Instant::now();
-    let result = match std::panic::catch_unwind(|| execute(&request)) {
-        Ok(result) => result,
-        Err(_) => return ExitCode::from(Exit::Internal as u8),
-    };
-    let (seconds, here) = (begun.elapsed().as_secs_f64(), std::env::current_dir().ok());
-    let exit = match result {
-        Ok(outcome) => match outcome.print(request.output, seconds, here.as_deref()) {
-            Ok(()) => outcome.exit(),
-            // The reader has closed the pipe because he has read enough.
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => outcome.exit(),
-            Err(error) => {
-                let failure = Failure::Unprinted(error);
-                failure.print();
-                match outcome.exit() {
-                    Exit::Done => failure.exit(),
-                    worse => worse,
-                }
-            }
-        },
-        Err(failure) => {
-            failure.print();
-            if request.output == Output::Json {
-                failure.print_json();
-            }
-            failure.exit()
+    log_to_stderr(request.log_format, request.verbosity);
+    let teller = Teller::new(&request, begun, std::env::current_dir().ok());
+    let panicked = tell_panics(&teller);
+    let exit = match std::panic::catch_unwind(|| execute(&request, &teller)) {
+        Ok(Ok(outcome)) => teller.outcome(&outcome),
+        Ok(Err(failure)) => teller.failure(&failure),
+        Err(_) => {
+            let message = panicked.lock().unwrap_or_else(PoisonError::into_inner);
+            teller.panicked(&message)
         }
     };
     ExitCode::from(exit as u8)
+}
+
+/// Tells a panic to stderr as one line, without a backtrace: it is a defect. A panic of a mart is told as the error of
+/// this mart. The result holds the message of the last panic.
+fn tell_panics(teller: &Teller) -> Arc<Mutex<String>> {
+    let last = Arc::new(Mutex::new(String::new()));
+    let (teller, kept) = (teller.clone(), Arc::clone(&last));
+    std::panic::set_hook(Box::new(move |panic| {
+        if rawmart::mart::panics_are_caught() {
+            return;
+        }
+        let message = panic.to_string();
+        teller.panic(&message);
+        *kept.lock().unwrap_or_else(PoisonError::into_inner) = message;
+    }));
+    last
 }
 
 /// Starts this process again with limits on the memory that the allocator of glibc keeps, because glibc reads
@@ -92,8 +83,8 @@ fn with_little_kept() {
     }
 }
 
-fn execute(request: &Request) -> Result<Outcome, Failure> {
-    let interrupted = interruption()
+fn execute(request: &Request, teller: &Teller) -> Result<Outcome, Failure> {
+    let interrupted = interruption(teller.clone())
         .map_err(|error| Failure::Defect(format!("cannot wait for signals: {error}")))?;
     let here = std::env::current_dir().map_err(Failure::NoFolder)?;
     let job = config::load(&request.overrides, &config::environment, &here)?;
@@ -104,7 +95,7 @@ fn execute(request: &Request) -> Result<Outcome, Failure> {
         .map_err(|error| Failure::Defect(format!("cannot start threads: {error}")))?;
     let outcome = runtime.block_on(async {
         tokio::select! {
-            outcome = perform(request, job) => outcome,
+            outcome = perform(request, job, teller) => outcome,
             Ok(signal) = interrupted => Err(Failure::Interrupted(signal)),
         }
     });
@@ -113,7 +104,7 @@ fn execute(request: &Request) -> Result<Outcome, Failure> {
     outcome
 }
 
-async fn perform(request: &Request, job: config::Job) -> Result<Outcome, Failure> {
+async fn perform(request: &Request, job: config::Job, teller: &Teller) -> Result<Outcome, Failure> {
     Ok(match &request.verb {
         Verb::Config => Outcome::Config(Box::new(job)),
         Verb::Tables => Outcome::Tables(run::describe_tables(&job).await?),
@@ -134,12 +125,12 @@ async fn perform(request: &Request, job: config::Job) -> Result<Outcome, Failure
             repair: true,
             depth,
         } => {
-            let report = Report::new(request.verbosity < 0);
+            let report = Report::new(teller);
             let result = run::repair(&job, how_deep(*depth), &context(&report)).await;
             report.finish();
             Outcome::Verified(result?)
         }
-        Verb::Run(asked) => changing(request, &job, &options(asked)).await?,
+        Verb::Run(asked) => changing(teller, &job, &options(asked)).await?,
         Verb::Rebuild {
             asked,
             from,
@@ -156,7 +147,7 @@ async fn perform(request: &Request, job: config::Job) -> Result<Outcome, Failure
                 rebuild: Some(rebuild),
                 ..options(asked)
             };
-            changing(request, &job, &options).await?
+            changing(teller, &job, &options).await?
         }
     })
 }
@@ -181,11 +172,11 @@ fn options(asked: &Asked) -> Options {
 
 /// Runs a command that may commit.
 async fn changing(
-    request: &Request,
+    teller: &Teller,
     job: &config::Job,
     options: &Options,
 ) -> Result<Outcome, Failure> {
-    let report = Report::new(request.verbosity < 0);
+    let report = Report::new(teller);
     let result = run::run(job, options, &context(&report)).await;
     report.finish();
     Ok(Outcome::Run(result?))
@@ -212,7 +203,7 @@ fn context(report: &Report) -> Context {
 /// be busy with a query that never yields. The first signal is reported. A second signal, or two seconds after
 /// the first one, ends the process at any point. Nothing is lost: the work of a commit that was not made is
 /// done again, and a commit that was made is published by the next run.
-fn interruption() -> std::io::Result<tokio::sync::oneshot::Receiver<Signal>> {
+fn interruption(teller: Teller) -> std::io::Result<tokio::sync::oneshot::Receiver<Signal>> {
     use tokio::signal::unix::{SignalKind, signal};
     const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
     let (tell, told) = tokio::sync::oneshot::channel();
@@ -237,9 +228,8 @@ fn interruption() -> std::io::Result<tokio::sync::oneshot::Receiver<Signal>> {
         let first = next().await;
         let _ = tell.send(first);
         let _ = tokio::time::timeout(PATIENCE, next()).await;
-        let failure = Failure::Interrupted(first);
-        failure.print();
-        std::process::exit(failure.exit() as i32)
+        let exit = teller.failure(&Failure::Interrupted(first));
+        std::process::exit(exit as i32)
     };
     std::thread::Builder::new()
         .name("signals".to_owned())
@@ -255,11 +245,12 @@ fn unique() -> u32 {
     u32::try_from(hasher.finish() & 0xffff_ffff).unwrap_or(0)
 }
 
-fn log_to_stderr(request: &Request) {
-    let level = match request.verbosity {
-        ..=-2 => "off",
-        -1 => "error",
-        0 => "warn",
+/// Writes log lines to stderr. Each `-v` raises the verbosity, and each `-q` lowers it.
+fn log_to_stderr(format: LogFormat, verbosity: i8) {
+    let level = match verbosity {
+        ..=-1 => "rawmart=error",
+        // Other crates dump their errors, which are told in our words.
+        0 => "rawmart=warn",
         1 => "warn,rawmart=info",
         2 => "info,rawmart=debug",
         _ => "debug",
@@ -268,8 +259,8 @@ fn log_to_stderr(request: &Request) {
         .with_env_filter(tracing_subscriber::EnvFilter::new(level))
         .with_ansi(false)
         .with_writer(report::stderr);
-    match request.log_format {
-        LogFormat::Text => log.without_time().init(),
+    match format {
+        LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
     }
 }

@@ -3,15 +3,20 @@
 //!
 //! ```text
 //! run ──Happened──▶ Progress ──▶ Report ──▶ bar on a terminal │ log lines
-//! RunSummary, RunPlan, Verified ──▶ stdout: text │ one JSON document
-//! RunError ──▶ stderr: what, where, what to do ──▶ exit code
+//! RunSummary, RunPlan, Verified ──▶ Teller ──▶ stdout: text │ one line of JSON
+//! RunError ──▶ Code ──▶ Teller ──▶ stderr: what, where, what to do ──▶ exit code
 //! ```
 
+mod code;
+mod document;
 mod plain;
+mod teller;
 mod text;
 
+pub use code::Code;
+pub use teller::Teller;
+
 use std::io::{IsTerminal, Write};
-use std::path::Path;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -19,35 +24,38 @@ use serde::Serialize;
 
 use crate::absorb::{AbsorbError, RejectsOf};
 use crate::catalog::ddl::Script;
-use crate::cli::Output;
-use crate::config::{ConfigError, Job};
-use crate::lake::LakeError;
-use crate::ledger::LedgerError;
+use crate::config::{ConfigError, Job, environment};
 use crate::plan::RunPlan;
 use crate::progress::{Happened, Progress};
-use crate::publish::{PublishError, StoredError, WriteError};
-use crate::raw::DiscoverError;
-use crate::run::{History, MartOutcome, PastRun, RunError, RunSummary, Tables, Verified};
-use crate::store::{StoreError, StoreErrorKind};
+use crate::run::{
+    History, MartOutcome, MartSummary, PastRun, RunError, RunSummary, Tables, Verified,
+};
 use plain::{Plain, plain};
+use text::Reader;
 
 /// Shows on the terminal and in the log what happens. All clones show it in the same place.
 #[derive(Clone)]
 pub struct Report {
     bar: ProgressBar,
+    teller: Teller,
 }
 
 impl Report {
-    /// With `quiet`, or if stderr is a pipe, no bar is shown.
-    pub fn new(quiet: bool) -> Self {
-        let target = if quiet || !std::io::stderr().is_terminal() {
-            ProgressDrawTarget::hidden()
-        } else {
-            ProgressDrawTarget::stderr()
+    /// Shows a bar on a terminal that can move its cursor. There is none in a pipe, for a quiet invocation, or among
+    /// logs in JSON. The teller is told of commits.
+    pub fn new(teller: &Teller) -> Self {
+        let is_dumb = environment("TERM").is_some_and(|term| term == "dumb");
+        let shown = teller.shows_progress() && !is_dumb && std::io::stderr().is_terminal();
+        let target = match shown {
+            true => ProgressDrawTarget::stderr(),
+            false => ProgressDrawTarget::hidden(),
         };
         let bar = ProgressBar::with_draw_target(None, target);
         bar.enable_steady_tick(Duration::from_millis(120));
-        Self { bar }
+        Self {
+            bar,
+            teller: teller.clone(),
+        }
     }
 
     /// The progress whose events this report shows.
@@ -85,6 +93,7 @@ impl Report {
             Happened::Staging { source } => self.step(format!("staging {source}")),
             Happened::Committed { commit } => {
                 tracing::info!(commit, "committed");
+                self.teller.note_commit(commit);
                 self.step(format!("publishing commit {commit}"));
             }
             Happened::Published { commit, files } => tracing::info!(commit, files, "published"),
@@ -128,17 +137,6 @@ pub fn stderr() -> impl Write {
     Patient(Plain::new(std::io::stderr()))
 }
 
-/// Prints the answer to a command line: help and the version to stdout, errors of the arguments to stderr.
-pub fn usage(answer: &clap::Error) {
-    // If the stream is closed, nobody reads the answer.
-    let _ = match answer.use_stderr() {
-        true => {
-            (answer.render().to_string().lines()).try_for_each(|line| writeln!(stderr(), "{line}"))
-        }
-        false => answer.print(),
-    };
-}
-
 /// The result of an invocation.
 #[derive(Debug)]
 pub enum Outcome {
@@ -178,15 +176,6 @@ pub enum Signal {
     Terminate,
 }
 
-impl Signal {
-    const fn exit(self) -> Exit {
-        match self {
-            Self::Interrupt => Exit::Interrupted,
-            Self::Terminate => Exit::Terminated,
-        }
-    }
-}
-
 impl std::fmt::Display for Signal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -214,81 +203,56 @@ pub enum Exit {
 }
 
 impl Outcome {
+    /// The exit code.
     pub fn exit(&self) -> Exit {
+        self.fault().map_or(Exit::Done, |(code, _)| code.exit())
+    }
+
+    /// What is wrong with the result, as a word and in a sentence. `None` where all is well.
+    fn fault(&self) -> Option<(Code, String)> {
         match self {
             Self::Run(summary) => {
-                let failed = |mart: &crate::run::MartSummary| {
-                    matches!(
-                        mart.outcome,
-                        MartOutcome::Failed { .. } | MartOutcome::Skipped { .. }
-                    )
-                };
-                if summary.marts.iter().any(failed) {
-                    Exit::MartFailed
-                } else {
-                    Exit::Done
-                }
+                let failed = self.failed_marts();
+                let reasons: Vec<String> = failed.iter().map(MartFailure::to_string).collect();
+                let (few, all) = (failed.len(), summary.marts.len());
+                (!failed.is_empty()).then(|| {
+                    let message = format!("{few} of {all} marts failed: {}", reasons.join("; "));
+                    (Code::MartFailed, message)
+                })
             }
-            Self::Verified(verified)
-                if !verified.damage.is_empty() || !verified.strays.is_empty() =>
-            {
-                Exit::Damaged
+            Self::Verified(verified) => {
+                let (damage, strays) = (verified.damage.len(), verified.strays.len());
+                (damage + strays > 0).then(|| {
+                    let message = format!(
+                        "{} has {damage} faults and {strays} files that the log does not name",
+                        verified.lake
+                    );
+                    (Code::Damaged, message)
+                })
             }
             Self::Plan(_)
-            | Self::Verified(_)
             | Self::History(_)
             | Self::PastRun(_)
             | Self::Tables(_)
             | Self::Ddl(_)
-            | Self::Config(_) => Exit::Done,
+            | Self::Config(_) => None,
         }
     }
 
-    /// Prints the result to stdout, with the duration in seconds. `here` is the current folder of the reader.
-    ///
-    /// # Errors
-    /// stdout is closed or full.
-    pub fn print(&self, output: Output, seconds: f64, here: Option<&Path>) -> std::io::Result<()> {
-        let stdout = std::io::stdout().lock();
-        // The values in a statement must reach its reader unchanged.
-        if matches!(self, Self::Ddl(_)) && !stdout.is_terminal() {
-            return self.write(std::io::BufWriter::new(stdout), output, seconds, here);
-        }
-        self.write(Plain::new(stdout), output, seconds, here)
+    /// The marts that were not built.
+    fn failed_marts(&self) -> Vec<MartFailure> {
+        let Self::Run(summary) = self else {
+            return Vec::new();
+        };
+        summary.marts.iter().filter_map(MartFailure::of).collect()
     }
 
-    fn write(
-        &self,
-        mut out: impl Write,
-        output: Output,
-        seconds: f64,
-        here: Option<&Path>,
-    ) -> std::io::Result<()> {
-        match output {
-            Output::Json => self.write_json(&mut out, seconds)?,
-            Output::Text => self.write_text(&mut out, seconds, here)?,
-        }
-        out.flush()
-    }
-
-    fn write_json(&self, out: &mut impl Write, seconds: f64) -> std::io::Result<()> {
+    /// Whether the result only tells that the work was done.
+    fn is_summary(&self) -> bool {
         match self {
-            Self::Run(summary) => {
-                #[derive(Serialize)]
-                struct Timed<'a> {
-                    #[serde(flatten)]
-                    summary: &'a RunSummary,
-                    seconds: f64,
-                }
-                json(out, &Timed { summary, seconds })
-            }
-            Self::Plan(plan) => json(out, plan),
-            Self::Verified(verified) => json(out, verified),
-            Self::History(history) => json(out, history),
-            Self::PastRun(run) => json(out, run),
-            Self::Tables(tables) => json(out, tables),
-            Self::Ddl(script) => json(out, script),
-            Self::Config(job) => json(out, job.as_ref()),
+            Self::Run(_) => true,
+            Self::Verified(_) => self.exit() == Exit::Done,
+            _ => false,
         }
     }
 
@@ -296,118 +260,50 @@ impl Outcome {
         &self,
         out: &mut impl Write,
         seconds: f64,
-        here: Option<&Path>,
+        reader: &Reader<'_>,
     ) -> std::io::Result<()> {
         match self {
-            Self::Run(summary) => text::run(out, summary, seconds, here),
-            Self::Plan(plan) => text::plan(out, plan),
-            Self::Verified(verified) => text::verified(out, verified, here),
-            Self::History(history) => text::history(out, history, here),
-            Self::PastRun(run) => text::past_run(out, run, here),
-            Self::Tables(tables) => text::tables(out, tables, here),
+            Self::Run(summary) => text::run(out, summary, seconds, reader),
+            Self::Plan(plan) => text::plan(out, plan, reader),
+            Self::Verified(verified) => text::verified(out, verified, reader),
+            Self::History(history) => text::history(out, history, reader.here),
+            Self::PastRun(run) => text::past_run(out, run, reader.here),
+            Self::Tables(tables) => text::tables(out, tables, reader.here),
             Self::Ddl(script) => write!(out, "{script}"),
             Self::Config(job) => text::config(out, job),
         }
     }
 }
 
-fn json<T: Serialize>(out: &mut impl Write, value: &T) -> std::io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, value)?;
-    writeln!(out)
+/// A mart that was not built.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct MartFailure {
+    name: String,
+    reason: String,
 }
 
-/// The exit code of a store that failed. A full disk does not become usable by itself.
-fn of_store(error: &StoreError) -> Exit {
-    match error.kind() {
-        StoreErrorKind::Full => Exit::Internal,
-        _ => Exit::Store,
+impl MartFailure {
+    fn of(mart: &MartSummary) -> Option<Self> {
+        let reason = match &mart.outcome {
+            MartOutcome::Failed { error } => error.clone(),
+            MartOutcome::Skipped { because } => format!("it reads {because}, which was not built"),
+            MartOutcome::Built | MartOutcome::Fresh => return None,
+        };
+        let name = mart.name.clone();
+        Some(Self { name, reason })
     }
 }
 
-/// The exit code where a lake could not be opened or changed.
-fn of_lake(error: &LakeError) -> Exit {
-    match error {
-        LakeError::Store(error) | LakeError::Ledger(LedgerError::Store(error)) => of_store(error),
-        LakeError::Publish(error) => of_publishing(error),
-        LakeError::Locked { .. } | LakeError::Ledger(LedgerError::Lost { .. }) => Exit::Busy,
-        LakeError::Ledger(
-            LedgerError::Damaged { .. }
-            | LedgerError::Format { .. }
-            | LedgerError::Gap { .. }
-            | LedgerError::Unmarked { .. }
-            | LedgerError::DamagedMarker { .. }
-            | LedgerError::DamagedSpare { .. }
-            | LedgerError::NoLog { .. },
-        ) => Exit::Damaged,
-        // Another attempt does not make a store fit.
-        LakeError::Ledger(LedgerError::Unconditional { .. }) => Exit::Usage,
-        LakeError::Ledger(LedgerError::Unwritable { .. }) | LakeError::Defect(_) => Exit::Internal,
-    }
-}
-
-/// The exit code where data files could not be staged or published.
-fn of_publishing(error: &PublishError) -> Exit {
-    match error {
-        PublishError::Store(error) => of_store(error),
-        PublishError::Overtaken { .. } => Exit::Busy,
-        PublishError::Foreign { .. }
-        | PublishError::StagedGone { .. }
-        | PublishError::DamagedStage { .. } => Exit::Damaged,
-        PublishError::TooLarge { .. } => Exit::Usage,
-        PublishError::Local { .. } => Exit::Internal,
-    }
-}
-
-/// The exit code where data files could not be read or written.
-fn of_writing(error: &WriteError) -> Exit {
-    match error {
-        WriteError::Stored(StoredError::Store(error)) => of_store(error),
-        WriteError::Stored(_) => Exit::Damaged,
-        WriteError::Spill { .. }
-        | WriteError::Parquet { .. }
-        | WriteError::Arrow(_)
-        | WriteError::NotStaged
-        | WriteError::Defect(_) => Exit::Internal,
+impl std::fmt::Display for MartFailure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.name, self.reason)
     }
 }
 
 impl Failure {
+    /// The exit code.
     pub fn exit(&self) -> Exit {
-        let error = match self {
-            Self::Config(_) => return Exit::Usage,
-            Self::Interrupted(signal) => return signal.exit(),
-            Self::NoFolder(_) => return Exit::Usage,
-            Self::Unprinted(_) | Self::Defect(_) => return Exit::Internal,
-            Self::Run(error) => error,
-        };
-        match error {
-            RunError::Lake(error) => of_lake(error),
-            RunError::Store(error)
-            | RunError::Discover(DiscoverError::Store(error))
-            | RunError::Absorb(AbsorbError::Store(error)) => of_store(error),
-            RunError::Absorb(AbsorbError::Publish(error)) => of_publishing(error),
-            RunError::Write(error) | RunError::Absorb(AbsorbError::Write(error)) => {
-                of_writing(error)
-            }
-            RunError::Absorb(AbsorbError::Gone { .. }) => Exit::Store,
-            RunError::Absorb(AbsorbError::Irreparable { .. }) => Exit::Damaged,
-            RunError::Discover(_)
-            | RunError::Absorb(AbsorbError::Key { .. })
-            | RunError::Mart(_)
-            | RunError::Config(_)
-            | RunError::Reference(_)
-            | RunError::NoSuchRun { .. }
-            | RunError::Absorb(AbsorbError::NoSpillFolder { .. }) => Exit::Usage,
-            RunError::Absorb(AbsorbError::Rule { .. })
-            | RunError::Absorb(AbsorbError::TooManyRejects { .. })
-            | RunError::Absorb(AbsorbError::TooMuchLost { .. })
-            | RunError::Refused { .. }
-            | RunError::Absorb(AbsorbError::OnlyRaw { .. }) => Exit::Refused,
-            RunError::Absorb(AbsorbError::Unbalanced(_))
-            | RunError::Absorb(AbsorbError::Defect(_))
-            | RunError::Defect(_)
-            | RunError::Engine(_) => Exit::Internal,
-        }
+        self.code().exit()
     }
 
     /// The message of the error, followed by its causes where they add something.
@@ -426,33 +322,7 @@ impl Failure {
         message
     }
 
-    /// Prints the error to stderr.
-    pub fn print(&self) {
-        let message = self.message();
-        let mut err = stderr();
-        let _ = err.write_all(format!("error: {message}\n").as_bytes());
-        let _ = text::rejects(&mut err, self.rejects());
-    }
-
-    /// Prints the failure to stdout as JSON.
-    pub fn print_json(&self) {
-        #[derive(Serialize)]
-        struct Failed<'a> {
-            exit: u8,
-            error: String,
-            #[serde(skip_serializing_if = "<[_]>::is_empty")]
-            rejects: &'a [RejectsOf],
-        }
-        let failed = Failed {
-            exit: self.exit() as u8,
-            error: self.message(),
-            rejects: self.rejects(),
-        };
-        // If the pipe is closed, nobody reads the failure.
-        let _ = json(&mut Plain::new(std::io::stdout().lock()), &failed);
-    }
-
-    /// The rejects that were the reason for refusing a run.
+    /// The rejects that a run was refused for.
     fn rejects(&self) -> &[RejectsOf] {
         match self {
             Self::Run(

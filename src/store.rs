@@ -31,6 +31,7 @@ mod error;
 mod fetch;
 mod gate;
 mod reads;
+mod retries;
 mod wire;
 
 pub use error::{StoreError, StoreErrorKind, is_full};
@@ -219,9 +220,23 @@ impl Store {
     /// The failure of this store that caused an error of another room: no usable answer, no permission, no
     /// bucket. A single object that is missing or not whole is no failure of the store.
     pub fn failure(&self, error: &(dyn std::error::Error + 'static)) -> Option<StoreError> {
-        use StoreErrorKind::{Denied, Full, MissingBucket, Unreachable};
+        use StoreErrorKind as Kind;
         let made = StoreError::found("reading", &self.root, error)?;
-        matches!(made.kind(), Denied | Full | MissingBucket | Unreachable).then_some(made)
+        let of_one_object = match made.kind() {
+            Kind::NotFound | Kind::NotAFile | Kind::Replaced | Kind::Other => true,
+            Kind::Unreachable
+            | Kind::Expired
+            | Kind::Denied
+            | Kind::NoCredentials
+            | Kind::NoRegion
+            | Kind::WrongRegion
+            | Kind::MissingBucket
+            | Kind::NotAFolder
+            | Kind::BadUrl
+            | Kind::Unfit
+            | Kind::Full => false,
+        };
+        (!of_one_object).then_some(made)
     }
 
     /// Opens a root: `file:///abs/dir/` (which need not exist yet) or `s3://bucket/prefix/`.
@@ -232,12 +247,12 @@ impl Store {
     /// A URL that is neither of these, a root that is a file, no AWS credentials or no region.
     pub async fn open(root_url: &str, settings: &StoreSettings) -> Result<Store, StoreError> {
         let other =
-            |detail: String| StoreError::new(StoreErrorKind::Other, "opening", root_url, detail);
+            |detail: String| StoreError::new(StoreErrorKind::BadUrl, "opening", root_url, detail);
         let url = Url::parse(root_url).map_err(|error| other(format!("not a URL: {error}")))?;
         if url.password().is_some() || !url.username().is_empty() {
             // The URL is not shown, because it holds the secret.
             return Err(StoreError::new(
-                StoreErrorKind::Other,
+                StoreErrorKind::BadUrl,
                 "opening",
                 format!("{}://…", url.scheme()),
                 "a URL must not hold credentials",

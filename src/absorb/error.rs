@@ -28,8 +28,8 @@ pub enum AbsorbError {
     },
     #[error(
         "{name}: {rejects} of {records} new records are rejects, more than max_rejects = {allowed}%; nothing \
-         more was published. Most frequent: {}. Correct the configuration, or accept them once with \
-         `run --max-rejects 100%`",
+         more was published. Most frequent: {}. Correct the configuration, or accept them once: repeat \
+         the command with `--max-rejects 100%`",
         most_frequent(found)
     )]
     TooManyRejects {
@@ -43,8 +43,8 @@ pub enum AbsorbError {
     #[error(
         "{name}: {lost} of {bytes} stored bytes of new raw objects are lost, more than max_rejects = \
          {allowed}%; nothing more was published. Most of them are of {}, with {} events in {} records: {}. \
-         Restore the object, leave it out with sources.{name}.exclude, or accept the loss once with \
-         `run --max-rejects 100%`",
+         Restore the object, leave it out with sources.{name}.exclude, or accept the loss once: repeat the \
+         command with `--max-rejects 100%`",
         worst.object,
         worst.events,
         worst.records,

@@ -18,8 +18,15 @@ use std::path::{Path, PathBuf};
 use url::Url;
 
 use crate::absorb::RejectsOf;
+use crate::cli::Typing;
 use crate::config::Job;
 use crate::plan::Bytes;
+
+/// Somebody who reads a text: the folder that they are in, and the flags that they gave.
+pub struct Reader<'a> {
+    pub here: Option<&'a Path>,
+    pub typing: &'a Typing,
+}
 
 /// `1234567` as `1,234,567`.
 fn count(n: impl TryInto<u64>) -> String {

@@ -18,6 +18,8 @@ use crate::publish::Local;
 /// The summary of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RunSummary {
+    /// Whether anything was done. The document says so in the light of the marts.
+    #[serde(skip)]
     pub outcome: RunOutcome,
     /// The last commit of the lake; 0 before the first.
     pub commit: u64,
@@ -33,8 +35,8 @@ pub struct RunSummary {
     pub bytes_written: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+/// Whether a run did anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunOutcome {
     Done,
     NothingNew,

@@ -76,7 +76,7 @@ enum Conditional {
 
 impl Bucket {
     pub(super) async fn open(url: &str, settings: &StoreSettings) -> Result<Bucket, StoreError> {
-        let other = |detail: &str| StoreError::new(StoreErrorKind::Other, "opening", url, detail);
+        let other = |detail: &str| StoreError::new(StoreErrorKind::BadUrl, "opening", url, detail);
         let (scheme, _) = url.split_once("://").unwrap_or_default();
         // The URL is not parsed, because parsing would percent-encode a part that is a plain key here.
         let rest = url.split_once("://").map_or("", |(_, rest)| rest);
@@ -162,6 +162,7 @@ impl Bucket {
                 permits: Arc::new(Semaphore::new(settings.concurrency.max(1))),
                 silence: settings.silence,
                 empty_pages: settings.empty_pages,
+                retry_for: settings.retry_for,
             });
         if let Some(endpoint) = endpoint {
             builder = builder.with_endpoint(endpoint);
@@ -273,7 +274,7 @@ impl Bucket {
             "the first {objects} objects take more than {} MiB of memory",
             self.listing_bytes >> 20
         );
-        StoreError::new(StoreErrorKind::Other, "listing", self.url_of(url_key), detail).with_hint(
+        StoreError::new(StoreErrorKind::Unfit, "listing", self.url_of(url_key), detail).with_hint(
             "give more with `--memory`, or make several sources or roots of this prefix; if there are not so many \
              objects, the server repeats them",
         )
@@ -532,7 +533,7 @@ impl Bucket {
         };
         etag.map(|etag| Put { etag }).ok_or_else(|| {
             StoreError::new(
-                StoreErrorKind::Other,
+                StoreErrorKind::Unfit,
                 action,
                 self.url_of(key),
                 "the server gives no ETag, without which a lake cannot be kept",
@@ -695,6 +696,7 @@ impl Download {
             return Err(failure);
         }
         broken.tries += 1;
+        tracing::warn!("{failure}; asking for the rest");
         if tries > 0 {
             tokio::time::sleep(Duration::from_millis(50 << tries.min(7))).await;
         }

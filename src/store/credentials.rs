@@ -15,7 +15,6 @@ use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use aws_types::service_config::ServiceConfigKey;
 use object_store::CredentialProvider;
 use object_store::aws::AwsCredential;
-use std::error::Error as _;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -94,12 +93,11 @@ pub(super) fn region(config: &SdkConfig, url: &str) -> Result<String, StoreError
         Some(region) => Ok(region.to_string()),
         None if endpoint(config).is_some() => Ok(Region::new("us-east-1").to_string()),
         None => Err(StoreError::new(
-            StoreErrorKind::Other,
+            StoreErrorKind::NoRegion,
             "opening",
             url,
             "no AWS region is known",
-        )
-        .with_hint("set AWS_REGION, or `region` in the AWS profile")),
+        )),
     }
 }
 
@@ -144,14 +142,14 @@ impl ChainCredentials {
     async fn fetch(&self) -> Result<(Arc<AwsCredential>, Option<SystemTime>), CredentialsFailure> {
         let none = || CredentialsFailure {
             detail: "no AWS credentials found".to_owned(),
-            none_found: true,
+            kind: StoreErrorKind::NoCredentials,
         };
         let provider = self.provider.as_ref().ok_or_else(none)?;
         let found = tokio::time::timeout(CHAIN_TIMEOUT, provider.provide_credentials())
             .await
             .map_err(|_| CredentialsFailure {
                 detail: format!("AWS credentials did not come within {CHAIN_TIMEOUT:?}"),
-                none_found: false,
+                kind: StoreErrorKind::Expired,
             })?;
         match found {
             Ok(found) => {
@@ -162,24 +160,34 @@ impl ChainCredentials {
                 };
                 Ok((Arc::new(credential), found.expiry()))
             }
-            Err(CredentialsError::CredentialsNotLoaded(_)) => Err(none()),
-            Err(error) => {
-                let mut detail = error.to_string();
-                let mut cause = error.source();
-                while let Some(inner) = cause {
-                    detail.push_str(": ");
-                    detail.push_str(&inner.to_string());
-                    cause = inner.source();
-                }
-                // This is the last provider of the chain, so nothing else is configured.
-                let none_found = detail.contains("IMDS");
-                if none_found {
-                    detail.insert_str(0, "no AWS credentials found: ");
-                }
-                Err(CredentialsFailure { detail, none_found })
-            }
+            Err(error) => Err(failure(&error).unwrap_or_else(none)),
         }
     }
+}
+
+/// Why the chain failed, in one line. `None` where no provider of the chain is configured.
+fn failure(error: &CredentialsError) -> Option<CredentialsFailure> {
+    let mut innermost: &dyn std::error::Error = error;
+    let mut whole = error.to_string();
+    while let Some(inner) = innermost.source() {
+        innermost = inner;
+        whole.push_str(&format!(": {inner}"));
+    }
+    // The metadata service is the last of the chain: nothing before it is configured.
+    if matches!(error, CredentialsError::CredentialsNotLoaded(_)) || whole.contains("IMDS") {
+        return None;
+    }
+    let kind = match error {
+        CredentialsError::InvalidConfiguration(_) => StoreErrorKind::NoCredentials,
+        _ if whole.contains("AccessDenied") => StoreErrorKind::Denied,
+        _ => StoreErrorKind::Expired,
+    };
+    let reason = innermost.to_string();
+    let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
+    Some(CredentialsFailure {
+        detail: format!("AWS credentials cannot be had ({reason})"),
+        kind,
+    })
 }
 
 impl fmt::Debug for ChainCredentials {

@@ -71,7 +71,7 @@ impl Disk {
         match fs::metadata(&folder) {
             Ok(found) if !found.is_dir() => {
                 return Err(StoreError::new(
-                    StoreErrorKind::Other,
+                    StoreErrorKind::NotAFolder,
                     "opening",
                     root,
                     "it is a file where a folder is needed",

@@ -10,10 +10,24 @@ use std::io;
 pub enum StoreErrorKind {
     /// No usable answer within the time given to retries.
     Unreachable,
-    /// No credentials, wrong credentials, or no permission.
+    /// The credentials have expired, or could not be fetched.
+    Expired,
+    /// Wrong credentials, or no permission.
     Denied,
+    /// No credentials are configured, or their configuration is wrong.
+    NoCredentials,
+    /// No region is configured.
+    NoRegion,
+    /// The bucket lies in another region.
+    WrongRegion,
     /// The bucket does not exist.
     MissingBucket,
+    /// A file, or a part of the path that is a file, lies where a folder is needed.
+    NotAFolder,
+    /// The URL names no place that can be used.
+    BadUrl,
+    /// The store lacks a feature that is needed, or has more objects than the memory holds.
+    Unfit,
     /// The object or file does not exist.
     NotFound,
     /// The disk or the quota is full.
@@ -36,7 +50,7 @@ pub struct StoreError {
     action: &'static str,
     url: String,
     detail: String,
-    hint: Option<&'static str>,
+    hint: Option<Box<str>>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -57,8 +71,8 @@ impl StoreError {
         }
     }
 
-    pub(super) fn with_hint(mut self, hint: &'static str) -> StoreError {
-        self.hint = Some(hint);
+    pub(super) fn with_hint(mut self, hint: impl Into<Box<str>>) -> StoreError {
+        self.hint = Some(hint.into());
         self
     }
 
@@ -71,7 +85,7 @@ impl StoreError {
             K::ReadOnlyFilesystem => (StoreErrorKind::Denied, "the file system is read-only"),
             _ if is_full(&error) => (StoreErrorKind::Full, "the disk is full"),
             K::NotADirectory => (
-                StoreErrorKind::Other,
+                StoreErrorKind::NotAFolder,
                 "a part of the path is a file where a folder is needed",
             ),
             K::IsADirectory => (StoreErrorKind::NotAFile, "a folder where a file is needed"),
@@ -127,18 +141,23 @@ impl StoreError {
         };
         let words = match kind {
             StoreErrorKind::Unreachable => "no usable answer",
-            StoreErrorKind::Denied => "access denied",
+            StoreErrorKind::Expired => "the credentials have expired",
+            StoreErrorKind::Denied | StoreErrorKind::NoCredentials => "access denied",
+            StoreErrorKind::NoRegion | StoreErrorKind::WrongRegion => {
+                "the bucket lies in another region"
+            }
             StoreErrorKind::MissingBucket => "the bucket does not exist",
             StoreErrorKind::NotFound => "no such object",
             StoreErrorKind::Full => "the store is full",
             StoreErrorKind::Replaced => "the object was replaced",
-            StoreErrorKind::NotAFile | StoreErrorKind::Other => "request failed",
+            StoreErrorKind::NotAFile
+            | StoreErrorKind::NotAFolder
+            | StoreErrorKind::BadUrl
+            | StoreErrorKind::Unfit
+            | StoreErrorKind::Other => "request failed",
         };
         let mut made = StoreError::new(kind, action, url, format!("{words} ({answer})"));
-        if answer.wrong_region() {
-            made.hint =
-                Some("the bucket lives in another region: set AWS_REGION to the bucket's region");
-        }
+        made.hint = answer.hint();
         made
     }
 
@@ -172,19 +191,28 @@ impl StoreError {
         self.action
     }
 
-    /// The remedy, as a part of a sentence.
-    pub fn hint(&self) -> Option<&'static str> {
-        self.hint.or(match self.kind {
+    /// The remedy, as a part of a sentence. `None` where the message has it.
+    pub fn hint(&self) -> Option<&str> {
+        self.hint.as_deref().or(match self.kind {
             StoreErrorKind::Unreachable => Some(
                 "check the network and the endpoint, then run again: readers see nothing half-written",
             ),
+            StoreErrorKind::Expired => Some("renew the login, then run again"),
             StoreErrorKind::Denied => {
                 Some("check the credentials in use and their permissions on this URL")
             }
+            StoreErrorKind::NoCredentials => Some(
+                "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where a \
+                 role is attached",
+            ),
+            StoreErrorKind::NoRegion => Some("set AWS_REGION, or `region` in the AWS profile"),
+            StoreErrorKind::WrongRegion => Some("set AWS_REGION to the region of the bucket"),
             StoreErrorKind::MissingBucket => {
                 Some("create the bucket, or correct its name in the configuration")
             }
-            // The message has the remedy.
+            StoreErrorKind::NotAFolder => Some("name a folder in the configuration"),
+            StoreErrorKind::BadUrl => Some("correct the URL in the configuration"),
+            StoreErrorKind::Unfit => Some("use a store that has it"),
             StoreErrorKind::Full
             | StoreErrorKind::NotFound
             | StoreErrorKind::NotAFile
@@ -217,25 +245,25 @@ pub fn is_full(error: &io::Error) -> bool {
     )
 }
 
-/// The error of a credential chain that found nothing, or that failed. It is passed through the object store
-/// client.
+/// The credential chain gave nothing. The object store client carries this error.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{detail}")]
 pub(super) struct CredentialsFailure {
     pub(super) detail: String,
-    /// Whether no provider had credentials. Otherwise one of them failed on the way.
-    pub(super) none_found: bool,
+    /// `NoCredentials`, `Expired` or `Denied`.
+    pub(super) kind: StoreErrorKind,
 }
 
 impl CredentialsFailure {
     pub(super) fn to_store_error(&self, action: &'static str, url: String) -> StoreError {
-        let kind = StoreErrorKind::Denied;
-        StoreError::new(kind, action, url, &self.detail).with_hint(if self.none_found {
-            "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where a role \
-             is attached"
-        } else {
-            "renew the login or correct the profile (`aws sts get-caller-identity` shows the same)"
-        })
+        let made = StoreError::new(self.kind, action, url, &self.detail);
+        match self.kind {
+            StoreErrorKind::NoCredentials => made,
+            _ => made.with_hint(
+                "renew the login or correct the profile (`aws sts get-caller-identity` shows the \
+                 same)",
+            ),
+        }
     }
 }
 
@@ -267,6 +295,8 @@ pub(super) struct Answer {
     status: Option<u16>,
     code: Option<String>,
     message: Option<String>,
+    /// The region that the server expects.
+    region: Option<String>,
     /// The failure of a request that never got a whole answer.
     transport: Option<String>,
     redirect: bool,
@@ -292,6 +322,7 @@ impl Answer {
         let body = text.find("<Error>").and_then(|at| text.get(at..));
         answer.code = body.and_then(|body| element(body, "Code"));
         answer.message = body.and_then(|body| element(body, "Message"));
+        answer.region = body.and_then(|body| element(body, "Region"));
         if answer.code.is_none() {
             // The failure of one key of a bulk delete.
             answer.code = text
@@ -317,42 +348,74 @@ impl Answer {
     }
 
     pub(super) fn kind(&self) -> StoreErrorKind {
-        if let Some(code) = &self.code {
-            match code.as_str() {
-                "NoSuchBucket" => return StoreErrorKind::MissingBucket,
-                "AccessDenied"
-                | "ExpiredToken"
-                | "InvalidToken"
-                | "TokenRefreshRequired"
-                | "InvalidAccessKeyId"
-                | "SignatureDoesNotMatch"
-                | "NotSignedUp"
-                | "AllAccessDisabled"
-                | "AccountProblem" => return StoreErrorKind::Denied,
-                "SlowDown" | "InternalError" | "ServiceUnavailable" | "RequestTimeout" => {
-                    return StoreErrorKind::Unreachable;
-                }
-                _ => {}
-            }
+        if self.redirect {
+            return StoreErrorKind::WrongRegion;
         }
-        match self.status {
+        let of_code = self.code.as_deref().and_then(kind_of_code);
+        of_code.unwrap_or(match self.status {
+            Some(301 | 307) => StoreErrorKind::WrongRegion,
             Some(401 | 403) => StoreErrorKind::Denied,
             Some(404) => StoreErrorKind::NotFound,
+            Some(507) => StoreErrorKind::Full,
             Some(408 | 429 | 500..=599) => StoreErrorKind::Unreachable,
             Some(_) => StoreErrorKind::Other,
             None if self.transport.is_some() => StoreErrorKind::Unreachable,
             None => StoreErrorKind::Other,
-        }
+        })
     }
 
-    fn wrong_region(&self) -> bool {
-        self.redirect
-            || self.status == Some(301)
-            || matches!(
-                self.code.as_deref(),
-                Some("PermanentRedirect" | "AuthorizationHeaderMalformed")
-            )
+    /// What to do, where it follows from the code of the answer alone.
+    fn hint(&self) -> Option<Box<str>> {
+        if let (StoreErrorKind::WrongRegion, Some(region)) = (self.kind(), &self.region) {
+            return Some(format!("set AWS_REGION={region}").into());
+        }
+        Some(match self.code.as_deref()? {
+            "RequestTimeTooSkewed" => "set the clock of this machine".into(),
+            "InvalidObjectState" => "the object is archived: restore it, or leave it out with `exclude`".into(),
+            "InvalidAccessKeyId" => {
+                "the server does not know the access key: correct AWS_ACCESS_KEY_ID or the profile".into()
+            }
+            "SignatureDoesNotMatch" => {
+                "the secret key does not belong to the access key: correct AWS_SECRET_ACCESS_KEY or \
+                 the profile"
+                    .into()
+            }
+            "InvalidToken" => "correct AWS_SESSION_TOKEN, or unset it for keys that have no token".into(),
+            code if code.starts_with("KMS.") => {
+                "check the KMS key of the bucket and the permissions on it".into()
+            }
+            _ => return None,
+        })
     }
+}
+
+/// The kind of failure that an error code of S3 means. `None` where the status of the answer decides.
+fn kind_of_code(code: &str) -> Option<StoreErrorKind> {
+    Some(match code {
+        "NoSuchBucket" | "InvalidBucketName" => StoreErrorKind::MissingBucket,
+        "ExpiredToken" | "TokenRefreshRequired" | "ExpiredTokenException" => {
+            StoreErrorKind::Expired
+        }
+        "AccessDenied"
+        | "InvalidToken"
+        | "InvalidAccessKeyId"
+        | "SignatureDoesNotMatch"
+        | "RequestTimeTooSkewed"
+        | "InvalidObjectState"
+        | "NotSignedUp"
+        | "AllAccessDisabled"
+        | "AccountProblem" => StoreErrorKind::Denied,
+        code if code.starts_with("KMS.") => StoreErrorKind::Denied,
+        "PermanentRedirect"
+        | "TemporaryRedirect"
+        | "AuthorizationHeaderMalformed"
+        | "IllegalLocationConstraintException" => StoreErrorKind::WrongRegion,
+        "SlowDown" | "InternalError" | "ServiceUnavailable" | "RequestTimeout" => {
+            StoreErrorKind::Unreachable
+        }
+        "XMinioStorageFull" | "QuotaExceeded" => StoreErrorKind::Full,
+        _ => return None,
+    })
 }
 
 impl fmt::Display for Answer {
@@ -378,4 +441,99 @@ fn element(xml: &str, name: &str) -> Option<String> {
     let (_, rest) = xml.split_once(&format!("<{name}>"))?;
     let (value, _) = rest.split_once(&format!("</{name}>"))?;
     Some(value.trim().to_owned()).filter(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use StoreErrorKind as Kind;
+
+    /// The error of a client that has had this answer.
+    fn answered(status: u16, body: &str) -> StoreError {
+        let error = object_store::Error::Generic {
+            store: "S3",
+            source: format!("Server returned non-2xx status code: {status} Some Words: {body}")
+                .into(),
+        };
+        StoreError::client("reading", "s3://b/k", &error)
+    }
+
+    fn coded(status: u16, code: &str) -> StoreError {
+        answered(
+            status,
+            &format!("<Error><Code>{code}</Code><Message>m</Message></Error>"),
+        )
+    }
+
+    #[test]
+    fn each_error_code_of_s3_is_of_one_kind() {
+        for (status, code, kind) in [
+            (404, "NoSuchBucket", Kind::MissingBucket),
+            (400, "InvalidBucketName", Kind::MissingBucket),
+            (404, "NoSuchKey", Kind::NotFound),
+            (403, "AccessDenied", Kind::Denied),
+            (403, "InvalidAccessKeyId", Kind::Denied),
+            (403, "SignatureDoesNotMatch", Kind::Denied),
+            (403, "RequestTimeTooSkewed", Kind::Denied),
+            (403, "InvalidObjectState", Kind::Denied),
+            (403, "AllAccessDisabled", Kind::Denied),
+            (400, "InvalidToken", Kind::Denied),
+            (400, "KMS.DisabledException", Kind::Denied),
+            (400, "ExpiredToken", Kind::Expired),
+            (400, "TokenRefreshRequired", Kind::Expired),
+            (301, "PermanentRedirect", Kind::WrongRegion),
+            (307, "TemporaryRedirect", Kind::WrongRegion),
+            (400, "AuthorizationHeaderMalformed", Kind::WrongRegion),
+            (503, "SlowDown", Kind::Unreachable),
+            (503, "ServiceUnavailable", Kind::Unreachable),
+            (500, "InternalError", Kind::Unreachable),
+            (400, "RequestTimeout", Kind::Unreachable),
+            // A bucket that answers 200 and then fails.
+            (200, "InternalError", Kind::Unreachable),
+            (429, "TooManyRequests", Kind::Unreachable),
+            (507, "XMinioStorageFull", Kind::Full),
+            (403, "QuotaExceeded", Kind::Full),
+            (400, "EntityTooLarge", Kind::Other),
+        ] {
+            assert_eq!(coded(status, code).kind(), kind, "{status} {code}");
+        }
+        for (status, kind) in [
+            (301, Kind::WrongRegion),
+            (401, Kind::Denied),
+            (403, Kind::Denied),
+            (404, Kind::NotFound),
+            (408, Kind::Unreachable),
+            (429, Kind::Unreachable),
+            (500, Kind::Unreachable),
+            (502, Kind::Unreachable),
+            (503, Kind::Unreachable),
+            (507, Kind::Full),
+            (400, Kind::Other),
+        ] {
+            assert_eq!(answered(status, "").kind(), kind, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_remedy_is_as_exact_as_the_answer() {
+        let body = "<Error><Code>AuthorizationHeaderMalformed</Code><Message>m</Message>\
+                    <Region>eu-west-1</Region></Error>";
+        assert_eq!(answered(400, body).hint(), Some("set AWS_REGION=eu-west-1"));
+        for (code, part) in [
+            ("PermanentRedirect", "set AWS_REGION to"),
+            ("NoSuchBucket", "create the bucket"),
+            ("AccessDenied", "permissions on this URL"),
+            ("InvalidAccessKeyId", "AWS_ACCESS_KEY_ID"),
+            ("SignatureDoesNotMatch", "AWS_SECRET_ACCESS_KEY"),
+            ("InvalidToken", "AWS_SESSION_TOKEN"),
+            ("ExpiredToken", "renew the login"),
+            ("RequestTimeTooSkewed", "clock"),
+            ("InvalidObjectState", "archived"),
+            ("KMS.DisabledException", "KMS key"),
+            ("SlowDown", "run again"),
+        ] {
+            let error = coded(400, code);
+            assert!(error.hint().unwrap().contains(part), "{code}: {error:?}");
+        }
+    }
 }

@@ -42,7 +42,13 @@ pub async fn fetch(
     let mut content = match store.get(file.unwrap_or(name)).await {
         Ok((_, content)) => content,
         Err(error) if error.kind() == StoreErrorKind::NotFound => return Ok(None),
-        Err(error) if store.is_local() && error.kind() == StoreErrorKind::Other => {
+        Err(error)
+            if store.is_local()
+                && matches!(
+                    error.kind(),
+                    StoreErrorKind::Other | StoreErrorKind::NotAFile | StoreErrorKind::NotAFolder
+                ) =>
+        {
             return Err(FetchError::NotAFile(error));
         }
         Err(error) => return Err(FetchError::Store(error)),

@@ -17,6 +17,7 @@
 //! changed before the client sees it: such keys are spelt as `U+E000` and hexadecimal digits, and [`unspell`]
 //! turns them back.
 
+use super::retries::{Retries, why_not_sent};
 use bytes::Bytes;
 use http_body::{Body, Frame};
 use object_store::ClientOptions;
@@ -57,6 +58,8 @@ pub(super) struct WireConnector {
     pub(super) silence: Duration,
     /// How many pages of a listing may come one after the other without an object.
     pub(super) empty_pages: u64,
+    /// How long the client tries one request.
+    pub(super) retry_for: Duration,
 }
 
 impl HttpConnector for WireConnector {
@@ -67,6 +70,7 @@ impl HttpConnector for WireConnector {
             silence: self.silence,
             empty_pages: self.empty_pages,
             emptied: Mutex::default(),
+            retries: Retries::new(self.retry_for),
         }))
     }
 }
@@ -79,6 +83,7 @@ struct Wire {
     empty_pages: u64,
     /// For each page that an empty page names as its next: how many empty pages came before it.
     emptied: Mutex<HashMap<String, u64>>,
+    retries: Retries,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -115,9 +120,7 @@ impl HttpService for Wire {
             // The permit is held only until the head of the answer has come. A reader that pauses in the middle
             // of a body must not keep other requests from starting, because it may wait for them.
             let _permit = self.permits.acquire().await;
-            tokio::time::timeout(limit, self.inner.execute(request))
-                .await
-                .map_err(|_| Unusable::Silent(limit).error())??
+            self.execute(request, limit).await?
         };
         let success = response.status().is_success();
         let (parts, body) = response.into_parts();
@@ -174,6 +177,38 @@ impl Wire {
         }
         emptied.insert(next, empty);
         Ok(())
+    }
+
+    /// Sends a request and waits for the head of its answer. A failure after which the client sends the request again
+    /// is told.
+    async fn execute(
+        &self,
+        request: HttpRequest,
+        limit: Duration,
+    ) -> Result<HttpResponse, HttpError> {
+        let begun = Instant::now();
+        let name = format!("{} {}", request.method(), request.uri());
+        let host = request.uri().authority().map(ToString::to_string);
+        let answer = match tokio::time::timeout(limit, self.inner.execute(request)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Unusable::Silent(limit).error()),
+        };
+        let why = match &answer {
+            Ok(response) => {
+                let status = response.status();
+                let again = status.is_server_error() || matches!(status.as_u16(), 408 | 429);
+                again.then(|| status.to_string())
+            }
+            Err(error) => why_not_sent(error),
+        };
+        match why {
+            Some(why) => {
+                let host = host.unwrap_or_default();
+                self.retries.failed(&name, &host, begun, &why);
+            }
+            None => self.retries.answered(&name),
+        }
+        answer
     }
 }
 

@@ -131,7 +131,9 @@ fn a_result_that_cannot_be_printed_is_told_and_the_work_is_done() {
             };
             let ran = run_into(&project, &["run", verbose], Stdio::piped(), err);
             assert_eq!(ran.code, Some(0), "{ran:?}");
-            assert!(ran.out.contains("Published commit 1"), "{ran:?}");
+            let told = ran.out.contains("Published commit 1");
+            assert_eq!(told, verbose != "-q", "{ran:?}");
+            assert_eq!(project.lake().commits().len(), 1);
             // Only the exit code tells the error.
             let args = ["run", "--source", "none", verbose];
             let (_, writer) = std::io::pipe().unwrap();

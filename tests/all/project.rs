@@ -34,9 +34,17 @@ impl Ran {
         }
     }
 
-    /// The one JSON document on stdout.
+    /// The one line of JSON on stdout, which is as its schema says.
     pub fn json(&self) -> serde_json::Value {
-        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+        let line = self.out.strip_suffix('\n');
+        let line = line.filter(|line| !line.contains('\n'));
+        let line = line.unwrap_or_else(|| panic!("not one line: {self:?}"));
+        let document: serde_json::Value =
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {self:?}"));
+        crate::schema::assert_described(&document);
+        let exit = document["exit"].as_i64();
+        assert_eq!(exit, self.code.map(i64::from), "{self:?}");
+        document
     }
 
     /// Asserts that the exit code is `code`, and that the output has all of `parts`.

@@ -39,6 +39,8 @@ pub enum FaultKind {
     AppliedThenClose,
     /// The connection breaks after some bytes of the object that is read.
     BreakBody,
+    /// The request is refused with this code of S3 and the status that belongs to it.
+    Refused(&'static str),
 }
 
 /// A request as its client sent it.
@@ -221,6 +223,10 @@ impl Backend {
             FaultKind::Internal500 => Err(s3_error!(InternalError, "injected")),
             FaultKind::AccessDenied403 => Err(s3_error!(AccessDenied, "Access Denied")),
             FaultKind::CloseConnection => Err(close()),
+            FaultKind::Refused(code) => {
+                let code = s3s::S3ErrorCode::from_bytes(code.as_bytes());
+                Err(s3s::S3Error::new(code.unwrap()))
+            }
             kind @ (FaultKind::AppliedThen500
             | FaultKind::AppliedThenClose
             | FaultKind::BreakBody) => Ok(After(Some(kind))),

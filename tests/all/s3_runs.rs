@@ -1,5 +1,5 @@
 //! Runs the binary against an S3 server over HTTP. The demo gives the same lake as on disk, and a refusal of S3
-//! ends in exit code 6 with nothing half-published.
+//! ends in exit code 2 or 6 with nothing half-published.
 
 use std::path::Path;
 
@@ -57,10 +57,10 @@ impl Demo {
         Lake::in_bucket(self.server.objects("lake"), &self.prefix)
     }
 
-    /// Asserts that the run ends in exit code 6 with these words.
+    /// The run is refused by S3 (exit code 2) in these words.
     fn fails(&self, parts: &[&str]) -> Ran {
         let ran = self.rawmart(&["run"]);
-        ran.expect(6, parts);
+        ran.expect(2, parts);
         assert!(!ran.err.contains(crate::s3::SECRET_KEY), "{ran:?}");
         assert_eq!(ran.out, "");
         ran
@@ -185,7 +185,7 @@ fn wrong_credentials() {
         .collect();
     for verb in ["run", "plan", "verify"] {
         let ran = rawmart(&demo.project.path(""), &[verb], &env);
-        ran.expect(6, &["s3://lake/demo"]);
+        ran.expect(2, &["s3://lake/demo", "correct AWS_SECRET_ACCESS_KEY"]);
         assert!(!format!("{ran:?}").contains("hunter2"), "{ran:?}");
     }
     demo.assert_nothing_published();
@@ -200,9 +200,104 @@ fn no_credentials() {
         .into_iter()
         .filter(|(name, _)| !name.contains("ACCESS_KEY"))
         .collect();
-    let ran = rawmart(&demo.project.path(""), &["run"], &env);
-    ran.expect(6, &["s3://lake/demo", "credentials"]);
+    for verb in VERBS {
+        let ran = rawmart(&demo.project.path(""), verb, &env);
+        let said = "error: opening s3://lake/demo/: no AWS credentials found; set AWS_PROFILE, or ";
+        ran.expect(2, &[said]);
+        assert_eq!(ran.err.lines().count(), 1, "{ran:?}");
+    }
     demo.assert_nothing_published();
+}
+
+#[test]
+fn no_region() {
+    let demo = Demo::new();
+    let mut env = demo.server.env();
+    env.retain(|(name, _)| !["AWS_REGION", "AWS_ENDPOINT_URL"].contains(&name.as_str()));
+    let ran = rawmart(&demo.project.path(""), &["run"], &env);
+    ran.expect(2, &["no AWS region is known; set AWS_REGION"]);
+    assert_eq!(ran.err.lines().count(), 1, "{ran:?}");
+}
+
+/// Every command that reads a lake.
+const VERBS: [&[&str]; 7] = [
+    &["run"],
+    &["plan"],
+    &["rebuild"],
+    &["history"],
+    &["verify"],
+    &["tables"],
+    &["ddl", "--dialect", "athena"],
+];
+
+/// An error of S3, the word for it, and the exit code.
+const REFUSALS: [(&str, &str, i32); 10] = [
+    ("NoSuchBucket", "no_such_bucket", 2),
+    ("AccessDenied", "access_denied", 2),
+    ("InvalidAccessKeyId", "access_denied", 2),
+    ("SignatureDoesNotMatch", "access_denied", 2),
+    ("InvalidToken", "access_denied", 2),
+    ("RequestTimeTooSkewed", "access_denied", 2),
+    ("AuthorizationHeaderMalformed", "wrong_region", 2),
+    ("PermanentRedirect", "wrong_region", 2),
+    ("ExpiredToken", "credentials_expired", 6),
+    ("TokenRefreshRequired", "credentials_expired", 6),
+];
+
+#[test]
+fn a_refusal_has_one_exit_code_for_every_place_and_command() {
+    let demo = Demo::new();
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let file = "fixtures/reference/danji_master.csv";
+    let reference = std::fs::read(repository.join(file)).unwrap();
+    demo.server.put("raw", "tables/danji.csv", reference);
+    let toml = std::fs::read_to_string(demo.project.path("rawmart.toml")).unwrap();
+    let there = format!("{}/{file}", repository.display());
+    let toml = toml.replace(&there, "s3://raw/tables/danji.csv");
+    demo.project.write("rawmart.toml", toml);
+    demo.rawmart(&["run"]).expect(0, &[]);
+    let lake = demo.lake().0;
+    for (refused, word, exit) in REFUSALS {
+        for (url, keys, verbs) in [
+            ("s3://lake/demo/", "demo/", &VERBS[..]),
+            ("s3://raw/app/events/", "app/events", &VERBS[..3]),
+            ("s3://raw/tables/", "tables/", &VERBS[..2]),
+        ] {
+            let kind = FaultKind::Refused(refused);
+            demo.server.fail_next("*", keys, usize::MAX, kind);
+            for verb in verbs {
+                let ran = demo.rawmart(&[verb, &["--output", "json"][..]].concat());
+                ran.expect(exit, &[]);
+                let error = &ran.json()["error"];
+                assert_eq!(error["code"], word, "{refused}, {keys}, {verb:?}: {ran:?}");
+                assert!(error["url"].as_str().unwrap().starts_with(url), "{ran:?}");
+                assert!(!error["remedy"].as_str().unwrap().is_empty(), "{ran:?}");
+            }
+            demo.server.heal();
+        }
+    }
+    assert!(demo.lake().0 == lake, "something was written");
+}
+
+#[test]
+fn retries_are_told_on_stderr() {
+    let demo = Demo::new();
+    demo.server
+        .fail_next("ListObjectsV2", "app/events", 3, FaultKind::SlowDown503);
+    let ran = demo.rawmart(&["run", "--no-marts"]);
+    ran.expect(0, &["7,135 kept"]);
+    let line = ran.err.lines().next().unwrap();
+    let host = &demo.server.env();
+    let host = host.iter().find(|(name, _)| name == "AWS_ENDPOINT_URL");
+    let host = host.unwrap().1.trim_start_matches("http://").to_owned();
+    for part in [
+        " WARN ",
+        &format!("no usable answer from {host} (503 Service Unavailable), trying for "),
+        " s more",
+    ] {
+        assert!(line.contains(part), "{part}: {ran:?}");
+    }
+    assert!(!ran.err.contains(crate::s3::SECRET_KEY), "{ran:?}");
 }
 
 #[test]

@@ -534,7 +534,7 @@ async fn no_credentials_say_what_to_set() {
         ..StoreSettings::default()
     };
     let error = Store::open("s3://bucket/x/", &settings).await.unwrap_err();
-    assert_eq!(error.kind(), StoreErrorKind::Denied);
+    assert_eq!(error.kind(), StoreErrorKind::NoCredentials);
     assert_eq!(
         error.to_string(),
         "opening s3://bucket/x/: no AWS credentials found"
@@ -816,7 +816,7 @@ async fn urls_that_are_no_roots_are_refused() {
         let error = Store::open(url, &StoreSettings::default())
             .await
             .unwrap_err();
-        assert_eq!(error.kind(), StoreErrorKind::Other, "{url}");
+        assert_eq!(error.kind(), StoreErrorKind::BadUrl, "{url}");
         assert!(!format!("{error} {error:?}").contains("secret@"), "{url}");
     }
 }

@@ -477,7 +477,7 @@ fn refused_rejects_are_shown_with_what_may_be_done() {
     assert_eq!(ran.code, Some(4));
     let failed = ran.json();
     assert_eq!(failed["exit"], 4);
-    let times = &failed["rejects"][0];
+    let times = &failed["error"]["rejects"][0];
     assert_eq!(
         (&times["reason"], &times["count"]),
         (&json!("event_time"), &json!(1_000))

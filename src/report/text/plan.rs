@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::io::{Result, Write};
 
-use super::{SHOWN, bytes, count, line, some};
+use super::{Reader, SHOWN, bytes, count, line, some};
 use crate::plan::{
     Estimate, MartPlan, PartitionPlan, Requests, RunPlan, SourcePlan, Why, WhyMart, WhyPartition,
 };
 
 /// Writes the plan of a run.
-pub fn plan(out: &mut impl Write, plan: &RunPlan) -> Result<()> {
+pub fn plan(out: &mut impl Write, plan: &RunPlan, reader: &Reader<'_>) -> Result<()> {
     if let Some(commit) = plan.roll_forward {
         writeln!(
             out,
@@ -17,7 +17,7 @@ pub fn plan(out: &mut impl Write, plan: &RunPlan) -> Result<()> {
         )?;
     }
     for source in &plan.sources {
-        one_source(out, source)?;
+        one_source(out, source, reader)?;
     }
     for mart in &plan.marts {
         one_mart(out, mart)?;
@@ -28,7 +28,7 @@ pub fn plan(out: &mut impl Write, plan: &RunPlan) -> Result<()> {
     Ok(())
 }
 
-fn one_source(out: &mut impl Write, source: &SourcePlan) -> Result<()> {
+fn one_source(out: &mut impl Write, source: &SourcePlan, reader: &Reader<'_>) -> Result<()> {
     let why = match source.why {
         None => "nothing to do",
         Some(Why::First) => "absorb, first run",
@@ -62,12 +62,12 @@ fn one_source(out: &mut impl Write, source: &SourcePlan) -> Result<()> {
         )?;
     }
     for (column, dates) in &source.unfilled {
+        let rebuild = (reader.typing).command(&format!("rebuild --source {}", source.source));
         writeln!(
             out,
             "    column {column} is NULL on {} published dates, and `extra` keeps its values: \
-             `rawmart rebuild --source {}` fills it",
-            count(*dates),
-            source.source
+             `{rebuild}` fills it",
+            count(*dates)
         )?;
     }
     let fill = source.steps.iter().flat_map(|step| &step.fill);
@@ -75,7 +75,7 @@ fn one_source(out: &mut impl Write, source: &SourcePlan) -> Result<()> {
         writeln!(out, "    column {column} is filled from `extra`")?;
     }
     if let Some(refusal) = &source.refused {
-        let refused = refusal.of(&source.source);
+        let refused = reader.typing.with_flags(&refusal.of(&source.source));
         writeln!(out, "  the run will refuse: {refused}")?;
     }
     if source.steps.len() > 1 {

@@ -2,21 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Result, Write};
-use std::path::Path;
 
 use chrono::NaiveDate;
 
-use super::{SHOWN, bytes, count, line, place, shown, signed, some};
+use super::{Reader, SHOWN, bytes, count, line, place, shown, signed, some};
 use crate::absorb::{Incomplete, NullColumn, WhySlice};
 use crate::event::Reason;
 use crate::run::{MartOutcome, MartSummary, RunOutcome, RunSummary, Sample, SourceSummary};
 
-/// Writes the summary of a run that took so many seconds, for somebody in the folder `here`.
+/// Writes the summary of a run that took so many seconds.
 pub fn run(
     out: &mut impl Write,
     summary: &RunSummary,
     seconds: f64,
-    here: Option<&Path>,
+    reader: &Reader<'_>,
 ) -> Result<()> {
     if let Some(commit) = summary.rolled_forward {
         writeln!(
@@ -26,7 +25,7 @@ pub fn run(
     }
     for (name, source) in &summary.sources {
         counts(out, name, source)?;
-        changes(out, name, source)?;
+        changes(out, name, source, reader)?;
     }
     if !summary.marts.is_empty() {
         writeln!(out, "marts:")?;
@@ -34,7 +33,7 @@ pub fn run(
     for mart in &summary.marts {
         one_mart(out, mart)?;
     }
-    let lake = place(&summary.lake, here);
+    let lake = place(&summary.lake, reader.here);
     match summary.outcome {
         RunOutcome::NothingNew => writeln!(
             out,
@@ -57,7 +56,7 @@ pub fn run(
                 bytes(summary.bytes_read),
                 bytes(summary.bytes_written),
             )?;
-            next_steps(out, summary, &lake)
+            next_steps(out, summary, &lake, reader)
         }
     }
 }
@@ -105,7 +104,12 @@ fn counts(out: &mut impl Write, name: &str, source: &SourceSummary) -> Result<()
 }
 
 /// The changes of a source by a run, and everything that the run noticed.
-fn changes(out: &mut impl Write, name: &str, source: &SourceSummary) -> Result<()> {
+fn changes(
+    out: &mut impl Write,
+    name: &str,
+    source: &SourceSummary,
+    reader: &Reader<'_>,
+) -> Result<()> {
     for (why, n) in &source.skipped {
         in_all(out, *n, "keys skipped", why)?;
     }
@@ -122,10 +126,11 @@ fn changes(out: &mut impl Write, name: &str, source: &SourceSummary) -> Result<(
     in_all(out, source.partitions.len() as u64, "partitions", &span)?;
     found_nothing(out, source)?;
     for (column, dates) in &source.unfilled {
+        let rebuild = reader.typing.command(&format!("rebuild --source {name}"));
         writeln!(
             out,
             "  column {column} is newer than {} published dates: it is NULL there, and `extra` keeps its \
-             values; `rawmart rebuild --source {name}` fills it",
+             values; `{rebuild}` fills it",
             count(*dates)
         )?;
     }
@@ -299,7 +304,12 @@ fn sampled(out: &mut impl Write, mart: &str, sample: &Sample) -> Result<()> {
     Ok(())
 }
 
-fn next_steps(out: &mut impl Write, summary: &RunSummary, lake: &str) -> Result<()> {
+fn next_steps(
+    out: &mut impl Write,
+    summary: &RunSummary,
+    lake: &str,
+    reader: &Reader<'_>,
+) -> Result<()> {
     let there =
         |mart: &&MartSummary| matches!(mart.outcome, MartOutcome::Built | MartOutcome::Fresh);
     let mart = summary.marts.iter().find(there).map(|mart| &mart.name);
@@ -313,9 +323,11 @@ fn next_steps(out: &mut impl Write, summary: &RunSummary, lake: &str) -> Result<
         out,
         "  duckdb -c \"FROM read_parquet('{lake}/{table}/**/*.parquet', hive_partitioning = true, union_by_name = true)\""
     )?;
-    writeln!(out, "  rawmart plan      what the next run would do")?;
+    let [plan, verify] = ["plan", "verify"].map(|command| reader.typing.command(command));
+    let width = plan.chars().count().max(verify.chars().count());
+    writeln!(out, "  {plan:width$}    what the next run would do")?;
     writeln!(
         out,
-        "  rawmart verify    prove that what is published is what the log says"
+        "  {verify:width$}    prove that what is published is what the log says"
     )
 }

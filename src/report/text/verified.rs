@@ -1,13 +1,12 @@
 //! The result of `verify` as text, with the steps of a repair before it.
 
 use std::io::{Result, Write};
-use std::path::Path;
 
-use super::{count, place, some};
+use super::{Reader, count, place, some};
 use crate::run::{Note, Repaired, Verified};
 
-/// Writes the result of `verify`, for somebody in the folder `here`.
-pub fn verified(out: &mut impl Write, verified: &Verified, here: Option<&Path>) -> Result<()> {
+/// Writes the result of `verify`.
+pub fn verified(out: &mut impl Write, verified: &Verified, reader: &Reader<'_>) -> Result<()> {
     for what in &verified.repaired {
         repaired(out, what)?;
     }
@@ -29,16 +28,16 @@ pub fn verified(out: &mut impl Write, verified: &Verified, here: Option<&Path>) 
             format!("every file is as the log says, and {strays} stray files were found")
         }
         (0, _) => "every file is as the log says, and every count balances".to_owned(),
-        (n, true) => format!(
-            "{} faults; `rawmart verify --repair` repairs",
-            count(n as u64)
-        ),
+        (n, true) => {
+            let repair = reader.typing.command("verify --repair");
+            format!("{} faults; `{repair}` repairs", count(n as u64))
+        }
         (n, false) => format!("{} faults are left", count(n as u64)),
     };
     writeln!(
         out,
         "{}: {} files ({} of them read), {} raw objects, {} commits; {verdict}.",
-        place(&verified.lake, here),
+        place(&verified.lake, reader.here),
         count(verified.files),
         count(verified.files_read),
         count(verified.objects),
