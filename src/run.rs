@@ -21,9 +21,8 @@ mod verify;
 
 pub use error::RunError;
 pub use history::{Change, History, PastCommit, PastRun, history, past_run};
-pub use marts::Sample;
 pub use repair::repair;
-pub use summary::{Added, MartOutcome, MartSummary, RunOutcome, RunSummary, SourceSummary};
+pub use summary::{Added, MartOutcome, MartSummary, RunOutcome, RunSummary, Sample, SourceSummary};
 pub use tables::{DdlAsked, Tables, ddl, describe_tables};
 pub use verify::{Damage, Depth, Note, Repaired, Verified, verify};
 

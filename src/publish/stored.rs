@@ -1,4 +1,4 @@
-//! Data files of the lake, read back: the columns that are asked for, rows of one span of time.
+//! Reads data files of the lake back: the columns that are asked for, and the rows of one span of time.
 //!
 //! ```text
 //! data file ──Content──▶ footer: is it the version that the log names?
@@ -35,13 +35,13 @@ use parquet::file::reader::{ChunkReader, Length};
 use crate::store::{StoreError, StoreErrorKind};
 use crate::time::TimeUnit;
 
-/// Most rows of a batch, and the bytes that it should stay near to.
+/// The most rows of a batch, and the bytes that it should have at most.
 const BATCH_ROWS: usize = 8192;
 const BATCH_BYTES: usize = 512 << 10;
-/// So many times the bytes that a batch should have are too many.
+/// A batch with so many times the bytes that it should have is too large.
 const WIDE: usize = 8;
 
-/// A data file cannot be read back.
+/// The error of a data file that cannot be read back.
 #[derive(Debug, thiserror::Error)]
 pub enum StoredError {
     #[error(transparent)]
@@ -61,7 +61,7 @@ pub enum StoredError {
 }
 
 impl StoredError {
-    /// An error of reading a content: that of the store, where it gave one.
+    /// The error of reading a content: the error of the store, if it gave one.
     fn reading(url: &str, content: &Content, source: ParquetError) -> Self {
         let failed = &content.failed;
         let failed = failed.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -74,7 +74,7 @@ impl StoredError {
         }
     }
 
-    /// A file that the log names is there, whatever else a store answers.
+    /// The error of a store, for a file that the log names and that must therefore exist.
     fn of_store(url: &str, error: StoreError) -> Self {
         let what = match error.kind() {
             StoreErrorKind::NotFound => "it is gone",
@@ -89,25 +89,25 @@ impl StoredError {
     }
 }
 
-/// Reads a range of an object; blocks.
+/// Reads a range of an object. The call blocks.
 pub type Fetch = Arc<dyn Fn(Range<u64>) -> Result<Bytes, StoreError> + Send + Sync>;
 
-/// The bytes of a data file, fetched as they are needed.
+/// The bytes of a data file. They are fetched as they are needed.
 #[derive(Clone)]
 pub struct Content {
     fetch: Fetch,
     size: u64,
-    /// Bytes fetched at once.
+    /// The number of bytes that are fetched at once.
     ahead: u64,
-    /// Ranges fetched last, the newest at the end.
+    /// The ranges that were fetched last, the newest at the end.
     cache: Arc<Mutex<Vec<(u64, Bytes)>>>,
-    /// Why the store did not give a range: the reader of Parquet hands on no more than its words.
+    /// The error with which the store refused a range. The reader of Parquet passes on only its text.
     failed: Arc<Mutex<Option<StoreError>>>,
 }
 
-/// Bytes of the end of a file that are read at once: most small files are in them whole.
+/// The number of bytes at the end of a file that are read at once. Most small files lie in them as a whole.
 const TAIL: u64 = 64 << 10;
-/// Ranges kept: the columns of a file are read side by side.
+/// The number of ranges that are kept, because the columns of a file are read side by side.
 const CACHED: usize = 8;
 
 impl Content {
@@ -150,7 +150,7 @@ impl ChunkReader for Content {
             return Ok(bytes.slice(from..from + length));
         }
         let from = match end == self.size {
-            // A footer is read from its end; before it lie the indexes of pages.
+            // A footer is read from its end. The indexes of pages lie in front of it.
             true => start.min(self.size.saturating_sub(TAIL)),
             false => start,
         };
@@ -171,7 +171,7 @@ impl ChunkReader for Content {
             )));
         }
         if end > ahead.max(from + TAIL) {
-            // A page of wide rows is asked for once, and takes its memory once.
+            // A page of wide rows is requested once, and takes its memory once.
             return Ok(bytes.slice(before..before + length));
         }
         if cache.len() >= CACHED {
@@ -182,7 +182,7 @@ impl ChunkReader for Content {
     }
 }
 
-/// A data file read on from some place.
+/// Reads a data file from some position on.
 pub struct Ahead {
     content: Content,
     at: u64,
@@ -193,7 +193,7 @@ impl Read for Ahead {
     fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
         if !self.buffer.has_remaining() {
             let rest = self.content.len().saturating_sub(self.at);
-            // A page's header is a few hundred bytes; its body is asked for by itself.
+            // The header of a page has a few hundred bytes. Its body is requested by itself.
             let length = usize::try_from(rest.min(4096)).unwrap_or(0);
             if length == 0 {
                 return Ok(0);
@@ -209,17 +209,17 @@ impl Read for Ahead {
     }
 }
 
-/// Says of rows, by the columns of a schema, which are wanted.
+/// A test that decides from some columns which rows are wanted.
 #[derive(Clone)]
 pub struct Wanted {
     pub schema: SchemaRef,
     pub test: Arc<dyn Fn(&RecordBatch) -> BooleanArray + Send + Sync>,
 }
 
-/// A span of times: their column, their unit, the first and the last.
+/// A span of times: the column of the times, their unit, the first and the last time.
 pub type Times = (String, TimeUnit, i64, i64);
 
-/// A data file, its footer read, or some row groups of it.
+/// A data file whose footer was read, or some row groups of it.
 #[derive(Clone)]
 pub struct StoredFile {
     url: String,
@@ -229,10 +229,10 @@ pub struct StoredFile {
 }
 
 impl StoredFile {
-    /// Opens the version of a file that `commit` wrote, of so many `rows`.
+    /// Opens the version of a file that `commit` wrote, with so many `rows`.
     ///
     /// # Errors
-    /// A file that cannot be read, or is another.
+    /// A file that cannot be read, or that is another version.
     pub fn open(
         url: String,
         content: Content,
@@ -268,8 +268,8 @@ impl StoredFile {
         }
     }
 
-    /// The row groups of the file, cut where the event times of one group begin before those of the group in
-    /// front of it end: the rows of each part are in order. A file that was written as one sequence is one part.
+    /// The row groups of the file, divided into sorted runs. A run ends where the event times of the next group
+    /// begin before the times of this group end. A file that was written as one sequence is one run.
     ///
     /// # Errors
     /// A column of event times that cannot be read.
@@ -299,9 +299,8 @@ impl StoredFile {
         self.metadata.schema().field_with_name(column).is_ok()
     }
 
-    /// The rows of the times that are asked for and that are `wanted`, in the order of the file, with the
-    /// columns of `schema`; a column that the file lacks is null. Of other rows no more is decoded than
-    /// tells them apart.
+    /// The rows within `times` that are `wanted`, in the order of the file, with the columns of `schema`. A
+    /// column that the file lacks is null. For all other rows only the columns that exclude them are decoded.
     ///
     /// # Errors
     /// A file that cannot be read.
@@ -335,7 +334,7 @@ impl StoredFile {
                 let Some((group, stretch)) = stretches.next() else {
                     return Ok(None);
                 };
-                // The one before lets go of its pages first.
+                // The reader of the last stretch frees its pages first.
                 open = None;
                 let reader =
                     self.stretch(group, &stretch, &schema, times.as_ref(), wanted.as_ref())?;
@@ -365,8 +364,8 @@ impl StoredFile {
         ProjectionMask::columns(file.schema_descr(), names)
     }
 
-    /// A stretch of one row group: which of its rows are wanted is known before the first is read, and takes
-    /// memory.
+    /// Opens a stretch of one row group. All its wanted rows are determined before the first row is read, and
+    /// this takes memory.
     fn stretch(
         &self,
         group: usize,
@@ -399,7 +398,7 @@ impl StoredFile {
                 .with_projection(named(schema))
                 .with_row_groups(vec![group])
                 .with_row_filter(RowFilter::new(predicates))
-                // A mask would decode all rows from the first wanted one of a batch to the last.
+                // A mask would decode all rows of a batch from the first wanted row to the last.
                 .with_row_selection_policy(RowSelectionPolicy::Selectors);
         match stretch.whole {
             true => reader.build(),
@@ -418,13 +417,13 @@ impl StoredFile {
 struct Stretch {
     from: usize,
     to: usize,
-    /// It is the whole row group.
+    /// Whether the stretch is the whole row group.
     whole: bool,
-    /// Rows of a batch.
+    /// The number of rows of a batch.
     batch: usize,
 }
 
-/// The rows from which on rows have more or fewer bytes, and by how many sixteenths of a byte.
+/// The rows at which rows become wider or narrower, and by how many sixteenths of a byte.
 fn width_changes(
     file: &ParquetMetaData,
     group: usize,
@@ -448,7 +447,7 @@ fn width_changes(
         for (number, (page, end)) in pages.iter().zip(ends).enumerate() {
             let unencoded = offsets.unencoded_byte_array_data_bytes();
             let unencoded = unencoded.and_then(|pages| pages.get(number)).copied();
-            // Values of repeated columns; of others there are as many as rows.
+            // The number of values of a repeated column. Other columns have one value in each row.
             let repeated =
                 indexes.and_then(|columns| columns.get(leaf)?.repetition_level_histogram(number));
             let values: i64 = repeated.map_or(0, |levels| levels.iter().sum());
@@ -474,8 +473,8 @@ fn width_changes(
     changes
 }
 
-/// Cuts a row group where its rows become much wider or narrower than they are in the mean of the file, so that no
-/// batch has many more bytes than others. How wide rows are is known page by page.
+/// Divides a row group where its rows become much wider or narrower than the mean of the file, so that no batch
+/// has many more bytes than others. The width of rows is known for each page.
 fn stretches(file: &ParquetMetaData, group: usize, columns: &ProjectionMask) -> Vec<Stretch> {
     let bytes: i64 = file.row_groups().iter().map(|g| g.total_byte_size()).sum();
     let mean = usize::try_from(bytes / file.file_metadata().num_rows().max(1)).unwrap_or(0);
@@ -500,7 +499,7 @@ fn stretches(file: &ParquetMetaData, group: usize, columns: &ProjectionMask) -> 
         }
         let bytes = usize::try_from(width / 16).unwrap_or(0).max(1);
         let batch = match bytes.saturating_mul(usual) > WIDE * BATCH_BYTES {
-            // In powers of two, so that stretches are long.
+            // Sizes are powers of two, so that stretches are long.
             true => (BATCH_BYTES / bytes).next_power_of_two().clamp(1, usual),
             false => usual,
         };
@@ -521,7 +520,7 @@ fn stretches(file: &ParquetMetaData, group: usize, columns: &ProjectionMask) -> 
     }
 }
 
-/// The row groups that can hold times of the span.
+/// The row groups that may hold times of the span.
 fn groups(
     metadata: &ArrowReaderMetadata,
     (column, unit, from, to): &Times,
@@ -537,14 +536,14 @@ fn groups(
     let most = converter.row_group_maxes(file.row_groups())?;
     let [from, to] = scalars(*unit, *from, *to);
     let possible = and(&lt_eq(&least, &to)?, &gt_eq(&most, &from)?)?;
-    // A group without statistics is looked at.
+    // A group without statistics is read.
     Ok(among
         .clone()
         .filter(|group| possible.is_null(*group) || possible.value(*group))
         .collect())
 }
 
-/// First and last event time of a row group, where its statistics say them.
+/// The first and the last event time of a row group, if its statistics have them.
 type GroupTimes = (Option<i64>, Option<i64>);
 
 /// The times of each row group.
@@ -564,7 +563,7 @@ fn group_times(
     Ok(least.iter().zip(&most).collect())
 }
 
-/// Which of the times of a column lie in `from..=to`.
+/// For each time of a column, whether it lies in `from..=to`.
 fn within(
     column: &ArrayRef,
     unit: TimeUnit,
@@ -589,7 +588,7 @@ fn scalars(unit: TimeUnit, from: i64, to: i64) -> [Scalar<ArrayRef>; 2] {
     })
 }
 
-/// The columns of `schema`, from what the file has.
+/// The columns of `schema`, made from the columns of the file.
 fn fit(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
     let columns = schema
         .fields()
@@ -600,7 +599,7 @@ fn fit(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowErro
             None => Ok(new_null_array(field.data_type(), batch.num_rows())),
         })
         .collect::<Result<_, _>>()?;
-    // There may be no column at all.
+    // The schema may have no column at all.
     let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(Arc::clone(schema), columns, &rows)
 }

@@ -14,8 +14,6 @@ mod inputs;
 mod sample;
 mod slots;
 
-pub use sample::Sample;
-
 use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 

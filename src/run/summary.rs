@@ -6,7 +6,6 @@ use chrono::NaiveDate;
 use serde::Serialize;
 
 use super::look::{ListedSource, Looked};
-use super::marts::Sample;
 use crate::absorb::{Absorbed, Incomplete, Noticed, NullColumn, WhySlice};
 use crate::event::Reason;
 use crate::lake::{Committed, Lake, Writing};
@@ -105,6 +104,17 @@ pub struct MartSummary {
     pub sample: Option<Sample>,
     #[serde(flatten)]
     pub outcome: MartOutcome,
+}
+
+/// The result of the comparison of sample dates.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Sample {
+    /// The dates that have the same rows among others, with the number of days on either side.
+    pub same: BTreeMap<NaiveDate, u32>,
+    /// The dates that were not compared, and the reason.
+    pub not_compared: BTreeMap<NaiveDate, String>,
+    /// Fewer than three dates have other dates around them so far. The next build compares again.
+    pub too_few: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

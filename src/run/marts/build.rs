@@ -7,10 +7,10 @@ use std::pin::pin;
 use chrono::NaiveDate;
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::super::RunError;
+use super::super::{RunError, Sample};
 use super::failure::failed;
 use super::inputs::{Inputs, MartDates};
-use super::sample::{Sample, Sampler};
+use super::sample::Sampler;
 use super::slots::Slots;
 use super::{DATES_AT_ONCE, PROVEN_AT_ONCE, mart_files};
 use crate::catalog::TableDefinition;

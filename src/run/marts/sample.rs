@@ -14,9 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use chrono::{Days, NaiveDate};
-use serde::Serialize;
 
-use super::super::RunError;
+use super::super::{RunError, Sample};
 use super::failure::failed_below;
 use super::inputs::{Inputs, MartDates};
 use super::slots::Slots;
@@ -30,17 +29,6 @@ const DATES: usize = 3;
 const DAYS: u32 = 35;
 /// The most bytes of data files that all these dates may read.
 const BYTES: u64 = 2 << 30;
-
-/// The result of the comparison of sample dates.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Sample {
-    /// The dates that have the same rows among others, with the number of days on either side.
-    pub same: BTreeMap<NaiveDate, u32>,
-    /// The dates that were not compared, and the reason.
-    pub not_compared: BTreeMap<NaiveDate, String>,
-    /// Fewer than three dates have other dates around them so far. The next build compares again.
-    pub too_few: bool,
-}
 
 /// The reach of the tables that no `reads` names.
 type Reaches = BTreeMap<String, Reach>;
