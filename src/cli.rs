@@ -1,8 +1,6 @@
 //! The command line as typed. It prints nothing and reads no environment: what it yields is a
 //! [`Request`], which `config` merges with file and environment.
 
-#![warn(missing_docs)]
-
 mod typed;
 
 use std::ffi::OsString;

@@ -277,6 +277,10 @@ pub enum ReferenceFormat {
 
 /// Why a configuration cannot be used: where, what is wrong, and what to do. Exit 2.
 #[derive(Debug, thiserror::Error)]
+#[expect(
+    missing_docs,
+    reason = "the text of each error says what its fields are"
+)]
 pub enum ConfigError {
     /// There is no such file.
     #[error(

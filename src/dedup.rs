@@ -27,8 +27,6 @@
 //! Wide rows never come into this room. Sorting wide rows by key makes the usual window plans several times
 //! slower than this whole job.
 
-#![warn(missing_docs)]
-
 mod chains;
 mod decide;
 mod keys;

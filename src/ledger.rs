@@ -50,6 +50,10 @@ use crate::store::StoreError;
 
 /// The log cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[expect(
+    missing_docs,
+    reason = "the text of each error says what its fields are"
+)]
 pub enum LedgerError {
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -22,6 +22,7 @@
 //!             report                                 listens, and tells the world
 //! ```
 
+#![warn(missing_docs)]
 // A test may be one long table of cases.
 #![cfg_attr(test, allow(clippy::too_many_lines))]
 

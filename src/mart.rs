@@ -10,8 +10,6 @@
 //! The rows go to `publish`; this room writes nothing. `reference` reads the small tables that
 //! marts join. The partition columns of a SELECT become strings at the end of the row.
 
-#![warn(missing_docs)]
-
 mod blame;
 mod clauses;
 mod comments;

@@ -56,21 +56,26 @@ impl CommitLimits {
 pub struct RunPlan {
     /// The commit of an earlier run that was not published.
     pub roll_forward: Option<u64>,
+    /// The plans of the sources, in the order of the configuration.
     pub sources: Vec<SourcePlan>,
+    /// The plans of the marts, in the order in which they are built.
     pub marts: Vec<MartPlan>,
 }
 
 /// The plan of one source.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SourcePlan {
+    /// The name of the source.
     pub source: String,
     /// The reason why its tables change; `None` if they do not.
     pub why: Option<Why>,
-    /// The number of listed raw objects, and their bytes.
+    /// The number of listed raw objects.
     pub objects: u64,
+    /// The stored bytes of these objects.
     pub bytes: u64,
-    /// The number of raw objects among them that are not absorbed yet, and their bytes.
+    /// The number of raw objects among them that are not absorbed yet.
     pub new_objects: u64,
+    /// The stored bytes of these objects.
     pub new_bytes: u64,
     /// The keys that hold no events, by reason.
     pub skipped: BTreeMap<&'static str, Vec<String>>,
@@ -100,23 +105,28 @@ pub struct SourcePlan {
     pub meanwhile: Option<Settings>,
 }
 
+/// The reason why the tables of a source change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Why {
+    /// Nothing of the source was absorbed so far.
     First,
+    /// Raw objects are listed that are not absorbed yet.
     NewObjects,
     /// Absorbed raw objects have other content now, and it replaces the earlier content.
     ChangedObjects,
     /// Absorbed raw objects were written again with the same content.
     NewEtags,
+    /// A rebuild was asked for, or is needed for a repair.
     Rebuild,
 }
 
 /// The part of a source that goes into one commit.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Step {
-    /// The number of raw objects to read, and their bytes.
+    /// The number of raw objects to read.
     pub objects: u64,
+    /// The stored bytes of these objects.
     pub bytes: u64,
     /// The indexes of these objects in the listing.
     #[serde(skip)]
@@ -145,15 +155,20 @@ pub struct Estimate {
     pub bytes_read: u64,
     /// The number of rows to write; `None` before anything was absorbed.
     pub rows_written: Option<u64>,
+    /// The bytes of the data files to write; `None` before anything was absorbed.
     pub bytes_written: Option<u64>,
+    /// The requests.
     pub requests: Requests,
 }
 
 /// The number of requests to a bucket, or of operations on disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Requests {
+    /// The number of listings.
     pub list: u64,
+    /// The number of reads.
     pub get: u64,
+    /// The number of writes.
     pub put: u64,
 }
 
@@ -162,18 +177,24 @@ pub struct Requests {
 pub struct PartitionPlan {
     /// The folder of the partition, with its date.
     pub partition: String,
+    /// The date of the partition.
     #[serde(skip)]
     pub date: NaiveDate,
+    /// The reason of the change.
     pub why: WhyPartition,
-    /// The number of raw objects that arrived in its time, and their bytes.
+    /// The number of raw objects that arrived in its time.
     pub objects: u64,
+    /// The stored bytes of these objects.
     pub bytes: u64,
-    /// The number of its data files, which are read and written again, and their rows and bytes.
+    /// The number of its data files, which are read and written again.
     pub stored_files: u64,
+    /// The number of rows of these files.
     pub stored_rows: u64,
+    /// The bytes of these files.
     pub stored_bytes: u64,
 }
 
+/// The reason why a partition changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WhyPartition {
@@ -201,6 +222,7 @@ pub struct Rebuild {
 /// The plan of one mart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct MartPlan {
+    /// The name of the mart.
     pub mart: String,
     /// The reason why it is built; `None` if it is fresh.
     pub why: Option<WhyMart>,
@@ -232,19 +254,25 @@ pub struct Foreseen {
 /// The data that a mart reads from one table, each time that its SELECT names the table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Reads {
+    /// The name of the table.
     pub table: String,
+    /// The columns to read.
     pub columns: Vec<String>,
-    /// The number of data files to read, and the number of all data files with rows.
+    /// The number of data files to read.
     pub files: u64,
+    /// The number of all data files of the table with rows.
     pub of_files: u64,
     /// The bytes of the files to read, whole.
     pub bytes: u64,
 }
 
+/// The reason why a mart is built.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WhyMart {
+    /// The mart was never built.
     First,
+    /// The SQL of the mart has changed.
     SqlChanged,
     /// The mart was built by a version with another law of the SQL.
     LawChanged,
@@ -328,12 +356,15 @@ impl SourcePlan {
 
 /// A source with its listed raw objects.
 pub struct Listed<'a> {
+    /// The configuration of the source.
     pub source: &'a Source,
     /// The columns that each of its rules reads.
     pub reads: &'a [BTreeSet<String>],
+    /// The result of the listing.
     pub found: &'a Discovered,
     /// The absorbed objects that have other content now.
     pub changed: Vec<String>,
+    /// The treatment of absorbed objects whose content has changed.
     pub on_changed: OnChangedObject,
     /// The number of absorbed objects that have a new ETag and the same content.
     pub renewed: usize,

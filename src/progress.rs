@@ -5,6 +5,10 @@ use std::sync::Arc;
 
 /// Something that has happened, or that is about to begin.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    missing_docs,
+    reason = "the text of each event says what its fields are"
+)]
 pub enum Happened {
     /// This run has published a commit that an earlier run had made.
     RolledForward { commit: u64 },

@@ -53,6 +53,10 @@ pub use words::Words;
 
 /// A data file that cannot be written.
 #[derive(Debug, thiserror::Error)]
+#[expect(
+    missing_docs,
+    reason = "the text of each error says what its fields are"
+)]
 pub enum WriteError {
     #[error(
         "writing to the spill folder {folder}: {source}; it needs room for the decoded events, and for data \

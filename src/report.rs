@@ -140,18 +140,30 @@ pub fn stderr() -> impl Write {
 /// The result of an invocation.
 #[derive(Debug)]
 pub enum Outcome {
+    /// The summary of a run or a rebuild.
     Run(RunSummary),
+    /// The plan of a run.
     Plan(RunPlan),
+    /// The result of `verify`.
     Verified(Verified),
+    /// The list of past commits.
     History(History),
+    /// One past run.
     PastRun(PastRun),
+    /// The description of the tables.
     Tables(Tables),
+    /// The SQL for a reader.
     Ddl(Script),
+    /// The resolved configuration.
     Config(Box<Job>),
 }
 
 /// The reason why an invocation failed.
 #[derive(Debug, thiserror::Error)]
+#[expect(
+    missing_docs,
+    reason = "the text of each error says what its fields are"
+)]
 pub enum Failure {
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -172,7 +184,9 @@ pub enum Failure {
 /// A signal that ends a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
+    /// SIGINT.
     Interrupt,
+    /// SIGTERM.
     Terminate,
 }
 
@@ -189,16 +203,25 @@ impl std::fmt::Display for Signal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
+    /// The work is done, or there is nothing to do.
     Done = 0,
+    /// A defect of rawmart, or a full or failing local disk.
     Internal = 1,
+    /// Wrong usage, configuration or SQL; a missing bucket or an unfit store.
     Usage = 2,
+    /// The events are published, and a mart failed.
     MartFailed = 3,
+    /// The run was refused: too many rejects, a changed raw object, or changed rules or columns.
     Refused = 4,
+    /// Another run holds the lake or has changed it.
     Busy = 5,
+    /// The store could not be reached or denied access.
     Store = 6,
+    /// The lake is damaged.
     Damaged = 7,
-    /// The codes that shells give for SIGINT and SIGTERM.
+    /// A SIGINT ended the process, as shells count it.
     Interrupted = 130,
+    /// A SIGTERM ended the process, as shells count it.
     Terminated = 143,
 }
 

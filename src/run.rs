@@ -45,9 +45,11 @@ use summary::{Totals, summary};
 /// The values that only `main` knows.
 #[derive(Clone)]
 pub struct Context {
+    /// The time of the run. The clock is read once.
     pub now: DateTime<Utc>,
     /// The name of this run, different for every run.
     pub run: String,
+    /// The progress that is told.
     pub progress: Progress,
     /// The limits of the stores that are opened.
     pub store: StoreSettings,
@@ -75,6 +77,7 @@ pub type Doing<'a, T> = LocalBoxFuture<'a, Result<T, RunError>>;
 pub struct Options {
     /// The names of sources; empty means all sources.
     pub sources: Vec<String>,
+    /// Whether marts are built.
     pub marts: bool,
     /// Takes the new content of changed raw objects, whatever the configuration says.
     pub replace_changed: bool,

@@ -22,8 +22,6 @@
 //! * Keys are relative to the root, separated by `/`, and not escaped in any way. Listings are sorted by the
 //!   bytes of the key.
 
-#![warn(missing_docs)]
-
 mod bucket;
 mod credentials;
 mod disk;

@@ -28,14 +28,19 @@ const VARCHAR: &str = "varchar(65535)";
 /// The SQL of one reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
+    /// Athena.
     Athena,
     /// Redshift Spectrum: external tables that Redshift reads from S3.
     Spectrum,
     /// Redshift: tables of its own that COPY fills.
     Redshift,
+    /// Hive 4, and Hive 3 where that is asked for.
     Hive,
+    /// Spark.
     Spark,
+    /// Trino.
     Trino,
+    /// DuckDB.
     DuckDb,
 }
 
@@ -55,6 +60,7 @@ impl Dialect {
 /// The options of a script, apart from the tables.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// The reader that runs the statements.
     pub dialect: Dialect,
     /// The database or schema that holds the tables.
     pub database: String,

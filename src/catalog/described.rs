@@ -24,9 +24,13 @@ use crate::time::TimeUnit;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Holds {
+    /// The kept events of a source.
     Kept,
+    /// The duplicates of a source.
     Duplicates,
+    /// The rejects of a source.
     Rejects,
+    /// The rows of a mart.
     Mart,
     /// A table whose source or mart is no longer in the configuration.
     Unconfigured,
@@ -35,11 +39,14 @@ pub enum Holds {
 /// A table of the lake with the sizes that the log knows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TableDescription {
+    /// The name of the table.
     pub name: String,
+    /// The kind of its rows.
     pub holds: Holds,
     /// The source of an event table.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
+    /// The comment of a mart's file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
     /// The unit of the timestamps in the data files.
@@ -50,6 +57,7 @@ pub struct TableDescription {
     pub partition_columns: Vec<ColumnDescription>,
     /// The partitions that have a data file, in the order of their folders.
     pub partitions: Vec<PartitionDescription>,
+    /// The number of rows.
     pub rows: u64,
     /// Bytes of data files.
     pub bytes: u64,
@@ -64,9 +72,12 @@ pub struct TableDescription {
 /// A column of a table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ColumnDescription {
+    /// The name of the column.
     pub name: String,
+    /// The type of its values.
     #[serde(rename = "type", serialize_with = "as_text")]
     pub kind: ColumnType,
+    /// The comment on the column, from the mart's file or for a system column.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
 }
@@ -78,9 +89,11 @@ pub struct PartitionDescription {
     pub values: Vec<Option<String>>,
     /// The folder below the table's folder, escaped as Hive does, without `/` at its end.
     pub folder: String,
+    /// The number of rows.
     pub rows: u64,
     /// Bytes of data files.
     pub bytes: u64,
+    /// The number of data files.
     pub files: u64,
     /// The last commit that wrote a data file of the partition.
     pub last_commit: u64,
@@ -93,7 +106,9 @@ fn as_text<S: serde::Serializer>(kind: &ColumnType, to: S) -> Result<S::Ok, S::E
 /// The comments of a mart: of the table, and of its columns by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Comments {
+    /// The comment on the table.
     pub table: Option<String>,
+    /// The comments on columns, by name.
     pub columns: BTreeMap<String, String>,
 }
 

@@ -25,21 +25,26 @@ pub const OLDEST: u32 = 1;
 /// One numbered, create-only record. With it a run takes effect.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Commit {
+    /// The format of this record.
     pub format: u32,
+    /// The number of the commit, from 1.
     pub number: u64,
     /// The name of the run that made it.
     pub run: String,
     /// The time of the run, RFC 3339 in UTC. It is for people, and nothing is decided by it.
     pub at: String,
+    /// The changes of each source, by its name.
     pub sources: BTreeMap<String, SourceDelta>,
     /// The objects that lay under published names when a repair made this commit. They replace what the markers
     /// say. If `files` has the name, the object is the one to be replaced. If not, the object was proven to
     /// have the published content.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub found: Vec<FoundFile>,
+    /// The data files that it writes.
     pub files: Vec<FileEntry>,
     /// The columns of every table that has files in this commit, in order.
     pub columns: BTreeMap<String, Vec<(String, String)>>,
+    /// The marts that it builds.
     pub marts: Vec<MartEntry>,
 }
 
@@ -96,14 +101,19 @@ fn known_settings<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Settings>
 pub struct ObjectEntry {
     /// Its identity within the source.
     pub key: String,
+    /// The ETag when it was absorbed, if the store gives one.
     pub etag: Option<String>,
+    /// The stored size in bytes.
     pub size: u64,
     /// The SHA-256 of the stored bytes.
     pub sha256: Sha256,
     /// Milliseconds since 1970 UTC.
     pub arrival_ms: i64,
+    /// The number of its records.
     pub records: u64,
+    /// The number of its events.
     pub events: u64,
+    /// The number of its rejects by reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub rejects: BTreeMap<Reason, u64>,
     /// The first and the last event time in the unit of the table; `None` if there are no events, or if format
@@ -148,22 +158,30 @@ impl<'de> Deserialize<'de> for Sha256 {
 /// The counts of P2. A commit holds their changes, so they are signed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Balance {
+    /// The number of records.
     pub records: i64,
+    /// The number of events.
     pub events: i64,
+    /// The number of kept events.
     pub kept: i64,
     /// The number of duplicates of each rule, in the order of the names of the rules.
     pub duplicates: BTreeMap<String, i64>,
+    /// The number of rejects by reason.
     pub rejects: BTreeMap<Reason, i64>,
 }
 
 /// One data file of a commit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileEntry {
+    /// The table that the file belongs to.
     pub table: String,
     /// The columns and values of the partition. NULL is `null`.
     pub partition: Partition,
+    /// The name of the file in its partition.
     pub name: String,
+    /// The number of rows.
     pub rows: u64,
+    /// The size in bytes.
     pub bytes: u64,
     /// The first and the last event time in the unit of the table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -187,6 +205,7 @@ pub struct FoundFile {
 /// A mart, as it was built.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MartEntry {
+    /// The name of the mart.
     pub name: String,
     /// The SHA-256 of the text of the SQL file, in hex.
     pub sql: String,
@@ -214,11 +233,15 @@ fn is_zero(number: &u32) -> bool {
 /// The marker that a commit is published.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Published {
+    /// The format of this record.
     pub format: u32,
+    /// The number of the commit.
     pub number: u64,
+    /// The files as they were put.
     pub files: Vec<PublishedFile>,
 }
 
+/// A file as it was put under its final name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublishedFile {
     /// The key below the lake.

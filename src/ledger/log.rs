@@ -142,6 +142,7 @@ pub async fn mark_again(store: &Store, lock: &LockGuard) -> Result<Vec<u64>, Led
 pub struct DamagedEntry {
     /// The key below the lake.
     pub key: String,
+    /// The reason why it cannot be used.
     pub why: LedgerError,
 }
 

@@ -52,14 +52,17 @@ struct Row {
 }
 
 impl Objects {
+    /// The number of objects.
     pub const fn len(&self) -> usize {
         self.len
     }
 
+    /// Whether there are no objects.
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
 
+    /// Whether there is an object with this key.
     pub fn contains_key(&self, key: &str) -> bool {
         match self.recent.get(key) {
             Some(changed) => changed.is_some(),
@@ -67,6 +70,7 @@ impl Objects {
         }
     }
 
+    /// The entry of a key.
     pub fn get(&self, key: &str) -> Option<ObjectEntry> {
         match self.recent.get(key) {
             Some(changed) => changed.clone(),
@@ -91,6 +95,7 @@ impl Objects {
         self.pack_when_many();
     }
 
+    /// Removes the entry of a key, if there is one.
     pub fn remove(&mut self, key: &str) {
         if self.contains_key(key) {
             self.len -= 1;

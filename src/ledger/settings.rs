@@ -16,10 +16,15 @@ use crate::time::{TimeUnit, Zone};
 /// Everything that decides the content of the tables of a source, apart from the raw objects.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
+    /// The settings that decide how records become events.
     pub decode: DecodeSettings,
+    /// The duplicate rules, in the order in which they apply.
     pub rules: Vec<RuleSettings>,
+    /// The rule that gives an event its partition and slice.
     pub slicing: Slicing,
+    /// The pattern of the arrival time in keys; `None` where LastModified is the arrival.
     pub layout: Option<String>,
+    /// The zone of the times in keys.
     pub layout_timezone: Zone,
     /// Event dates whose events were decided by other rules. `rebuild` decides them again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -37,28 +42,37 @@ pub struct Settings {
 /// The settings that decide how records become events.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DecodeSettings {
+    /// The declared columns, in order.
     pub columns: Vec<ColumnSettings>,
     /// The name of the column with the event time.
     pub event_time: String,
+    /// The unit of all timestamps.
     pub unit: TimeUnit,
     /// The zone of times that are written without an offset.
     pub naive_timezone: Option<Zone>,
+    /// The span of event times that is accepted.
     pub accept: AcceptSettings,
+    /// The treatment of a value of a wrong type.
     pub on_type_error: TypeErrorSetting,
     /// Whether events carry the SHA-256 of their record.
     pub record_sha256: bool,
+    /// The bounds of records and raw objects.
     pub limits: LimitSettings,
 }
 
 /// One declared column.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ColumnSettings {
+    /// The name in the tables.
     pub name: String,
+    /// The type of its values.
     #[serde(rename = "type")]
     pub kind: ColumnType,
     /// The member names, from the top of the record.
     pub path: Vec<String>,
+    /// The value where the member is missing or null.
     pub default: Option<serde_json::Value>,
+    /// Whether a record without the member is a reject.
     pub required: bool,
 }
 
@@ -75,13 +89,16 @@ pub struct AcceptSettings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TypeErrorSetting {
+    /// The record becomes a reject.
     Reject,
+    /// The column is null, and the value stays in `extra`.
     Null,
 }
 
 /// The bounds of records and raw objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LimitSettings {
+    /// The most bytes of one record.
     pub max_record_bytes: u64,
     /// The most bytes of a raw object after decompression.
     pub max_object_bytes: u64,
@@ -92,15 +109,19 @@ pub struct LimitSettings {
 /// One duplicate rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleSettings {
+    /// The name of the rule.
     pub name: String,
     /// The SQL expressions of the key.
     pub key: Vec<String>,
+    /// The SQL predicate for the events that the rule concerns; `None` for all events.
     pub when: Option<String>,
     /// The window in milliseconds, inclusive.
     pub within_ms: i64,
+    /// Decides which event of a key stays.
     pub mode: RuleMode,
     /// The first and the last event date of the rule, inclusive.
     pub since: Option<NaiveDate>,
+    /// The last event date of the rule, inclusive; `None` without a bound.
     pub until: Option<NaiveDate>,
 }
 
@@ -108,9 +129,13 @@ pub struct RuleSettings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RuleMode {
+    /// An event stays if no kept event of its key lies within the window before it.
     Throttle,
+    /// An event stays if no event of its key lies within the window before it.
     Gap,
+    /// An event stays if no event of its key lies within the window after it.
     GapLast,
+    /// The first event of its key in each window stays.
     Tumbling,
 }
 
@@ -163,11 +188,14 @@ impl From<Limits> for LimitSettings {
 /// A span of event dates, both ends inclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Dates {
+    /// The first date.
     pub from: NaiveDate,
+    /// The last date.
     pub to: NaiveDate,
 }
 
 impl Dates {
+    /// Whether a date lies in the span.
     pub fn holds(self, date: NaiveDate) -> bool {
         (self.from..=self.to).contains(&date)
     }

@@ -14,6 +14,7 @@ use crate::layout;
 pub struct File {
     /// The commit that last wrote it.
     pub commit: u64,
+    /// The entry of the commit.
     pub entry: FileEntry,
     /// `None` until its commit is published.
     pub etag: Option<String>,
@@ -26,6 +27,7 @@ pub struct SourceState {
     pub settings: Option<Settings>,
     /// The raw objects that were absorbed, by identity.
     pub objects: Objects,
+    /// The counts of all its raw objects.
     pub balance: Balance,
 }
 
@@ -34,6 +36,7 @@ pub struct SourceState {
 pub struct MartState {
     /// The commit that last built it.
     pub commit: u64,
+    /// The entry of the commit.
     pub entry: MartEntry,
 }
 
@@ -46,11 +49,13 @@ pub struct State {
     pub run: String,
     /// The last commit, if it is not published yet.
     pub unpublished: Option<Commit>,
+    /// The sources by name.
     pub sources: BTreeMap<String, SourceState>,
     /// The data files by their key below the lake.
     pub files: BTreeMap<String, File>,
     /// The columns of each table.
     pub columns: BTreeMap<String, Vec<(String, String)>>,
+    /// The marts by name.
     pub marts: BTreeMap<String, MartState>,
 }
 

@@ -5,6 +5,10 @@ use serde::Serialize;
 /// The reason why a source cannot be changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "refused")]
+#[expect(
+    missing_docs,
+    reason = "the words of each value say what its fields are"
+)]
 pub enum Refusal {
     /// The keys of some objects cannot be asked for. `first` are the first of their URLs.
     Unreadable { count: usize, first: Vec<String> },

@@ -19,6 +19,7 @@ use crate::time::TimeUnit;
 pub struct Lost(pub BTreeMap<String, Option<String>>);
 
 impl Lost {
+    /// Whether no file is lost.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -49,6 +50,10 @@ impl Lost {
 
 /// The reason why lost files cannot be made again.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    missing_docs,
+    reason = "the words of each value say what its fields are"
+)]
 pub enum Unrepairable {
     /// This file cannot be made again.
     File { key: String, why: String },

@@ -43,6 +43,7 @@ pub type Key = [u64; 3];
 pub struct Keyed {
     /// The columns of the rows, without the columns that are in the key: event time, raw object and record.
     pub batch: RecordBatch,
+    /// The key of each row.
     pub keys: Vec<Key>,
     /// For stored duplicates, the event that displaced each row.
     pub displaced: Option<Vec<Displaced>>,

@@ -39,18 +39,24 @@ pub struct Tables {
     pub objects: Arc<StringArray>,
     /// The names of the rules by index.
     pub rules: Arc<StringArray>,
+    /// The settings of the data files.
     pub settings: FileSettings,
 }
 
 /// A finished data file on local disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finished {
+    /// The path on local disk.
     pub path: PathBuf,
+    /// The table that it belongs to.
     pub table: String,
     /// The columns and values of the partition.
     pub partition: Partition,
+    /// The name in its partition.
     pub name: String,
+    /// The number of rows.
     pub rows: u64,
+    /// The size in bytes.
     pub bytes: u64,
     /// The first and the last event time in the unit of the table.
     pub times: Option<(i64, i64)>,

@@ -16,18 +16,24 @@ use crate::layout::{self, Partition};
 
 /// Writes the rows of one table. The rows have the columns of the files first, then the partition columns.
 pub struct Ordered<'a> {
+    /// The table that the rows belong to.
     pub table: &'a TableDefinition,
+    /// The settings of its data files.
     pub settings: &'a FileSettings,
+    /// The folder in which the files are written.
     pub folder: &'a Path,
 }
 
 /// The rows could not be made, or could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum OrderedError {
+    /// The stream of rows has failed.
     #[error(transparent)]
     Rows(DataFusionError),
+    /// A file could not be written.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// A value of a partition column is too long for the name of a folder.
     #[error("a partition column has a value too long for the name of a folder: {0}…")]
     LongValue(String),
 }

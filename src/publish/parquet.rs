@@ -40,6 +40,7 @@ pub(super) const COMMIT: &str = "rawmart.commit";
 /// How the data files of a table are written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileSettings {
+    /// The codec of the pages.
     pub compression: Compression,
     /// The column of event times; `None` where the rows have none.
     pub event_time: Option<String>,

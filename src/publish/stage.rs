@@ -23,6 +23,10 @@ const LARGEST_PUT: u64 = 5 << 30;
 
 /// The reason why a commit cannot be published.
 #[derive(Debug, thiserror::Error)]
+#[expect(
+    missing_docs,
+    reason = "the text of each error says what its fields are"
+)]
 pub enum PublishError {
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -59,6 +63,7 @@ pub enum PublishError {
 /// The staged files of a commit.
 #[derive(Debug, Default)]
 pub struct Staged {
+    /// The entries of the files, in the order in which they were staged.
     pub entries: Vec<FileEntry>,
     /// For files that are staged in a bucket: the local file with the same content, by staged key.
     local: BTreeMap<String, PathBuf>,

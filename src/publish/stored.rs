@@ -43,6 +43,10 @@ const WIDE: usize = 8;
 
 /// The error of a data file that cannot be read back.
 #[derive(Debug, thiserror::Error)]
+#[expect(
+    missing_docs,
+    reason = "the text of each error says what its fields are"
+)]
 pub enum StoredError {
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -111,6 +115,8 @@ const TAIL: u64 = 64 << 10;
 const CACHED: usize = 8;
 
 impl Content {
+    /// A content of `size` bytes that `fetch` reads. At least `ahead` bytes are fetched at once, where the file
+    /// has them.
     pub fn new(fetch: Fetch, size: u64, ahead: u64) -> Self {
         Self {
             fetch,
@@ -212,7 +218,9 @@ impl Read for Ahead {
 /// A test that decides from some columns which rows are wanted.
 #[derive(Clone)]
 pub struct Wanted {
+    /// The columns that the test reads.
     pub schema: SchemaRef,
+    /// The test. It gives one boolean for each row.
     pub test: Arc<dyn Fn(&RecordBatch) -> BooleanArray + Send + Sync>,
 }
 

@@ -11,6 +11,10 @@ use crate::store::{Store, StoreError};
 
 /// Why the raw objects of a source cannot be found.
 #[derive(Debug, thiserror::Error)]
+#[expect(
+    missing_docs,
+    reason = "the text of each error says what its fields are"
+)]
 pub enum DiscoverError {
     /// A store does not answer.
     #[error(transparent)]

@@ -24,6 +24,10 @@ use crate::event::{Column, DecodeSpec, EXTRA, OnTypeError};
 
 /// Why the columns of stored events cannot be filled.
 #[derive(Debug, thiserror::Error)]
+#[expect(
+    missing_docs,
+    reason = "the text of each error says what its fields are"
+)]
 pub enum RefillError {
     /// A value does not fit. If the raw object were read again, the record would be a reject.
     #[error("`{column}` is no {kind}: {value}")]

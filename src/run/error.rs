@@ -13,6 +13,10 @@ use crate::store::StoreError;
 
 /// The reason why a run stopped.
 #[derive(Debug, thiserror::Error)]
+#[expect(
+    missing_docs,
+    reason = "the text of each error says what its fields are"
+)]
 pub enum RunError {
     #[error(transparent)]
     Lake(#[from] LakeError),

@@ -20,50 +20,71 @@ use crate::store::StoreSettings;
 /// The last commits of a lake, newest first.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct History {
+    /// The root of the lake.
     pub lake: String,
     /// The last commit of the lake, whether it is listed or not.
     pub last_commit: u64,
+    /// The commits, newest first.
     pub commits: Vec<PastCommit>,
 }
 
 /// All commits of one run, in the order they were made.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PastRun {
+    /// The root of the lake.
     pub lake: String,
+    /// The name of the run.
     pub run: String,
+    /// The commits, oldest first.
     pub commits: Vec<WholeCommit>,
 }
 
 /// A commit in short.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PastCommit {
+    /// The number of the commit.
     pub commit: u64,
+    /// The name of the run that made it.
     pub run: String,
+    /// The time of the run, RFC 3339 in UTC.
     pub at: String,
+    /// Whether the commit is published.
     pub published: bool,
+    /// The changes of each source, by its name.
     pub sources: BTreeMap<String, Change>,
+    /// The marts that were built.
     pub marts: Vec<PastMart>,
-    /// The number of data files, and their bytes.
+    /// The number of data files.
     pub files: u64,
+    /// The bytes of these files.
     pub bytes: u64,
 }
 
 /// The changes of one source by a commit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Change {
-    /// The number of raw objects that were absorbed or read again, and the number that was taken out.
+    /// The number of raw objects that were absorbed or read again.
     pub objects: u64,
+    /// The number of raw objects that were taken out.
     pub forgotten: u64,
+    /// The change of the number of records.
     pub records: i64,
+    /// The change of the number of events.
     pub events: i64,
+    /// The change of the number of kept events.
     pub kept: i64,
+    /// The change of the number of duplicates, by rule.
     pub duplicates: BTreeMap<String, i64>,
+    /// The change of the number of rejects, by reason.
     pub rejects: BTreeMap<Reason, i64>,
 }
 
+/// A mart that a commit has built.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PastMart {
+    /// The name of the mart.
     pub name: String,
+    /// The number of its rows.
     pub rows: u64,
 }
 

@@ -24,20 +24,26 @@ pub struct RunSummary {
     pub commit: u64,
     /// The commit of an earlier run that this run has published.
     pub rolled_forward: Option<u64>,
+    /// The root of the lake.
     pub lake: String,
+    /// The sources by name.
     pub sources: BTreeMap<String, SourceSummary>,
+    /// The marts, in the order in which they are built.
     pub marts: Vec<MartSummary>,
     /// The number of published data files.
     pub files: u64,
-    /// The bytes of raw objects and data files that were read, and the bytes of data files that were written.
+    /// The bytes of raw objects and data files that were read.
     pub bytes_read: u64,
+    /// The bytes of data files that were written.
     pub bytes_written: u64,
 }
 
 /// Whether a run did anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunOutcome {
+    /// Sources or marts have changed, or an earlier commit was published.
     Done,
+    /// There was nothing to do.
     NothingNew,
 }
 
@@ -48,15 +54,21 @@ pub struct SourceSummary {
     pub rebuilt: bool,
     /// The changes of the counts by this run. They are negative where raw objects were replaced or given up.
     pub added: Added,
+    /// The number of raw objects that are absorbed.
     pub objects: u64,
+    /// The number of raw objects that were new to this run.
     pub new_objects: u64,
-    /// The counts of all absorbed raw objects, from this run and earlier runs: records, events, kept events and
-    /// so on.
+    /// The number of records in all absorbed raw objects, from this run and earlier runs.
     pub records: u64,
+    /// The number of events.
     pub events: u64,
+    /// The number of kept events.
     pub kept: u64,
+    /// The number of duplicates by rule.
     pub duplicates: BTreeMap<String, i64>,
+    /// The number of rejects by reason.
     pub rejects: BTreeMap<Reason, i64>,
+    /// The number of keys that were not read, by reason.
     pub skipped: BTreeMap<&'static str, u64>,
     /// The number of values that this run made null, by column.
     pub nulled: BTreeMap<String, u64>,
@@ -83,6 +95,7 @@ pub struct SourceSummary {
 pub struct Added {
     /// The number of raw objects that were read.
     pub objects: u64,
+    /// The changes of the counts.
     #[serde(flatten)]
     pub counts: Balance,
 }
@@ -90,7 +103,9 @@ pub struct Added {
 /// The state of a mart after the run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct MartSummary {
+    /// The name of the mart.
     pub name: String,
+    /// The number of its rows.
     pub rows: u64,
     /// The number of dates that were built, for a mart by date.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -102,6 +117,7 @@ pub struct MartSummary {
     /// The result of the comparison of sample dates.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sample: Option<Sample>,
+    /// The result of the run for the mart.
     #[serde(flatten)]
     pub outcome: MartOutcome,
 }
@@ -117,13 +133,24 @@ pub struct Sample {
     pub too_few: bool,
 }
 
+/// The result of a run for a mart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "outcome")]
+#[expect(
+    missing_docs,
+    reason = "the words of each value say what its fields are"
+)]
 pub enum MartOutcome {
+    /// The mart was built.
     Built,
+    /// The mart is up to date, and was not built.
     Fresh,
-    Failed { error: String },
-    Skipped { because: String },
+    Failed {
+        error: String,
+    },
+    Skipped {
+        because: String,
+    },
 }
 
 /// Makes the summary of a run. `rolled_forward` is the commit of an earlier run that this run has published.

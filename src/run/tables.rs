@@ -19,6 +19,7 @@ const DAY_MS: u64 = 86_400_000;
 /// The tables of a lake.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Tables {
+    /// The root of the lake.
     pub lake: String,
     /// The last commit of the lake; 0 before the first.
     pub last_commit: u64,
@@ -29,12 +30,17 @@ pub struct Tables {
 /// The arguments of `rawmart ddl`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DdlAsked {
+    /// The reader that runs the statements.
     pub dialect: ddl::Dialect,
+    /// The database or schema of the tables.
     pub database: String,
     /// The names of tables; empty means all tables.
     pub tables: Vec<String>,
+    /// Athena: names every partition, in the place of partition projection.
     pub partitions: bool,
+    /// Only the statements for partitions that were written since.
     pub since: Option<ddl::Since>,
+    /// Hive before version 4: timestamps are declared as `bigint`.
     pub hive_3: bool,
 }
 

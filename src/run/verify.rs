@@ -32,18 +32,24 @@ use crate::store::{Lies, Object, Store, StoreSettings};
 /// The result of `verify`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Verified {
+    /// The root of the lake.
     pub lake: String,
+    /// The number of commits.
     pub commits: u64,
+    /// The number of absorbed raw objects.
     pub objects: u64,
+    /// The number of data files.
     pub files: u64,
     /// The steps that `--repair` did before.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub repaired: Vec<Repaired>,
     /// The number of data files that were read and have the SHA-256 of the log.
     pub files_read: u64,
+    /// The differences from the log.
     pub damage: Vec<Damage>,
     /// The keys below the root of a table that the log does not name and that readers of the table count.
     pub strays: Vec<String>,
+    /// Facts that are no damage.
     pub notes: Vec<Note>,
 }
 
@@ -72,6 +78,10 @@ impl Depth {
 /// One step of a repair.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "what")]
+#[expect(
+    missing_docs,
+    reason = "the words of each value say what its fields are"
+)]
 pub enum Repaired {
     /// The marker of a commit was made again.
     Marked { commit: u64 },
@@ -90,6 +100,10 @@ pub enum Repaired {
 /// A fact that is worth knowing and is no damage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "what")]
+#[expect(
+    missing_docs,
+    reason = "the words of each value say what its fields are"
+)]
 pub enum Note {
     /// Absorbed raw objects that are gone.
     Gone { source: String, keys: Vec<String> },
@@ -109,22 +123,24 @@ pub enum Note {
 /// One difference between the lake and its log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "what")]
+#[expect(
+    missing_docs,
+    reason = "the words of each value say what its fields are"
+)]
 pub enum Damage {
-    Unpublished {
-        commit: u64,
-    },
+    /// The commit is not published yet.
+    Unpublished { commit: u64 },
     /// The file is not published, and its staged copy is gone.
-    StagedGone {
-        commit: u64,
-    },
-    Missing {
-        key: String,
-    },
+    StagedGone { commit: u64 },
+    /// The file is missing.
+    Missing { key: String },
+    /// The file has another size than the published file.
     Size {
         key: String,
         expected: u64,
         found: u64,
     },
+    /// The ETag of the file is not the published one.
     Content {
         key: String,
         expected: String,
@@ -137,19 +153,12 @@ pub enum Damage {
         found: String,
     },
     /// A folder, a link or something else lies in the place of a file.
-    NotAFile {
-        key: String,
-        found: &'static str,
-    },
+    NotAFile { key: String, found: &'static str },
     /// An object of the log, a checkpoint or the probe cannot be used.
-    Log {
-        key: String,
-        message: String,
-    },
+    Log { key: String, message: String },
     /// A repair has made the marker again, so nobody knows which object was published.
-    Unknown {
-        key: String,
-    },
+    Unknown { key: String },
+    /// The counts of a raw object do not balance.
     Object {
         source: String,
         key: String,
@@ -157,10 +166,8 @@ pub enum Damage {
         events: u64,
         rejects: u64,
     },
-    Balance {
-        source: String,
-        message: String,
-    },
+    /// The counts of a source do not balance.
+    Balance { source: String, message: String },
 }
 
 impl fmt::Display for Damage {
@@ -203,7 +210,7 @@ impl fmt::Display for Damage {
                 found,
             } => write!(
                 f,
-                "{key} has other bytes than the published file: its SHA-256 is {found}, and the published \
+                "{key} has other bytes than were published: its SHA-256 is {found}, and the published \
                  SHA-256 is {expected}"
             ),
             Self::NotAFile { key, found } => {

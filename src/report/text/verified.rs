@@ -60,7 +60,7 @@ fn repaired(out: &mut impl Write, repaired: &Repaired) -> Result<()> {
             )?;
         }
         Repaired::PutBack { key } => {
-            writeln!(out, "repaired {key}: it was published from its staged copy")?;
+            writeln!(out, "repaired {key}: published from its staged copy")?;
         }
         Repaired::MadeAgain { key } => writeln!(out, "repaired {key}: made again")?,
         Repaired::SetAside { key } => writeln!(
