@@ -198,6 +198,7 @@ fn tables(input: &Input) -> Tables {
         settings: FileSettings {
             compression: input.source.compression,
             event_time: Some(input.source.decode.event_time.clone()),
+            sorted_by: Vec::new(),
             bloom_filters: Vec::new(),
             commit: 1,
             memory: MEMORY,

@@ -16,7 +16,7 @@ pub use described::{
     ColumnDescription, Comments, Holds, PartitionDescription, TableDescription, UnknownType,
     describe,
 };
-pub use tables::{Columns, SourceTables, columns, reject_fields};
+pub use tables::{Columns, SourceTables, columns, reject_fields, timestamp_unit};
 
 use std::sync::Arc;
 

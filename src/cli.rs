@@ -71,6 +71,8 @@ pub enum Verb {
     Tables,
     /// Print SQL that makes the tables known to a reader.
     Ddl(DdlAsked),
+    /// Take a mart out of the lake whose SQL file is gone.
+    DropMart(String),
     /// Print the resolved configuration.
     Config,
 }
@@ -178,6 +180,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Request, clap::Erro
         },
         TypedVerb::Tables => Verb::Tables,
         TypedVerb::Ddl(ddl) => Verb::Ddl(ddl.into()),
+        TypedVerb::Marts(marts) => Verb::DropMart(marts.drop),
         TypedVerb::Config => Verb::Config,
     };
     let times = |count: u8| i8::try_from(count).unwrap_or(i8::MAX);
@@ -312,6 +315,12 @@ enum TypedVerb {
     /// a new column, drop the table in the reader and run the SQL again: the data files stay.
     #[command(after_long_help = EXITS)]
     Ddl(TypedDdl),
+    /// Take a mart out of the lake whose SQL file is gone
+    ///
+    /// Deletes the data files of the mart, and the log forgets it. The name of the mart is free again. A mart
+    /// that still has its SQL file is refused. The next run finishes a drop that was interrupted.
+    #[command(after_long_help = EXITS)]
+    Marts(TypedMarts),
     /// Print the configuration with all defaults filled in
     ///
     /// File, environment and flags are merged, and every default is filled in. The output is itself a
@@ -389,6 +398,13 @@ struct TypedHistory {
     /// Largest number of commits to list
     #[arg(long, value_name = "N", default_value_t = 20, conflicts_with = "which")]
     limit: usize,
+}
+
+#[derive(Debug, Args)]
+struct TypedMarts {
+    /// The mart to take out of the lake
+    #[arg(long, value_name = "NAME", required = true)]
+    drop: String,
 }
 
 #[derive(Debug, Args)]

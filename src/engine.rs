@@ -25,7 +25,7 @@ pub use bounds::TooLarge;
 pub(crate) use depth::{level, on_large_stack};
 pub(crate) use expressions::reads_too_far;
 pub use expressions::{ExpressionError, RuleExpressions};
-pub use law::{LAW, lawful, optimized, physical, wall_clock};
+pub use law::{LAW, floored, floored_array, is_finer, lawful, optimized, physical, wall_clock};
 pub(crate) use plans::sorted;
 
 use std::num::NonZeroUsize;

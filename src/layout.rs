@@ -31,8 +31,11 @@ pub const ASIDE: &str = "_rawmart/aside/";
 pub const PROBE: &str = "_rawmart/probe";
 /// The file whose lock guards the writers of a lake on disk.
 pub const LOCK: &str = "_rawmart/lock";
-/// The partition value that Hive writes for NULL and for the empty string.
+/// The partition value that Hive writes for NULL and for the empty string. A value that is this text is NULL, too.
 pub const NULL_VALUE: &str = "__HIVE_DEFAULT_PARTITION__";
+
+/// The most bytes of a name of a table or of a column: what Redshift allows in an identifier.
+pub const LONGEST_NAME: usize = 127;
 
 /// The partition column of dates.
 pub const DATE: &str = "dt";
@@ -193,8 +196,9 @@ fn parse_partition(folder: &str) -> Option<Partition> {
 /// The value as the name of a folder spells it.
 fn partition_value(value: Option<&str>) -> String {
     match value {
-        None | Some("") => NULL_VALUE.to_owned(),
-        // A text that is the spelling of NULL itself, in any capitals, would be read as NULL.
+        // Hive takes a text that is the spelling of NULL for NULL.
+        None | Some("" | NULL_VALUE) => NULL_VALUE.to_owned(),
+        // The spelling in other capitals is NULL for some readers and a text for others.
         Some(value) if value.eq_ignore_ascii_case(NULL_VALUE) => {
             format!("%5F{}", &escape(value)[1..])
         }
@@ -324,15 +328,8 @@ mod tests {
             .map(|b| Some(format!("a{}b", char::from(b))))
             .collect();
         values.extend(
-            [
-                NULL_VALUE,
-                "__hive_default_partition__",
-                "서울/강남",
-                "%2F",
-                "a=b",
-                " ",
-            ]
-            .map(|v| Some(v.to_owned())),
+            ["__hive_default_partition__", "서울/강남", "%2F", "a=b", " "]
+                .map(|v| Some(v.to_owned())),
         );
         values.push(None);
         for value in values {
@@ -341,8 +338,10 @@ mod tests {
             assert_eq!(parse_partition(&folder), Some(partition), "{folder}");
             assert_eq!(folder.matches('/').count(), 1, "{folder}");
         }
-        let empty = vec![("dt".to_owned(), Some(String::new()))];
-        assert_eq!(partition_folder(&empty), format!("dt={NULL_VALUE}"));
+        for null in [None, Some(""), Some(NULL_VALUE)] {
+            let null = vec![("dt".to_owned(), null.map(str::to_owned))];
+            assert_eq!(partition_folder(&null), format!("dt={NULL_VALUE}"));
+        }
         assert_eq!(
             partition_folder(&[("p".to_owned(), Some("a/b= c:d".to_owned()))]),
             "p=a%2Fb%3D c%3Ad"

@@ -35,7 +35,7 @@ mod tests;
 pub use checkpoint::{checkpoint, damaged_checkpoints};
 pub use format::{
     Balance, Commit, FORMAT, FileEntry, FoundFile, MartEntry, OLDEST, ObjectEntry, Published,
-    PublishedFile, Sha256, SourceDelta,
+    PublishedFile, RemovedFile, Sha256, SourceDelta,
 };
 pub use log::{DamagedEntry, commit, damaged, mark_again, mark_published, newest_first, set_aside};
 pub use objects::Objects;

@@ -130,6 +130,12 @@ async fn perform(request: &Request, job: config::Job, teller: &Teller) -> Result
             report.finish();
             Outcome::Verified(result?)
         }
+        Verb::DropMart(name) => {
+            let report = Report::new(teller);
+            let result = run::drop_mart(&job, name, &context(&report)).await;
+            report.finish();
+            Outcome::Dropped(result?)
+        }
         Verb::Run(asked) => changing(teller, &job, &options(asked)).await?,
         Verb::Rebuild {
             asked,

@@ -32,7 +32,7 @@ mod values;
 
 pub use comments::comments;
 pub use error::{MartError, lacks_memory};
-pub use graph::{Graph, Mart, load};
+pub use graph::{Graph, Mart, load, names};
 pub use guard::{PanicsCaught, guarded, panics_are_caught};
 pub use reach::Reach;
 pub use reference::ReferenceError;

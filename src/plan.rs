@@ -8,6 +8,7 @@
 //! mart graph ──┘
 //! ```
 
+mod leftovers;
 mod marts;
 mod partitions;
 mod refusal;
@@ -16,6 +17,7 @@ mod settings;
 mod source;
 mod steps;
 
+pub use leftovers::leftovers;
 pub use marts::{Marts, Moved, plan_marts, version};
 pub use refusal::{Bytes, Refusal};
 pub use repair::{Lost, Unrepairable, plan_repair};
@@ -28,6 +30,7 @@ use serde::Serialize;
 
 use crate::config::{Job, OnChangedObject, Source};
 use crate::ledger::{Dates, File, Settings, SourceState, State};
+use crate::mart::Mart;
 use crate::raw::{Discovered, RawObject};
 use source::plan_source;
 
@@ -60,6 +63,12 @@ pub struct RunPlan {
     pub sources: Vec<SourcePlan>,
     /// The plans of the marts, in the order in which they are built.
     pub marts: Vec<MartPlan>,
+    /// Data files without rows that an earlier rebuild left at places of another partitioning. They are removed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub leftovers: Vec<String>,
+    /// Marts that the log has, and whose SQL files are gone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gone_marts: Vec<String>,
 }
 
 /// The plan of one source.
@@ -290,6 +299,7 @@ impl RunPlan {
         self.roll_forward.is_none()
             && self.sources.iter().all(|source| source.why.is_none())
             && self.marts.iter().all(|mart| mart.why.is_none())
+            && self.leftovers.is_empty()
     }
 
     /// The same plan with the foreseen reads of each mart, in the order of the marts.
@@ -424,9 +434,21 @@ pub fn plan(
         .collect();
     RunPlan {
         roll_forward: state.unpublished.as_ref().map(|commit| commit.number),
+        leftovers: leftovers(job, marts, state)
+            .into_iter()
+            .map(|removed| removed.key)
+            .collect(),
+        gone_marts: Vec::new(),
         sources,
         marts: plan_marts(marts, state, moved),
     }
+}
+
+/// The marts of the log that none of `marts` is.
+pub fn gone_marts(marts: &[Mart], state: &State) -> Vec<String> {
+    let built = state.marts.keys();
+    let gone = built.filter(|name| marts.iter().all(|mart| mart.name != **name));
+    gone.cloned().collect()
 }
 
 /// The files that hold the events of a source: kept events and duplicates.

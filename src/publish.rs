@@ -18,7 +18,8 @@
 //!
 //! *Staged* files are invisible to every reader. A commit names each of them with its final name. Once
 //! `log/<n>` exists they are *committed*: any run may bring them to their final names, and the next run must.
-//! Publishing never deletes. It replaces one whole object at a time, and writes its marker last.
+//! Publishing replaces one whole object at a time, and writes its marker last. It deletes only the files that the
+//! commit names in `removed`: files without rows at places of an earlier partitioning, and files of dropped marts.
 //!
 //! # Ways not taken
 //!
@@ -31,6 +32,7 @@ mod collect;
 mod merge;
 mod ordered;
 mod parquet;
+mod repeats;
 mod runs;
 mod stage;
 mod stored;

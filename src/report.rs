@@ -28,7 +28,7 @@ use crate::config::{ConfigError, Job, environment};
 use crate::plan::RunPlan;
 use crate::progress::{Happened, Progress};
 use crate::run::{
-    History, MartOutcome, MartSummary, PastRun, RunError, RunSummary, Tables, Verified,
+    Dropped, History, MartOutcome, MartSummary, PastRun, RunError, RunSummary, Tables, Verified,
 };
 use plain::{Plain, plain};
 use text::Reader;
@@ -154,6 +154,8 @@ pub enum Outcome {
     Tables(Tables),
     /// The SQL for a reader.
     Ddl(Script),
+    /// The mart that was dropped.
+    Dropped(Dropped),
     /// The resolved configuration.
     Config(Box<Job>),
 }
@@ -258,6 +260,7 @@ impl Outcome {
             | Self::PastRun(_)
             | Self::Tables(_)
             | Self::Ddl(_)
+            | Self::Dropped(_)
             | Self::Config(_) => None,
         }
     }
@@ -293,6 +296,7 @@ impl Outcome {
             Self::PastRun(run) => text::past_run(out, run, reader.here),
             Self::Tables(tables) => text::tables(out, tables, reader.here),
             Self::Ddl(script) => write!(out, "{script}"),
+            Self::Dropped(dropped) => text::dropped(out, dropped, reader.here),
             Self::Config(job) => text::config(out, job),
         }
     }

@@ -3,12 +3,14 @@
 //! ```text
 //! lock ─▶ open the log ─▶ roll forward what is committed ─▶ check, list raw ─▶ plan
 //!   ─▶ absorb every source: files, each staged when it is whole ─▶ P2 ─▶ check ─▶ COMMIT n ─▶ publish ─▶ mark
-//!   ─▶ marts from the published tables      ─▶ stage ─▶ check ─▶ COMMIT n+1 ─▶ publish ─▶ mark ─▶ sweep
+//!   ─▶ marts from the published tables      ─▶ stage ─▶ check ─▶ COMMIT n+1 ─▶ publish ─▶ mark
+//!   ─▶ emptied files at places of an earlier partitioning ─▶ check ─▶ COMMIT n+2 ─▶ remove ─▶ mark ─▶ sweep
 //! ```
 //!
 //! A run that dies before a COMMIT leaves no trace in the tables. A run that dies after a COMMIT is finished by
 //! the next run.
 
+mod drop;
 mod error;
 mod history;
 mod look;
@@ -19,6 +21,7 @@ mod summary;
 mod tables;
 mod verify;
 
+pub use drop::{Dropped, drop_mart};
 pub use error::RunError;
 pub use history::{Change, History, PastCommit, PastRun, history, past_run};
 pub use repair::repair;
@@ -32,10 +35,11 @@ use futures::future::LocalBoxFuture;
 use crate::absorb::{AbsorbError, SpillFolder};
 use crate::config::{Job, Source};
 use crate::dedup::Hashing;
-use crate::lake::{self, Lake, Writer};
+use crate::lake::{self, Lake, Writer, Writing};
+use crate::ledger::Commit;
 use crate::plan::{CommitLimits, Lost, Rebuild, RunPlan};
 use crate::progress::Progress;
-use crate::publish::Local;
+use crate::publish::{Local, Staged};
 use crate::store::StoreSettings;
 use look::{Checked, Looked};
 use marts::Marts;
@@ -87,6 +91,26 @@ pub struct Options {
     pub rebuild: Option<Rebuild>,
     /// The limits of each commit; `None` for the limits that follow from the memory.
     pub limits: Option<CommitLimits>,
+    /// Of each mart.
+    pub partitions: PartitionLimits,
+}
+
+/// How many partitions with rows a mart may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartitionLimits {
+    /// The run says so where there are more.
+    pub many: u64,
+    /// The mart fails where there are more.
+    pub most: u64,
+}
+
+impl Default for PartitionLimits {
+    fn default() -> Self {
+        Self {
+            many: 10_000,
+            most: 100_000,
+        }
+    }
 }
 
 impl Options {
@@ -182,6 +206,7 @@ fn once<'a>(job: &'a Job, options: &'a Options, context: &'a Context) -> Doing<'
             proof: &proof,
         };
         let marts = marts.build(&mut lake, &mut totals).await?;
+        remove_leftovers(&looked, &mut lake, &mut totals).await?;
         lake.sweep().await?;
         lake.checkpoint().await?;
         Ok(summary(
@@ -193,6 +218,26 @@ fn once<'a>(job: &'a Job, options: &'a Options, context: &'a Context) -> Doing<'
             totals,
         ))
     })
+}
+
+/// Removes the files that a rebuild of this run, or of an earlier one, has emptied at places of an earlier
+/// partitioning.
+async fn remove_leftovers(
+    looked: &Looked<'_>,
+    lake: &mut Lake<Writing>,
+    totals: &mut Totals,
+) -> Result<(), RunError> {
+    let removed = looked.leftovers(lake.state());
+    if removed.is_empty() {
+        return Ok(());
+    }
+    totals.note_removed(removed.len());
+    let commit = Commit {
+        removed,
+        ..lake.new_commit()
+    };
+    totals.note_commit(lake.commit(commit, Staged::default()).await?);
+    Ok(())
 }
 
 /// The tables that the sources of a job have in its lake.

@@ -4,7 +4,7 @@
 //! Store::open("s3://bucket/prefix/")
 //!   │  list · head · get · read          what is there
 //!   │  create · upload                   new content, staged or committed
-//!   │  publish · delete · lock           staged object ─▶ its final name
+//!   │  publish · remove · delete · lock  staged object ─▶ its final name, and the end of objects
 //!   │  try_conditions                    whether all this can be relied on
 //!   ├── disk    std::fs: hard link and rename, fsync of file and folder
 //!   └── bucket  AmazonS3: If-None-Match, If-Match ── wire: permits, limits ──▶ HTTP
@@ -23,6 +23,7 @@
 //!   bytes of the key.
 
 mod bucket;
+mod conditional_delete;
 mod credentials;
 mod disk;
 mod error;
@@ -180,6 +181,15 @@ pub enum Publish {
     Conflict,
     /// There is no staged object, because somebody else has published and swept it.
     StagedGone,
+}
+
+/// What came of [`Store::remove`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remove {
+    /// Nothing lies under the key, now or already before.
+    Done,
+    /// Something else than what was expected lies there. Nothing was changed.
+    Conflict,
 }
 
 /// The kind of entry that lies under a key. Links are not followed.
@@ -577,6 +587,23 @@ impl Store {
                     .await
             }
         }
+    }
+
+    /// Deletes one object that still has the ETag `expected`. A key under which nothing lies is [`Remove::Done`], so
+    /// that the same call may be repeated. On disk the comparison and the deletion are two steps: writers hold
+    /// [`Store::lock`]. A server that ignores If-Match of DELETE deletes whatever lies there a moment after it was
+    /// compared.
+    ///
+    /// # Errors
+    /// Unreachable or denied.
+    pub async fn remove(&self, key: &str, expected: Option<&str>) -> Result<Remove, StoreError> {
+        self.pass(Operation::Delete, key, async {
+            match &self.inner {
+                Inner::Disk(disk) => disk.remove(key, expected).await,
+                Inner::Bucket(bucket) => bucket.remove(key, expected).await,
+            }
+        })
+        .await
     }
 
     /// Finds out whether the store refuses writes whose condition does not hold. `key` must belong to nobody

@@ -16,7 +16,7 @@ pub use zone::Zone;
 use serde::{Deserialize, Serialize};
 
 /// The unit of every timestamp in a table: milliseconds, unless the source says `timestamp_unit = "us"`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TimeUnit {
     /// Milliseconds.

@@ -21,7 +21,7 @@ use super::verdicts::Changed;
 use super::{AbsorbError, DecodedObjects, Input, Settings, WhySlice};
 use crate::catalog::TableDefinition;
 use crate::dedup::{EventId, Sorted};
-use crate::event::EXTRA;
+use crate::event::{EXTRA, RAW_OBJECT, RAW_RECORD};
 use crate::ledger::File;
 use crate::publish::{Collected, FileSettings, Finished, Tables};
 use crate::raw::{Refill, RefillError};
@@ -348,6 +348,11 @@ impl Settings {
     fn event_files(&self) -> FileSettings {
         FileSettings {
             event_time: Some(self.source.decode.event_time.clone()),
+            sorted_by: vec![
+                self.source.decode.event_time.clone(),
+                RAW_OBJECT.to_owned(),
+                RAW_RECORD.to_owned(),
+            ],
             bloom_filters: self.source.bloom_filters.clone(),
             ..self.reject_files()
         }
@@ -358,6 +363,7 @@ impl Settings {
         FileSettings {
             compression: self.source.compression,
             event_time: None,
+            sorted_by: vec![RAW_OBJECT.to_owned(), RAW_RECORD.to_owned()],
             bloom_filters: Vec::new(),
             commit: self.commit,
             memory: self.shares.row_group,

@@ -12,6 +12,7 @@ use crate::event::{
     RECORD_SHA256, RULE,
 };
 use crate::layout::{DATE, HOUR};
+use crate::time::TimeUnit;
 
 /// The tables of one source.
 #[derive(Debug, Clone)]
@@ -109,6 +110,26 @@ pub fn columns(schema: &Schema) -> Columns {
         .collect()
 }
 
+/// The unit of the timestamps of a table. All of them have the same; a table without timestamps has milliseconds.
+pub fn timestamp_unit(schema: &Schema) -> TimeUnit {
+    let mut fields = schema.fields().iter();
+    match fields.any(|field| has_microseconds(field.data_type())) {
+        true => TimeUnit::Us,
+        false => TimeUnit::Ms,
+    }
+}
+
+fn has_microseconds(kind: &DataType) -> bool {
+    match kind {
+        DataType::Timestamp(unit, _) => *unit == arrow::datatypes::TimeUnit::Microsecond,
+        DataType::List(item) | DataType::Map(item, _) => has_microseconds(item.data_type()),
+        DataType::Struct(fields) => fields
+            .iter()
+            .any(|field| has_microseconds(field.data_type())),
+        _ => false,
+    }
+}
+
 /// A schema with the columns that the log knows first, in the order of the log.
 fn in_order(fields: Vec<Field>, known: Option<&Columns>) -> SchemaRef {
     let rank = |field: &Field| {
@@ -126,7 +147,6 @@ fn in_order(fields: Vec<Field>, known: Option<&Columns>) -> SchemaRef {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::time::TimeUnit;
 
     #[test]
     fn a_new_column_is_the_last() {

@@ -7,13 +7,12 @@ use toml::de::DeValue;
 use super::ConfigError;
 use super::table::{Entry, Table};
 use crate::event::{self, Column, ColumnType};
+use crate::layout::LONGEST_NAME;
 use crate::names::nearest;
 use crate::time::read_date;
 
 /// The keys of a column.
 pub(super) const COLUMN_KEYS: [&str; 4] = ["type", "path", "default", "required"];
-/// The most bytes that Redshift allows in an identifier.
-const LONGEST_NAME: usize = 127;
 
 /// Refuses a name that some reader would change or refuse.
 pub(super) fn name(text: &str) -> Result<(), String> {

@@ -19,6 +19,7 @@ use super::table::{Entry, Table};
 use super::{
     ConfigError, Job, Overrides, Reference, Source, columns, place, reference, source, units,
 };
+use crate::layout::LONGEST_NAME;
 use crate::time::Zone;
 
 /// The name of the file that is looked for in the folder that the command runs in.
@@ -371,7 +372,7 @@ fn named<'a>(top: &Table<'a>, key: &str) -> Result<Vec<(&'a str, Entry<'a>)>, Co
     Ok(entries)
 }
 
-/// Refuses two tables of one name. Each source makes three tables, and each reference is a table.
+/// Refuses two tables of one name, and a name that some reader does not take. Each source makes three tables, and each reference is a table.
 fn distinct_tables(
     top: &Table<'_>,
     sources: &[Source],
@@ -390,14 +391,23 @@ fn distinct_tables(
         ));
     }
     for (i, (table, owner)) in tables.iter().enumerate() {
-        if let Some((_, first)) = tables.iter().take(i).find(|(other, _)| other == table) {
-            let (section, name) = owner.split_once('.').unwrap_or(("sources", owner));
-            let message = format!("the table `{table}` is made by {first} already: rename one");
-            return Err(match top.get(section) {
-                Some(entry) => entry.table()?.error_at(name, message),
-                None => top.error_at(owner, message),
-            });
-        }
+        let earlier = tables.iter().take(i).find(|(other, _)| other == table);
+        let message = match earlier {
+            Some((_, first)) => {
+                format!("the table `{table}` is made by {first} already: rename one")
+            }
+            None if table.len() > LONGEST_NAME => format!(
+                "its table `{table}` has a name of {} bytes, more than the {LONGEST_NAME} that Redshift reads: \
+                 shorten the name of the source",
+                table.len()
+            ),
+            None => continue,
+        };
+        let (section, name) = owner.split_once('.').unwrap_or(("sources", owner));
+        return Err(match top.get(section) {
+            Some(entry) => entry.table()?.error_at(name, message),
+            None => top.error_at(owner, message),
+        });
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ mod operators;
 mod sums;
 #[cfg(test)]
 mod tests;
+mod times;
 
 use std::sync::Arc;
 
@@ -37,6 +38,8 @@ use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
+
+pub use times::{floored, floored_array, is_finer};
 
 use operators::{Arithmetic, Negative, Whole};
 use sums::Exact;

@@ -151,6 +151,21 @@ impl Slicing {
 }
 
 impl Slicing {
+    /// Whether some event time has this place. A place of another slicing may say `false`: it has an hour where
+    /// partitions are days, or a slice that no partition is long enough for.
+    pub fn makes(&self, place: Place) -> bool {
+        let (hour, span) = match self.by {
+            PartitionBy::Day => (false, DAY_MS),
+            PartitionBy::Hour => (true, HOUR_MS),
+        };
+        // A clock change makes a partition longer by an hour or less.
+        let most = match self.slice_ms >= span {
+            true => 1,
+            false => (span + HOUR_MS - 1) / self.slice_ms + 1,
+        };
+        place.hour.is_some() == hour && i64::from(place.slice) < most
+    }
+
     /// The first and the last event time, in `unit`s since 1970 UTC, that can have a date of `from..=to`. The span is
     /// an hour wider on both sides: where a clock is turned back across midnight, dates are not in order of time.
     pub fn times(&self, from: NaiveDate, to: NaiveDate, unit: TimeUnit) -> (i64, i64) {
@@ -214,6 +229,32 @@ mod tests {
                 slice: 4
             }
         );
+    }
+
+    #[test]
+    fn a_slicing_knows_the_places_that_it_makes() {
+        let of = |hour, slice| Place {
+            date: date("2019-11-03"),
+            hour,
+            slice,
+        };
+        let day = slicing("America/New_York", PartitionBy::Day, DAY_MS);
+        let six = slicing("America/New_York", PartitionBy::Day, 6 * HOUR_MS);
+        let ten_minutes = slicing("America/New_York", PartitionBy::Hour, 600_000);
+        for (slicing, place, made) in [
+            (day, of(None, 0), true),
+            (day, of(None, 1), false),
+            (day, of(Some(1), 0), false),
+            // The day of 25 hours.
+            (six, of(None, 4), true),
+            (six, of(None, 5), false),
+            // The hour that comes twice.
+            (ten_minutes, of(Some(1), 11), true),
+            (ten_minutes, of(Some(1), 12), false),
+            (ten_minutes, of(None, 0), false),
+        ] {
+            assert_eq!(slicing.makes(place), made, "{place:?}");
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::layout;
 use crate::ledger::{self, Commit, LedgerError, Published, PublishedFile, State};
 use crate::progress::Happened;
 use crate::publish::{self, Finished, Local, PublishError, Staged};
-use crate::store::{Lies, Publish, StoreError, StoreErrorKind};
+use crate::store::{Lies, Publish, Remove, StoreError, StoreErrorKind};
 
 /// A commit that was made, published and marked.
 pub struct Committed {
@@ -40,8 +40,10 @@ impl Lake<Writing> {
             sources: BTreeMap::new(),
             found: Vec::new(),
             files: Vec::new(),
+            removed: Vec::new(),
             columns: BTreeMap::new(),
             marts: Vec::new(),
+            dropped: Vec::new(),
         }
     }
 
@@ -209,7 +211,32 @@ impl Lake<Writing> {
             };
             files.push(PublishedFile { key, etag });
         }
-        Ok(Some(files))
+        match self.remove_over(commit).await? {
+            true => Ok(Some(files)),
+            false => Ok(None),
+        }
+    }
+
+    /// Deletes what lies under the names that a commit takes away, whatever it is. `false` once another run has
+    /// marked the commit.
+    async fn remove_over(&self, commit: &Commit) -> Result<bool, LakeError> {
+        for removed in &commit.removed {
+            let found = self.store.head(&removed.key).await?;
+            if self.marked(commit.number).await? {
+                return Ok(false);
+            }
+            let Some(found) = found else { continue };
+            let etag = found.etag.or_else(|| removed.etag.clone());
+            match self.store.remove(&removed.key, etag.as_deref()).await? {
+                Remove::Done => {}
+                Remove::Conflict if self.marked(commit.number).await? => return Ok(false),
+                Remove::Conflict => {
+                    let url = self.store.url_of(&removed.key);
+                    return Err(PublishError::Foreign { url }.into());
+                }
+            }
+        }
+        Ok(true)
     }
 
     async fn marked(&self, n: u64) -> Result<bool, LakeError> {

@@ -24,7 +24,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::KeyValue;
+use parquet::file::metadata::{ColumnChunkMetaData, KeyValue, RowGroupMetaData};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use serde::{Deserialize, Serialize};
@@ -418,6 +418,19 @@ pub(super) fn decode(bytes: Bytes) -> Result<State, String> {
     let rest: Rest = serde_json::from_str(json).map_err(words)?;
     let rows = bytes.get(..rest.bytes).unwrap_or(&bytes);
     if digest(rows, json) != value(DIGEST)? || *reader.schema().fields() != *schema().fields() {
+        return Err("it is damaged".to_owned());
+    }
+    // The reader panics at a place before the beginning of the file.
+    let groups = reader.metadata().row_groups().iter();
+    let is_odd = |column: &ColumnChunkMetaData| {
+        let dictionary = column.dictionary_page_offset().unwrap_or(0);
+        column
+            .data_page_offset()
+            .min(dictionary)
+            .min(column.compressed_size())
+            < 0
+    };
+    if groups.flat_map(RowGroupMetaData::columns).any(is_odd) {
         return Err("it is damaged".to_owned());
     }
     let mut objects: BTreeMap<String, Packer> = BTreeMap::new();

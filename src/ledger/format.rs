@@ -1,4 +1,4 @@
-//! The stored types of the log. The newest format is 2. The tests keep a sample of every format for ever.
+//! The stored types of the log. The newest format is 3. The tests keep a sample of every format for ever.
 //!
 //! ```text
 //! log/<n>            Commit     JSON: objects absorbed, files, marts, the balance of this commit
@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Format 1 had only a fingerprint of the settings, and no event times of raw objects. Its settings are read as
-//! unknown: the next run asks for a `rebuild`.
+//! unknown: the next run asks for a `rebuild`. Format 2 could not take a data file away. A version that reads only
+//! format 2 would look for the files that `removed` names, so it refuses format 3.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,9 +17,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::settings::Settings;
 use crate::event::Reason;
 use crate::layout::Partition;
+use crate::time::TimeUnit;
 
 /// The newest format. This build writes it.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 /// The oldest format that this build reads.
 pub const OLDEST: u32 = 1;
 
@@ -42,10 +44,17 @@ pub struct Commit {
     pub found: Vec<FoundFile>,
     /// The data files that it writes.
     pub files: Vec<FileEntry>,
+    /// Data files that this commit takes away: files without rows, and the files of `dropped` marts. They are deleted
+    /// after `files` are published and before the marker is created.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<RemovedFile>,
     /// The columns of every table that has files in this commit, in order.
     pub columns: BTreeMap<String, Vec<(String, String)>>,
     /// The marts that it builds.
     pub marts: Vec<MartEntry>,
+    /// Marts that are forgotten: their tables are no more. `removed` names all their files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<String>,
 }
 
 /// The changes of one source by a commit.
@@ -202,6 +211,15 @@ pub struct FoundFile {
     pub etag: Option<String>,
 }
 
+/// A published data file that a commit takes away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemovedFile {
+    /// Below the lake.
+    pub key: String,
+    /// The ETag that the file was published with. The file is deleted only while it has this ETag.
+    pub etag: Option<String>,
+}
+
 /// A mart, as it was built.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MartEntry {
@@ -224,6 +242,13 @@ pub struct MartEntry {
     /// The law of the SQL under which it was built; 0 for marts from before there was a law.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub law: u32,
+    /// The unit of its timestamps. Without a word it is milliseconds.
+    #[serde(default, skip_serializing_if = "is_milliseconds")]
+    pub unit: TimeUnit,
+}
+
+fn is_milliseconds(unit: &TimeUnit) -> bool {
+    *unit == TimeUnit::Ms
 }
 
 fn is_zero(number: &u32) -> bool {

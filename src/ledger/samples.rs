@@ -2,7 +2,7 @@
 //!
 //! `samples/1.commit.json` and `1.published.json` are of format 1, `2.*` of format 2, `2.sealed.*` with seals;
 //! `2.checkpoint.parquet` is the checkpoint after the commit of format 2. `2.written.commit.json` has the
-//! bytes that are written today.
+//! bytes that were written last in format 2. `3.written.*` have the bytes that are written today.
 
 use std::collections::BTreeMap;
 
@@ -221,6 +221,7 @@ fn sample() -> Commit {
         compared: false,
         rows: 41,
         law: 0,
+        unit: TimeUnit::Ms,
     };
     Commit {
         format: 2,
@@ -236,6 +237,8 @@ fn sample() -> Commit {
                 .to_vec(),
         )]),
         marts: vec![mart],
+        dropped: Vec::new(),
+        removed: Vec::new(),
         found: vec![
             FoundFile {
                 key: "events/dt=2019-04-01/part-00000.parquet".to_owned(),
@@ -350,10 +353,63 @@ async fn sealed_format_2() {
     assert_eq!(open(&files).await, state(&sample(), &marker(2)));
 }
 
+/// What format 3 says more: files that are taken away.
+fn sample_3() -> Commit {
+    let removed = |key: &str, etag: Option<&str>| RemovedFile {
+        key: key.to_owned(),
+        etag: etag.map(str::to_owned),
+    };
+    Commit {
+        format: 3,
+        removed: vec![
+            removed(
+                "complex_views/part-00000.parquet",
+                Some("98c061-18eadfa7f9fdda92-2397"),
+            ),
+            removed("events/dt=2019-04-01/part-00001.parquet", None),
+        ],
+        dropped: vec!["an_old_mart".to_owned()],
+        ..sample()
+    }
+}
+
+#[tokio::test]
+async fn format_3() {
+    let (commit, published): (&[u8], &[u8]) = (
+        include_bytes!("samples/3.written.commit.json"),
+        include_bytes!("samples/3.written.published.json"),
+    );
+    assert!(seal::check(commit).is_ok() && seal::check(published).is_ok());
+    let read: Commit = serde_json::from_slice(commit).unwrap();
+    assert_eq!(read, sample_3());
+    let read: Published = serde_json::from_slice(published).unwrap();
+    assert_eq!(read, marker(3));
+    let files = [
+        (layout::commit_key(1), commit),
+        (layout::published_key(1), published),
+    ];
+    assert_eq!(open(&files).await, state(&sample_3(), &marker(3)));
+}
+
 /// A commit and a marker are written with these bytes, with their seals. A new setting of the configuration or
 /// another order of the fields would show here.
 #[test]
-fn format_2_as_it_is_written() {
+fn format_3_as_it_is_written() {
+    let written =
+        |json: serde_json::Result<Vec<u8>>| String::from_utf8(seal::sealed(json.unwrap())).unwrap();
+    assert_eq!(
+        written(serde_json::to_vec(&sample_3())),
+        include_str!("samples/3.written.commit.json")
+    );
+    assert_eq!(
+        written(serde_json::to_vec(&marker(3))),
+        include_str!("samples/3.written.published.json")
+    );
+}
+
+/// A commit that takes no file away has the same words as before.
+#[test]
+fn format_2_as_it_was_written() {
     let written =
         |json: serde_json::Result<Vec<u8>>| String::from_utf8(seal::sealed(json.unwrap())).unwrap();
     assert_eq!(

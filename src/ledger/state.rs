@@ -87,6 +87,9 @@ impl State {
             }
         }
         self.find(&commit.found);
+        for removed in &commit.removed {
+            self.files.remove(&removed.key);
+        }
         for entry in &commit.files {
             let etag = self
                 .files
@@ -101,6 +104,10 @@ impl State {
         }
         for (table, columns) in &commit.columns {
             self.columns.insert(table.clone(), columns.clone());
+        }
+        for mart in &commit.dropped {
+            self.columns.remove(mart);
+            self.marts.remove(mart);
         }
         for mart in &commit.marts {
             let state = MartState {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rand::seq::IndexedRandom;
+use rand::seq::{IndexedRandom, IteratorRandom};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -10,6 +10,7 @@ use super::*;
 use crate::event::Reason;
 use crate::layout;
 use crate::store::{Store, StoreSettings};
+use crate::time::TimeUnit;
 
 const SAMPLE: &[u8] = include_bytes!("samples/2.commit.json");
 
@@ -197,6 +198,18 @@ impl RandomLog {
                 .collect();
             files.sort_by_key(FileEntry::key);
             files.dedup_by_key(|file| file.key());
+            let mut known = log
+                .iter()
+                .flat_map(|(commit, _): &(Commit, _)| &commit.files)
+                .map(FileEntry::key)
+                .filter(|key| files.iter().all(|file| file.key() != *key));
+            let known = known.by_ref().choose(&mut self.random);
+            let known = known.filter(|_| self.random.random_bool(0.3));
+            let removed = known.map(|key| RemovedFile {
+                key,
+                etag: Some(self.text()),
+            });
+            let removed = removed.into_iter().collect();
             let marts = (0..self.random.random_range(0..2)).map(|_| MartEntry {
                 name: format!("mart{}", self.random.random_range(0..3)),
                 sql: self.text(),
@@ -205,6 +218,7 @@ impl RandomLog {
                 rows: self.number(),
                 compared: self.random.random(),
                 law: self.random.random_range(0..3),
+                unit: TimeUnit::Us,
             });
             let marts = marts.collect();
             let columns = vec![(self.text(), "string".to_owned())];
@@ -217,6 +231,11 @@ impl RandomLog {
                 columns: BTreeMap::from([("events".to_owned(), columns)]),
                 marts,
                 files,
+                removed,
+                dropped: match self.random.random_bool(0.2) {
+                    true => vec!["mart0".to_owned()],
+                    false => Vec::new(),
+                },
                 found: Vec::new(),
             };
             let marker = Published {
@@ -493,6 +512,8 @@ async fn years(commits: u64) {
             files: Vec::new(),
             columns: BTreeMap::new(),
             marts: Vec::new(),
+            removed: Vec::new(),
+            dropped: Vec::new(),
             found: Vec::new(),
         };
         let marker = Published {

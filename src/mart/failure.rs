@@ -136,6 +136,17 @@ impl MartError {
         )
     }
 
+    /// The error of a mart with more than `most` partitions.
+    pub fn of_many_partitions(mart: &Mart, most: u64) -> Self {
+        let columns = mart.partition.join(", ");
+        let message = format!(
+            "it has more than {most} partitions by {columns}, a file each, and readers would list and open every one"
+        );
+        Self::new(&mart.file, None, message).hint(
+            "partition by fewer columns, or by a coarser one such as a month, or leave `-- partition:` out",
+        )
+    }
+
     /// The error of a mart with a row whose `dt` is no date. `None` is NULL.
     pub fn of_no_date(mart: &Mart, date: NaiveDate, found: Option<&str>) -> Self {
         let message = format!(

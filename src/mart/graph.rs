@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::error::{MartError, shown};
 use super::header::{self, Header};
 use super::reach::Reach;
-use super::select::{self, is_name};
+use super::select::{self, is_name, too_long};
 use crate::layout::DATE;
 use crate::names::nearest;
 
@@ -68,6 +68,19 @@ impl Graph {
             .collect();
         read.into_iter().collect()
     }
+}
+
+/// The names of the marts whose `.sql` files are below `folder`, whatever the files hold.
+///
+/// # Errors
+/// A folder that cannot be read.
+pub fn names(folder: &Path) -> Result<BTreeSet<String>, MartError> {
+    let mut files = Vec::new();
+    collect(folder, &mut files)?;
+    let names = files.iter().filter_map(|file| file.file_stem());
+    Ok(names
+        .map(|name| name.to_string_lossy().into_owned())
+        .collect())
 }
 
 /// Reads every `.sql` file below `folder`. `tables` are the names of the tables that sources make.
@@ -243,6 +256,9 @@ fn read_file(file: PathBuf) -> Result<Read, MartError> {
             format!("`{name}` cannot be the name of a table"),
         )
         .hint("a name is a lower-case letter, then letters, digits or `_`"));
+    }
+    if let Some(message) = too_long(&name) {
+        return Err(MartError::new(&file, None, message).hint("rename the file"));
     }
     let bytes = std::fs::read(&file)
         .map_err(|error| MartError::new(&file, None, format!("cannot read the file: {error}")))?;

@@ -118,6 +118,7 @@ pub async fn read_references(
             settings: FileSettings {
                 compression: Compression::Snappy,
                 event_time: None,
+                sorted_by: Vec::new(),
                 bloom_filters: Vec::new(),
                 commit: 0,
                 memory: usize::try_from(job.memory / 16).unwrap_or(usize::MAX),

@@ -14,6 +14,7 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use super::MartError;
 use super::clauses::{self, Beside, Call, DateUse, Recursion, leftmost, line_of, only_select};
 use crate::engine;
+use crate::layout::LONGEST_NAME;
 
 /// A parsed SELECT.
 pub(super) struct Parsed {
@@ -114,6 +115,16 @@ pub(super) fn is_name(name: &str) -> bool {
         && name
             .chars()
             .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+}
+
+/// Why a name of a table or column is too long, if it is.
+pub(super) fn too_long(name: &str) -> Option<String> {
+    let bytes = name.len();
+    (bytes > LONGEST_NAME).then(|| {
+        format!(
+            "the name `{name}` has {bytes} bytes, more than the {LONGEST_NAME} that Redshift reads"
+        )
+    })
 }
 
 /// Parses `text`, which is the whole file, so that lines are lines of the file.

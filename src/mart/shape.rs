@@ -4,18 +4,24 @@
 //! SELECT a, dt, n     ──▶  CAST(a) AS a, CAST(n) AS n      columns in files, in the SELECT's order
 //! -- partition: dt         CAST(dt AS string) AS dt        partition columns last
 //! ```
+//!
+//! A timestamp is in microseconds where a table that the mart reads has microseconds, and otherwise in milliseconds. A
+//! time that is finer is floored: a cast would cut it towards 1970.
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, TimeUnit};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use datafusion::common::Column;
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast, lit, when};
 
-use super::select::{Parsed, is_name};
+use super::select::{Parsed, is_name, too_long};
 use super::{Mart, MartError};
-use crate::catalog::TableDefinition;
-use crate::engine::wall_clock;
+use crate::catalog::{self, TableDefinition};
+use crate::engine::{floored, is_finer, wall_clock};
+use crate::layout::NULL_VALUE;
 use crate::names::nearest;
+use crate::time::TimeUnit;
 
 /// Casts the columns of a plan to the types in which they are written, and tells the table that they make. The columns
 /// of files come first, then the partition columns.
@@ -29,6 +35,7 @@ pub(super) fn apply(
     plan: LogicalPlan,
 ) -> Result<(LogicalPlan, TableDefinition), MartError> {
     let schema = Arc::clone(plan.schema());
+    let unit = unit(mart, &plan)?;
     let mut files: Vec<(FieldRef, Expr)> = Vec::new();
     let mut partitions: Vec<(String, Expr)> = Vec::new();
     for (i, (qualifier, field)) in schema.iter().enumerate() {
@@ -36,6 +43,9 @@ pub(super) fn apply(
         let fail = |message: String| MartError::new(&mart.file, select.column_line(i), message);
         if !is_name(name) {
             return Err(wrong_name(name, select.is_named(i), fail));
+        }
+        if let Some(message) = too_long(name) {
+            return Err(fail(message).hint("give the column a shorter name with AS"));
         }
         if files.iter().any(|(field, _)| field.name() == name)
             || partitions.iter().any(|(other, _)| other == name)
@@ -53,17 +63,22 @@ pub(super) fn apply(
                 .hint("partition by a string, an integer, a boolean or a date"));
             }
             let text = cast(column, DataType::Utf8);
-            // Readers of a Hive table cannot tell an empty value from NULL.
-            let text = when(text.clone().not_eq(lit("")), text)
+            // Readers of a Hive table cannot tell an empty value, or the spelling of NULL, from NULL.
+            let is_value = text.clone().in_list(vec![lit(""), lit(NULL_VALUE)], true);
+            let text = when(is_value, text)
                 .end()
                 .map_err(|error| MartError::planning(&mart.file, &error))?;
             partitions.push((name.clone(), text));
         } else {
-            let target = written(kind).map_err(|refused| {
+            let target = written(kind, unit).map_err(|refused| {
                 let error = fail(format!("the column `{name}` is {}", refused.what));
                 error.hint(refused.remedy)
             })?;
             let column = wall_clock(column, kind);
+            let column = match is_finer(kind, unit) {
+                true => floored(column, unit),
+                false => column,
+            };
             let column = if target == *kind {
                 column
             } else {
@@ -85,6 +100,22 @@ pub(super) fn apply(
     // Partition columns are in the order of the folders, not of the SELECT.
     partitions.sort_by_key(|(name, _)| mart.partition.iter().position(|other| other == name));
     project(mart, plan, files, partitions)
+}
+
+/// The unit of the timestamps of a mart: microseconds where a table that the plan reads has some.
+fn unit(mart: &Mart, plan: &LogicalPlan) -> Result<TimeUnit, MartError> {
+    let mut unit = TimeUnit::Ms;
+    let looked = plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && catalog::timestamp_unit(&scan.source.schema()) == TimeUnit::Us
+        {
+            unit = TimeUnit::Us;
+            return Ok(TreeNodeRecursion::Stop);
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    looked.map_err(|error| MartError::planning(&mart.file, &error))?;
+    Ok(unit)
 }
 
 /// The plan of these columns, and the table that it makes.
@@ -159,11 +190,11 @@ pub(super) struct Refused {
     remedy: &'static str,
 }
 
-/// The type in which values of `kind` are written.
+/// The type in which values of `kind` are written. Timestamps are written in `unit`s.
 ///
 /// # Errors
 /// A type that some reader does not have.
-pub(super) fn written(kind: &DataType) -> Result<DataType, Refused> {
+pub(super) fn written(kind: &DataType, unit: TimeUnit) -> Result<DataType, Refused> {
     let refuse = |what: &str, remedy| {
         Err(Refused {
             what: what.to_owned(),
@@ -185,7 +216,7 @@ pub(super) fn written(kind: &DataType) -> Result<DataType, Refused> {
         DataType::UInt32 | DataType::UInt64 => DataType::Int64,
         DataType::Float16 => DataType::Float32,
         DataType::Date64 => DataType::Date32,
-        DataType::Timestamp(..) => DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())),
+        DataType::Timestamp(..) => DataType::Timestamp(unit.arrow(), Some("UTC".into())),
         DataType::Decimal32(precision, scale)
         | DataType::Decimal64(precision, scale)
         | DataType::Decimal128(precision, scale) => {
@@ -207,15 +238,15 @@ pub(super) fn written(kind: &DataType) -> Result<DataType, Refused> {
         | DataType::LargeBinary
         | DataType::BinaryView
         | DataType::FixedSizeBinary(_) => DataType::Binary,
-        DataType::Dictionary(_, value) => written(value)?,
-        DataType::RunEndEncoded(_, values) => written(values.data_type())?,
+        DataType::Dictionary(_, value) => written(value, unit)?,
+        DataType::RunEndEncoded(_, values) => written(values.data_type(), unit)?,
         DataType::List(_)
         | DataType::LargeList(_)
         | DataType::ListView(_)
         | DataType::LargeListView(_)
         | DataType::FixedSizeList(..)
         | DataType::Struct(_)
-        | DataType::Map(..) => nested(kind)?,
+        | DataType::Map(..) => nested(kind, unit)?,
         DataType::Interval(_) | DataType::Duration(_) => {
             return refuse(
                 "a span of time, which Parquet readers do not know",
@@ -233,7 +264,7 @@ pub(super) fn written(kind: &DataType) -> Result<DataType, Refused> {
 }
 
 /// The type in which lists, structs and maps are written.
-fn nested(kind: &DataType) -> Result<DataType, Refused> {
+fn nested(kind: &DataType, unit: TimeUnit) -> Result<DataType, Refused> {
     let refuse = |what: &str, remedy| {
         Err(Refused {
             what: what.to_owned(),
@@ -247,7 +278,7 @@ fn nested(kind: &DataType) -> Result<DataType, Refused> {
         | DataType::LargeListView(item)
         | DataType::FixedSizeList(item, _) => DataType::List(Arc::new(Field::new(
             "element",
-            written(item.data_type())?,
+            written(item.data_type(), unit)?,
             true,
         ))),
         DataType::Struct(fields) => {
@@ -260,7 +291,10 @@ fn nested(kind: &DataType) -> Result<DataType, Refused> {
             DataType::Struct(
                 fields
                     .iter()
-                    .map(|field| Ok(Field::new(field.name(), written(field.data_type())?, true)))
+                    .map(|field| {
+                        let kind = written(field.data_type(), unit)?;
+                        Ok(Field::new(field.name(), kind, true))
+                    })
                     .collect::<Result<_, Refused>>()?,
             )
         }
@@ -275,8 +309,8 @@ fn nested(kind: &DataType) -> Result<DataType, Refused> {
                 "key_value",
                 DataType::Struct(
                     vec![
-                        Field::new("key", written(key.data_type())?, false),
-                        Field::new("value", written(value.data_type())?, true),
+                        Field::new("key", written(key.data_type(), unit)?, false),
+                        Field::new("value", written(value.data_type(), unit)?, true),
                     ]
                     .into(),
                 ),

@@ -126,6 +126,7 @@ impl Known<'_> {
         }
         let columns = catalog::columns(&table.schema);
         if built.entry.reach != mart.reach_by_name()
+            || built.entry.unit != catalog::timestamp_unit(&table.schema)
             || self.state.columns.get(&mart.name) != Some(&columns)
         {
             return Some(WhyMart::FormChanged);
@@ -214,6 +215,7 @@ mod tests {
     use super::*;
     use crate::ledger::{MartEntry, MartState};
     use crate::mart;
+    use crate::time::TimeUnit;
 
     /// The only mart of a folder, with this SQL over the tables `events` and `codes`.
     fn one(sql: &str) -> Mart {
@@ -232,6 +234,7 @@ mod tests {
             rows: 0,
             compared,
             law: LAW,
+            unit: TimeUnit::Ms,
         };
         let marts = BTreeMap::from([("m".to_owned(), MartState { commit: 1, entry })]);
         State {

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch, StringArray};
+use arrow::datatypes::Schema;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
@@ -22,6 +23,8 @@ pub struct Ordered<'a> {
     pub settings: &'a FileSettings,
     /// The folder in which the files are written.
     pub folder: &'a Path,
+    /// The most partitions.
+    pub most: usize,
 }
 
 /// The rows could not be made, or could not be written.
@@ -36,6 +39,18 @@ pub enum OrderedError {
     /// A value of a partition column is too long for the name of a folder.
     #[error("a partition column has a value too long for the name of a folder: {0}…")]
     LongValue(String),
+    /// More partitions than there may be, which is the number.
+    #[error("it has more than {0} partitions")]
+    ManyPartitions(usize),
+}
+
+/// The columns that the rows of one partition are sorted by. Nested columns are no part of the order. Readers do not
+/// agree where NaN and -0 belong, so the order is told as far as the first float.
+fn sorted_by(schema: &Schema) -> Vec<String> {
+    let fields = schema.fields().iter();
+    let sorted = fields.filter(|field| !field.data_type().is_nested());
+    let told = sorted.take_while(|field| !field.data_type().is_floating());
+    told.map(|field| field.name().clone()).collect()
 }
 
 /// The most bytes of a folder's name that every file system accepts.
@@ -71,6 +86,9 @@ impl Ordered<'_> {
                     if let Some((known, file)) = open.take() {
                         finished.push(self.close(known, file)?);
                     }
+                    if finished.len() == self.most {
+                        return Err(OrderedError::ManyPartitions(self.most));
+                    }
                     if let Some(folder) = too_long(&partition) {
                         return Err(OrderedError::LongValue(folder));
                     }
@@ -91,7 +109,11 @@ impl Ordered<'_> {
         let path = self
             .folder
             .join(format!("{}-{number}.parquet", self.table.name));
-        ParquetFile::create(path, Arc::clone(&self.table.schema), self.settings)
+        let settings = FileSettings {
+            sorted_by: sorted_by(&self.table.schema),
+            ..self.settings.clone()
+        };
+        ParquetFile::create(path, Arc::clone(&self.table.schema), &settings)
     }
 
     fn close(&self, partition: Partition, file: ParquetFile) -> Result<Finished, WriteError> {

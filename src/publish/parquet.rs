@@ -1,4 +1,8 @@
 //! One data file: what is written into Parquet so that every reader can read it.
+//!
+//! A dictionary is of use only where values repeat. Otherwise it is filled in vain: the file is larger, and encoding it
+//! takes 5 to 16 % more time. fastparquet reads NULL behind the place where a dictionary is given up, and tells nobody.
+//! So each row group decides for each column, by the first rows of the group.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -16,20 +20,24 @@ use parquet::arrow::arrow_writer::{
 };
 use parquet::basic::{Compression as Codec, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::KeyValue;
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::metadata::{KeyValue, SortingColumn};
+use parquet::file::properties::{
+    EnabledStatistics, WriterProperties, WriterPropertiesBuilder, WriterPropertiesPtr,
+};
 use parquet::file::writer::SerializedFileWriter;
-use parquet::schema::types::ColumnPath;
+use parquet::schema::types::{ColumnPath, SchemaDescriptor};
 use serde::{Deserialize, Serialize};
 
 use super::WriteError;
+use super::repeats::hardly_repeats;
 use crate::config::Compression;
 use crate::store::is_full;
 
 /// Readers split files by row group, and Spectrum wants none above 128 MB.
 const ROW_GROUP_BYTES: usize = 128 << 20;
-/// Beyond this many rows a larger row group saves no reader anything.
-const ROW_GROUP_ROWS: usize = 1 << 20;
+/// The most rows of a row group. A filter for an hour of a day then reads a third of the bytes that it reads of a group
+/// of a million rows, and the file is 6 % larger at most.
+const ROW_GROUP_ROWS: usize = 131_072;
 
 /// Bytes of rows that are encoded at once. Of more, the encoders would hold pages that are not yet compressed.
 const BATCH_BYTES: usize = 4 << 20;
@@ -44,6 +52,8 @@ pub struct FileSettings {
     pub compression: Compression,
     /// The column of event times; `None` where the rows have none.
     pub event_time: Option<String>,
+    /// The columns by which the rows of every row group are sorted, ascending, NULL last.
+    pub sorted_by: Vec<String>,
     /// Columns with a bloom filter.
     pub bloom_filters: Vec<String>,
     /// The commit that the footer names, so that no two versions of a file are equal in bytes.
@@ -67,7 +77,10 @@ pub struct ParquetFile {
     path: PathBuf,
     schema: SchemaRef,
     file: SerializedFileWriter<File>,
-    groups: ArrowRowGroupWriterFactory,
+    /// How columns are encoded, but for the dictionaries of a row group.
+    properties: WriterPropertiesBuilder,
+    /// Of each Parquet column, whether its values hardly repeated in the last row group that told.
+    plain: Vec<bool>,
     encoding: Encoding,
     /// Rows and batches that were handed to the open row group; there is none without batches.
     open: (usize, usize),
@@ -118,11 +131,13 @@ impl ParquetFile {
         let columns = ArrowSchemaConverter::new()
             .convert(&schema)
             .map_err(named)?;
-        let properties = Arc::new(properties.build());
-        let file = SerializedFileWriter::new(file, columns.root_schema_ptr(), properties)
-            .map_err(named)?;
+        let properties = properties.set_sorting_columns(sorting(&columns, &settings.sorted_by));
+        let built = Arc::new(properties.clone().build());
+        let file =
+            SerializedFileWriter::new(file, columns.root_schema_ptr(), built).map_err(named)?;
         Ok(Self {
-            groups: ArrowRowGroupWriterFactory::new(&file, Arc::clone(&schema)),
+            plain: vec![false; columns.num_columns()],
+            properties,
             encoding: Encoding::new(settings.threads),
             file,
             schema,
@@ -155,7 +170,7 @@ impl ParquetFile {
 
     fn encode(&mut self, batch: &RecordBatch) -> Result<(), ParquetError> {
         if self.open.1 == 0 {
-            self.begin()?;
+            self.begin(batch)?;
         }
         let columns = batch.columns().iter().cloned();
         self.encoding.give(columns.map(Task::Encode));
@@ -173,10 +188,15 @@ impl ParquetFile {
         }
     }
 
-    /// Begins a row group.
-    fn begin(&mut self) -> Result<(), ParquetError> {
+    /// Begins a row group whose first rows these are.
+    fn begin(&mut self, first: &RecordBatch) -> Result<(), ParquetError> {
         let group = self.file.flushed_row_groups().len();
-        let mut encoders = self.groups.create_column_writers(group)?.into_iter();
+        let properties = self.group_properties(first);
+        let schema = self.file.schema_descr().root_schema_ptr();
+        // A factory takes its properties from a file: those of one row group come from a file that nobody keeps.
+        let nowhere = SerializedFileWriter::new(io::sink(), schema, properties)?;
+        let encoders = ArrowRowGroupWriterFactory::new(&nowhere, Arc::clone(&self.schema));
+        let mut encoders = encoders.create_column_writers(group)?.into_iter();
         let columns = self.schema.fields().iter().map(|field| OpenColumn {
             field: Arc::clone(field),
             encoders: Some(encoders.by_ref().take(leaves(field.data_type())).collect()),
@@ -186,6 +206,20 @@ impl ParquetFile {
         });
         self.encoding.begin(columns.collect());
         Ok(())
+    }
+
+    /// How the columns of a row group are encoded whose first rows these are.
+    fn group_properties(&mut self, first: &RecordBatch) -> WriterPropertiesPtr {
+        let told = first.columns().iter().flat_map(hardly_repeats);
+        for (plain, told) in self.plain.iter_mut().zip(told) {
+            *plain = told.unwrap_or(*plain);
+        }
+        let columns = self.file.schema_descr().columns().iter();
+        let plain = columns.zip(&self.plain).filter(|(_, plain)| **plain);
+        let properties = plain.fold(self.properties.clone(), |properties, (column, _)| {
+            properties.set_column_dictionary_enabled(column.path().clone(), false)
+        });
+        Arc::new(properties.build())
     }
 
     /// Ends the open row group.
@@ -235,6 +269,21 @@ impl ParquetFile {
             .len();
         Ok((path, rows, bytes))
     }
+}
+
+/// The order of the rows as the footer tells it.
+fn sorting(columns: &SchemaDescriptor, sorted_by: &[String]) -> Option<Vec<SortingColumn>> {
+    let sorted = sorted_by.iter().map_while(|name| {
+        let mut columns = columns.columns().iter();
+        let at = columns.position(|column| column.path().parts() == std::slice::from_ref(name))?;
+        Some(SortingColumn {
+            column_idx: i32::try_from(at).ok()?,
+            descending: false,
+            nulls_first: false,
+        })
+    });
+    let sorted: Vec<SortingColumn> = sorted.collect();
+    (!sorted.is_empty()).then_some(sorted)
 }
 
 /// An error of writing the file of this path.

@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::merge::Finished;
 use crate::layout;
 use crate::ledger::{self, Commit, FileEntry, Published, PublishedFile, State};
-use crate::store::{Publish, Store, StoreError};
+use crate::store::{Publish, Remove, Store, StoreError};
 
 /// The number of files that are staged or published at once.
 const AT_ONCE: usize = 8;
@@ -252,26 +252,35 @@ pub async fn prove(store: &Store, commit: &Commit) -> Result<(), PublishError> {
         .await
 }
 
-/// Checks that every file that a commit replaces is still the published one, and that every new name is free. A
-/// file that cannot be put after the commit would block the lake.
+/// Checks that every file that a commit replaces or takes away is still the published one, and that every new name is
+/// free. A file that cannot be put after the commit would block the lake. A file that is to be taken away may be gone
+/// already.
 ///
 /// # Errors
 /// The first file that another run or somebody else has changed, removed or put there.
 pub async fn check(store: &Store, commit: &Commit, state: &State) -> Result<(), PublishError> {
-    let looks = commit.files.iter().map(|entry| async move {
+    let replaced = commit.files.iter().map(|entry| {
         let key = entry.key();
-        let expected = state.files.get(&key).and_then(|file| file.etag.as_ref());
-        let found = store.head(&key).await?;
-        let untouched = match (expected, found) {
-            (None, found) => found.is_none(),
-            (Some(_), None) => false,
-            (Some(expected), Some(found)) => found.etag.is_none_or(|etag| etag == *expected),
-        };
-        match untouched {
-            true => Ok(()),
-            false => Err(changed(store, commit, &key).await?),
-        }
+        let file = state.files.get(&key);
+        let expected = file.and_then(|file| file.etag.clone());
+        (key, expected, false)
     });
+    let removed = commit.removed.iter();
+    let removed = removed.map(|file| (file.key.clone(), file.etag.clone(), true));
+    let looks = replaced
+        .chain(removed)
+        .map(|(key, expected, may_be_gone)| async move {
+            let found = store.head(&key).await?;
+            let untouched = match (&expected, found) {
+                (None, found) => found.is_none(),
+                (Some(_), None) => may_be_gone,
+                (Some(expected), Some(found)) => found.etag.is_none_or(|etag| etag == *expected),
+            };
+            match untouched {
+                true => Ok(()),
+                false => Err(changed(store, commit, &key).await?),
+            }
+        });
     // The files are asked for one by one. A listing would cost as much as the whole table has files.
     stream::iter(looks)
         .buffer_unordered(LOOKED_AT_ONCE)
@@ -279,7 +288,7 @@ pub async fn check(store: &Store, commit: &Commit, state: &State) -> Result<(), 
         .await
 }
 
-/// Finds out who has changed a file that a commit replaces.
+/// Finds out who has changed a file that a commit replaces or takes away.
 async fn changed(store: &Store, commit: &Commit, key: &str) -> Result<PublishError, StoreError> {
     let url = store.url_of(key);
     let next = store.head(&layout::commit_key(commit.number)).await?;
@@ -294,7 +303,7 @@ fn forget(path: &Path) {
     let _ = std::fs::remove_file(path);
 }
 
-/// Puts every file of a commit under its final name. This may be repeated after any interruption. `state` is
+/// Puts every file of a commit under its final name, then deletes the files that it takes away. This may be repeated after any interruption. `state` is
 /// the state with this commit applied. `memory` is the most bytes that are on their way at once. Files that
 /// this run has `staged` are read from its own disk.
 ///
@@ -336,6 +345,19 @@ pub async fn publish(
         .try_collect()
         .await?;
     files.sort_by(|a, b| a.key.cmp(&b.key));
+    // Last: a reader finds the rows at their new places before the old places are gone.
+    let removals = commit.removed.iter().map(|removed| async move {
+        match store.remove(&removed.key, removed.etag.as_deref()).await? {
+            Remove::Done => Ok(()),
+            Remove::Conflict => Err(PublishError::Foreign {
+                url: store.url_of(&removed.key),
+            }),
+        }
+    });
+    stream::iter(removals)
+        .buffer_unordered(AT_ONCE)
+        .try_collect::<()>()
+        .await?;
     Ok(Published {
         format: crate::ledger::FORMAT,
         number: commit.number,

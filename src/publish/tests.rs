@@ -72,6 +72,7 @@ fn tables() -> Tables {
         settings: FileSettings {
             compression: Compression::Snappy,
             event_time: Some("at".to_owned()),
+            sorted_by: Vec::new(),
             bloom_filters: Vec::new(),
             commit: 7,
             memory: 1 << 20,
@@ -324,6 +325,47 @@ fn stored(folder: &std::path::Path) -> StoredFile {
     };
     let content = Content::new(Arc::new(fetch), bytes, 0);
     StoredFile::open("here".to_owned(), content, settings.commit, rows).unwrap()
+}
+
+/// Rows in order, in groups that a reader can pass over, and dictionaries only where values repeat.
+#[test]
+fn row_groups_say_their_order_and_have_dictionaries_where_values_repeat() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = FileSettings {
+        memory: 1 << 30,
+        sorted_by: ["name", "kind", "no column"].map(str::to_owned).to_vec(),
+        event_time: None,
+        ..tables().settings
+    };
+    let path = folder.path().join("file");
+    let mut file = ParquetFile::create(path.clone(), own_schema(), &settings).unwrap();
+    for from in (0..140_000).step_by(7_000) {
+        let names: StringArray = (from..from + 7_000)
+            .map(|n| (n % 3 == 0).then(|| format!("{n:032}")))
+            .collect();
+        let kinds: StringArray = (from..from + 7_000)
+            .map(|n| Some(["a", "b"][n % 2]))
+            .collect();
+        let columns: Vec<Arc<dyn Array>> = vec![Arc::new(names), Arc::new(kinds)];
+        file.write(&RecordBatch::try_new(own_schema(), columns).unwrap())
+            .unwrap();
+    }
+    file.finish().unwrap();
+    let reader = SerializedFileReader::new(std::fs::File::open(&path).unwrap()).unwrap();
+    let groups = reader.metadata().row_groups();
+    let rows: Vec<i64> = groups.iter().map(|group| group.num_rows()).collect();
+    assert_eq!(rows, [131_072, 8_928]);
+    for group in groups {
+        let sorted = group.sorting_columns().unwrap().iter();
+        let sorted = sorted.map(|by| (by.column_idx, by.descending, by.nulls_first));
+        assert_eq!(
+            sorted.collect::<Vec<_>>(),
+            [(0, false, false), (1, false, false)]
+        );
+        let dictionaries = group.columns().iter();
+        let dictionaries = dictionaries.map(|column| column.dictionary_page_offset().is_some());
+        assert_eq!(dictionaries.collect::<Vec<_>>(), [false, true]);
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@
 //! The buffer holds an object that was inflated at once, or no more than an unfinished record. The bytes of such a
 //! record double before it is read again, so that a record is validated about twice, however its bytes arrive. A
 //! decoder waits for memory where a record grows long. A stretch is dropped while it is read, except for its first
-//! 64 KiB.
+//! 65,535 bytes.
 
 use super::PieceError;
 use super::buffer::Buffer;
@@ -28,7 +28,7 @@ use super::memory::{DecodeMemory, HeldMemory};
 use crate::event::{Limits, Reason};
 
 /// The most bytes that are kept of a bad stretch or a rejected record.
-pub(super) const HEAD: usize = 64 << 10;
+pub(super) const HEAD: usize = 65_535;
 /// The least number of bytes that are asked for at once.
 const FILL: usize = 256 << 10;
 /// The most bytes of a record: positions in a record and offsets in a batch have 32 bits.

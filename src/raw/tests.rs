@@ -337,18 +337,32 @@ mod framing {
     }
 
     #[test]
-    fn a_long_bad_stretch_keeps_its_first_64_kib() {
+    fn a_long_bad_stretch_keeps_its_first_65_535_bytes() {
         let mut text = "é".repeat(1 << 20).into_bytes();
         text.insert(0, b'x');
         text.extend_from_slice(b"{}");
         let found = decode(&spec(&[]), &text);
         let reject = &found.rejects[0];
         assert_eq!((reject.raw_offset, reject.raw_bytes), (0, (2 << 20) + 1));
-        assert_eq!(reject.raw_text.len(), (64 << 10) - 1);
+        assert_eq!(reject.raw_text.len(), 65_535);
         assert!(!reject.raw_text.contains('\u{FFFD}'));
         assert_eq!(found.counts.records, 2);
         let found = decode(&spec(&[]), &vec![0xFF; 100_000]);
-        assert!(found.rejects[0].raw_text.len() <= 64 << 10);
+        // U+FFFD has three bytes.
+        assert_eq!(found.rejects[0].raw_text.len(), 65_535);
+        // No character is cut in two, in a bad stretch or in an object that is no event.
+        for before in ["", "y"] {
+            let text = "é".repeat(1 << 16);
+            for text in [
+                format!("{before}{text}"),
+                format!("{{\"{before}{text}\":1}}"),
+            ] {
+                let found = decode(&spec(&[]), text.as_bytes());
+                let kept = &found.rejects[0].raw_text;
+                assert!(text.starts_with(kept.as_str()), "{before}");
+                assert!((65_534..=65_535).contains(&kept.len()), "{}", kept.len());
+            }
+        }
     }
 
     /// The detail of a reject says what is wrong.
@@ -1143,11 +1157,11 @@ mod codecs {
         let small = DecodeMemory::new(1_000, 2);
         let mut decoder = Decoder::new(&limited(stored / 4), &small);
         assert!(decode_with(&mut decoder, &packed, || 4_000) == found);
-        // The reject of a bad stretch keeps 64 KiB of it.
+        // The reject of a bad stretch keeps 65,535 bytes of it.
         let long = [&b"{\"t\":1}\n"[..], &vec![b'x'; 1 << 20], b"\n{\"t\":2}"].concat();
         let found = decode(&spec(&[]), &long);
         assert_eq!(found.counts.events, 2);
-        assert_eq!(found.counts.lost, (1 << 20) - (64 << 10));
+        assert_eq!(found.counts.lost, (1 << 20) - 65_535);
         let found = decode(&spec(&[]), &gzip(&long));
         let share = found.counts.lost as f64 / found.counts.bytes as f64;
         assert!((0.9..1.0).contains(&share), "{share}");
@@ -1155,7 +1169,7 @@ mod codecs {
         let long = format!("{{\"t\":1}}{{\"x\":\"{}\"}}", "x".repeat(1 << 20));
         let found = decode(&spec(&[]), long.as_bytes());
         assert_eq!((found.counts.events, found.counts.records), (1, 2));
-        assert_eq!(found.counts.lost, (1 << 20) + 8 - (64 << 10));
+        assert_eq!(found.counts.lost, (1 << 20) + 8 - 65_535);
     }
 
     /// An object of another kind is one reject that names it.

@@ -21,6 +21,7 @@ use crate::absorb::RejectsOf;
 use crate::cli::Typing;
 use crate::config::Job;
 use crate::plan::Bytes;
+use crate::run::Dropped;
 
 /// Somebody who reads a text: the folder that they are in, and the flags that they gave.
 pub struct Reader<'a> {
@@ -126,6 +127,20 @@ const SHOWN: usize = 12;
 fn signed(n: i64) -> String {
     let sign = if n < 0 { '-' } else { '+' };
     format!("{sign}{}", count(n.unsigned_abs()))
+}
+
+/// Writes what was dropped, for somebody in the folder `here`.
+pub fn dropped(out: &mut impl Write, dropped: &Dropped, here: Option<&Path>) -> Result<()> {
+    writeln!(
+        out,
+        "Dropped mart {} from {} in commit {}: {} files with {} rows, {}.",
+        dropped.mart,
+        place(&dropped.lake, here),
+        dropped.commit,
+        count(dropped.files),
+        count(dropped.rows),
+        bytes(dropped.bytes)
+    )
 }
 
 pub fn config(out: &mut impl Write, job: &Job) -> Result<()> {

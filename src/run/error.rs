@@ -47,6 +47,18 @@ pub enum RunError {
         which: String,
         last: u64,
     },
+    #[error(
+        "{lake} has no mart `{mart}`; its marts are: {}", marts.join(", ")
+    )]
+    NoSuchMart {
+        lake: String,
+        mart: String,
+        marts: Vec<String>,
+    },
+    #[error(
+        "the mart `{mart}` has an SQL file, and the next run would build it again: delete the file first"
+    )]
+    StillMade { mart: String },
     #[error("{0}; this is a defect of rawmart")]
     Defect(String),
 }

@@ -58,6 +58,13 @@ pub struct PastCommit {
     pub files: u64,
     /// The bytes of these files.
     pub bytes: u64,
+    /// Data files without rows that were removed.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub removed: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// The changes of one source by a commit.
@@ -98,6 +105,9 @@ pub struct WholeCommit {
     /// The keys of raw objects that were taken out, by source.
     pub forgotten: BTreeMap<String, Vec<String>>,
     pub data_files: Vec<PastFile>,
+    /// Keys of data files that were removed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub removed_files: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -197,6 +207,7 @@ fn short(commit: &Commit, state: &State) -> PastCommit {
             .collect(),
         files: commit.files.len() as u64,
         bytes: commit.files.iter().map(|file| file.bytes).sum(),
+        removed: commit.removed.len() as u64,
     }
 }
 
@@ -224,6 +235,7 @@ fn whole(commit: Commit, state: &State) -> WholeCommit {
         raw_objects: BTreeMap::new(),
         forgotten: BTreeMap::new(),
         data_files: commit.files.iter().map(file).collect(),
+        removed_files: commit.removed.iter().map(|file| file.key.clone()).collect(),
     };
     for (name, delta) in commit.sources {
         whole.raw_objects.insert(name.clone(), delta.objects);

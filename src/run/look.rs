@@ -13,7 +13,7 @@ use crate::catalog::{SourceTables, TableDefinition};
 use crate::config::{ConfigError, Job, OnChangedObject, ReferenceFormat, Source};
 use crate::dedup::{Hashing, Keys};
 use crate::engine::Engine;
-use crate::ledger::{self, ObjectEntry, SourceState, State};
+use crate::ledger::{self, ObjectEntry, RemovedFile, SourceState, State};
 use crate::mart::{self, Graph, Mart, ReferenceTable, read_references};
 use crate::plan::{self, Listed, Lost, MartPlan, RunPlan, SourcePlan, Unrepairable};
 use crate::raw::{self, DecodeMemory, Decoder, DiscoverError, Discovered, RawObject, Roots};
@@ -52,20 +52,38 @@ impl Looked<'_> {
     /// Plans a run or a rebuild.
     pub fn plan(&self, state: &State) -> RunPlan {
         let references = self.fingerprints();
-        plan::plan(
+        let plan = plan::plan(
             self.job,
             self.options.limits(self.job),
             &self.listed(),
             state,
             self.marts(&references),
             self.options.rebuild.as_ref(),
-        )
+        );
+        RunPlan {
+            gone_marts: self.gone_marts(state),
+            ..plan
+        }
     }
 
     /// Plans the marts. The changes are known once the sources are absorbed.
     pub fn plan_marts(&self, state: &State, lost: &Lost) -> Vec<MartPlan> {
         let references = self.fingerprints();
         plan::plan_marts(self.marts(&references), state, lost.moved(state))
+    }
+
+    /// The files without rows at places of an earlier partitioning: they are removed.
+    pub fn leftovers(&self, state: &State) -> Vec<RemovedFile> {
+        let references = self.fingerprints();
+        plan::leftovers(self.job, self.marts(&references), state)
+    }
+
+    /// The marts of the log whose SQL files are gone; none where marts are not asked for.
+    pub fn gone_marts(&self, state: &State) -> Vec<String> {
+        match self.options.marts {
+            true => plan::gone_marts(self.graph.as_ref().map_or(&[], Graph::marts), state),
+            false => Vec::new(),
+        }
     }
 
     /// Plans the steps that make lost files of the sources again.

@@ -105,6 +105,7 @@ impl Marts<'_> {
             slots: Slots::new(job.memory, job.threads),
             in_flight: job.memory / 8 / MARTS_AT_ONCE as u64,
             spill: self.spill,
+            most_partitions: self.looked.options.partitions.most,
         };
         // Tasks of a failed mart may end a little later.
         let _caught = PanicsCaught::begin();
@@ -123,6 +124,8 @@ impl Marts<'_> {
                 if let Some(built) = built {
                     summary.rows = built.entry.rows;
                     summary.dates = built.dates;
+                    let many = self.looked.options.partitions.many;
+                    summary.many_partitions = Some(built.partitions).filter(|n| *n > many);
                     summary.left_out = built.left_out;
                     summary.sample = built.sample;
                     commit.files.extend(built.staged.iter().cloned());
@@ -153,6 +156,7 @@ impl Marts<'_> {
             name: mart.name.clone(),
             rows: 0,
             dates: None,
+            many_partitions: None,
             left_out: BTreeSet::new(),
             sample: None,
             outcome: MartOutcome::Built,
@@ -227,6 +231,7 @@ pub fn mart_files(commit: u64, memory: usize) -> FileSettings {
     FileSettings {
         compression: Compression::default(),
         event_time: None,
+        sorted_by: Vec::new(),
         bloom_filters: Vec::new(),
         commit,
         memory,

@@ -32,10 +32,20 @@ pub struct RunSummary {
     pub marts: Vec<MartSummary>,
     /// The number of published data files.
     pub files: u64,
+    /// Marts that the log has, and whose SQL files are gone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gone_marts: Vec<String>,
+    /// Data files without rows that were removed, because they lay at places of an earlier partitioning.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub removed: u64,
     /// The bytes of raw objects and data files that were read.
     pub bytes_read: u64,
     /// The bytes of data files that were written.
     pub bytes_written: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Whether a run did anything.
@@ -110,6 +120,9 @@ pub struct MartSummary {
     /// The number of dates that were built, for a mart by date.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dates: Option<u64>,
+    /// Its partitions with rows, where it was built and has so many that readers are slow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub many_partitions: Option<u64>,
     /// The dates of rows that the SELECT gave and that were left out, because no input of the mart has this
     /// date.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
@@ -165,7 +178,7 @@ pub fn summary(
     let state = lake.state();
     let built = marts.iter().any(|mart| mart.outcome != MartOutcome::Fresh);
     let rebuilt = plan.sources.iter().any(|source| source.why.is_some());
-    let nothing = !built && !rebuilt && rolled_forward.is_none();
+    let nothing = !built && !rebuilt && rolled_forward.is_none() && totals.removed == 0;
     RunSummary {
         outcome: if nothing {
             RunOutcome::NothingNew
@@ -188,6 +201,8 @@ pub fn summary(
             .collect(),
         marts,
         files: totals.files,
+        gone_marts: looked.gone_marts(state),
+        removed: totals.removed,
         bytes_read: totals.bytes_read,
         bytes_written: totals.bytes_written,
     }
@@ -239,6 +254,7 @@ fn source_summary(
 #[derive(Debug, Default)]
 pub struct Totals {
     files: u64,
+    removed: u64,
     bytes_read: u64,
     bytes_written: u64,
     sources: BTreeMap<String, SourceTotals>,
@@ -281,6 +297,11 @@ impl Totals {
         }
         total.noticed.add(noticed);
         (objects, balance)
+    }
+
+    /// So many data files are removed.
+    pub fn note_removed(&mut self, files: usize) {
+        self.removed += files as u64;
     }
 
     /// Notes that these sources are in a commit.

@@ -27,6 +27,7 @@ use crate::config::{Job, Source};
 use crate::lake::{Lake, Reading};
 use crate::layout;
 use crate::ledger::{self, Commit, DamagedEntry, Sha256, State};
+use crate::mart;
 use crate::store::{Lies, Object, Store, StoreSettings};
 
 /// The result of `verify`.
@@ -111,6 +112,8 @@ pub enum Note {
     Changed { source: String, keys: Vec<String> },
     /// A mart that a repair could not build.
     NotBuilt { mart: String, why: String },
+    /// A mart whose SQL file is gone: nothing builds it any more, and nothing makes these files of it again.
+    GoneMart { mart: String, damaged: Vec<String> },
     /// The raw objects could not be listed.
     Unlisted { source: String, why: String },
     /// The number of data files that were not compared because the log has no SHA-256 of them. An earlier build
@@ -248,6 +251,8 @@ pub struct ComparedFiles {
     pub damaged: Vec<DamagedFile>,
     pub strays: Vec<String>,
     hidden: Vec<String>,
+    /// Files that nothing makes again, by mart: its SQL file is gone. Marts without such a file are there, too.
+    gone: BTreeMap<String, Vec<String>>,
     /// The number of files that were read, and the number that could not be compared because the log has no
     /// SHA-256.
     read: u64,
@@ -302,11 +307,14 @@ async fn compare(
         damaged,
         strays,
         hidden,
+        gone,
         read,
         without_sha256,
     } = files(lake, job, depth).await?;
     damage.extend(damaged.into_iter().map(|file| file.what));
-    let mut notes = Vec::new();
+    let gone = gone.into_iter();
+    let gone = gone.map(|(mart, damaged)| Note::GoneMart { mart, damaged });
+    let mut notes: Vec<Note> = gone.collect();
     if without_sha256 > 0 {
         notes.push(Note::NoSha256 {
             files: without_sha256,
@@ -366,6 +374,7 @@ pub async fn files<P>(lake: &Lake<P>, job: &Job, depth: Depth) -> Result<Compare
         read(lake.store(), whole, job.threads, &mut compared).await?;
     }
     compared.damaged.sort_by(|a, b| a.key.cmp(&b.key));
+    set_gone_apart(lake.state(), job, &mut compared);
     let others = there.into_keys();
     compared
         .strays
@@ -388,6 +397,27 @@ pub async fn files<P>(lake: &Lake<P>, job: &Job, depth: Depth) -> Result<Compare
     compared.hidden = hidden;
     compared.strays = strays;
     Ok(compared)
+}
+
+/// Takes the files of marts whose SQL files are gone out of the damaged files. No damage can come back there, whatever
+/// is done.
+fn set_gone_apart(state: &State, job: &Job, compared: &mut ComparedFiles) {
+    let there = job.marts.as_deref().map(mart::names).transpose();
+    // A folder that cannot be read tells nothing of its marts.
+    let Ok(there) = there.map(Option::unwrap_or_default) else {
+        return;
+    };
+    let gone = state.marts.keys().filter(|mart| !there.contains(*mart));
+    compared.gone = gone.map(|mart| (mart.clone(), Vec::new())).collect();
+    let damaged = std::mem::take(&mut compared.damaged);
+    for file in damaged {
+        let known = state.files.get(&file.key);
+        let of_gone = known.and_then(|known| compared.gone.get_mut(&known.entry.table));
+        match of_gone {
+            Some(keys) => keys.push(file.key),
+            None => compared.damaged.push(file),
+        }
+    }
 }
 
 /// Objects by key.
@@ -430,6 +460,10 @@ async fn look<P>(
 ) -> Result<Vec<LooksWhole>, RunError> {
     let (state, store) = (lake.state(), lake.store());
     let unpublished = state.unpublished.as_ref();
+    for removed in unpublished.iter().flat_map(|commit| &commit.removed) {
+        // The run that publishes the commit removes it.
+        there.remove(&removed.key);
+    }
     let unpublished = unpublished.map_or(u64::MAX, |commit| commit.number);
     let mut whole = Vec::new();
     for (key, file) in &state.files {

@@ -11,18 +11,20 @@
 //! The client tries a conditional PUT again by itself if the server answers with 5xx. The second try then meets
 //! what the first one has written. A 412 alone therefore never tells which writer has won. The bytes do.
 
+use super::conditional_delete::{Answered, ConditionalDelete};
 use super::credentials::{self, ChainCredentials};
 use super::disk::open_source;
 use super::error::{Answer, timed_out};
 use super::wire::{SLOWEST_DOWNLOAD, WireConnector, representable, unspell};
 use super::{
-    ByteStream, Conditions, Listing, MEMORY, Object, Publish, Put, StoreError, StoreErrorKind,
-    StoreSettings,
+    ByteStream, Conditions, Listing, MEMORY, Object, Publish, Put, Remove, StoreError,
+    StoreErrorKind, StoreSettings,
 };
 use bytes::Bytes;
 use futures::stream::{BoxStream, FuturesUnordered};
 use futures::{StreamExt, TryStreamExt};
-use object_store::aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut};
+use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
+use object_store::client::HttpConnector;
 use object_store::path::Path as ClientPath;
 use object_store::{
     BackoffConfig, ClientOptions, Error as ClientError, GetOptions, GetRange, ObjectMeta,
@@ -59,6 +61,8 @@ const UNCLEAR_TRIES: u32 = 4;
 #[derive(Debug, Clone)]
 pub(super) struct Bucket {
     client: Arc<dyn ObjectStore>,
+    /// `None` for a bucket in memory.
+    delete_if: Option<ConditionalDelete>,
     base: Url,
     root: Arc<str>,
     /// The prefix; empty, or with `/` at its end.
@@ -96,12 +100,17 @@ impl Bucket {
         let root = format!("{scheme}://{name}/{prefix}");
         let base = Url::parse(&format!("{scheme}://{name}"))
             .map_err(|error| other(&format!("not a bucket name: {error}")))?;
-        let client: Arc<dyn ObjectStore> = match (scheme, &settings.memory) {
-            (MEMORY, Some(memory)) => Arc::clone(memory) as Arc<dyn ObjectStore>,
-            _ => Arc::new(Self::client(name, &root, settings).await?),
+        let (client, delete_if): (Arc<dyn ObjectStore>, _) = match (scheme, &settings.memory) {
+            (MEMORY, Some(memory)) => (Arc::clone(memory) as Arc<dyn ObjectStore>, None),
+            _ => {
+                let delete_if = Self::client(name, &root, settings).await?;
+                let client = Arc::clone(&delete_if.signer);
+                (client, Some(delete_if))
+            }
         };
         Ok(Bucket {
             client,
+            delete_if,
             base,
             root: root.into(),
             prefix: prefix.into(),
@@ -115,7 +124,7 @@ impl Bucket {
         name: &str,
         root: &str,
         settings: &StoreSettings,
-    ) -> Result<AmazonS3, StoreError> {
+    ) -> Result<ConditionalDelete, StoreError> {
         let chain;
         let aws = match &settings.aws {
             Some(given) => given,
@@ -140,6 +149,14 @@ impl Bucket {
                     .as_deref()
                     .is_some_and(|url| url.starts_with("http://")),
             );
+        let connector = WireConnector {
+            permits: Arc::new(Semaphore::new(settings.concurrency.max(1))),
+            silence: settings.silence,
+            empty_pages: settings.empty_pages,
+            retry_for: settings.retry_for,
+        };
+        let failed = |error: ClientError| StoreError::client("opening", root.to_owned(), &error);
+        let http = connector.connect(&options).map_err(failed)?;
         let mut builder = AmazonS3Builder::new()
             .with_bucket_name(name)
             .with_region(region)
@@ -158,18 +175,14 @@ impl Bucket {
                 retry_timeout: settings.retry_for,
             })
             .with_client_options(options)
-            .with_http_connector(WireConnector {
-                permits: Arc::new(Semaphore::new(settings.concurrency.max(1))),
-                silence: settings.silence,
-                empty_pages: settings.empty_pages,
-                retry_for: settings.retry_for,
-            });
+            .with_http_connector(connector);
         if let Some(endpoint) = endpoint {
             builder = builder.with_endpoint(endpoint);
         }
-        builder
-            .build()
-            .map_err(|error| StoreError::client("opening", root.to_owned(), &error))
+        Ok(ConditionalDelete {
+            signer: Arc::new(builder.build().map_err(failed)?),
+            http,
+        })
     }
 
     pub(super) fn root_url(&self) -> &str {
@@ -597,6 +610,47 @@ impl Bucket {
                 // The parts of an upload that is not aborted cost money and are never seen.
                 let _ = upload.abort().await;
                 Err(error)
+            }
+        }
+    }
+
+    /// Deletes an object that has the ETag `expected`. What lies there is looked at before and after each try: a
+    /// server may ignore the condition, and an answer may be lost.
+    pub(super) async fn remove(
+        &self,
+        key: &str,
+        expected: Option<&str>,
+    ) -> Result<Remove, StoreError> {
+        let path = self.path("deleting", key)?;
+        let until = Instant::now() + self.retry_for;
+        let mut tries = 0;
+        loop {
+            let Some(found) = self.head(key).await? else {
+                return Ok(Remove::Done);
+            };
+            let etag = found.etag.as_deref().or(expected);
+            if etag != expected {
+                return Ok(Remove::Conflict);
+            }
+            tries += 1;
+            let answered = match (&self.delete_if, etag) {
+                (Some(delete_if), Some(etag)) => {
+                    delete_if.ask(&path, etag, &self.url_of(key)).await?
+                }
+                _ => Answered::Unknown,
+            };
+            match answered {
+                Answered::Deleted => return Ok(Remove::Done),
+                Answered::Unknown => {
+                    self.delete(vec![key.to_owned()]).await?;
+                    return Ok(Remove::Done);
+                }
+                Answered::Refused if tries < UNCLEAR_TRIES => {}
+                Answered::Refused => return Ok(Remove::Conflict),
+                Answered::Unclear(error) if Instant::now() >= until => return Err(error),
+                Answered::Unclear(_) => {
+                    tokio::time::sleep(Duration::from_millis(50 << tries.min(7))).await;
+                }
             }
         }
     }

@@ -13,8 +13,8 @@
 
 use super::wire::representable;
 use super::{
-    ByteStream, Conditions, Lies, Listing, Object, Publish, Put, StoreError, StoreErrorKind,
-    StoreSettings,
+    ByteStream, Conditions, Lies, Listing, Object, Publish, Put, Remove, StoreError,
+    StoreErrorKind, StoreSettings,
 };
 use bytes::Bytes;
 use futures::StreamExt;
@@ -366,19 +366,31 @@ impl Disk {
     pub(super) async fn delete(&self, key: &str) -> Result<(), StoreError> {
         let path = self.path("deleting", key)?;
         let root = Arc::clone(&self.folder);
+        self.run("deleting", key, move || delete(&root, &path).map(|_| ()))
+            .await
+    }
+
+    /// Deletes a file that has the ETag `expected`, durably.
+    pub(super) async fn remove(
+        &self,
+        key: &str,
+        expected: Option<&str>,
+    ) -> Result<Remove, StoreError> {
+        let path = self.path("deleting", key)?;
+        let root = Arc::clone(&self.folder);
+        let expected = expected.map(str::to_owned);
         self.run("deleting", key, move || {
-            match fs::remove_file(&path) {
-                Ok(()) => {}
-                Err(error) => return absent::<()>(error).map(|_| ()),
+            let found = match fs::metadata(&path) {
+                Ok(found) => Some(found),
+                Err(error) => absent(error)?,
+            };
+            if found.is_some_and(|found| Some(etag(&found)) != expected) {
+                return Ok(Remove::Conflict);
             }
-            let mut folder = path.parent();
-            while let Some(empty) = folder {
-                if empty == &*root || fs::remove_dir(empty).is_err() {
-                    break;
-                }
-                folder = empty.parent();
-            }
-            Ok(())
+            // Where nothing is found, its deletion may not be durable yet.
+            let folder = delete(&root, &path)?;
+            absent_or(sync(&folder))?;
+            Ok(Remove::Done)
         })
         .await
     }
@@ -435,6 +447,19 @@ fn same_group(root: &Path, file: &Metadata) -> io::Result<bool> {
     create_folder(&folder)?;
     let folder = fs::metadata(folder)?;
     Ok(folder.mode() & 0o2000 == 0 || folder.gid() == file.gid())
+}
+
+/// Deletes a file, if it is there, and the folders that this leaves empty. Gives the folder that stays.
+fn delete(root: &Path, path: &Path) -> io::Result<PathBuf> {
+    absent_or(fs::remove_file(path))?;
+    let mut folder = path.parent().unwrap_or(root);
+    while folder != root
+        && let Some(above) = folder.parent()
+        && absent_or(fs::remove_dir(folder)).is_ok()
+    {
+        folder = above;
+    }
+    Ok(folder.to_owned())
 }
 
 fn publish(root: &Path, from: &Path, to: &Path, expected: Option<&str>) -> io::Result<Publish> {

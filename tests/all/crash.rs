@@ -308,6 +308,134 @@ fn a_rebuild_may_die_at_any_operation_on_disk() {
     }
 }
 
+/// Other partitions of the source and of two marts: all rows move, and what is left at the old places is removed.
+pub fn repartition(project: &Project, by: &str) {
+    let toml = std::fs::read_to_string(project.path("rawmart.toml")).unwrap();
+    let toml = toml.replace("partition_by = \"hour\"\n", "");
+    let toml = match by {
+        "hour" => toml.replace("max_rejects", "partition_by = \"hour\"\nmax_rejects"),
+        _ => toml,
+    };
+    project.write("rawmart.toml", toml);
+    let (daily, total) = match by {
+        "hour" => (
+            "-- partition: dt, who\nSELECT count(*) AS events, dt, who FROM app GROUP BY dt, who\n",
+            "-- partition: dt\nSELECT count(*) AS lines, dt FROM daily GROUP BY dt\n",
+        ),
+        _ => (small::DAILY, small::TOTAL),
+    };
+    project.write("sql/daily.sql", daily);
+    project.write("sql/total.sql", total);
+}
+
+/// A rebuild of everything from raw.
+pub fn rebuild_all() -> Options {
+    Options {
+        marts: true,
+        rebuild: Some(Rebuild {
+            raw: true,
+            ..Rebuild::default()
+        }),
+        ..Options::default()
+    }
+}
+
+#[test]
+fn a_rebuild_that_moves_rows_may_die_at_any_operation_on_disk() {
+    let project = prepared(&[FIRST, SECOND], &[]);
+    let fresh = small::on_disk(&[FIRST, SECOND]);
+    for project in [&project, &fresh] {
+        repartition(project, "hour");
+    }
+    small::run(&small::job(&fresh), "fresh", StoreSettings::default()).unwrap();
+    let expected = small::content(&fresh.lake());
+    dies_everywhere(&project, &rebuild_all(), &expected, 11);
+    // And back to names that were removed.
+    small::run_with(
+        &small::job(&project),
+        &rebuild_all(),
+        "there",
+        StoreSettings::default(),
+    )
+    .unwrap();
+    repartition(&project, "day");
+    let expected = small::expected(&[FIRST, SECOND]);
+    dies_everywhere(&project, &rebuild_all(), &expected, 23);
+}
+
+#[test]
+fn a_drop_of_a_mart_may_die_at_any_operation_on_disk() {
+    let start = prepared(&[FIRST, SECOND], &[]);
+    let mut expected = small::content(&start.lake());
+    assert!(expected.remove("lately").is_some());
+    std::fs::remove_file(start.path("sql/lately.sql")).unwrap();
+    let whole = small::linked(&start);
+    let gate = Turnstile::new(None, None);
+    small::drop_mart(&small::job(&whole), "lately", gate.settings()).unwrap();
+    small::recovers(&whole, &expected, "without faults");
+    for at in (0..gate.mortal.begun()).step_by(2) {
+        for death in Death::all(at) {
+            let project = small::linked(&start);
+            let gate = Turnstile::new(Some(death), None);
+            let job = small::job(&project);
+            let dropped = small::drop_mart(&job, "lately", gate.settings());
+            assert!(dropped.is_err(), "{death:?}: {dropped:?}");
+            small::run(&job, "between", StoreSettings::default()).unwrap();
+            // The commit was made, or nothing has happened.
+            if project.path("lake/lately").exists() {
+                small::drop_mart(&job, "lately", StoreSettings::default()).unwrap();
+            }
+            small::recovers(&project, &expected, &format!("{death:?}"));
+        }
+    }
+}
+
+/// The same at the requests of a server.
+#[test]
+fn a_rebuild_that_moves_rows_may_die_at_some_requests_on_s3() {
+    let start = Bucket::new();
+    for batch in [FIRST, SECOND] {
+        start.add(batch);
+    }
+    start.run("before", 0).unwrap();
+    let fresh = small::on_disk(&[FIRST, SECOND]);
+    repartition(&fresh, "hour");
+    small::run(&small::job(&fresh), "fresh", StoreSettings::default()).unwrap();
+    let expected = small::content(&fresh.lake());
+    let moved = |death| {
+        let bucket = start.copy();
+        repartition(&bucket.project, "hour");
+        let control = Arc::new(Requests {
+            mortal: Mortal::new(death),
+            watch: None,
+        });
+        bucket
+            .server
+            .control(Some(Arc::clone(&control) as Arc<dyn Control>));
+        let job = small::job(&bucket.project);
+        let store = bucket.store(crate::s3::WRITERS[0], 0);
+        let ran = small::run_with(&job, &rebuild_all(), "dying", store);
+        bucket.server.control(None);
+        (bucket, ran, control.mortal.begun())
+    };
+    let (whole, ran, all) = moved(None);
+    assert!(ran.unwrap().removed > 6);
+    small::assert_whole(&whole.lake(), &expected, "without faults");
+    // The last requests remove files; some before them publish.
+    let removing = (all.saturating_sub(60)..all).step_by(5);
+    for at in (0..all.saturating_sub(60)).step_by(53).chain(removing) {
+        for death in Death::all(at) {
+            let (bucket, ran, _) = moved(Some(death));
+            let when = format!("{death:?}, {:?}", ran.err());
+            let job = small::job(&bucket.project);
+            let store = bucket.store(crate::s3::WRITERS[0], 4);
+            let again = small::run_with(&job, &rebuild_all(), "again", store);
+            assert!(again.is_ok(), "{again:?}, {when}");
+            bucket.recovers(&expected, &when);
+        }
+    }
+}
+
 /// The run that finishes the work of a dead run may die too, and more raw objects may have arrived.
 #[test]
 fn a_run_that_rolls_forward_may_die_at_any_operation_on_disk() {

@@ -23,6 +23,7 @@ mod outside;
 mod printed;
 mod project;
 mod raw_objects;
+mod readable;
 mod rooms;
 mod s3;
 mod s3_runs;

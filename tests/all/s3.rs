@@ -420,10 +420,13 @@ impl S3 for Backend {
         &self,
         req: S3Request<DeleteObjectInput>,
     ) -> S3Result<S3Response<DeleteObjectOutput>> {
-        let after = self.enter("DeleteObject", &req.input.key)?;
-        self.state()
-            .bucket(&req.input.bucket)?
-            .remove(&req.input.key);
+        let input = req.input;
+        let after = self.enter("DeleteObject", &input.key)?;
+        let mut state = self.state();
+        let (if_match, _) = self.conditions(input.if_match.as_ref(), None);
+        state.check(&input.bucket, &input.key, if_match, None)?;
+        state.bucket(&input.bucket)?.remove(&input.key);
+        drop(state);
         after.answer(DeleteObjectOutput::default())
     }
 
@@ -875,12 +878,14 @@ async fn answer(
 
 fn asked(request: &hyper::Request<hyper::body::Incoming>) -> Asked {
     let signed = request.headers().get("authorization");
-    let signed = signed.and_then(|value| value.to_str().ok()).unwrap_or("");
+    let signed = signed.and_then(|value| value.to_str().ok());
+    // A URL that was signed has the credential in its query.
+    let signed = signed.or_else(|| request.uri().query()).unwrap_or("");
     let key = signed
         .split_once("Credential=")
         .map_or("", |(_, rest)| rest);
     Asked {
-        access_key: key.split('/').next().unwrap_or("").to_owned(),
+        access_key: key.split(['/', '%']).next().unwrap_or("").to_owned(),
         method: request.method().to_string(),
         path: request.uri().to_string(),
     }

@@ -21,9 +21,10 @@ use rawmart::store::StoreSettings;
 use crate::project::{Lake, Project, Row, clicks, rawmart, settle};
 use crate::s3::{S3Server, SECRET_KEY, WRITERS};
 
-const DAILY: &str =
+pub const DAILY: &str =
     "-- partition: dt\nSELECT who, count(*) AS events, dt FROM app GROUP BY dt, who\n";
-const TOTAL: &str = "SELECT count(*) AS lines, CAST(sum(events) AS bigint) AS events FROM daily\n";
+pub const TOTAL: &str =
+    "SELECT count(*) AS lines, CAST(sum(events) AS bigint) AS events FROM daily\n";
 /// The events of a day and the day before it, from the rows of another mart.
 const LATELY: &str = "-- partition: dt\n-- reads: daily back 1d\n\
     SELECT CAST(sum(lately.events) AS bigint) AS events, day.dt\n\
@@ -158,6 +159,13 @@ pub fn repair(job: &Job, name: &str, store: StoreSettings) -> Result<run::Verifi
     runtime().block_on(run::repair(job, run::Depth::Usual, &context))
 }
 
+/// `marts --drop`, in this process.
+pub fn drop_mart(job: &Job, mart: &str, store: StoreSettings) -> Result<run::Dropped, RunError> {
+    let context = context("drop", 1_710_000_000, store);
+    settle(&job.lake);
+    runtime().block_on(run::drop_mart(job, mart, &context))
+}
+
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -206,9 +214,22 @@ pub fn assert_whole(lake: &Lake, expected: &BTreeMap<String, Vec<Row>>, when: &s
         .filter(|key| key.contains("/staging/"))
         .collect();
     assert!(staged.is_empty(), "{staged:?}, {when}");
+    assert_one_depth(lake, when);
     for number in lake.commits() {
         let marker = format!("_rawmart/log/{number}.published");
         assert!(lake.0.contains_key(&marker), "{marker}, {when}");
+    }
+}
+
+/// The folders of a table have the same columns everywhere. No reader takes a table with others.
+pub fn assert_one_depth(lake: &Lake, when: &str) {
+    let mut columns: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (key, _) in lake.data_files() {
+        let table = key.split('/').next().unwrap();
+        let folders = key.split('/').filter_map(|part| part.split_once('='));
+        let found: Vec<&str> = folders.map(|(column, _)| column).collect();
+        let first = columns.entry(table).or_insert_with(|| found.clone());
+        assert_eq!(*first, found, "{key}, {when}");
     }
 }
 

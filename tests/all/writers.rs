@@ -17,7 +17,8 @@ use rand_chacha::ChaCha8Rng;
 use rawmart::report::{Exit, Failure, Outcome};
 use tokio::sync::oneshot;
 
-use crate::project::Row;
+use crate::crash;
+use crate::project::{Project, Row};
 use crate::s3::{Asked, Control, WRITERS};
 use crate::small::{self, Batch, Bucket, FIRST, SECOND, THIRD};
 
@@ -92,6 +93,11 @@ impl Turns {
         );
         let waits = |w: &usize| !state.waiting[*w].is_empty();
         live.iter().copied().filter(waits).collect()
+    }
+
+    /// The request of a writer that waits.
+    fn next(&self, writer: usize) -> Asked {
+        self.state().waiting[writer].front().unwrap().0.clone()
     }
 
     fn pass(&self, writer: usize) {
@@ -280,6 +286,62 @@ fn a_zombie(start: &Start, held: usize) -> Option<Exit> {
     assert_eq!(b.0, Exit::Done, "{when}");
     bucket.recovers(&start.expected, &when);
     revived.then_some(a.0)
+}
+
+/// A removes files that a rebuild has left, and is held at one of its deletions. B finishes what A has begun, and
+/// rebuilds the lake back to the names that A removes. Then A goes on.
+fn a_removal_is_held(start: &Bucket, held: usize) {
+    let bucket = start.copy();
+    let (there, back) = (
+        small::project("s3://raw/app", "s3://lake/small"),
+        &bucket.project,
+    );
+    crash::repartition(&there, "hour");
+    let two = Two::new(&bucket);
+    let run = |project: &Project, writer: usize| {
+        let _ended = Ended(&two.turns, writer);
+        let store = bucket.store(WRITERS[writer], 1);
+        let options = crash::rebuild_all();
+        let job = small::job(project);
+        small::exit(small::run_with(&job, &options, WRITERS[writer], store))
+    };
+    let (a, b) = std::thread::scope(|scope| {
+        let a = scope.spawn(|| run(&there, 0));
+        let mut deletions = 0;
+        loop {
+            assert!(!two.turns.settled(&[0]).is_empty(), "A has ended");
+            if two.turns.next(0).method == "DELETE" {
+                if deletions == held {
+                    break;
+                }
+                deletions += 1;
+            }
+            two.turns.pass(0);
+        }
+        let b = scope.spawn(|| run(back, 1));
+        while let Some(writer) = two.turns.settled(&[0, 1]).last() {
+            two.turns.pass(*writer);
+        }
+        (a.join().unwrap(), b.join().unwrap())
+    });
+    let when = format!(
+        "A held at its deletion {held}: {a:?}, B {b:?}, {}",
+        two.end()
+    );
+    assert_eq!((a.0, b.0), (Exit::Busy, Exit::Done), "{when}");
+    bucket.recovers(&small::expected(&[FIRST, SECOND]), &when);
+}
+
+#[test]
+fn a_removal_that_is_held_takes_no_file_of_another_run() {
+    let start = Bucket::new();
+    for batch in [FIRST, SECOND] {
+        start.add(batch);
+    }
+    start.run("before", 4).unwrap();
+    for held in [0, 3] {
+        a_removal_is_held(&start, held);
+    }
 }
 
 fn zombies(start: &Start, from: usize, step: usize) {

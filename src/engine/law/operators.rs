@@ -136,7 +136,7 @@ fn one_or_many(values: ArrayRef, one: bool) -> Result<ColumnarValue> {
 }
 
 /// A function of one value that replaces an expression.
-fn each(
+pub(super) fn each(
     name: &str,
     args: ScalarFunctionArgs,
     make: impl Fn(&ArrayRef) -> Result<ArrayRef>,
@@ -148,7 +148,7 @@ fn each(
     }
 }
 
-fn only<'a>(name: &str, args: &'a [Expr]) -> Result<&'a Expr> {
+pub(super) fn only<'a>(name: &str, args: &'a [Expr]) -> Result<&'a Expr> {
     match args {
         [value] => Ok(value),
         other => plan_err!("`{name}` of {} operands", other.len()),

@@ -10,6 +10,7 @@ use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::super::shape::written;
 use super::{BATCH_BYTES, BATCH_ROWS, Reader, ReferenceError, Take};
+use crate::engine::floored_array;
 use crate::time::TimeUnit;
 
 impl Reader<'_> {
@@ -38,7 +39,7 @@ impl Reader<'_> {
             }
             None => {
                 for (at, (name, field)) in names.iter().zip(source.fields()).enumerate() {
-                    let kind = written(field.data_type()).map_err(|refused| {
+                    let kind = written(field.data_type(), TimeUnit::Ms).map_err(|refused| {
                         self.fail(None, format!("the column `{name}` is {refused}"))
                     })?;
                     picked.push((at, Field::new(name, kind, true)));
@@ -63,10 +64,12 @@ impl Reader<'_> {
                 let Some(column) = batch.columns().get(*at) else {
                     continue;
                 };
-                let array =
-                    cast_with_options(column, field.data_type(), &options).map_err(|error| {
-                        self.fail(None, format!("column `{}`: {error}", field.name()))
-                    })?;
+                let array = cast_with_options(
+                    &floored_array(column, TimeUnit::Ms),
+                    field.data_type(),
+                    &options,
+                )
+                .map_err(|error| self.fail(None, format!("column `{}`: {error}", field.name())))?;
                 arrays.push(array);
             }
             let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));

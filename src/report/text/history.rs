@@ -56,6 +56,9 @@ pub fn past_run(out: &mut impl Write, run: &PastRun, here: Option<&Path>) -> Res
                 &format!("{} ({})", file.key, bytes(file.bytes)),
             )?;
         }
+        for key in &whole.removed_files {
+            line(out, 1_u64, "removed", key)?;
+        }
     }
     writeln!(
         out,
@@ -78,6 +81,14 @@ fn past_commit(out: &mut impl Write, commit: &PastCommit) -> Result<()> {
     }
     for mart in &commit.marts {
         line(out, mart.rows, "rows", &mart.name)?;
+    }
+    if commit.removed > 0 {
+        line(
+            out,
+            commit.removed,
+            "removed",
+            "files without rows, at places of an earlier partitioning",
+        )?;
     }
     line(
         out,

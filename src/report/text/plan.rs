@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{Result, Write};
 
+use super::run::gone_marts;
 use super::{Reader, SHOWN, bytes, count, line, some};
 use crate::plan::{
     Estimate, MartPlan, PartitionPlan, Requests, RunPlan, SourcePlan, Why, WhyMart, WhyPartition,
@@ -21,6 +22,15 @@ pub fn plan(out: &mut impl Write, plan: &RunPlan, reader: &Reader<'_>) -> Result
     }
     for mart in &plan.marts {
         one_mart(out, mart)?;
+    }
+    gone_marts(out, &plan.gone_marts)?;
+    if !plan.leftovers.is_empty() {
+        writeln!(
+            out,
+            "remove {} files without rows that lie where an earlier partitioning had put them: {}",
+            count(plan.leftovers.len() as u64),
+            some(&plan.leftovers)
+        )?;
     }
     if plan.is_empty() {
         writeln!(out, "Nothing to do.")?;

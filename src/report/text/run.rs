@@ -33,6 +33,14 @@ pub fn run(
     for mart in &summary.marts {
         one_mart(out, mart)?;
     }
+    gone_marts(out, &summary.gone_marts)?;
+    if summary.removed > 0 {
+        writeln!(
+            out,
+            "Removed {} files without rows that lay where an earlier partitioning had put them.",
+            count(summary.removed)
+        )?;
+    }
     let lake = place(&summary.lake, reader.here);
     match summary.outcome {
         RunOutcome::NothingNew => writeln!(
@@ -40,7 +48,9 @@ pub fn run(
             "Nothing new: {lake} is as commit {} left it ({seconds:.1} s).",
             summary.commit
         ),
-        RunOutcome::Done if summary.files == 0 && summary.rolled_forward.is_none() => {
+        RunOutcome::Done
+            if summary.files == 0 && summary.removed == 0 && summary.rolled_forward.is_none() =>
+        {
             writeln!(
                 out,
                 "Nothing was published: {lake} is as commit {} left it.",
@@ -59,6 +69,18 @@ pub fn run(
             next_steps(out, summary, &lake, reader)
         }
     }
+}
+
+/// Marts that nothing builds any more.
+pub(super) fn gone_marts(out: &mut impl Write, marts: &[String]) -> Result<()> {
+    for mart in marts {
+        writeln!(
+            out,
+            "mart {mart}: its SQL file is gone, so its table stays as it was last built; put the file back, or \
+             `rawmart marts --drop {mart}`"
+        )?;
+    }
+    Ok(())
 }
 
 /// The counts of a source: the changes by the run, and the totals.
@@ -159,6 +181,15 @@ fn one_mart(out: &mut impl Write, mart: &MartSummary) -> Result<()> {
                 .dates
                 .map_or_else(String::new, |n| format!(" ({} dates built)", count(n)));
             line(out, mart.rows, "rows", &format!("{}{dates}", mart.name))?;
+            if let Some(partitions) = mart.many_partitions {
+                writeln!(
+                    out,
+                    "    {} has {} partitions, a file each, and readers list and open every one: partition it by a \
+                     coarser column, such as a month, or leave `-- partition:` out",
+                    mart.name,
+                    count(partitions)
+                )?;
+            }
             let left_out: Vec<String> = mart.left_out.iter().map(NaiveDate::to_string).collect();
             if !left_out.is_empty() {
                 writeln!(

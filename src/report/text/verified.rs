@@ -88,6 +88,20 @@ fn note(out: &mut impl Write, note: &Note) -> Result<()> {
         Note::Unlisted { source, why } => {
             writeln!(out, "note {source}: the raw objects were not listed: {why}")?;
         }
+        Note::GoneMart { mart, damaged } => {
+            let files = match damaged.is_empty() {
+                true => String::new(),
+                false => format!(
+                    ", and {} of its data files are not as published: {}",
+                    count(damaged.len() as u64),
+                    some(damaged)
+                ),
+            };
+            writeln!(
+                out,
+                "note {mart}: its SQL file is gone{files}; put the file back, or `rawmart marts --drop {mart}`"
+            )?;
+        }
         Note::NotBuilt { mart, why } => writeln!(out, "note {mart}: not built: {why}")?,
         Note::NoSha256 { files } => writeln!(
             out,

@@ -34,6 +34,8 @@ pub struct Build<'a> {
     /// The most bytes of files of one mart that are staged at once.
     pub in_flight: u64,
     pub spill: &'a Path,
+    /// Of each mart.
+    pub most_partitions: u64,
 }
 
 /// A mart, or some of its dates, evaluated and staged.
@@ -41,6 +43,8 @@ pub struct Built {
     pub staged: Vec<FileEntry>,
     pub columns: Vec<(String, String)>,
     pub entry: MartEntry,
+    /// How many of its partitions have rows.
+    pub partitions: u64,
     pub dates: Option<u64>,
     pub left_out: BTreeSet<NaiveDate>,
     pub sample: Option<Sample>,
@@ -82,12 +86,13 @@ impl Build<'_> {
                     .await?
             }
         };
-        let (staged, rows) = self.stage(mart, dates.as_ref(), files, &settings).await?;
+        let (staged, rows, partitions) = self.stage(mart, dates.as_ref(), files, &settings).await?;
         let inputs = mart.inputs.iter();
         let inputs = inputs.map(|input| (input.clone(), self.inputs.version(input, self.number)));
         let definition = self.inputs.snapshot.definition(&mart.name)?;
         Ok(Built {
             staged,
+            partitions,
             columns: crate::catalog::columns(&definition.schema),
             entry: MartEntry {
                 name: mart.name.clone(),
@@ -97,6 +102,7 @@ impl Build<'_> {
                 rows,
                 compared: sample.as_ref().is_none_or(|sample| !sample.too_few),
                 law: LAW,
+                unit: crate::catalog::timestamp_unit(&definition.schema),
             },
             dates: dates.map(|dates| dates.build.len() as u64),
             left_out,
@@ -142,19 +148,28 @@ impl Build<'_> {
         for date in build {
             let Some(made) = made.next().await else { break };
             files.extend(of_date(mart, *date, made?, left_out)?);
+            self.refuse_many(mart, files.len() as u64)?;
         }
         Ok(files)
     }
 
+    /// Refuses a mart with more partitions than one may have.
+    fn refuse_many(&self, mart: &Mart, partitions: u64) -> Result<(), MartError> {
+        match partitions > self.most_partitions {
+            true => Err(MartError::of_many_partitions(mart, self.most_partitions)),
+            false => Ok(()),
+        }
+    }
+
     /// Stages the files of a mart, and empty files for the files that have no rows any more. Gives the staged
-    /// files, and the number of rows that the mart has with the files that stay.
+    /// files, and the numbers of rows and of partitions with rows that the mart has with the files that stay.
     async fn stage(
         &self,
         mart: &Mart,
         dates: Option<&MartDates>,
         mut files: Vec<Finished>,
         settings: &FileSettings,
-    ) -> Result<(Vec<FileEntry>, u64), RunError> {
+    ) -> Result<(Vec<FileEntry>, u64, u64), RunError> {
         let stays = |file: &FileEntry| match (dates, file.date()) {
             (Some(MartDates { all, build }), Some(date)) => {
                 all.contains(&date) && !build.contains(&date)
@@ -167,13 +182,16 @@ impl Build<'_> {
         let (stay, gone): (Vec<_>, Vec<_>) = old.partition(|file| stays(file));
         let rows = files.iter().map(|file| file.rows).sum::<u64>()
             + stay.iter().map(|file| file.rows).sum::<u64>();
+        let with_rows = files.iter().filter(|file| file.rows > 0);
+        let partitions = (with_rows.count() + stay.len()) as u64;
+        self.refuse_many(mart, partitions)?;
         let definition = snapshot.definition(&mart.name)?;
         files.extend(self.emptied(mart, definition, &files, &gone, settings)?);
         let store = self.lake.store();
         let files = stream::iter(files);
         let staged = publish::stage(store, self.number, self.lake.run(), files, self.in_flight);
         // The local disk may be too small for the files of all marts together.
-        Ok((staged.await?.only_staged(), rows))
+        Ok((staged.await?.only_staged(), rows, partitions))
     }
 
     /// Evaluates a date that takes so many slots.
@@ -259,6 +277,7 @@ impl Build<'_> {
             table: &definition,
             settings,
             folder: &folder,
+            most: usize::try_from(self.most_partitions).unwrap_or(usize::MAX),
         };
         let written = ordered.write(rows).await;
         written.map_err(|error| failed(self.lake.store(), mart, &folder, error))

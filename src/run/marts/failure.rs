@@ -15,7 +15,7 @@ pub fn failed(lake: &Store, mart: &Mart, folder: &Path, error: OrderedError) -> 
     let of_run = match &error {
         OrderedError::Rows(error) => failed_below(lake, folder, error),
         OrderedError::Write(error) => failed_below(lake, folder, error),
-        OrderedError::LongValue(_) => None,
+        OrderedError::LongValue(_) | OrderedError::ManyPartitions(_) => None,
     };
     if let Some(of_run) = of_run {
         return of_run;
@@ -27,6 +27,7 @@ pub fn failed(lake: &Store, mart: &Mart, folder: &Path, error: OrderedError) -> 
         }
         OrderedError::Write(error) => MartError::writing(mart, &error),
         long @ OrderedError::LongValue(_) => MartError::writing(mart, &long),
+        OrderedError::ManyPartitions(most) => MartError::of_many_partitions(mart, most as u64),
     })
 }
 
@@ -97,6 +98,7 @@ mod tests {
             parquet(ParquetError::General("incompatible type".to_owned())),
             OrderedError::Write(WriteError::Arrow(ArrowError::CastError("x".to_owned()))),
             OrderedError::LongValue("k=aaa".to_owned()),
+            OrderedError::ManyPartitions(3),
             OrderedError::Rows(DataFusionError::ResourcesExhausted("x".to_owned())),
             OrderedError::Rows(DataFusionError::Internal("x".to_owned())),
             // A damaged file is no failure of the disk.
