@@ -26,7 +26,7 @@ pub(crate) use depth::{level, on_large_stack};
 pub(crate) use expressions::reads_too_far;
 pub use expressions::{ExpressionError, RuleExpressions};
 pub use law::{LAW, floored, floored_array, is_finer, lawful, optimized, physical, wall_clock};
-pub(crate) use plans::sorted;
+pub(crate) use plans::in_order;
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -124,6 +124,7 @@ impl Engine {
 
     fn session_of(&self, partitions: usize) -> SessionContext {
         let bounds = Arc::new(bounds::Bounds::of(self.memory_bytes));
+        let aggregates = bounds.aggregates();
         let config = Self::config(partitions);
         let state = law::state(config, Arc::clone(&self.runtime))
             .with_physical_optimizer_rule(Arc::new(plans::WithinMemory))
@@ -132,6 +133,9 @@ impl Engine {
         session.add_analyzer_rule(Arc::new(ApplyFunctionRewrites::new(vec![bounds])));
         session.add_analyzer_rule(Arc::new(frames::MovingFrames));
         session.register_udaf(percentiles::function());
+        for function in aggregates {
+            session.register_udaf(function);
+        }
         for function in shifts::functions() {
             session.register_udwf(function);
         }

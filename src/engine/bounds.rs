@@ -6,8 +6,10 @@
 //! the operator `||`, is therefore wrapped: its result is measured from its arguments before it is evaluated.
 //!
 //! The wrapping rewrites calls and is not another registry of functions. Array literals and operators are calls
-//! too, and constants are evaluated while the query is planned.
+//! too, and constants are evaluated while the query is planned. Aggregates that collect their input are in
+//! [`aggregates`].
 
+pub(super) mod aggregates;
 mod concat;
 mod growth;
 #[cfg(test)]
@@ -25,8 +27,8 @@ use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
 use datafusion::logical_expr::interval_arithmetic::Interval;
 use datafusion::logical_expr::{
-    BinaryExpr, ColumnarValue, Documentation, Expr, ExprSchemable, Operator, ReturnFieldArgs,
-    ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    AggregateUDF, BinaryExpr, ColumnarValue, Documentation, Expr, ExprSchemable, Operator,
+    ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
 };
 
 use concat::TextConcat;
@@ -46,8 +48,28 @@ pub struct TooLarge {
     limit: u64,
 }
 
+/// The error of a function whose result would have so many bytes.
+fn too_large(function: &str, what: &str, bytes: u64, limit: u64) -> DataFusionError {
+    let function = match function {
+        TextConcat::NAME => TextConcat::NAME.to_owned(),
+        name => format!("{name}()"),
+    };
+    DataFusionError::External(Box::new(TooLarge {
+        function,
+        what: what.to_owned(),
+        bytes,
+        limit,
+    }))
+}
+
 fn size(bytes: u64) -> String {
     human_readable_size(usize::try_from(bytes).unwrap_or(usize::MAX))
+}
+
+/// Whether a call may make a large value out of small ones.
+pub(super) fn multiplies(function: &ScalarUDF) -> bool {
+    let bounded = function.inner().downcast_ref::<Bounded>();
+    bounded.is_some_and(|bounded| !matches!(bounded.growth, Growth::Sum | Growth::Joined))
 }
 
 /// Wraps the calls of functions whose result may be large.
@@ -63,6 +85,11 @@ impl Bounds {
         Self {
             batch: VALUE.max(memory_bytes / 3),
         }
+    }
+
+    /// The aggregates whose values have a limit.
+    pub(super) fn aggregates(&self) -> [AggregateUDF; 2] {
+        aggregates::functions(self.batch)
     }
 
     /// The bounds for the expressions of rules, whose batches are small.
@@ -241,16 +268,7 @@ impl Bounded {
         if bytes <= limit {
             return Ok(());
         }
-        let function = match self.name() {
-            TextConcat::NAME => TextConcat::NAME.to_owned(),
-            name => format!("{name}()"),
-        };
-        Err(DataFusionError::External(Box::new(TooLarge {
-            function,
-            what: what.to_owned(),
-            bytes,
-            limit,
-        })))
+        Err(too_large(self.name(), what, bytes, limit))
     }
 
     /// Evaluates so few rows at a time that no part can be large, and measures the results. This is done if the

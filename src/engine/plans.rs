@@ -2,12 +2,14 @@
 //!
 //! ```text
 //!  SortExec                          rows peeked at ──▶ batches as small as their width asks for ──▶ SortExec
+//!  SortPreservingMergeExec           sorted partitions ──▶ batches as small as their width asks for
 //!  WindowAggExec                     whole partitions of the window, some thousand rows at a time ──▶ WindowAggExec
 //!  BoundedWindowAggExec              counted: what came in and has not come out
+//!  every join                        few rows at a time, where its plan reads or makes wide values
 //!  build side of every join          counted once and a half: it is copied into one batch
 //!  build side of a nested loop join  read once, whatever the join does
 //!  what unnests lists                few rows at a time, where the lists are long
-//!  what has a large constant         few rows at a time
+//!  what has a large constant         few rows at a time, also where a scan has it
 //! ```
 //!
 //! [`WithinMemory`] is the last rule of the physical optimizer. It changes no row and no order of rows.
@@ -17,6 +19,7 @@ mod joins;
 mod sorts;
 #[cfg(test)]
 mod tests;
+mod widths;
 mod windows;
 
 use std::fmt;
@@ -27,10 +30,12 @@ use arrow::record_batch::RecordBatch;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, JoinType};
 use datafusion::config::ConfigOptions;
+use datafusion::datasource::physical_plan::{FileScanConfig, FileScanConfigBuilder};
+use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Literal;
+use datafusion::physical_expr::{LexOrdering, PhysicalExpr};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::execution_plan::{
@@ -40,6 +45,7 @@ use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec, NestedLoopJo
 use datafusion::physical_plan::limit::LocalLimitExec;
 use datafusion::physical_plan::placeholder_row::PlaceholderRowExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
+use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::unnest::UnnestExec;
 use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
@@ -81,8 +87,18 @@ impl PhysicalOptimizerRule for WithinMemory {
     }
 }
 
+/// The rows of a plan in this order, however many they are.
+pub(crate) fn in_order(
+    plan: Arc<dyn ExecutionPlan>,
+    order: LexOrdering,
+) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+    let sort = SortExec::new(order.clone(), plan).with_preserve_partitioning(true);
+    let merge = SortPreservingMergeExec::new(order, sorted(sort));
+    within(Arc::new(merge)).data()
+}
+
 /// A sort of rows of any size.
-pub(crate) fn sorted(sort: SortExec) -> Arc<dyn ExecutionPlan> {
+fn sorted(sort: SortExec) -> Arc<dyn ExecutionPlan> {
     match sort.fetch() {
         None => {
             let sort: Arc<dyn ExecutionPlan> = Arc::new(sort);
@@ -111,8 +127,29 @@ fn within(
     if node.is::<BoundedWindowAggExec>() {
         return Ok(Transformed::yes(Within::around(&node, How::Running)));
     }
+    let parts =
+        |node: &SortPreservingMergeExec| node.input().output_partitioning().partition_count();
+    if let Some(merge) = node.downcast_ref::<SortPreservingMergeExec>()
+        && parts(merge) > 1
+    {
+        return Ok(Transformed::yes(Within::around(&node, How::Merged)));
+    }
     if node.is::<HashJoinExec>() || node.is::<CrossJoinExec>() {
         return with_build_side(node, How::Counted, false);
+    }
+    if let Some(scan) = node.downcast_ref::<DataSourceExec>()
+        && let Some(files) = scan.data_source().downcast_ref::<FileScanConfig>()
+    {
+        let largest = largest_constant(&node)?;
+        if largest <= CONSTANT {
+            return Ok(Transformed::no(node));
+        }
+        let most = (CONSTANTS / largest).max(1);
+        let rows = files.batch_size.map_or(most, |rows| rows.min(most));
+        let files = FileScanConfigBuilder::from(files.clone()).with_batch_size(Some(rows));
+        return Ok(Transformed::yes(DataSourceExec::from_data_source(
+            files.build(),
+        )));
     }
     if let Some(join) = node.downcast_ref::<NestedLoopJoinExec>() {
         // If the left side does not fit into memory, each partition of the right side would decide from its own
@@ -155,6 +192,7 @@ fn with_build_side(
     how: How,
     one: bool,
 ) -> Result<Transformed<Arc<dyn ExecutionPlan>>, DataFusionError> {
+    let most = widths::rows(&join)?;
     let children = join.children();
     let [left, right] = children.as_slice() else {
         return Ok(Transformed::no(join));
@@ -168,8 +206,12 @@ fn with_build_side(
         true => ChildrenPropertiesMode::Recompute,
         false => ChildrenPropertiesMode::Keep,
     };
-    join.replace_children(vec![left, right], ReplaceChildrenOptions::new(properties))
-        .map(Transformed::yes)
+    let options = ReplaceChildrenOptions::new(properties);
+    let join = join.replace_children(vec![left, right], options)?;
+    Ok(Transformed::yes(match most {
+        Some(rows) => Within::around(&join, How::Few(rows)),
+        None => join,
+    }))
 }
 
 /// The operator, with all its inputs read in the way `how`.
@@ -213,6 +255,8 @@ struct Within {
 enum How {
     /// A sort, whose batches are small if its rows are wide.
     Sorted,
+    /// A merge of sorted partitions, whose batches are small if its rows are wide.
+    Merged,
     /// A window function over whole partitions. Rows with equal values of these keys follow each other.
     Windowed(Vec<Arc<dyn PhysicalExpr>>),
     /// A window function whose frames move.
@@ -223,6 +267,8 @@ enum How {
     Replayed(Arc<Mutex<Replay>>),
     /// Batches of at most so many rows, because the operator above adds something large to each row.
     Cut(usize),
+    /// Batches of at most so many rows, in this operator and in all operators below it.
+    Few(usize),
     /// Batches whose lists have few items in these columns and depths, because each item becomes a row.
     Unnested(Vec<(usize, usize)>),
 }
@@ -333,6 +379,15 @@ impl ExecutionPlan for Within {
                 let sorted = sorts::sort(Arc::clone(&self.node), rows, context, share);
                 Ok(stream_of(self.schema(), stream::once(sorted).try_flatten()))
             }
+            How::Merged => {
+                let partitions = self.node.children().into_iter().flat_map(|input| {
+                    let count = input.output_partitioning().partition_count();
+                    (0..count).map(|partition| input.execute(partition, Arc::clone(&context)))
+                });
+                let partitions = partitions.collect::<Result<Vec<_>, _>>()?;
+                let merged = sorts::merge(Arc::clone(&self.node), partitions, context.clone());
+                Ok(stream_of(self.schema(), stream::once(merged).try_flatten()))
+            }
             How::Windowed(keys) => {
                 let rows = self.input(partition, &context)?;
                 let node = Arc::clone(&self.node);
@@ -347,6 +402,11 @@ impl ExecutionPlan for Within {
                 Ok(joins::counted(rows, &context))
             }
             How::Replayed(replay) => joins::replayed(&self.node, replay, context),
+            How::Few(most) => {
+                let rows = context.session_config().batch_size().min(*most);
+                let few = sorts::with_batches_of(rows, &context);
+                self.node.execute(partition, few)
+            }
             How::Cut(most) => {
                 let most = *most;
                 self.in_parts(partition, context, move |batch| {
@@ -365,20 +425,20 @@ impl ExecutionPlan for Within {
     }
 }
 
-/// The operator over these rows instead of its input.
+/// The operator over the rows of these partitions instead of its input.
 fn over(
     node: &Arc<dyn ExecutionPlan>,
-    rows: SendableRecordBatchStream,
+    partitions: Vec<SendableRecordBatchStream>,
     context: Arc<TaskContext>,
 ) -> Result<SendableRecordBatchStream, DataFusionError> {
     let input = node.children().first().map(|input| input.properties());
     let properties = input.map(|properties| {
         let properties = PlanProperties::clone(properties);
-        Arc::new(properties.with_partitioning(Partitioning::UnknownPartitioning(1)))
+        Arc::new(properties.with_partitioning(Partitioning::UnknownPartitioning(partitions.len())))
     });
     let properties = properties.ok_or_else(|| no_input(node))?;
     let feed: Arc<dyn ExecutionPlan> = Arc::new(Feed {
-        rows: Mutex::new(Some(rows)),
+        partitions: Mutex::new(partitions.into_iter().map(Some).collect()),
         properties,
     });
     Arc::clone(node)
@@ -391,7 +451,7 @@ fn over(
 
 /// A plan with rows that another operator has made. It gives the rows only once.
 struct Feed {
-    rows: Mutex<Option<SendableRecordBatchStream>>,
+    partitions: Mutex<Vec<Option<SendableRecordBatchStream>>>,
     properties: Arc<PlanProperties>,
 }
 
@@ -436,11 +496,12 @@ impl ExecutionPlan for Feed {
 
     fn execute(
         &self,
-        _partition: usize,
+        partition: usize,
         _context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream, DataFusionError> {
-        lock(&self.rows)
-            .take()
+        lock(&self.partitions)
+            .get_mut(partition)
+            .and_then(Option::take)
             .ok_or_else(|| DataFusionError::Internal("rows were asked for twice".to_owned()))
     }
 }

@@ -16,13 +16,10 @@ use datafusion::sql::sqlparser::ast::{
     AccessExpr, Expr, UnaryOperator, Value, Visit, VisitMut, Visitor, VisitorMut,
 };
 
-use super::clauses::line_of;
+use super::clauses::{line_of, shown};
 
 /// A SELECT with more expressions is not taken apart: it is planned once for each of them at most.
 const MOST: usize = 400;
-
-/// Characters of an expression that are told.
-const SHOWN: usize = 80;
 
 /// The expression that an error comes from.
 #[derive(Debug, PartialEq)]
@@ -128,16 +125,6 @@ pub(super) fn of_calls(statement: &Statement, names: &[&str]) -> Option<usize> {
     match calls.lines.len() {
         1 => calls.lines.pop_first().flatten(),
         _ => None,
-    }
-}
-
-/// An expression as messages show it.
-fn shown(expression: &Expr) -> String {
-    let text = expression.to_string();
-    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    match text.char_indices().nth(SHOWN) {
-        None => text,
-        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
     }
 }
 
@@ -449,5 +436,320 @@ mod tests {
         let error =
             error("SELECT\n  CAST(id AS bigint) AS a,\n  CAST(n AS text) AS b\nFROM t").await;
         assert!(error.starts_with(": Cannot cast string"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn every_error_of_planning_is_in_plain_words() {
+        let grouped = "is neither in GROUP BY nor in an aggregate; add it to GROUP BY";
+        let one_column = "gives more than one column; select one column";
+        for (sql, line, expected) in [
+            (
+                "SELECT n,\n  upper() AS a FROM t",
+                2,
+                "`upper` needs arguments",
+            ),
+            (
+                "SELECT rank() AS a FROM t",
+                1,
+                "there is no function `rank`; it needs a window",
+            ),
+            ("SELECT count(*) AS a,\n  id FROM t", 2, grouped),
+            (
+                "SELECT id, sum(n) AS a FROM t GROUP BY id\nORDER BY n",
+                2,
+                grouped,
+            ),
+            (
+                "SELECT id, sum(n) AS a FROM t GROUP BY id\nHAVING n > 1",
+                2,
+                grouped,
+            ),
+            (
+                "SELECT id FROM t\nHAVING n > 3",
+                2,
+                "HAVING reads a column that is neither",
+            ),
+            (
+                "SELECT sum(n) AS a FROM t\nGROUP BY sum(n)",
+                2,
+                "an aggregate is not possible in GROUP BY",
+            ),
+            (
+                "SELECT id FROM t\nWHERE sum(n) > 1",
+                2,
+                "an aggregate is not possible in WHERE; write the condition after HAVING",
+            ),
+            (
+                "SELECT id FROM t\nWHERE rank() OVER (ORDER BY n) = 1",
+                2,
+                "a window function is not possible in WHERE and ON",
+            ),
+            (
+                "SELECT a.id FROM t a\nJOIN t b ON a.n = b.n AND sum(a.n) > 1",
+                2,
+                "an aggregate is not possible in WHERE and ON",
+            ),
+            (
+                "SELECT\n  sum(sum(n)) AS a FROM t GROUP BY id",
+                2,
+                "an aggregate within an aggregate",
+            ),
+            (
+                "SELECT max(rank() OVER (ORDER BY n)) AS a FROM t",
+                1,
+                "a window function within an aggregate",
+            ),
+            (
+                "SELECT rank() OVER (ORDER BY rank() OVER (ORDER BY n)) AS a FROM t",
+                1,
+                "a window function within a window function",
+            ),
+            (
+                "SELECT sum(n) OVER w AS a FROM t",
+                1,
+                "there is no window `w`; name it after WINDOW",
+            ),
+            (
+                "SELECT id FROM t\nQUALIFY n > 1",
+                2,
+                "QUALIFY without a window function",
+            ),
+            (
+                "SELECT grouping(n) AS a FROM t GROUP BY ROLLUP (id)",
+                1,
+                "`t.n` is none",
+            ),
+            (
+                "SELECT id FROM t a\nJOIN t b ON a.n = b.n",
+                1,
+                "`id` is a column of more than one table here",
+            ),
+            ("SELECT (SELECT n, id FROM t) AS a FROM t", 1, one_column),
+            (
+                "SELECT id FROM t\nWHERE n IN (SELECT n, id FROM t)",
+                2,
+                one_column,
+            ),
+            (
+                "SELECT id, (SELECT b.n FROM t b WHERE b.id = t.id) AS a FROM t",
+                1,
+                "may give more than one row; aggregate it",
+            ),
+            (
+                "SELECT id FROM t\nWHERE n > (SELECT count(*) FROM t b WHERE b.n > t.n)",
+                2,
+                "a sub-query reads columns of the query around it",
+            ),
+            (
+                "SELECT t.id, x.m FROM t,\nLATERAL (SELECT b.n AS m FROM t b WHERE b.id = t.id LIMIT 1) x",
+                2,
+                "LATERAL reads columns of a table beside it",
+            ),
+            (
+                "WITH RECURSIVE w AS (SELECT a\nFROM w) SELECT a FROM w",
+                2,
+                "the query `w` reads itself, and is no UNION",
+            ),
+            (
+                "SELECT n AS a, id AS a FROM t",
+                1,
+                "two columns have the name of `t.n AS a`",
+            ),
+            (
+                "SELECT nope.* FROM t",
+                1,
+                "there is no table `nope` in this SELECT",
+            ),
+            (
+                "SELECT * EXCLUDE (id, id) FROM t",
+                1,
+                "EXCLUDE names a column twice",
+            ),
+            (
+                "SELECT * EXCLUDE (nope) FROM t",
+                1,
+                "there is no column `nope`; the columns here are n, id, ok, at, d, tags",
+            ),
+            (
+                "SELECT a.id FROM t a\nJOIN t b USING (nope)",
+                2,
+                "there is no column `nope`; the columns here are n, id, ok, at, d, tags",
+            ),
+            (
+                "SELECT id FROM t\nGROUP BY nope",
+                2,
+                "there is no column `nope`; the columns here are id, n, ok, at, d, tags",
+            ),
+            (
+                "SELECT n AS a,\n  a + 1 AS b FROM t",
+                2,
+                "there is no column `a`; a name after AS is not known in the same SELECT",
+            ),
+            (
+                "SELECT id FROM t\nORDER BY 7",
+                2,
+                "ORDER BY 7: the SELECT has fewer columns",
+            ),
+            (
+                "SELECT id FROM t\nORDER BY 0",
+                2,
+                "ORDER BY 0: the first column is 1",
+            ),
+            (
+                "SELECT id FROM t\nGROUP BY 7",
+                2,
+                "GROUP BY 7: the SELECT has no such column",
+            ),
+            (
+                "SELECT id, n FROM t\nUNION ALL SELECT id FROM t",
+                1,
+                "the SELECTs of UNION have different numbers of columns",
+            ),
+            (
+                "SELECT DISTINCT ON (id) id, n FROM t ORDER BY n",
+                1,
+                "does not begin with the same columns",
+            ),
+            (
+                "SELECT DISTINCT id FROM t\nORDER BY n",
+                2,
+                "ORDER BY behind DISTINCT names `t.n`",
+            ),
+            ("SELECT unnest(id) AS a FROM t", 1, "unnest() takes a list"),
+            (
+                "SELECT id FROM t\nWHERE unnest(tags) = 1",
+                2,
+                "unnest() is possible among the columns of a SELECT only",
+            ),
+            (
+                "SELECT CAST(n AS decimal(10, 12)) AS a FROM t",
+                1,
+                "there is no such decimal",
+            ),
+            (
+                "SELECT CAST(n AS decimal(50, 2)) AS a FROM t",
+                1,
+                "the column `a` is decimal(50, 2); readers know 38 digits",
+            ),
+            (
+                "SELECT CAST('x' AS date) AS a FROM t",
+                1,
+                "Cannot cast string 'x' to value of date type; TRY_CAST",
+            ),
+            (
+                "SELECT id FROM t\nWHERE n IN (1, 'x')",
+                2,
+                "Cannot cast string 'x' to value of bigint type",
+            ),
+            (
+                "SELECT at + INTERVAL '1 fortnight' AS a FROM t",
+                1,
+                "'1 fortnight' is no span of time",
+            ),
+            (
+                "SELECT at + INTERVAL n DAY AS a FROM t",
+                1,
+                "the number of an INTERVAL is not written out",
+            ),
+            (
+                "SELECT at AT TIME ZONE 'Nope' AS a FROM t",
+                1,
+                "there is no time zone 'Nope'; time zones are names",
+            ),
+            (
+                "SELECT date_trunc('fortnight', at) AS a FROM t",
+                1,
+                "date_trunc() has no unit 'fortnight'; units are",
+            ),
+            (
+                "SELECT date_part('fortnight', at) AS a FROM t",
+                1,
+                "a time has no part 'fortnight'; parts are",
+            ),
+            (
+                "SELECT regexp_like(id, '(') AS a FROM t",
+                1,
+                "the regular expression is wrong: unclosed group",
+            ),
+            (
+                "SELECT regexp_match(id, 'a', 'q') AS a FROM t",
+                1,
+                "the regular expression is wrong: unrecognized flag; put",
+            ),
+            (
+                "SELECT id LIKE 'a' ESCAPE 'xy' AS a FROM t",
+                1,
+                "ESCAPE takes one character",
+            ),
+            (
+                "SELECT tags['x'] AS a FROM t",
+                1,
+                "only a struct or a map has members, and this is array",
+            ),
+            (
+                "SELECT -id AS a FROM t",
+                1,
+                "`-` needs a number or a span of time behind it",
+            ),
+            (
+                "SELECT NOT n AS a FROM t",
+                1,
+                "NOT needs boolean behind it, not bigint; write a comparison",
+            ),
+            (
+                "SELECT sum(*) AS a FROM t",
+                1,
+                "the aggregate does not take `*` or NULL",
+            ),
+            (
+                "SELECT string_agg(id, n) AS a FROM t",
+                1,
+                "the separator of string_agg() is not a text",
+            ),
+            (
+                "SELECT count(DISTINCT id) AS a,\n  percentile_cont(2) WITHIN GROUP (ORDER BY n) AS p FROM t",
+                2,
+                "a percentile is between 0 and 1, not 2",
+            ),
+            (
+                "SELECT named_struct(id, 1) AS a FROM t",
+                1,
+                "a name in named_struct() is not written out",
+            ),
+            (
+                "SELECT 1 AS one,\n  random() AS a FROM t",
+                2,
+                "`random()` gives another value in every run",
+            ),
+            ("SELECT id FROM t\nWHERE", 2, "found: the end of the SQL"),
+            (
+                "SELECT n DIV 2 AS a FROM t",
+                1,
+                "`DIV` is not expected here",
+            ),
+        ] {
+            let error = error(sql).await;
+            assert!(error.starts_with(&format!(":{line}: ")), "{sql}: {error}");
+            assert!(error.contains(expected), "{sql}: {error}");
+            for word in [
+                "Schema error",
+                "Float64",
+                "Date32",
+                "Decimal",
+                "List(",
+                "Struct(",
+                "bug",
+                "DataFusion",
+                "datafusion",
+                "sqltorel",
+                "Span(",
+                "Word(",
+                "LogicalPlan",
+                "PhysicalExpr",
+            ] {
+                assert!(!error.contains(word), "{sql}: {error}");
+            }
+            assert!(!error.contains(char::is_control), "{sql}: {error}");
+        }
     }
 }

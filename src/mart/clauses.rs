@@ -1,6 +1,7 @@
 //! The clauses of a mart's SQL: each is carried out, or refused with its line before the SELECT is planned.
 //!
 //! ```text
+//! text ─▶ spellings of other databases
 //! query ─▶ CTEs ─▶ SELECT ─▶ tables, joins, aliases ─▶ expressions ─▶ windows
 //!   └── taken apart field by field                                    └─▶ Notes, for errors of planning
 //! ```
@@ -10,7 +11,9 @@
 //! clause is taken apart without `..`, so that a clause which a later parser adds does not compile
 //! until somebody has decided what becomes of it.
 
+mod forms;
 mod notes;
+pub(super) mod spelling;
 mod tables;
 mod windows;
 
@@ -29,7 +32,7 @@ use datafusion::sql::sqlparser::ast::{
     TableFactor, Visit, Visitor, WindowType,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
-use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
+use datafusion::sql::sqlparser::tokenizer::{Location, Token, Tokenizer};
 
 use super::MartError;
 use crate::engine::reads_too_far;
@@ -48,8 +51,7 @@ pub(super) fn check(file: &Path, text: &str, query: &Query) -> Result<Notes, Mar
         .into_iter()
         .filter_map(|token| match token.token {
             Token::Word(word) if word.quote_style.is_none() => {
-                let line = usize::try_from(token.span.start.line).ok()?;
-                Some((line, word.value.to_ascii_uppercase()))
+                Some((token.span.start, word.value.to_ascii_uppercase()))
             }
             _ => None,
         })
@@ -70,10 +72,13 @@ pub(super) fn check(file: &Path, text: &str, query: &Query) -> Result<Notes, Mar
 struct Clauses<'a> {
     file: &'a Path,
     text: &'a str,
-    /// Words of the text in capitals, each with its line.
-    words: Vec<(usize, String)>,
+    /// Words of the text in capitals, each with its place.
+    words: Vec<(Location, String)>,
     notes: Notes,
 }
+
+/// Characters of an expression that are told.
+const SHOWN: usize = 80;
 
 /// Whether the walk goes on.
 type Passed = ControlFlow<Box<MartError>>;
@@ -91,11 +96,19 @@ impl Clauses<'_> {
     /// few clauses.
     fn line(&self, from: Option<usize>, clause: &str) -> Option<usize> {
         let first = clause.split(' ').next().unwrap_or_default();
-        self.words
-            .iter()
-            .find(|(line, word)| Some(*line) >= from && word == first)
-            .map(|(line, _)| *line)
-            .or(from)
+        let lines = self.words.iter().filter(|(_, word)| word == first);
+        let mut lines = lines.filter_map(|(place, _)| usize::try_from(place.line).ok());
+        lines.find(|line| Some(*line) >= from).or(from)
+    }
+
+    /// Whether AS stands between the name of a WITH query and the query.
+    fn has_as(&self, name: &Ident) -> bool {
+        const QUERY: [&str; 5] = ["AS", "SELECT", "WITH", "FROM", "VALUES"];
+        let end = name.span.end;
+        let behind = self.words.iter().filter(|(place, _)| *place >= end);
+        let mut words = behind.map(|(_, word)| word.as_str());
+        // The parser keeps the place of every name of a WITH query.
+        end.line == 0 || words.find(|word| QUERY.contains(word)) == Some("AS")
     }
 
     /// Refuses the first of the clauses whose flag is set.
@@ -120,6 +133,13 @@ impl Clauses<'_> {
                 left,
                 right,
             } => {
+                if *op == SetOperator::Minus {
+                    return self.fail(
+                        line_of(&**right),
+                        "MINUS is not possible in a mart",
+                        "write EXCEPT",
+                    );
+                }
                 let counted = !matches!(
                     set_quantifier,
                     SetQuantifier::None | SetQuantifier::Distinct
@@ -182,6 +202,7 @@ impl Clauses<'_> {
                 "a function has one list of arguments",
             );
         }
+        self.arguments(function, line)?;
         if let Some(WindowType::WindowSpec(window)) = over {
             self.window(window, line)?;
         }
@@ -275,6 +296,7 @@ impl Visitor for Clauses<'_> {
                 (limit_by, "LIMIT BY"),
             ],
         )?;
+        self.limit(limit_clause.as_ref(), line)?;
         if !pipe_operators.is_empty() {
             return self.fail(
                 line,
@@ -306,7 +328,7 @@ impl Visitor for Clauses<'_> {
             select_modifiers,
             top,
             top_before_distinct: _,
-            projection: _,
+            projection,
             exclude,
             into,
             from,
@@ -358,6 +380,8 @@ impl Visitor for Clauses<'_> {
                 ),
             ],
         )?;
+        self.items(projection, line)?;
+        self.twice(from)?;
         for from in from {
             self.joins(from)?;
         }
@@ -380,6 +404,7 @@ impl Visitor for Clauses<'_> {
     }
 
     fn pre_visit_expr(&mut self, expression: &Expr) -> Passed {
+        self.form(expression)?;
         match expression {
             Expr::Function(function) => {
                 self.dates_of(function);
@@ -450,6 +475,16 @@ pub(super) fn only_select(file: &Path, line: Option<usize>, text: &str) -> MartE
         .to_uppercase();
     MartError::new(file, line, format!("{verb} is not possible in a mart"))
         .hint("a mart is one plain SELECT")
+}
+
+/// An expression as messages show it.
+pub(super) fn shown(expression: &Expr) -> String {
+    let text = expression.to_string();
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match text.char_indices().nth(SHOWN) {
+        None => text,
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+    }
 }
 
 /// The line on which a part of the SQL begins, from 1.

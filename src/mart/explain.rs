@@ -7,6 +7,7 @@ use datafusion::common::{DataFusionError, SchemaError};
 use datafusion::sql::sqlparser::parser::ParserError;
 
 use super::error::{MartError, line_of, one_line, root, short};
+use super::phrases;
 use crate::names::{nearest, slips};
 
 /// Functions of other databases, and how this engine writes them.
@@ -73,6 +74,18 @@ const FUNCTIONS: &[(&[&str], &str)] = &[
     ),
 ];
 
+/// Functions that are calculated over a window only.
+const WINDOWS: &[&str] = &[
+    "row_number",
+    "rank",
+    "dense_rank",
+    "percent_rank",
+    "cume_dist",
+    "ntile",
+    "lag",
+    "lead",
+];
+
 impl MartError {
     /// An error of planning, with the line that DataFusion points at.
     pub(super) fn planning(file: &Path, error: &DataFusionError) -> Self {
@@ -92,10 +105,10 @@ impl MartError {
             let names = || valid_fields.iter().map(|column| column.name.as_str());
             return match nearest(&field.name, names()) {
                 Some(near) => made.hint(format!("is it `{near}`?")),
-                None => made.hint(format!(
-                    "the columns here are {}",
-                    names().collect::<Vec<_>>().join(", ")
-                )),
+                None => match distinct(names()).as_slice() {
+                    [] => made,
+                    names => made.hint(format!("the columns here are {}", names.join(", "))),
+                },
             };
         }
         planning(file, line, &one_line(&first.strip_backtrace()))
@@ -128,15 +141,62 @@ impl MartError {
                 Self::new(
                     file,
                     line,
-                    format!("the SQL does not parse: {}", one_line(message)),
+                    format!("the SQL does not parse: {}", unparsed(message)),
                 )
             }
             None => Self::new(
                 file,
                 Some(sql.trim_end().lines().count()),
-                format!("the SQL does not parse: {}", one_line(text)),
+                format!("the SQL does not parse: {}", unparsed(text)),
             ),
         }
+    }
+}
+
+/// The names, each once.
+fn distinct<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut seen = Vec::new();
+    for name in names {
+        if !seen.contains(&name) {
+            seen.push(name);
+        }
+    }
+    seen
+}
+
+/// A message of the parser in plain words.
+fn unparsed(message: &str) -> String {
+    let message = one_line(message);
+    if let Some(word) = between(
+        &message,
+        "No infix parser for token Word(Word { value: \"",
+        "\"",
+    ) {
+        return format!("`{word}` is not expected here");
+    }
+    message.replace("found: EOF", "found: the end of the SQL")
+}
+
+/// The line of the SQL that an error of planning is about, where the engine names none: the only line with the name that
+/// the message has in backticks, or with the keyword that it begins with.
+pub(super) fn line_of_named(sql: &str, message: &str) -> Option<usize> {
+    let name = between(message, "`", "`").map(|name| name.rsplit('.').next().unwrap_or(name));
+    let keyword = message
+        .split([' ', ':', '('])
+        .next()
+        .filter(|word| word.len() >= 5 && word.chars().all(|letter| letter.is_ascii_uppercase()));
+    let word = name.or(keyword)?.to_ascii_lowercase();
+    let is_part = |letter: char| letter.is_alphanumeric() || letter == '_';
+    let has = |line: &str| {
+        let code = line.split("--").next().unwrap_or_default();
+        let code = code.to_ascii_lowercase();
+        code.split(|letter| !is_part(letter))
+            .any(|part| part == word)
+    };
+    let mut lines = sql.lines().enumerate().filter(|(_, line)| has(line));
+    match (lines.next(), lines.next()) {
+        (Some((line, _)), None) => Some(line + 1),
+        _ => None,
     }
 }
 
@@ -150,7 +210,11 @@ pub(super) fn planning(file: &Path, line: Option<usize>, text: &str) -> MartErro
             None => made,
         };
     }
-    let (message, hint) = types(text).unwrap_or_else(|| (plain(text).to_owned(), None));
+    let said = phrases::of_planning(text).map(|said| (said.message, Some(said.hint)));
+    let (message, hint) = said.or_else(|| types(text)).unwrap_or_else(|| {
+        let found = running(text);
+        (found.message, found.hint)
+    });
     let made = MartError::new(file, line, short(&message));
     match hint {
         Some(hint) => made.hint(hint),
@@ -187,7 +251,7 @@ pub(super) fn plain(text: &str) -> &str {
 fn types(text: &str) -> Option<(String, Option<&'static str>)> {
     const CAST: &str = "give both one type with CAST";
     const COMPARE: &str = "write a comparison, such as `x > 0` or `x IS NOT NULL`";
-    let words = in_words(text);
+    let words = phrases::in_words(text);
     let part = |from: &str, to: &str| between(&words, from, to).map(str::to_owned);
     let rest = |from: &str| words.split_once(from).map(|(_, rest)| rest.to_owned());
     if let Some(operands) = part("Cannot coerce arithmetic expression ", " to valid types")
@@ -262,6 +326,7 @@ fn arguments(words: &str) -> Option<(String, Option<&'static str>)> {
     const CAST: &str = "give each argument its type with CAST";
     if let Some(call) = between(words, "the given name and argument types '", "'.") {
         let message = match call.split_once('(') {
+            Some((name, ")")) => return Some((format!("`{name}` needs arguments"), None)),
             Some((name, given)) => {
                 format!("`{name}` does not take these types: ({given}")
             }
@@ -382,6 +447,25 @@ const RUNNING: &[Known] = &[
     ("Failed to decode", None, None, &["decode"]),
     ("nvalid timezone", None, None, &["at time zone"]),
     (
+        "Percentile value must",
+        None,
+        None,
+        &["percentile_cont", "approx_percentile_cont"],
+    ),
+    (
+        "input schema only has",
+        None,
+        None,
+        &["percentile_cont", "approx_percentile_cont", "string_agg"],
+    ),
+    ("string_agg delimiter", None, None, &["string_agg"]),
+    ("COUNT DISTINCT with multiple", None, None, &["count"]),
+    ("Unable to cast to date", None, None, &["to_date"]),
+    ("built-in encoding", None, None, &["encode", "decode"]),
+    ("built-in digest", None, None, &["digest"]),
+    ("map key must be unique", None, None, &["map", "make_map"]),
+    ("map requires key", None, None, &["map", "make_map"]),
+    (
         "GCD(",
         None,
         Some("the result does not fit bigint"),
@@ -407,7 +491,14 @@ const RUNNING: &[Known] = &[
 /// An error of the engine while rows are evaluated, in our words.
 pub(super) fn running(text: &str) -> Running {
     let known = RUNNING.iter().find(|(words, ..)| text.contains(words));
-    let words = in_words(plain(text));
+    if let Some(said) = phrases::of_value(text) {
+        return Running {
+            message: said.message,
+            hint: Some(said.hint),
+            calls: known.map_or(&[], |(.., calls)| *calls),
+        };
+    }
+    let words = phrases::in_words(plain(text));
     match known {
         Some((_, message, hint, calls)) => Running {
             message: message.map_or(words, str::to_owned),
@@ -425,6 +516,11 @@ pub(super) fn running(text: &str) -> Running {
 /// What to write in the place of a function that does not exist. The engine suggests the function that is spelt most
 /// alike, which misleads where names are short, such as `if` and `sin`.
 fn function_hint(name: &str, suggested: Option<&str>) -> Option<String> {
+    if WINDOWS.contains(&name) {
+        return Some(format!(
+            "it needs a window: `{name}(…) OVER (PARTITION BY … ORDER BY …)`"
+        ));
+    }
     let known = FUNCTIONS.iter().find(|(names, _)| names.contains(&name));
     if let Some((_, hint)) = known {
         return Some((*hint).to_owned());
@@ -433,92 +529,6 @@ fn function_hint(name: &str, suggested: Option<&str>) -> Option<String> {
     suggested
         .filter(slip)
         .map(|near| format!("is it `{near}`?"))
-}
-
-/// A text of the engine with its types as people write them in SQL.
-fn in_words(text: &str) -> String {
-    let mut made = String::new();
-    let mut rest = text;
-    while let Some(letter) = rest.chars().next() {
-        let inside = made.ends_with(|before: char| before.is_alphanumeric() || before == '_');
-        let end = rest
-            .find(|c: char| !c.is_ascii_alphanumeric())
-            .unwrap_or(rest.len());
-        let (name, behind) = rest.split_at(end);
-        match type_word(name).filter(|_| !inside) {
-            Some(word) => {
-                made += word;
-                rest = match of_type(name) {
-                    true => behind.get(in_parentheses(behind)..).unwrap_or_default(),
-                    false => behind,
-                };
-            }
-            None => {
-                made.push(letter);
-                rest = rest.get(letter.len_utf8()..).unwrap_or_default();
-            }
-        }
-    }
-    made
-}
-
-/// Bytes of the parentheses that a text begins with, and of all in them.
-fn in_parentheses(text: &str) -> usize {
-    let mut depth = 0;
-    for (at, letter) in text.char_indices() {
-        match letter {
-            '(' => depth += 1,
-            ')' => depth -= 1,
-            _ => {}
-        }
-        if depth == 0 {
-            return match letter {
-                ')' => at + 1,
-                _ => at,
-            };
-        }
-    }
-    text.len()
-}
-
-/// Whether the engine writes parentheses behind a type.
-fn of_type(name: &str) -> bool {
-    matches!(
-        name,
-        "Timestamp"
-            | "Interval"
-            | "List"
-            | "LargeList"
-            | "FixedSizeList"
-            | "Map"
-            | "Struct"
-            | "Time64"
-            | "Time32"
-            | "Duration"
-    )
-}
-
-/// A type as people write it in SQL.
-fn type_word(name: &str) -> Option<&'static str> {
-    Some(match name {
-        "Utf8" | "Utf8View" | "LargeUtf8" => "text",
-        "Int64" | "UInt64" => "bigint",
-        "Int32" | "Int16" | "Int8" | "UInt32" | "UInt16" | "UInt8" => "int",
-        "Float64" => "double",
-        "Float32" => "float",
-        "Boolean" => "boolean",
-        "Date32" | "Date64" => "date",
-        "Timestamp" => "timestamp",
-        "Interval" => "interval",
-        "Duration" => "span of time",
-        "Time64" | "Time32" => "time of day",
-        "List" | "LargeList" | "FixedSizeList" => "array",
-        "Map" => "map",
-        "Struct" => "struct",
-        // Its digits stay.
-        "Decimal32" | "Decimal64" | "Decimal128" | "Decimal256" => "decimal",
-        _ => return None,
-    })
 }
 
 /// The part of a text between two others.

@@ -12,6 +12,7 @@ use super::blame::{self, Blamed};
 use super::error::{MartError, lacks_memory, line_of, one_line, root, short};
 use super::explain;
 use super::graph::Mart;
+use super::phrases;
 use super::reach::Reach;
 use super::select::{self, Parsed};
 use crate::engine::TooLarge;
@@ -67,6 +68,9 @@ impl MartError {
 
     /// The error of a panic while a mart was planned, evaluated or written.
     pub(super) fn panicked(mart: &Mart, text: &str) -> Self {
+        if let Some(said) = phrases::of_value(text) {
+            return Self::new(&mart.file, None, said.message).hint(said.hint);
+        }
         let message = format!("the query engine broke down: {}", short(text));
         Self::new(&mart.file, None, message)
             .hint("write the SELECT in another way, and report this message")
@@ -180,6 +184,17 @@ const DATE_IS_TEXT: &str = "`dt` is text: write `CAST(dt AS date)`";
 impl Parsed {
     /// Adds the place in the SELECT to an error of planning that comes from `dt` being text.
     pub(super) fn explain(&self, mut error: MartError) -> MartError {
+        let missing = error.message.strip_prefix("there is no column `");
+        let missing = missing.and_then(|rest| rest.strip_suffix('`'));
+        if let Some(name) = missing
+            && self.aliases.iter().any(|alias| alias == name)
+        {
+            error.hint = Some(format!(
+                "a name after AS is not known in the same SELECT: write the expression of `{name}` again, or put it \
+                 into a sub-query"
+            ));
+            return error;
+        }
         let arithmetic = error.message.starts_with("cannot calculate ");
         let found = match arithmetic {
             true => self.dates.iter().find(|used| used.function.is_none()),
@@ -221,6 +236,19 @@ pub(super) fn physical(mart: &Mart, select: &Parsed, error: &DataFusionError) ->
         root,
         DataFusionError::SchemaError(inner, _) if matches!(**inner, SchemaError::FieldNotFound { .. })
     );
+    let misplaced = [
+        ("WindowFunction", "a window function"),
+        ("AggregateFunction", "an aggregate"),
+    ];
+    let unsupported = text.split_once("does not support logical expression ");
+    let misplaced = misplaced
+        .iter()
+        .find(|(kind, _)| unsupported.is_some_and(|(_, expression)| expression.contains(kind)));
+    if let Some((_, what)) = misplaced {
+        let message = format!("{what} is not possible in WHERE and ON");
+        return MartError::new(&mart.file, None, message)
+            .hint("put it into a sub-query, or write QUALIFY or HAVING");
+    }
     let unplanned = text.contains("Physical plan does not support logical expression")
         || text.contains("OuterReferenceColumn")
         || text.contains("correlated");

@@ -11,8 +11,8 @@ use datafusion::sql::resolve::resolve_table_references;
 use datafusion::sql::sqlparser::ast::{SelectItem, Spanned, Statement as Sql};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 
-use super::MartError;
 use super::clauses::{self, Beside, Call, DateUse, Recursion, leftmost, line_of, only_select};
+use super::{MartError, blame};
 use crate::engine;
 use crate::layout::LONGEST_NAME;
 
@@ -33,6 +33,8 @@ pub(super) struct Parsed {
     pub(super) dates: Vec<DateUse>,
     /// Recursive queries, by their SELECT that may read the query itself.
     recursions: Vec<Recursion>,
+    /// Names after AS in all SELECTs.
+    pub(super) aliases: Vec<String>,
 }
 
 impl Parsed {
@@ -132,6 +134,7 @@ pub(super) fn too_long(name: &str) -> Option<String> {
 /// # Errors
 /// The text is not one plain SELECT.
 pub(super) fn parse(file: &Path, text: &str) -> Result<Parsed, MartError> {
+    clauses::spelling::check(file, text)?;
     engine::on_large_stack(text, || parse_here(file, text))
         .unwrap_or_else(|error| Err(MartError::new(file, None, error.to_string())))
 }
@@ -214,6 +217,7 @@ fn parse_here(file: &Path, text: &str) -> Result<Parsed, MartError> {
         beside: notes.beside,
         dates: notes.dates,
         recursions: notes.recursions,
+        aliases: notes.aliases,
     })
 }
 
@@ -234,22 +238,29 @@ fn is_cut_off(from: &DataType, to: &DataType) -> bool {
 }
 
 /// Refuses functions of the clock and of chance, because a table may depend on its inputs alone.
-pub(super) fn refuse_unstable(file: &Path, plan: &LogicalPlan) -> Result<(), MartError> {
+pub(super) fn refuse_unstable(
+    file: &Path,
+    statement: &Statement,
+    plan: &LogicalPlan,
+) -> Result<(), MartError> {
     let mut found = None;
     let walked = plan.apply_with_subqueries(|node| {
         node.apply_expressions(|expression| {
             expression.apply(|part| {
                 if matches!(part, Expr::Placeholder(_) | Expr::ScalarVariable(..)) {
-                    found = Some(format!("`{part}` has no value here"));
+                    found = Some((None, format!("`{part}` has no value here")));
                     return Ok(TreeNodeRecursion::Stop);
                 }
                 if let Expr::ScalarFunction(call) = part
                     && call.func.signature().volatility != Volatility::Immutable
                 {
-                    found = Some(format!(
-                        "`{}()` gives another value in every run",
-                        call.func.name()
-                    ));
+                    let name = call.func.name();
+                    let names: Vec<&str> = std::iter::once(name)
+                        .chain(call.func.aliases().iter().map(String::as_str))
+                        .collect();
+                    let line = blame::of_calls(statement, &names);
+                    let message = format!("`{name}()` gives another value in every run");
+                    found = Some((line, message));
                     return Ok(TreeNodeRecursion::Stop);
                 }
                 Ok(TreeNodeRecursion::Continue)
@@ -257,7 +268,7 @@ pub(super) fn refuse_unstable(file: &Path, plan: &LogicalPlan) -> Result<(), Mar
         })
     });
     match (found, walked) {
-        (Some(message), _) => Err(MartError::new(file, None, message)
+        (Some((line, message)), _) => Err(MartError::new(file, line, message)
             .hint("a mart must be the same whenever it is built: use the times of the events")),
         (None, Err(error)) => Err(MartError::planning(file, &error)),
         (None, Ok(_)) => Ok(()),

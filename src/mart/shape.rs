@@ -15,6 +15,7 @@ use datafusion::common::Column;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast, lit, when};
 
+use super::phrases::in_words;
 use super::select::{Parsed, is_name, too_long};
 use super::{Mart, MartError};
 use crate::catalog::{self, TableDefinition};
@@ -222,7 +223,7 @@ pub(super) fn written(kind: &DataType, unit: TimeUnit) -> Result<DataType, Refus
         | DataType::Decimal128(precision, scale) => {
             if *scale < 0 {
                 return refuse(
-                    &kind.to_string(),
+                    &in_words(&kind.to_string()),
                     "cast it to a decimal with a scale of 0 or more",
                 );
             }
@@ -230,7 +231,7 @@ pub(super) fn written(kind: &DataType, unit: TimeUnit) -> Result<DataType, Refus
         }
         DataType::Decimal256(..) => {
             return refuse(
-                &kind.to_string(),
+                &in_words(&kind.to_string()),
                 "readers know 38 digits: cast it to decimal(38, s)",
             );
         }
@@ -259,7 +260,12 @@ pub(super) fn written(kind: &DataType, unit: TimeUnit) -> Result<DataType, Refus
                 "give a string (`CAST(… AS VARCHAR)`) or a timestamp",
             );
         }
-        other => return refuse(&other.to_string(), "cast it to a type that Hive knows"),
+        other => {
+            return refuse(
+                &in_words(&other.to_string()),
+                "cast it to a type that Hive knows",
+            );
+        }
     })
 }
 

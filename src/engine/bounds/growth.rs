@@ -1,6 +1,6 @@
 //! Measures from the arguments of a function how large its result may be, before it is evaluated.
 
-use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::array::{Array, ArrayRef, AsArray, OffsetSizeTrait};
 use arrow::datatypes::{DataType, Int64Type, IntervalUnit, TimeUnit};
 use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::logical_expr::ColumnarValue;
@@ -129,18 +129,18 @@ fn integer(value: &ScalarValue) -> Option<i64> {
 }
 
 /// The bytes of each row of an array.
-fn bytes_of(array: &ArrayRef) -> Vec<u64> {
+pub(super) fn bytes_of(array: &ArrayRef) -> Vec<u64> {
+    fn between<O: OffsetSizeTrait>(offsets: &[O]) -> Vec<u64> {
+        let ends = offsets.iter().skip(1);
+        let lengths = offsets.iter().zip(ends).map(|(start, end)| *end - *start);
+        lengths.map(|length| length.as_usize() as u64).collect()
+    }
     let rows = array.len();
     let all = |bytes: u64| vec![bytes; rows];
-    let between = |offsets: &[i32]| {
-        let ends = offsets.iter().skip(1);
-        let lengths = offsets.iter().zip(ends).map(|(start, end)| end - start);
-        lengths
-            .map(|length| u64::try_from(length).unwrap_or(0))
-            .collect()
-    };
     match array.data_type() {
         DataType::Null => all(0),
+        DataType::Boolean => all(1),
+        DataType::LargeUtf8 => between(array.as_string::<i64>().value_offsets()),
         DataType::Utf8 => between(array.as_string::<i32>().value_offsets()),
         DataType::Binary => between(array.as_binary::<i32>().value_offsets()),
         DataType::Utf8View => {

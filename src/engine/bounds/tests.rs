@@ -348,3 +348,76 @@ async fn what_is_wrapped_gives_what_it_gave() {
         assert_eq!(shown(&made), shown(&expected), "{expression}");
     }
 }
+
+#[tokio::test]
+async fn an_aggregate_that_would_be_large_is_refused_while_rows_come() {
+    // 800 texts of 100,000 bytes are 80 MB; half of them are within the limit.
+    let texts = |rows: u32| {
+        format!(
+            "(SELECT value AS n, value % 2 AS g, repeat('x', 99999 + CAST(value % 2 AS INT)) AS t \
+             FROM generate_series(1, {rows}) WHERE repeat('y', 5) IS NOT NULL)"
+        )
+    };
+    for (select, function) in [
+        ("SELECT string_agg(t, ',') AS x FROM", "string_agg()"),
+        (
+            "SELECT string_agg(t, ',' ORDER BY n) AS x FROM",
+            "string_agg()",
+        ),
+        (
+            "SELECT string_agg('', repeat('-', 100000)) AS x FROM",
+            "string_agg()",
+        ),
+        ("SELECT array_agg(t) AS x FROM", "array_agg()"),
+        (
+            "SELECT array_agg(t ORDER BY n DESC) AS x FROM",
+            "array_agg()",
+        ),
+        ("SELECT array_agg(DISTINCT t || n) AS x FROM", "array_agg()"),
+        (
+            "SELECT n % 1 AS g, string_agg(t, ',') AS x FROM",
+            "string_agg()",
+        ),
+        ("SELECT n % 1 AS g, array_agg(t) AS x FROM", "array_agg()"),
+        (
+            "SELECT sum(length(x)) AS x FROM (SELECT string_agg(t, '') OVER (ORDER BY n) AS x FROM",
+            "string_agg()",
+        ),
+    ] {
+        let behind = match select {
+            _ if select.contains("AS g") => " GROUP BY n % 1",
+            _ if select.contains("OVER") => ")",
+            _ => "",
+        };
+        let sql = |rows| format!("{select} {} q{behind}", texts(rows));
+        let error = run_in_parts(&sql(800)).await.unwrap_err();
+        assert!(
+            error.contains(&format!("`{function}` would give "))
+                && error.contains(" MB is the limit"),
+            "{select}: {error}"
+        );
+        if !select.contains("OVER") {
+            assert_eq!(run_in_parts(&sql(400)).await, Ok(1), "{select}");
+        }
+    }
+    // Equal values of DISTINCT are one, and many small groups are no large value.
+    let sql = format!("SELECT array_agg(DISTINCT t) AS x FROM {}", texts(800));
+    assert_eq!(run_in_parts(&sql).await, Ok(1));
+    let sql = format!(
+        "SELECT n, string_agg(t, ',') AS x FROM {} GROUP BY n",
+        texts(800)
+    );
+    assert_eq!(run_in_parts(&sql).await, Ok(800));
+}
+
+/// The number of rows of a query, in batches of a hundred, or its error.
+async fn run_in_parts(sql: &str) -> Result<usize, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = Engine::new(768 << 20, 1, folder.path()).unwrap();
+    let session = engine.session();
+    let small = "SET datafusion.execution.batch_size = 100";
+    session.sql(small).await.unwrap().collect().await.unwrap();
+    let rows = async { session.sql(sql).await?.collect().await };
+    let rows = rows.await.map_err(|error| error.to_string())?;
+    Ok(rows.iter().map(|batch| batch.num_rows()).sum())
+}

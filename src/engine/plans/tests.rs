@@ -153,6 +153,34 @@ async fn the_merge_of_sorted_partitions_holds_no_more_than_its_rows() {
 }
 
 #[tokio::test]
+async fn a_merge_of_sorted_partitions_of_wide_rows_ends() {
+    // 4,000 rows of 16 KiB in two partitions: the merge would hold as many of them as its batch has.
+    let sql = format!(
+        "SELECT repeat(md5(CAST(n AS VARCHAR)), 512) AS w, n FROM {} ORDER BY w",
+        numbers(4000)
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let engine = Engine::new(192 << 20, 2, folder.path()).unwrap();
+    let frame = engine.parallel_session().sql(&sql).await.unwrap();
+    let mut stream = frame.execute_stream().await.unwrap();
+    let (mut rows, mut last) = (0, String::new());
+    while let Some(batch) = stream.next().await {
+        let batch = batch.unwrap();
+        assert!(batch.num_rows() << 14 <= 2 << 20, "{}", batch.num_rows());
+        let words =
+            arrow::compute::cast(batch.column(0), &arrow::datatypes::DataType::Utf8).unwrap();
+        for row in words.as_string::<i32>().iter().flatten() {
+            assert!(last.as_str() < row);
+            last = row.to_owned();
+        }
+        rows += batch.num_rows();
+    }
+    assert_eq!(rows, 4000);
+    drop(stream);
+    assert_eq!(engine.runtime.memory_pool.reserved(), 0);
+}
+
+#[tokio::test]
 async fn a_window_over_whole_partitions_takes_one_after_the_other() {
     // A million rows do not fit twice. Their partitions do, and some of them cross batches.
     let by = |key: &str| {

@@ -123,7 +123,7 @@ impl Windows {
         self.whole = 0;
         let schema = self.rows.schema();
         let now = stream_of(schema, stream::iter(now.into_iter().map(Ok)));
-        let made = over(&self.node, now, Arc::clone(&self.context))?;
+        let made = over(&self.node, vec![now], Arc::clone(&self.context))?;
         let schema = made.schema();
         let rows = self.context.session_config().batch_size();
         let made = made
@@ -181,7 +181,7 @@ pub(super) fn running(
         held.1.0.push_back((batch.num_rows(), bytes));
         Ok(batch)
     });
-    let made = over(node, stream_of(schema, rows), context)?;
+    let made = over(node, vec![stream_of(schema, rows)], context)?;
     let schema = made.schema();
     let made = made.inspect_ok(move |batch| {
         let mut held = lock(&held);

@@ -13,6 +13,8 @@ pub(in crate::mart) struct Notes {
     pub dates: Vec<DateUse>,
     /// Recursive queries, by their SELECT that may read the query itself.
     pub recursions: Vec<Recursion>,
+    /// Names after AS in all SELECTs, as the planner folds them.
+    pub aliases: Vec<String>,
 }
 
 /// An item of FROM that reads columns of a table beside it.

@@ -3,9 +3,9 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Cte, Expr, Join, JoinOperator, ObjectName, SelectItem, SetExpr, SetOperator, TableAlias,
-    TableAliasColumnDef, TableFactor, TableSampleKind, TableSampleModifier, TableVersion,
-    TableWithJoins, With, visit_expressions,
+    Cte, Expr, Join, JoinConstraint, JoinOperator, ObjectName, SelectItem, SetExpr, SetOperator,
+    TableAlias, TableAliasColumnDef, TableFactor, TableSampleKind, TableSampleModifier,
+    TableVersion, TableWithJoins, With, visit_expressions,
 };
 
 use super::notes::{Beside, Recursion};
@@ -22,7 +22,19 @@ impl Clauses<'_> {
             recursive,
             cte_tables,
         } = with;
-        for cte in cte_tables {
+        for (i, cte) in cte_tables.iter().enumerate() {
+            let name = folded(&cte.alias.name);
+            let before = cte_tables.iter().take(i);
+            if before
+                .map(|cte| folded(&cte.alias.name))
+                .any(|other| other == name)
+            {
+                return self.fail(
+                    at(&cte.alias.name),
+                    &format!("two queries of WITH have the name `{name}`"),
+                    "give one of them another name",
+                );
+            }
             let Cte {
                 alias,
                 query,
@@ -31,6 +43,13 @@ impl Clauses<'_> {
                 closing_paren_token: _,
             } = cte;
             let line = at(&alias.name);
+            if !self.has_as(&alias.name) {
+                return self.fail(
+                    line,
+                    &format!("the query `{}` has no AS", alias.name),
+                    &format!("write `WITH {} AS (…)`", alias.name),
+                );
+            }
             self.without(
                 line,
                 &[
@@ -87,6 +106,7 @@ impl Clauses<'_> {
             at: index,
         } = alias;
         let line = at(name);
+        self.name(name, self.line(None, "FROM"))?;
         self.without(line, &[(index.is_some(), "AT")])?;
         for column in columns {
             let TableAliasColumnDef { name, data_type } = column;
@@ -97,6 +117,39 @@ impl Clauses<'_> {
                     "write a CAST in the SELECT",
                 );
             }
+        }
+        PASSED
+    }
+
+    /// Refuses two tables of one name in one FROM.
+    pub(super) fn twice(&self, from: &[TableWithJoins]) -> Passed {
+        let tables = from.iter().flat_map(|from| {
+            let joined = from.joins.iter().map(|join| &join.relation);
+            std::iter::once(&from.relation).chain(joined)
+        });
+        let mut seen = Vec::new();
+        for table in tables {
+            let name = match table {
+                TableFactor::Table { name, alias, .. } => {
+                    let own = name.0.last().and_then(|part| part.as_ident());
+                    alias.as_ref().map(|alias| &alias.name).or(own)
+                }
+                TableFactor::Derived { alias, .. } | TableFactor::UNNEST { alias, .. } => {
+                    alias.as_ref().map(|alias| &alias.name)
+                }
+                _ => None,
+            };
+            let Some(name) = name.map(folded) else {
+                continue;
+            };
+            if seen.contains(&name) {
+                return self.fail(
+                    line_of(table),
+                    &format!("two tables of this FROM have the name `{name}`"),
+                    "give one of them another name with AS",
+                );
+            }
+            seen.push(name);
         }
         PASSED
     }
@@ -113,27 +166,38 @@ impl Clauses<'_> {
             } = join;
             let line = line_of(relation);
             self.without(line, &[(*global, "GLOBAL")])?;
-            match join_operator {
+            let written = || join.to_string().trim().to_owned();
+            let instead = match join_operator {
+                J::CrossJoin(JoinConstraint::None) => continue,
+                J::CrossJoin(_) => "a CROSS JOIN has no condition: write JOIN",
+                J::Join(JoinConstraint::None)
+                | J::Inner(JoinConstraint::None)
+                | J::Left(JoinConstraint::None)
+                | J::LeftOuter(JoinConstraint::None)
+                | J::Right(JoinConstraint::None)
+                | J::RightOuter(JoinConstraint::None)
+                | J::FullOuter(JoinConstraint::None) => {
+                    "write its condition after ON, or CROSS JOIN"
+                }
                 J::Join(_)
                 | J::Inner(_)
                 | J::Left(_)
                 | J::LeftOuter(_)
                 | J::Right(_)
                 | J::RightOuter(_)
-                | J::FullOuter(_)
-                | J::CrossJoin(_)
-                | J::LeftSemi(_)
-                | J::RightSemi(_)
-                | J::LeftAnti(_)
-                | J::RightAnti(_) => {}
-                _ => {
-                    return self.fail(
-                        line,
-                        &format!("`{}` is not possible in a mart", join.to_string().trim()),
-                        "joins are INNER, LEFT, RIGHT, FULL, CROSS, LEFT SEMI, LEFT ANTI, RIGHT SEMI and RIGHT ANTI",
-                    );
+                | J::FullOuter(_) => continue,
+                J::Semi(_) | J::LeftSemi(_) => "write `WHERE EXISTS (SELECT … WHERE …)`",
+                J::Anti(_) | J::LeftAnti(_) => "write `WHERE NOT EXISTS (SELECT … WHERE …)`",
+                J::RightSemi(_) | J::RightAnti(_) => {
+                    "turn the tables around, and write `WHERE EXISTS (…)` or `WHERE NOT EXISTS (…)`"
                 }
-            }
+                _ => "joins are INNER, LEFT, RIGHT, FULL and CROSS",
+            };
+            return self.fail(
+                line,
+                &format!("`{}` is not possible in a mart", written()),
+                instead,
+            );
         }
         PASSED
     }
