@@ -376,12 +376,12 @@ def functions():
 
 
 def ignoring(function, arguments):
-    """A window function that passes over NULLs, as each program spells it."""
+    """A window function that ignores NULLs, in the spelling of each program."""
     return f"[[ignore_nulls: {function}({arguments}) IGNORE NULLS | {function}({arguments} IGNORE NULLS)]]"
 
 
 def windows():
-    """Every window function, with offsets, defaults, frames and NULLs passed over."""
+    """Every window function, with offsets, defaults, frames and ignored NULLs."""
     total = ["ORDER BY id", "ORDER BY n, id", "ORDER BY n DESC, id", "ORDER BY ts DESC, id DESC", "ORDER BY page NULLS FIRST, id"]
     parts = ["", "PARTITION BY kind ", "PARTITION BY user_id ", "PARTITION BY kind, flag "]
     spots = itertools.cycle(itertools.product(parts, total))
@@ -743,7 +743,7 @@ PLACE = re.compile(r"\[\[(\w+): (.*?) \| (.*?)\]\]")
 
 
 def spelt(query, side):
-    """The query in the words of rawmart (0) or DuckDB (1)."""
+    """The query in the spelling of rawmart (0) or DuckDB (1)."""
     # From the inside out: a place may lie within another.
     while found := PLACE.search(query):
         inner = query.rfind("[[", 0, found.end())
@@ -799,7 +799,7 @@ def close(ours, theirs, nothing):
 
 
 def by_value(row):
-    """Sorts rows by what is exact, then by doubles."""
+    """Sorts rows by their exact columns, then by doubles."""
     exact = [(cell is None, str(cell)) for cell in row if not isinstance(cell, float)]
     return exact, [cell for cell in row if isinstance(cell, float)]
 
@@ -811,7 +811,7 @@ def digest(db, columns, relation):
 
 
 def compare(db, name, parquet, query):
-    """What differs between the published table and DuckDB's answer, or None."""
+    """The difference between the published table and DuckDB's answer, or None."""
     ours, theirs = described(db, parquet), described(db, f"answers.{name}")
     if [n for n, _ in ours] != [n for n, _ in theirs]:
         return f"columns {[n for n, _ in ours]}, DuckDB's {[n for n, _ in theirs]}"
@@ -835,7 +835,7 @@ def compare(db, name, parquet, query):
 
 
 def refused(binary, work):
-    """What is on the list of refusals, each in a project of its own."""
+    """The queries on the list of refusals, each in a project of its own."""
 
     def refuse(number):
         query, words = REFUSALS[number]
@@ -851,7 +851,7 @@ def refused(binary, work):
 
 
 def not_refused(binary, work, names):
-    """Takes away, one by one, the marts that a project is refused for, and tells them."""
+    """Removes, one by one, the marts for which a project is refused, and returns them."""
     folder = work / "all"
     write_marts(folder, names)
     found = []
@@ -867,7 +867,7 @@ def not_refused(binary, work, names):
 
 
 def answers(db, names):
-    """DuckDB's answers as tables; gives the words of those that fail."""
+    """Makes tables of DuckDB's answers, and returns the messages of the queries that fail."""
     db.execute("CREATE SCHEMA answers")
     failed = {}
     for name, query in names.items():
@@ -879,7 +879,7 @@ def answers(db, names):
 
 
 def listed(closed, query, said):
-    """Whether a query is on a closed list, and failed in the words that it lists."""
+    """Whether a query is on a closed list, and failed with the message that the list has."""
     return any(query == other and part in said for other, part in closed)
 
 

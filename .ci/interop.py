@@ -107,7 +107,7 @@ def counts(first, second):
 
 
 def raw(folder):
-    """Compares what is inside gzip, for builds of zlib differ in how they compress."""
+    """Compares the content of gzip files, because builds of zlib compress differently."""
 
     def files(root):
         return {p.relative_to(root).as_posix(): p for p in root.rglob("*") if p.is_file()}
@@ -220,7 +220,7 @@ def parses(dialect, grammar, sql):
 
 
 def ddl(binary, lake):
-    """DuckDB runs its DDL twice and counts what the log says; the other dialects are parsed."""
+    """DuckDB runs its DDL twice and must count the rows of the log. The other dialects are parsed."""
     import duckdb
 
     command = [binary, "--lake", lake, "--output", "json", "tables"]

@@ -423,7 +423,9 @@ impl Settings {
 
     /// The compiled keys of some rules. `schema` has the columns that they read.
     fn keys(&self, rules: Range<usize>, schema: &SchemaRef) -> Result<Keys, AbsorbError> {
-        let rules = self.source.rules.get(rules).unwrap_or_default();
+        // A rule that is passed over would give verdicts that look right.
+        let no_rules = || AbsorbError::Defect(format!("there are no rules {rules:?}"));
+        let rules = self.source.rules.get(rules.clone()).ok_or_else(no_rules)?;
         let keys = Keys::compile(rules, schema, self.slicing, self.unit(), &self.hashing);
         keys.map_err(|error| AbsorbError::Key {
             name: self.source.name.clone(),

@@ -16,10 +16,10 @@ use crate::run::DdlAsked;
 use typed::typed_flags;
 pub use typed::{Forms, Typing, forms};
 
-/// What one invocation asks for.
+/// The request of one invocation.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Settings that win over the environment and the file.
+    /// The settings that override the environment and the file.
     pub overrides: Overrides,
     /// The command.
     pub verb: Verb,
@@ -38,11 +38,11 @@ pub struct Request {
 pub enum Verb {
     /// Absorb new raw objects and build marts.
     Run(Asked),
-    /// Say what a run would do.
+    /// Print the plan of a run.
     Plan(Asked),
     /// Rebuild published dates.
     Rebuild {
-        /// What the rebuild covers.
+        /// The scope of the rebuild.
         asked: Asked,
         /// The first event date; all dates where it is absent.
         from: Option<NaiveDate>,
@@ -62,9 +62,9 @@ pub enum Verb {
     },
     /// Prove counts and published files.
     Verify {
-        /// Bring back what is damaged.
+        /// Repair damaged files.
         repair: bool,
-        /// What is read of data files.
+        /// The depth to which data files are read.
         depth: Depth,
     },
     /// Describe each table.
@@ -77,10 +77,10 @@ pub enum Verb {
     Config,
 }
 
-/// What of a job is asked for.
+/// The parts of a job that are asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
-    /// Names as typed; empty means every source.
+    /// The names as typed; empty means every source.
     pub sources: Vec<String>,
     /// False after `--no-marts`.
     pub marts: bool,
@@ -90,14 +90,14 @@ pub struct Asked {
     pub relist: bool,
 }
 
-/// How much `verify` compares.
+/// The depth to which `verify` compares files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
     /// Names, sizes, times and ETags.
     Quick,
-    /// On disk the bytes as well.
+    /// Names, sizes, times and ETags, and the bytes of files on disk.
     Usual,
-    /// The bytes, also of files in a bucket.
+    /// All bytes, even of files in a bucket.
     Deep,
 }
 

@@ -43,13 +43,13 @@ pub struct Overrides {
     pub config: Option<PathBuf>,
     /// The root of the lake, as typed.
     pub lake: Option<String>,
-    /// As typed: `1GiB`, `512m`.
+    /// The memory as typed: `1GiB`, `512m`.
     pub memory: Option<String>,
     /// The number of threads.
     pub threads: Option<usize>,
     /// The folder for work that the memory does not hold, as typed.
     pub spill_dir: Option<PathBuf>,
-    /// As typed: `1%`.
+    /// The share as typed: `1%`.
     pub max_rejects: Option<String>,
 }
 
@@ -134,17 +134,17 @@ pub struct Source {
     pub layout_timezone: Zone,
     /// The globs of keys below the root that are not read.
     pub exclude: Vec<String>,
-    /// How records become events.
+    /// The settings that decide how records become events.
     pub decode: DecodeSpec,
     /// The duplicate rules, in the order in which they apply.
     pub rules: Vec<Rule>,
-    /// How fine the partitions are.
+    /// Whether a partition is a day or an hour.
     pub partition_by: PartitionBy,
     /// The span of event time of one data file, in milliseconds.
     pub slice_ms: i64,
     /// The largest share of rejects among a commit's new records, 0 to 1.
     pub max_rejects: f64,
-    /// What becomes of an absorbed raw object whose content has changed.
+    /// The treatment of an absorbed raw object whose content has changed.
     pub on_changed_object: OnChangedObject,
     /// How much older than the newest prefix a prefix is, in milliseconds, when runs no longer list it. `None` lists
     /// all prefixes.
@@ -167,7 +167,7 @@ impl Source {
     }
 }
 
-/// What becomes of an absorbed raw object whose content has changed.
+/// The treatment of an absorbed raw object whose content has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnChangedObject {
@@ -203,7 +203,7 @@ pub struct Rule {
     pub when: Option<String>,
     /// The window in milliseconds. Two events that lie exactly this far apart are within it.
     pub within_ms: i64,
-    /// Which of the events of one key stays.
+    /// Decides which of the events of one key stays.
     pub mode: Mode,
     /// The first event date that the rule concerns.
     pub since: Option<NaiveDate>,
@@ -211,7 +211,7 @@ pub struct Rule {
     pub until: Option<NaiveDate>,
 }
 
-/// Which of the events of one key stays.
+/// Decides which of the events of one key stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {

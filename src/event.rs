@@ -37,7 +37,7 @@ pub enum OnTypeError {
 /// to another machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DecodeSpec {
-    /// In the order of the configuration.
+    /// The columns, in the order of the configuration.
     pub columns: Vec<Column>,
     /// The name of the column that is the event time. Its type is `timestamp`.
     pub event_time: String,
@@ -58,7 +58,7 @@ pub struct DecodeSpec {
 /// The span of event times that is believed. A record with a time outside of it is a reject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accept {
-    /// First accepted instant, milliseconds since 1970 UTC.
+    /// The first accepted instant, in milliseconds since 1970 UTC.
     pub from_ms: i64,
     /// How many milliseconds an event may lie after the arrival of its raw object.
     pub ahead_ms: i64,

@@ -251,7 +251,7 @@ pub struct MartPlan {
     pub reads: Vec<Reads>,
 }
 
-/// What the engine's plan shows about a mart before it is built.
+/// The facts that the engine's plan shows about a mart before it is built.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Foreseen {
     /// The data that the mart would read from the tables as they are now.

@@ -84,7 +84,7 @@ pub struct Reject {
     pub raw_bytes: u64,
     /// Why the record is no event.
     pub reason: Reason,
-    /// What was expected and what was found, for people.
+    /// The expected value and the found value, in words for people.
     pub detail: String,
     /// The record, or its first 64 KiB. Bytes that are no UTF-8 are U+FFFD.
     pub raw_text: String,

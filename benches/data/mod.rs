@@ -77,7 +77,7 @@ const OBJECT: usize = 28_000_000;
 const SENT_AGAIN: f64 = 0.0197;
 const CLICKED_TWICE: f64 = 0.03;
 const TORN: u64 = 20_000;
-/// Of base events, in percent: views, clicks, searches, scrolls, contacts; the rest are opens.
+/// The shares of base events in percent: views, clicks, searches, scrolls, contacts. All others are opens.
 const KINDS: [(u32, &str); 5] = [
     (38, "view"),
     (35, "click"),
@@ -97,7 +97,7 @@ const TWICE: (u64, u64) = (40, 1_900);
 /// Hours after the last event in which one may still arrive.
 const TAIL: u64 = 31;
 
-/// What is to be made.
+/// The settings of the generator.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
     pub seed: u64,
@@ -115,19 +115,19 @@ pub struct Events {
     base: u64,
     users: u64,
     random: ChaCha8Rng,
-    /// By arrival.
+    /// The late deliveries, in the order of their arrival.
     late: Vec<Delivery>,
 }
 
 /// A raw object before it is compressed.
 pub struct Object<'a> {
-    /// Below the root of the raw objects.
+    /// The key below the root of the raw objects.
     pub key: String,
     pub json: &'a [u8],
     pub records: u64,
 }
 
-/// What decides when a base event and its copies arrive.
+/// The numbers that decide when a base event and its copies arrive.
 struct Plan {
     kind: &'static str,
     time: u64,
@@ -271,7 +271,7 @@ impl Events {
     fn line(&self, delivery: Delivery, out: &mut Vec<u8>) -> Result<()> {
         let (plan, mut random) = self.plan(delivery.index);
         let user = skewed(&mut random, 1, self.users);
-        // What does not change from event to event of a user.
+        // Values that are the same in all events of a user.
         let person = mix(user ^ self.shape.seed);
         let session = mix(person ^ (plan.time / (HOUR / 2)));
         let first: u128 = random.random();

@@ -37,7 +37,7 @@ pub enum AbsorbError {
         rejects: u64,
         records: u64,
         allowed: f64,
-        /// By reason, most frequent first.
+        /// The rejects by reason, most frequent reason first.
         found: Vec<RejectsOf>,
     },
     #[error(
@@ -56,7 +56,7 @@ pub enum AbsorbError {
         bytes: u64,
         allowed: f64,
         worst: Box<IncompleteObject>,
-        /// By reason, most frequent first.
+        /// The rejects by reason, most frequent reason first.
         found: Vec<RejectsOf>,
     },
     #[error(

@@ -64,7 +64,7 @@ impl Arrivals {
 }
 
 impl Feed {
-    /// Downloads objects in order. Those of at most `whole` bytes are held whole until a worker asks.
+    /// Downloads objects in order. Objects of at most `whole` bytes are held whole until a worker asks for them.
     pub async fn run(self, roots: &Roots, objects: &[RawObject], threads: usize, whole: u64) {
         let mut downloads = futures::stream::iter((0u32..).zip(objects))
             .map(|(index, found)| async move {

@@ -1,4 +1,4 @@
-//! What rawmart notices about new records while it decodes them. A mistake in the configuration is told in this
+//! Notes facts about new records while they are decoded. A mistake in the configuration is told in this
 //! way, and does not show only in the numbers.
 //!
 //! ```text
@@ -32,7 +32,7 @@ const LONGEST_EXTRA: usize = 1 << 10;
 const PATHS: usize = 2_000;
 const DEPTH: usize = 8;
 
-/// What one worker, one commit or one run has noticed about one source.
+/// The facts that one worker, one commit or one run has noted about one source.
 #[derive(Debug, Clone, Default)]
 pub struct Noticed {
     events: u64,
@@ -277,7 +277,7 @@ fn nearest<'a>(path: &[String], paths: &'a BTreeSet<Vec<String>>) -> Option<&'a 
     near.min().map(|(.., candidate)| candidate)
 }
 
-/// What can be done about the rejects of one reason.
+/// The remedy for the rejects of one reason.
 fn remedy(source: &Source, reason: Reason, samples: &[RejectSample]) -> String {
     let name = &source.name;
     let time = &source.decode.event_time;

@@ -22,7 +22,7 @@ use crate::time::TimeUnit;
 
 /// Glue takes no more partitions in one request.
 const PARTITIONS_OF_A_STATEMENT: usize = 100;
-/// Longest text that Redshift and Spectrum hold, in bytes.
+/// The longest text that Redshift and Spectrum hold, in bytes.
 const VARCHAR: &str = "varchar(65535)";
 
 /// The SQL of one reader.

@@ -59,7 +59,7 @@ pub struct TableDescription {
     pub partitions: Vec<PartitionDescription>,
     /// The number of rows.
     pub rows: u64,
-    /// Bytes of data files.
+    /// The bytes of the data files.
     pub bytes: u64,
     /// Data files, those without rows among them.
     pub files: u64,
@@ -91,7 +91,7 @@ pub struct PartitionDescription {
     pub folder: String,
     /// The number of rows.
     pub rows: u64,
-    /// Bytes of data files.
+    /// The bytes of the data files.
     pub bytes: u64,
     /// The number of data files.
     pub files: u64,

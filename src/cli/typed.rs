@@ -27,7 +27,7 @@ pub struct Typing {
 /// A flag with its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Flag {
-    /// Such as `--lake`.
+    /// The name, such as `--lake`.
     name: String,
     /// The flag as it is typed into a shell.
     text: String,
@@ -148,7 +148,7 @@ pub fn quoted(word: &OsStr) -> String {
     }
 }
 
-/// What a command line asks for, also where the command line is wrong.
+/// The command and the forms that a command line asks for, even if the command line is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Forms {
     /// The command, where its name is among the arguments.

@@ -36,7 +36,7 @@ pub(super) fn name(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// What to write instead: `user_id` for `userId`. Empty where the result would be no name either.
+/// The spelling to use instead: `user_id` for `userId`. Empty where the result would be no name either.
 fn suggestion(text: &str) -> String {
     let mut snake = String::new();
     for c in text.chars() {

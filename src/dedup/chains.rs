@@ -160,7 +160,7 @@ pub struct Grown {
     pub joined: Sorter<4>,
     /// All links of the keys that have an open chain.
     pub open: Sorter<6>,
-    /// First and last time of each open chain.
+    /// The first and the last time of each open chain.
     pub beyond: Vec<(i64, i64)>,
 }
 

@@ -30,7 +30,7 @@ pub enum KeyError {
     Key {
         /// The name of the rule.
         rule: String,
-        /// What Arrow says.
+        /// The error of Arrow.
         source: arrow::error::ArrowError,
     },
 }

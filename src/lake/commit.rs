@@ -22,7 +22,7 @@ use crate::store::{Lies, Publish, Remove, StoreError, StoreErrorKind};
 pub struct Committed {
     /// The number of its data files.
     pub files: u64,
-    /// Bytes of these files.
+    /// The bytes of these files.
     pub bytes: u64,
     /// The data files that still lie on local disk.
     pub local: Local,

@@ -289,7 +289,7 @@ async fn a_checkpoint_changes_nothing() {
         assert_eq!(checkpoint::encode(&state).unwrap(), bytes, "{seed}");
         let decoded = checkpoint::decode(bytes.clone().into()).unwrap();
         assert_eq!(decoded, state, "{seed}");
-        // Also of the bytes: who began from a checkpoint writes the same next one.
+        // The bytes must be the same too: a run that began from a checkpoint writes the same next checkpoint.
         let next = fold(decoded, after);
         assert_eq!(next, whole, "{seed}");
         assert!(
@@ -301,7 +301,7 @@ async fn a_checkpoint_changes_nothing() {
     }
 }
 
-/// Bytes that changed on the disk of somebody never become a state of their own.
+/// Bytes that changed on a disk never become a state.
 #[tokio::test]
 async fn a_damaged_checkpoint_is_left_aside() {
     let mut made = RandomLog::new(3);
@@ -383,7 +383,7 @@ async fn checkpoints_are_written_in_time_and_swept() {
         ]
     );
     assert_eq!(State::open(&lake.store).await.unwrap(), state);
-    // What is behind the checkpoint is not read.
+    // Commits before the checkpoint are not read.
     lake.remove(&layout::commit_key(17));
     assert_eq!(State::open(&lake.store).await.unwrap(), state);
 }
@@ -400,7 +400,7 @@ fn checkpoints_of_large_lakes_are_rarer() {
     }
 }
 
-/// What is lost near the end, and between commits anywhere.
+/// Objects are lost near the end, and between commits anywhere.
 #[tokio::test]
 async fn a_gap_is_an_error() {
     let mut log = RandomLog::new(5).log(40);
@@ -426,7 +426,7 @@ async fn a_gap_is_an_error() {
             }
         }
     }
-    // Of the last commit, the marker may be missing; the commit may not.
+    // The marker of the last commit may be missing. The commit itself may not.
     let lake = Lake::with(&log).await;
     lake.remove(&layout::published_key(39));
     let state = State::open(&lake.store).await.unwrap();
@@ -536,7 +536,7 @@ async fn years(commits: u64) {
     drop(whole);
     let key = layout::checkpoint_key(commits);
     let size = lake.store.head(&key).await.unwrap().unwrap().size;
-    // What is not behind the checkpoint is read on.
+    // Commits after the checkpoint are read.
     assert!(size < 128 * objects, "{size} bytes for {objects} objects");
     let state = measured("open, from the checkpoint", State::open(&lake.store)).await;
     let found = state.sources["events"].objects.len() as u64;

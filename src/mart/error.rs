@@ -5,16 +5,16 @@ use std::path::{Path, PathBuf};
 
 use datafusion::common::DataFusionError;
 
-/// What is wrong with a mart, and what to do.
+/// An error of a mart, with its remedy.
 #[derive(Debug, thiserror::Error)]
 pub struct MartError {
     /// The SQL file.
     pub file: PathBuf,
     /// The line in the file, from 1.
     pub line: Option<usize>,
-    /// What is wrong.
+    /// The problem.
     pub message: String,
-    /// What to do.
+    /// The remedy.
     pub hint: Option<String>,
 }
 

@@ -49,7 +49,7 @@ pub struct ReferenceTable {
     /// Its columns.
     pub schema: SchemaRef,
     rows: ReferenceRows,
-    /// Bytes held, or of the file.
+    /// The bytes that are held, or the bytes of the file.
     pub bytes: u64,
     /// Changes with the content.
     pub fingerprint: String,
@@ -184,11 +184,11 @@ async fn fetched(
 
 /// The rows of a reference as they are read.
 struct Gathered {
-    /// Bytes that may be held.
+    /// The bytes that may still be held.
     left: usize,
     held: Vec<RecordBatch>,
     bytes: usize,
-    /// Once they are too many to be held.
+    /// The file, once there are too many rows to be held.
     file: Option<ParquetFile>,
     path: PathBuf,
     settings: FileSettings,

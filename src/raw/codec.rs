@@ -489,7 +489,7 @@ mod tests {
     fn frame(bytes: &[u8], log: u32) -> Vec<u8> {
         let mut encoder = zstd::stream::Encoder::new(Vec::new(), 1).unwrap();
         encoder.window_log(log).unwrap();
-        // In two writes, so that its length is not known to the header.
+        // The bytes are written in two parts, so the header does not know their length.
         encoder.write_all(&bytes[..1]).unwrap();
         encoder.flush().unwrap();
         encoder.write_all(&bytes[1..]).unwrap();

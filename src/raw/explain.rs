@@ -47,7 +47,7 @@ pub(super) enum Ending {
     Line,
     /// Before an object.
     Object,
-    /// At the end of the bytes.
+    /// The stretch ended at the end of the bytes.
     Bytes,
 }
 

@@ -17,7 +17,7 @@ pub(super) enum Stop {
     Deep { at: usize },
 }
 
-// What the grammar wants in places where producers often write something else.
+// The words of the grammar for places where producers often write something else.
 pub(super) const CONTROL: &str = "no control character in a string";
 pub(super) const ESCAPE: &str = "an escape that JSON knows";
 pub(super) const NAME: &str = "a name in quotes";

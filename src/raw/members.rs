@@ -276,7 +276,7 @@ pub(super) struct Members {
 #[derive(Debug)]
 struct RecordParts {
     slots: Vec<Slot>,
-    /// In the order of their names in the record. An object is followed by its members.
+    /// The entries are in the order of their names in the record. An object is followed by its members.
     entries: Vec<Entry>,
     /// The number of entries that are not only open objects.
     unnamed: usize,

@@ -48,9 +48,9 @@ pub(super) struct SharedMemory(Arc<Share>);
 
 #[derive(Debug)]
 struct Share {
-    /// Bytes in all.
+    /// The bytes of the whole share.
     all: usize,
-    /// Bytes that no part has.
+    /// The bytes that nobody has taken.
     left: Mutex<usize>,
     /// Tells waiting threads that a part was given back.
     let_go: Condvar,

@@ -1511,7 +1511,7 @@ mod columns {
             ("\"device\":\"phone\"", "{\"device\":\"phone\"}"),
             ("\"device\":null", "{\"device\":null}"),
             ("\"device\":{\"geo\":[1]}", "{\"device\":{\"geo\":[1]}}"),
-            // Of members of one name, the last counts as a whole.
+            // If several members have one name, the last one counts as a whole.
             ("\"n\":1,\"m\":2,\"n\":3", "{\"m\":2,\"n\":3}"),
             ("\"n\":1,\"\\u006e\":3", "{\"\\u006e\":3}"),
             (

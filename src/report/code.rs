@@ -133,7 +133,7 @@ impl Code {
         word.as_str().unwrap_or_default().to_owned()
     }
 
-    /// What to do, in one sentence. An error often knows more: see [`Failure::remedy`].
+    /// The general remedy, in one sentence. An error often knows more: see [`Failure::remedy`].
     pub const fn remedy(self) -> &'static str {
         match self {
             Self::Defect => "Report this as a defect, with the message.",
@@ -221,7 +221,7 @@ impl Failure {
         }
     }
 
-    /// What to do about it: as far as is known about this failure, otherwise about failures of its kind.
+    /// The remedy of this failure, or the general remedy of its kind.
     pub(super) fn remedy(&self) -> &str {
         let hint = self.of_store().and_then(StoreError::hint);
         hint.unwrap_or_else(|| self.code().remedy())

@@ -12,7 +12,7 @@ use crate::absorb::RejectsOf;
 use crate::cli::Typing;
 use crate::run::RunOutcome;
 
-/// What every document begins with, and then the members of a result.
+/// The members that every document begins with, and then the members of a result.
 #[derive(Serialize)]
 struct Document<'a, T> {
     /// `None` where no command was recognised.

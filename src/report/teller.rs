@@ -91,7 +91,7 @@ impl Teller {
         }
         match self.result(outcome) {
             Ok(()) => outcome.exit(),
-            // Whoever closed the pipe has read enough.
+            // The reader that closed the pipe has read enough.
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => outcome.exit(),
             Err(error) => {
                 let failure = Failure::Unprinted(error);
@@ -141,7 +141,7 @@ impl Teller {
     pub fn usage(&self, answer: &clap::Error) -> Exit {
         if !answer.use_stderr() {
             match self.output {
-                // Closed, there is nobody to be told.
+                // If the stream is closed, nobody reads the message.
                 Output::Text => drop(answer.print()),
                 Output::Json => {
                     let text = answer.render().to_string();
@@ -203,7 +203,7 @@ impl Teller {
     fn to_stdout(&self, line: impl FnOnce(&Self) -> String) {
         if self.output == Output::Json {
             let mut out = Plain::new(std::io::stdout().lock());
-            // Whoever closed the pipe asks for nothing more.
+            // The reader that closed the pipe wants nothing more.
             let _ = writeln!(out, "{}", line(self)).and_then(|()| out.flush());
         }
     }

@@ -203,7 +203,7 @@ fn wave<'a>(planned: &mut VecDeque<(&'a Mart, &'a MartPlan)>) -> Vec<(&'a Mart, 
     wave
 }
 
-/// What can be foreseen of each planned mart over the tables as they are now, in the order of the plans.
+/// The reads that can be foreseen for each planned mart over the tables as they are now, in the order of the plans.
 ///
 /// # Errors
 /// SQL that the engine cannot plan.

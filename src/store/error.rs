@@ -364,7 +364,7 @@ impl Answer {
         })
     }
 
-    /// What to do, where it follows from the code of the answer alone.
+    /// The remedy, if it follows from the code of the answer alone.
     fn hint(&self) -> Option<Box<str>> {
         if let (StoreErrorKind::WrongRegion, Some(region)) = (self.kind(), &self.region) {
             return Some(format!("set AWS_REGION={region}").into());

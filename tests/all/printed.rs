@@ -222,7 +222,7 @@ fn a_quiet_command_prints_nothing_but_errors() {
         ran.expect(0, &[]);
         assert_eq!((ran.out.as_str(), ran.err.as_str()), ("", ""), "{args:?}");
     }
-    // What is asked for is the result.
+    // The result is asked for.
     project.rawmart(&["tables", "-q"]).expect(0, &["app"]);
     project.write("lake/app/dt=2019-04-01/stray.parquet", "x");
     let ran = project.rawmart(&["verify", "-q"]);

@@ -215,7 +215,7 @@ impl Lake {
             .map(|(key, bytes)| (key.as_str(), bytes.as_slice()))
     }
 
-    /// Numbers of the commits.
+    /// The numbers of the commits.
     pub fn commits(&self) -> Vec<&str> {
         self.0
             .keys()

@@ -113,7 +113,7 @@ fn named(mut path: Names, text: &str, found: &mut Vec<Names>) {
     }
 }
 
-/// What each module names, by module: its own files behind the names that a module imports from them.
+/// The modules that each module names. A name that a room imports from one of its files counts as that file.
 fn imports(modules: &BTreeMap<Names, String>) -> BTreeMap<Names, BTreeSet<Names>> {
     let named: BTreeMap<&Names, Vec<Names>> = modules
         .iter()

@@ -20,7 +20,7 @@ pub fn assert_described(document: &Value) {
     );
 }
 
-/// What of a value is not as a schema says; `at` is its place in the document.
+/// The differences of a value from a schema. `at` is its place in the document.
 fn errors(schema: &Value, value: &Value, at: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (keyword, rule) in schema.as_object().unwrap() {

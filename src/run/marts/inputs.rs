@@ -105,7 +105,7 @@ impl<'a> Inputs<'a> {
         inputs.collect()
     }
 
-    /// What the engine's plan shows about a mart that is to be built.
+    /// The facts that the engine's plan shows about a mart that is to be built.
     pub async fn foresee(&self, mart: &Mart, planned: &MartPlan) -> Result<Foreseen, RunError> {
         let engine = &self.looked.engine;
         let dates = planned.dates.clone().unwrap_or_default();
