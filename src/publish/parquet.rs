@@ -1,8 +1,9 @@
-//! One data file: what is written into Parquet so that every reader can read it.
+//! Writes one data file as Parquet that every reader can read.
 //!
-//! A dictionary is of use only where values repeat. Otherwise it is filled in vain: the file is larger, and encoding it
-//! takes 5 to 16 % more time. fastparquet reads NULL behind the place where a dictionary is given up, and tells nobody.
-//! So each row group decides for each column, by the first rows of the group.
+//! A dictionary is useful only where values repeat. Where they do not, it is filled in vain: the file is
+//! larger, and encoding it takes 5 to 16 % more time. In addition, fastparquet reads NULL behind the place
+//! where a dictionary is given up, without an error. Each row group therefore decides for each column, by the
+//! first rows of the group.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -33,56 +34,58 @@ use super::repeats::hardly_repeats;
 use crate::config::Compression;
 use crate::store::is_full;
 
-/// Readers split files by row group, and Spectrum wants none above 128 MB.
+/// Readers split files by row group. Spectrum wants no row group above 128 MB.
 const ROW_GROUP_BYTES: usize = 128 << 20;
 /// The most rows of a row group. A filter for an hour of a day then reads a third of the bytes that it reads of a group
 /// of a million rows, and the file is 6 % larger at most.
 const ROW_GROUP_ROWS: usize = 131_072;
 
-/// Bytes of rows that are encoded at once. Of more, the encoders would hold pages that are not yet compressed.
+/// The most bytes of rows that are encoded at once. With more, the encoders would hold pages that are not
+/// compressed yet.
 const BATCH_BYTES: usize = 4 << 20;
 
-/// The name in the footer under which the commit is noted.
+/// The name of the commit in the footer.
 pub(super) const COMMIT: &str = "rawmart.commit";
 
-/// How the data files of a table are written.
+/// The settings of the data files of a table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileSettings {
     /// The codec of the pages.
     pub compression: Compression,
-    /// The column of event times; `None` where the rows have none.
+    /// The column of event times; `None` if the rows have none.
     pub event_time: Option<String>,
     /// The columns by which the rows of every row group are sorted, ascending, NULL last.
     pub sorted_by: Vec<String>,
-    /// Columns with a bloom filter.
+    /// The columns with a bloom filter.
     pub bloom_filters: Vec<String>,
-    /// The commit that the footer names, so that no two versions of a file are equal in bytes.
+    /// The commit that the footer names. Because of it no two versions of a file have the same bytes.
     pub commit: u64,
-    /// Bytes that an unfinished row group may hold.
+    /// The bytes that an unfinished row group may hold.
     pub memory: usize,
-    /// Columns that are encoded at once.
+    /// The number of columns that are encoded at once.
     pub threads: usize,
 }
 
-/// A data file being written on local disk: a list of row groups, each encoded and then appended.
+/// A data file that is being written on local disk: a list of row groups. Each is encoded and then appended.
 ///
 /// ```text
 /// batch ──▶ a queue a column ──▶ encoders of the open row group, each run by one thread at a time ──▶ file
 ///           two batches deep     the writing thread and `threads` − 1 others
 /// ```
 ///
-/// Threads do not wait for each other at the end of a batch: while the largest column is still being
-/// encoded, the next batch is begun. What the file holds does not depend on the number of threads.
+/// Threads do not wait for each other at the end of a batch. While the largest column is still being encoded,
+/// the next batch is begun. The bytes of the file do not depend on the number of threads.
 pub struct ParquetFile {
     path: PathBuf,
     schema: SchemaRef,
     file: SerializedFileWriter<File>,
-    /// How columns are encoded, but for the dictionaries of a row group.
+    /// The settings of encoding, apart from the dictionaries of a row group.
     properties: WriterPropertiesBuilder,
-    /// Of each Parquet column, whether its values hardly repeated in the last row group that told.
+    /// For each Parquet column, whether its values hardly repeated in the last row group that showed it.
     plain: Vec<bool>,
     encoding: Encoding,
-    /// Rows and batches that were handed to the open row group; there is none without batches.
+    /// The numbers of rows and batches that were handed to the open row group. Without batches there is no open
+    /// row group.
     open: (usize, usize),
     rows: u64,
     memory: usize,
@@ -106,7 +109,7 @@ impl ParquetFile {
         })?;
         let codec = match settings.compression {
             Compression::Snappy => Codec::SNAPPY,
-            // Level 3 costs a sixth more and came out no smaller on events.
+            // Level 3 costs a sixth more time, and files of events were not smaller.
             Compression::Zstd => Codec::ZSTD(ZstdLevel::try_new(1).map_err(named)?),
         };
         let mut properties = WriterProperties::builder()
@@ -118,7 +121,7 @@ impl ParquetFile {
                 settings.commit.to_string(),
             )]));
         if let Some(column) = &settings.event_time {
-            // Hardly any repeats: a dictionary is filled in vain, and the file larger.
+            // Hardly any value repeats, so a dictionary would be filled in vain and make the file larger.
             let column = ColumnPath::from(column.as_str());
             properties = properties.set_column_dictionary_enabled(column, false);
         }
@@ -126,8 +129,7 @@ impl ParquetFile {
             properties =
                 properties.set_column_bloom_filter_enabled(ColumnPath::from(column.as_str()), true);
         }
-        // Without the Arrow schema in the footer: that is of use to Arrow alone, and would carry its
-        // own types.
+        // The Arrow schema is left out of the footer. Only Arrow uses it, and it would bring types of its own.
         let columns = ArrowSchemaConverter::new()
             .convert(&schema)
             .map_err(named)?;
@@ -176,8 +178,8 @@ impl ParquetFile {
         self.encoding.give(columns.map(Task::Encode));
         self.open.0 += batch.num_rows();
         self.open.1 += 1;
-        // How large the row group is, is known of the batch before, whichever thread is how far. A row that is
-        // larger than a batch is encoded before the next one comes.
+        // The size of the row group is known from the batch before, however far each thread is. A row that is
+        // larger than a batch is encoded before the next batch comes.
         let is_wide = batch.columns().iter().map(size).sum::<usize>() > BATCH_BYTES;
         let known = self.open.1 - usize::from(!is_wide);
         let (held, bytes) = self.encoding.wait_for(known)?;
@@ -188,12 +190,13 @@ impl ParquetFile {
         }
     }
 
-    /// Begins a row group whose first rows these are.
+    /// Begins a row group with these first rows.
     fn begin(&mut self, first: &RecordBatch) -> Result<(), ParquetError> {
         let group = self.file.flushed_row_groups().len();
         let properties = self.group_properties(first);
         let schema = self.file.schema_descr().root_schema_ptr();
-        // A factory takes its properties from a file: those of one row group come from a file that nobody keeps.
+        // A factory takes its settings from a file. The settings of one row group come from a file that is not
+        // kept.
         let nowhere = SerializedFileWriter::new(io::sink(), schema, properties)?;
         let encoders = ArrowRowGroupWriterFactory::new(&nowhere, Arc::clone(&self.schema));
         let mut encoders = encoders.create_column_writers(group)?.into_iter();
@@ -208,7 +211,7 @@ impl ParquetFile {
         Ok(())
     }
 
-    /// How the columns of a row group are encoded whose first rows these are.
+    /// The settings of encoding for a row group with these first rows.
     fn group_properties(&mut self, first: &RecordBatch) -> WriterPropertiesPtr {
         let told = first.columns().iter().flat_map(hardly_repeats);
         for (plain, told) in self.plain.iter_mut().zip(told) {
@@ -248,14 +251,14 @@ impl ParquetFile {
         failing(&self.path, source)
     }
 
-    /// Closes the file: path, rows and bytes.
+    /// Closes the file. The result is its path, the number of rows and the number of bytes.
     ///
     /// # Errors
     /// The disk is full.
     pub fn finish(mut self) -> Result<(PathBuf, u64, u64), WriteError> {
         self.flush().map_err(|source| self.failing(source))?;
         let (path, rows) = (self.path, self.rows);
-        // With what is buffered; an error of the disk is told as one.
+        // The buffered bytes are written. An error of the disk is reported as an error of the disk.
         let finished = self.file.finish();
         finished.map_err(|source| failing(&path, source))?;
         let bytes = self
@@ -271,7 +274,7 @@ impl ParquetFile {
     }
 }
 
-/// The order of the rows as the footer tells it.
+/// The order of the rows, in the form of the footer.
 fn sorting(columns: &SchemaDescriptor, sorted_by: &[String]) -> Option<Vec<SortingColumn>> {
     let sorted = sorted_by.iter().map_while(|name| {
         let mut columns = columns.columns().iter();
@@ -286,7 +289,7 @@ fn sorting(columns: &SchemaDescriptor, sorted_by: &[String]) -> Option<Vec<Sorti
     (!sorted.is_empty()).then_some(sorted)
 }
 
-/// An error of writing the file of this path.
+/// The error of writing the file with this path.
 fn failing(path: &Path, source: ParquetError) -> WriteError {
     let full = match &source {
         ParquetError::External(error) => error.downcast_ref::<io::Error>().filter(|e| is_full(e)),
@@ -304,7 +307,7 @@ fn failing(path: &Path, source: ParquetError) -> WriteError {
     }
 }
 
-/// Bytes of the values of a column; of a dictionary, its keys.
+/// The bytes of the values of a column, or of the keys of a dictionary.
 fn size(column: &ArrayRef) -> usize {
     match column.as_any_dictionary_opt() {
         Some(dictionary) => dictionary.keys().len() * size_of::<u32>(),
@@ -312,7 +315,7 @@ fn size(column: &ArrayRef) -> usize {
     }
 }
 
-/// Columns of Parquet that a type becomes.
+/// The number of Parquet columns that a type becomes.
 fn leaves(kind: &DataType) -> usize {
     match kind {
         DataType::List(item) | DataType::Map(item, _) => leaves(item.data_type()),
@@ -321,15 +324,15 @@ fn leaves(kind: &DataType) -> usize {
     }
 }
 
-/// What is to be done with a column, in order.
+/// The work on a column, in order.
 enum Task {
     Encode(ArrayRef),
-    /// Ends its part of the row group.
+    /// Ends the column's part of the row group.
     Close,
 }
 
 impl Task {
-    /// Bytes to be encoded.
+    /// The bytes to be encoded.
     fn size(&self) -> usize {
         match self {
             Self::Encode(column) => size(column),
@@ -341,10 +344,11 @@ impl Task {
 /// A column of the open row group.
 struct OpenColumn {
     field: FieldRef,
-    /// One for each leaf. A thread takes them for a piece of work.
+    /// One encoder for each leaf. A thread takes them away while it works.
     encoders: Option<Vec<ArrowColumnWriter>>,
     waiting: VecDeque<(usize, Task)>,
-    /// Bytes held, and bytes that the file will have, after each piece of work; none at first.
+    /// The bytes that are held and the bytes that the file will have, after each piece of work. At the
+    /// beginning there is none.
     sizes: Vec<(usize, usize)>,
     chunks: Vec<ArrowColumnChunk>,
 }
@@ -373,7 +377,8 @@ impl OpenColumn {
 /// The columns of the open row group, and the threads that encode them.
 struct Encoding {
     shared: Arc<Shared>,
-    /// How many there shall be, and those that were started: none for a file without rows.
+    /// The number of threads that there may be, and the threads that were started. A file without rows starts
+    /// none.
     others: usize,
     threads: Vec<JoinHandle<()>>,
 }
@@ -381,22 +386,22 @@ struct Encoding {
 #[derive(Default)]
 struct Shared {
     columns: Mutex<Columns>,
-    /// There is work, or some was done.
+    /// There is new work, or some work was done.
     changed: Condvar,
 }
 
 #[derive(Default)]
 struct Columns {
     all: Vec<OpenColumn>,
-    /// A task failed, and why until that is told.
+    /// Whether a task has failed, and the error until it is reported.
     failed: bool,
     why: Option<ParquetError>,
-    /// Nothing more will come.
+    /// Whether no more work will come.
     ended: bool,
 }
 
 impl Encoding {
-    /// So many threads, the one that waits for the work among them.
+    /// Encodes with so many threads. The thread that waits for the work is one of them.
     fn new(threads: usize) -> Self {
         Self {
             shared: Arc::default(),
@@ -414,7 +419,7 @@ impl Encoding {
         }
     }
 
-    /// A piece of work for each column.
+    /// Adds a piece of work for each column.
     fn give(&self, work: impl Iterator<Item = Task>) {
         for (column, work) in self.shared.lock().all.iter_mut().zip(work) {
             column.waiting.push_back((work.size(), work));
@@ -422,7 +427,8 @@ impl Encoding {
         self.shared.changed.notify_all();
     }
 
-    /// Works until so many pieces of each column are done: bytes held and to be written after them.
+    /// Works until so many pieces of each column are done. The result is the bytes that are held then, and the
+    /// bytes that will be written.
     fn wait_for(&self, pieces: usize) -> Result<(usize, usize), ParquetError> {
         let done = |column: &OpenColumn| column.sizes.get(pieces).copied();
         let all_done = |columns: &Columns| {
@@ -452,7 +458,7 @@ impl Drop for Encoding {
         self.shared.lock().ended = true;
         self.shared.changed.notify_all();
         for thread in self.threads.drain(..) {
-            // What failed in it has been told.
+            // The error of the thread was reported.
             let _ = thread.join();
         }
     }
@@ -475,7 +481,7 @@ impl Shared {
                 continue;
             };
             drop(columns);
-            // Whoever waits for this column must hear of its end, whatever it is.
+            // A thread that waits for this column must learn that it has ended, in whatever way.
             let ran = catch_unwind(AssertUnwindSafe(|| OpenColumn::run(&field, encoders, work)));
             columns = self.lock();
             columns.put_back(i, ran);
@@ -488,7 +494,7 @@ type Ran =
     std::thread::Result<Result<(Vec<ArrowColumnWriter>, Vec<ArrowColumnChunk>), ParquetError>>;
 
 impl Columns {
-    /// Takes the most urgent work: that of the column that is the furthest behind, then the largest.
+    /// Takes the most urgent work: first the column that is the furthest behind, then the largest piece.
     fn next(&mut self) -> Option<(usize, Vec<ArrowColumnWriter>, Task)> {
         let free = self
             .all
