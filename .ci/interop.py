@@ -5,6 +5,7 @@
     interop.py readers LAKE                    DuckDB, pyarrow and polars, against the recount
     interop.py s3 BINARY LAKE                  the demo on moto and SeaweedFS, against the lake on disk
     interop.py documents BINARY                the JSON of every command, against its schema
+    interop.py glue BINARY                     the demo with a catalog on moto: boto3 and awswrangler, against the recount
     interop.py conformance BINARY              what the lake relies on, on moto, SeaweedFS and nanio
 
 Runs at the root of the repository. Every wait is bounded; the servers end with this program.
@@ -380,16 +381,9 @@ def s3(binary, lake):
             with server(name, command, port, folder) as endpoint:
                 client = client_of(endpoint)
                 wait_for_buckets(client)
-                root = Path("fixtures/raw")
-                for path in sorted(p for p in root.rglob("*") if p.is_file()):
-                    client.put_object(Bucket="raw", Key=path.relative_to(root).as_posix(), Body=path.read_bytes())
-
-                # The same configuration, elsewhere: only places change.
+                put_raw(client)
                 config = folder / "rawmart.toml"
-                places = Path("rawmart.toml").read_text(encoding="utf-8")
-                places = places.replace('"lake"', '"s3://lake/demo"').replace('"fixtures/raw/', '"s3://raw/')
-                places = re.sub(r'"((?:fixtures|sql)/[^"]*)"', lambda m: f'"{Path(m[1]).resolve()}"', places)
-                config.write_text(places, encoding="utf-8")
+                config.write_text(elsewhere(), encoding="utf-8")
 
                 must_equal(f"first run on {name}", rawmart(binary, config, endpoint, "run")["outcome"], "done")
                 must_equal(f"second run on {name}", rawmart(binary, config, endpoint, "run")["outcome"], "nothing_new")
@@ -410,6 +404,125 @@ def s3(binary, lake):
                     differ = db.execute(f"SELECT * FROM {one} EXCEPT ALL SELECT * FROM {other} LIMIT 3").fetchall()
                     must_equal(f"{table} on {name} and on disk: rows of only one", differ, [])
                 print(f"  ok  {table} is the same on {name}: {rows} rows")
+
+
+def put_raw(client):
+    root = Path("fixtures/raw")
+    for path in sorted(p for p in root.rglob("*") if p.is_file()):
+        client.put_object(Bucket="raw", Key=path.relative_to(root).as_posix(), Body=path.read_bytes())
+
+
+def elsewhere():
+    """The configuration of the demo with raw and lake in buckets."""
+    places = Path("rawmart.toml").read_text(encoding="utf-8")
+    places = places.replace('"lake"', '"s3://lake/demo"').replace('"fixtures/raw/', '"s3://raw/')
+    return re.sub(r'"((?:fixtures|sql)/[^"]*)"', lambda m: f'"{Path(m[1]).resolve()}"', places)
+
+
+def signature(request, headers, body):
+    """The signature of botocore for a request whose headers are these."""
+    import botocore.auth
+    import botocore.awsrequest
+    import botocore.credentials
+
+    scope, signed = re.search(r"Credential=([^,]*), SignedHeaders=([^,]*)", headers["authorization"]).groups()
+    _, _, region, service, _ = scope.split("/")
+    names = signed.split(";")
+    known = {name: headers[name] for name in names}
+    url = f"http://{headers['host']}{request}"
+    made = botocore.awsrequest.AWSRequest(method="POST", url=url, headers=known, data=body)
+    made.context["timestamp"] = headers["x-amz-date"]
+    keys = botocore.credentials.Credentials(KEYS["AWS_ACCESS_KEY_ID"], KEYS["AWS_SECRET_ACCESS_KEY"])
+    auth = botocore.auth.SigV4Auth(keys, service, region)
+    return auth.signature(auth.string_to_sign(made, auth.canonical_request(made)), made)
+
+
+@contextmanager
+def signed(endpoint):
+    """A door to a service that compares each signature with botocore's. Gives its URL, and what differs."""
+    import hashlib
+    import http.server
+    import threading
+
+    seen, differ = [], []
+
+    class Door(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["content-length"]))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            seen.append(headers["x-amz-target"])
+            told = headers["authorization"].rsplit("Signature=")[-1]
+            if told != signature(self.path, headers, body) or headers["x-amz-content-sha256"] != hashlib.sha256(body).hexdigest():
+                differ.append(headers["x-amz-target"])
+            passed = urllib.request.Request(endpoint + self.path, data=body, headers=dict(self.headers), method="POST")
+            try:
+                answer = urllib.request.urlopen(passed, timeout=60)
+            except urllib.error.HTTPError as error:
+                answer = error
+            content = answer.read()
+            self.send_response(answer.status)
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_):
+            pass
+
+    door = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Door)
+    threading.Thread(target=door.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{door.server_port}", seen, differ
+    finally:
+        door.shutdown()
+
+
+def glue(binary):
+    """Two runs with a catalog: what moto's Glue holds is what the log says, and awswrangler reads what the recount says."""
+    import awswrangler as wr
+    import boto3
+
+    with tempfile.TemporaryDirectory() as work:
+        [(name, command, port), _] = servers(work)
+        with server(name, command, port, work) as endpoint, signed(endpoint) as (door, seen, differ):
+            client = client_of(endpoint)
+            wait_for_buckets(client)
+            put_raw(client)
+            config = Path(work) / "rawmart.toml"
+            config.write_text(f'{elsewhere()}\n[catalog]\ntype = "glue"\nendpoint = "{door}"\n', encoding="utf-8")
+            first = rawmart(binary, config, endpoint, "run")
+            must_equal("problems of the catalog", first["catalog"].get("problems", []), [])
+            must_equal("tables told", first["catalog"]["tables"], len(TABLES) + len(MARTS))
+            requests = len(seen)
+            must_equal("tables told by the second run", rawmart(binary, config, endpoint, "run")["catalog"]["tables"], 0)
+            must_equal("tables that are behind", rawmart(binary, config, endpoint, "plan")["catalog"]["behind"], [])
+            must_equal("signatures that are not botocore's", differ, [])
+            print(f"  ok  {requests} requests of the first run are signed as botocore signs them, {len(seen) - requests} after it")
+
+            keys = {"aws_access_key_id": "test", "aws_secret_access_key": "testtest", "region_name": KEYS["AWS_REGION"]}
+            catalog = boto3.client("glue", endpoint_url=endpoint, **keys)
+            wr.config.s3_endpoint_url = wr.config.glue_endpoint_url = endpoint
+            session = boto3.Session(**keys)
+            for table in rawmart(binary, config, endpoint, "tables")["tables"]:
+                found = catalog.get_table(DatabaseName="rawmart", Name=table["name"])["Table"]
+                columns = [(c["Name"], c["Type"], c.get("Comment")) for c in found["StorageDescriptor"]["Columns"]]
+                described = [(c["name"], "string" if c["type"] == "json" else c["type"], c.get("comment")) for c in table["columns"]]
+                must_equal(f"columns of {table['name']}", columns, described)
+                pages = catalog.get_paginator("get_partitions").paginate(DatabaseName="rawmart", TableName=table["name"])
+                told = {tuple(p["Values"]): p["StorageDescriptor"]["Location"] for page in pages for p in page["Partitions"]}
+                known = {tuple(p["values"]): f"{table['location']}{p['folder']}/" for p in table["partitions"] if p["values"]}
+                must_equal(f"partitions of {table['name']}", told, known)
+
+                frame = wr.s3.read_parquet_table(database="rawmart", table=table["name"], boto3_session=session)
+                must_equal(f"rows of {table['name']} that awswrangler reads", len(frame), table["rows"])
+                if table["name"] in MARTS:
+                    wanted = golden(EXPECTED / "marts" / f"{table['name']}.csv")
+                    rows = frame[list(wanted[0])].astype(object).where(frame.notna(), None).itertuples(index=False)
+                    must_match(f"awswrangler reads {table['name']}", [tuple(map(text, r)) for r in rows], [tuple(r.values()) for r in wanted])
+                else:
+                    rows = frame[["dt", "raw_object", "raw_record"]].itertuples(index=False)
+                    must_match(f"awswrangler reads {table['name']}", [tuple(map(text, r)) for r in rows], [r[:3] for r in golden_table(table["name"])])
 
 
 def documents(binary):
@@ -493,6 +606,6 @@ def conformance(binary):
 
 
 if __name__ == "__main__":
-    verbs = {"counts": counts, "raw": raw, "readers": readers, "ddl": ddl, "s3": s3, "documents": documents, "conformance": conformance}
+    verbs = {"counts": counts, "raw": raw, "readers": readers, "ddl": ddl, "s3": s3, "glue": glue, "documents": documents, "conformance": conformance}
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers end too
     verbs[sys.argv[1]](*sys.argv[2:])

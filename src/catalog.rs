@@ -10,6 +10,7 @@
 
 pub mod ddl;
 mod described;
+pub mod glue;
 mod tables;
 
 pub use described::{

@@ -6,6 +6,7 @@
 //!                             load() ──▶ Job                 paths resolved, durations in units
 //! ```
 
+mod catalog;
 mod columns;
 mod file;
 mod place;
@@ -19,6 +20,7 @@ mod units;
 #[cfg(test)]
 mod tests;
 
+pub use catalog::{Catalog, CatalogKind};
 pub use file::load;
 
 use std::ffi::OsString;
@@ -77,6 +79,8 @@ pub struct Job {
     pub references: Vec<Reference>,
     /// The folder of mart SQL files.
     pub marts: Option<PathBuf>,
+    /// The catalog that is told of each commit.
+    pub catalog: Option<Catalog>,
 }
 
 impl Job {

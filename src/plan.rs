@@ -63,12 +63,40 @@ pub struct RunPlan {
     pub sources: Vec<SourcePlan>,
     /// The plans of the marts, in the order in which they are built.
     pub marts: Vec<MartPlan>,
+    /// What the catalog has not been told; `None` without a catalog.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub catalog: Option<CatalogPlan>,
     /// Data files without rows that an earlier rebuild left at places of another partitioning. They are removed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub leftovers: Vec<String>,
     /// Marts that the log has, and whose SQL files are gone.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub gone_marts: Vec<String>,
+}
+
+/// What the catalog has not been told of what is published.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CatalogPlan {
+    /// The database of the tables.
+    pub database: String,
+    /// Tables that a run will tell the catalog of, whatever else it does.
+    pub behind: Vec<CatalogTable>,
+    /// Why the catalog cannot be asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// A table that the catalog is behind with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CatalogTable {
+    /// The name of the table.
+    pub table: String,
+    /// The catalog has a table of this name that this lake has not made: a run will refuse to change it.
+    pub foreign: bool,
+    /// The commit that the catalog was told of last; `None` where it has no such table of this lake.
+    pub told: Option<u64>,
+    /// The commit that its content is of.
+    pub commit: u64,
 }
 
 /// The plan of one source.
@@ -300,6 +328,12 @@ impl RunPlan {
             && self.sources.iter().all(|source| source.why.is_none())
             && self.marts.iter().all(|mart| mart.why.is_none())
             && self.leftovers.is_empty()
+            && self.catalog.iter().all(CatalogPlan::is_empty)
+    }
+
+    /// The same plan, with what the catalog has not been told.
+    pub fn with_catalog(self, catalog: Option<CatalogPlan>) -> Self {
+        Self { catalog, ..self }
     }
 
     /// The same plan with the foreseen reads of each mart, in the order of the marts.
@@ -314,6 +348,13 @@ impl RunPlan {
             marts: marts.collect(),
             ..self
         }
+    }
+}
+
+impl CatalogPlan {
+    /// The catalog has been told of all that is published.
+    pub fn is_empty(&self) -> bool {
+        self.behind.is_empty() && self.problem.is_none()
     }
 }
 
@@ -441,6 +482,7 @@ pub fn plan(
         gone_marts: Vec::new(),
         sources,
         marts: plan_marts(marts, state, moved),
+        catalog: None,
     }
 }
 

@@ -32,6 +32,11 @@ pub enum Happened {
     Published { commit: u64, files: usize },
     /// A mart is about to be built.
     Mart { name: String },
+    /// The tables of a database of the catalog are about to be told of the lake.
+    Telling {
+        /// The database.
+        database: String,
+    },
 }
 
 /// Takes events to a listener. All clones have the same listener.

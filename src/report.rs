@@ -28,7 +28,8 @@ use crate::config::{ConfigError, Job, environment};
 use crate::plan::RunPlan;
 use crate::progress::{Happened, Progress};
 use crate::run::{
-    Dropped, History, MartOutcome, MartSummary, PastRun, RunError, RunSummary, Tables, Verified,
+    CatalogProblem, Dropped, History, MartOutcome, MartSummary, PastRun, RunError, RunSummary,
+    Tables, Verified,
 };
 use plain::{Plain, plain};
 use text::Reader;
@@ -100,6 +101,10 @@ impl Report {
             Happened::Mart { name } => {
                 tracing::info!(mart = name, "building");
                 self.step(format!("building {name}"));
+            }
+            Happened::Telling { database } => {
+                tracing::info!(database, "telling the catalog");
+                self.step(format!("telling the catalog {database}"));
             }
         }
     }
@@ -237,13 +242,13 @@ impl Outcome {
     fn fault(&self) -> Option<(Code, String)> {
         match self {
             Self::Run(summary) => {
-                let failed = self.failed_marts();
-                let reasons: Vec<String> = failed.iter().map(MartFailure::to_string).collect();
-                let (few, all) = (failed.len(), summary.marts.len());
-                (!failed.is_empty()).then(|| {
-                    let message = format!("{few} of {all} marts failed: {}", reasons.join("; "));
-                    (Code::MartFailed, message)
-                })
+                let marts = self.marts_fault(summary.marts.len());
+                let catalog = summary.catalog.iter();
+                let problems: Vec<_> = catalog.flat_map(|catalog| &catalog.problems).collect();
+                match problems.first() {
+                    Some(first) => Some(catalog_fault(first, &problems, marts)),
+                    None => marts,
+                }
             }
             Self::Verified(verified) => {
                 let (damage, strays) = (verified.damage.len(), verified.strays.len());
@@ -263,6 +268,17 @@ impl Outcome {
             | Self::Dropped(_)
             | Self::Config(_) => None,
         }
+    }
+
+    /// What is wrong with the marts, of which there are `all`.
+    fn marts_fault(&self, all: usize) -> Option<(Code, String)> {
+        let failed = self.failed_marts();
+        let reasons: Vec<String> = failed.iter().map(MartFailure::to_string).collect();
+        let few = failed.len();
+        (few > 0).then(|| {
+            let message = format!("{few} of {all} marts failed: {}", reasons.join("; "));
+            (Code::MartFailed, message)
+        })
     }
 
     /// The marts that were not built.
@@ -300,6 +316,26 @@ impl Outcome {
             Self::Config(job) => text::config(out, job),
         }
     }
+}
+
+/// What is wrong with the catalog of a run, and with its marts.
+fn catalog_fault(
+    first: &CatalogProblem,
+    problems: &[&CatalogProblem],
+    marts: Option<(Code, String)>,
+) -> (Code, String) {
+    let code = first.failure.map_or(Code::CatalogRefused, code::of_kind);
+    let reasons: Vec<&str> = problems
+        .iter()
+        .map(|problem| problem.error.as_str())
+        .collect();
+    let marts = marts.map(|(_, message)| format!(". {message}"));
+    let message = format!(
+        "the tables are published, and the catalog is behind: {}{}",
+        reasons.join("; "),
+        marts.unwrap_or_default()
+    );
+    (code, message)
 }
 
 /// A mart that was not built.

@@ -5,6 +5,7 @@
 //!   ─▶ absorb every source: files, each staged when it is whole ─▶ P2 ─▶ check ─▶ COMMIT n ─▶ publish ─▶ mark
 //!   ─▶ marts from the published tables      ─▶ stage ─▶ check ─▶ COMMIT n+1 ─▶ publish ─▶ mark
 //!   ─▶ emptied files at places of an earlier partitioning ─▶ check ─▶ COMMIT n+2 ─▶ remove ─▶ mark ─▶ sweep
+//!   after each mark, and once before: tell the catalog
 //! ```
 //!
 //! A run that dies before a COMMIT leaves no trace in the tables. A run that dies after a COMMIT is finished by
@@ -19,6 +20,7 @@ mod repair;
 mod round;
 mod summary;
 mod tables;
+mod tell;
 mod verify;
 
 pub use drop::{Dropped, drop_mart};
@@ -27,6 +29,7 @@ pub use history::{Change, History, PastCommit, PastRun, history, past_run};
 pub use repair::repair;
 pub use summary::{Added, MartOutcome, MartSummary, RunOutcome, RunSummary, Sample, SourceSummary};
 pub use tables::{DdlAsked, Tables, ddl, describe_tables};
+pub use tell::{CatalogProblem, CatalogSummary};
 pub use verify::{Damage, Depth, Note, Repaired, Verified, verify};
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -45,6 +48,7 @@ use look::{Checked, Looked};
 use marts::Marts;
 use round::Rounds;
 use summary::{Totals, summary};
+use tell::Telling;
 
 /// The values that only `main` knows.
 #[derive(Clone)]
@@ -133,7 +137,8 @@ pub fn plan<'a>(job: &'a Job, options: &'a Options) -> Doing<'a, RunPlan> {
         let looked = Looked::look(job, checked, lake.state(), spill.path(), &settings).await?;
         let plan = looked.plan(lake.state());
         let foreseen = marts::foresee(&looked, &plan.marts, &lake).await?;
-        Ok(plan.with_foreseen(foreseen))
+        let catalog = tell::foresee(job, &lake, &settings).await;
+        Ok(plan.with_foreseen(foreseen).with_catalog(catalog))
     })
 }
 
@@ -174,6 +179,9 @@ fn once<'a>(job: &'a Job, options: &'a Options, context: &'a Context) -> Doing<'
         lake.probe(job.single_writer).await?;
         let rolled_forward = lake.roll_forward().await?;
         lake.sweep_dead().await?;
+        let mut telling = Telling::new(job, context);
+        // What an earlier run has not told.
+        telling.follow(&lake).await;
         let proof = lake.proof();
         let looked = Looked::look(job, checked, lake.state(), spill.path(), &context.store).await?;
         let plan = looked.plan(lake.state());
@@ -194,6 +202,7 @@ fn once<'a>(job: &'a Job, options: &'a Options, context: &'a Context) -> Doing<'
             // The local disk may be too small for the files of all rounds together.
             drop(std::mem::take(&mut local));
             local = rounds.commit(round, &mut lake, &mut totals).await?;
+            telling.follow(&lake).await;
         }
         let marts = Marts {
             job,
@@ -207,16 +216,11 @@ fn once<'a>(job: &'a Job, options: &'a Options, context: &'a Context) -> Doing<'
         };
         let marts = marts.build(&mut lake, &mut totals).await?;
         remove_leftovers(&looked, &mut lake, &mut totals).await?;
+        let catalog = telling.finish(&lake).await;
         lake.sweep().await?;
         lake.checkpoint().await?;
-        Ok(summary(
-            &lake,
-            &looked,
-            &plan,
-            rolled_forward,
-            marts,
-            totals,
-        ))
+        let summary = summary(&lake, &looked, &plan, rolled_forward, marts, totals);
+        Ok(RunSummary { catalog, ..summary })
     })
 }
 

@@ -31,11 +31,13 @@ mod fetch;
 mod gate;
 mod reads;
 mod retries;
+mod service;
 mod wire;
 
 pub use error::{StoreError, StoreErrorKind, is_full};
 pub use fetch::{FetchError, fetch};
 pub use gate::{Access, Gate, Operation};
+pub use service::{Service, ServiceAt, ServiceError, is_passing};
 
 use bucket::Bucket;
 use bytes::Bytes;

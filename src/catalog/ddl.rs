@@ -134,6 +134,19 @@ pub fn script(tables: &[TableDescription], options: &Options) -> Script {
     }
 }
 
+/// A type as Hive and Athena spell it, and the Glue catalog with them.
+pub(super) fn hive_type(kind: &ColumnType) -> String {
+    let options = Options {
+        dialect: Dialect::Athena,
+        database: String::new(),
+        partitions: true,
+        since: None,
+        hive_3: false,
+        days_ahead: 0,
+    };
+    Writer { options: &options }.spelled(kind, TimeUnit::Ms)
+}
+
 struct Writer<'a> {
     options: &'a Options,
 }

@@ -17,7 +17,8 @@ use toml::de::DeTable;
 
 use super::table::{Entry, Table};
 use super::{
-    ConfigError, Job, Overrides, Reference, Source, columns, place, reference, source, units,
+    ConfigError, Job, Overrides, Reference, Source, catalog, columns, place, reference, source,
+    units,
 };
 use crate::layout::LONGEST_NAME;
 use crate::time::Zone;
@@ -30,7 +31,7 @@ const MEMORY: u64 = 1 << 30;
 const LEAST_MEMORY: u64 = 256 << 20;
 
 /// The keys of the file itself.
-pub(super) const TOP_KEYS: [&str; 9] = [
+pub(super) const TOP_KEYS: [&str; 10] = [
     "lake",
     "timezone",
     "memory",
@@ -40,6 +41,7 @@ pub(super) const TOP_KEYS: [&str; 9] = [
     "sources",
     "references",
     "marts",
+    "catalog",
 ];
 /// The keys of the marts.
 pub(super) const MARTS_KEYS: [&str; 1] = ["path"];
@@ -94,6 +96,10 @@ pub fn load(
     let marts = settings.marts()?;
     distinct_tables(&top, &sources, &references)?;
     lake_apart(&top, &lake, &sources)?;
+    let catalog = match top.get("catalog") {
+        Some(entry) => Some(catalog::catalog(&entry.table()?, &lake)?),
+        None => None,
+    };
     Ok(Job {
         file,
         lake,
@@ -105,6 +111,7 @@ pub fn load(
         sources,
         references,
         marts,
+        catalog,
     })
 }
 

@@ -38,6 +38,16 @@ impl Job {
             writeln!(out, "\n[marts]")?;
             line(out, "path", text(path.display()))?;
         }
+        if let Some(catalog) = &self.catalog {
+            writeln!(out, "\n[catalog]")?;
+            line(out, "type", name(&catalog.kind))?;
+            line(out, "database", text(&catalog.database))?;
+            for (key, value) in [("region", &catalog.region), ("endpoint", &catalog.endpoint)] {
+                if let Some(value) = value {
+                    line(out, key, text(value))?;
+                }
+            }
+        }
         Ok(())
     }
 }

@@ -224,6 +224,7 @@ fn the_example_of_the_design() {
             encoding: encoding_rs::EUC_KR,
         }],
         marts: Some("/etc/sql/marts".into()),
+        catalog: None,
     };
     assert_eq!(job(DESIGN), expected);
 }
@@ -1064,6 +1065,7 @@ fn the_page_on_the_configuration_has_every_key_and_no_other() {
         ("A duplicate rule", &rules::RULE_KEYS),
         ("A reference", &reference::REFERENCE_KEYS),
         ("The marts", &file::MARTS_KEYS),
+        ("The catalog", &catalog::CATALOG_KEYS),
     ] {
         let mut documented: Vec<_> = documented(heading)
             .into_iter()

@@ -69,6 +69,8 @@ pub enum Code {
     SettingsChanged,
     /// A rule fails on a value.
     RuleFailed,
+    /// The tables are published, and the catalog refuses a table or a partition.
+    CatalogRefused,
     /// Another run holds the lake.
     Locked,
     /// Another run changed the lake meanwhile.
@@ -115,7 +117,8 @@ impl Code {
             | Self::ChangedObjects
             | Self::MissingObjects
             | Self::SettingsChanged
-            | Self::RuleFailed => Exit::Refused,
+            | Self::RuleFailed
+            | Self::CatalogRefused => Exit::Refused,
             Self::Locked | Self::Overtaken => Exit::Busy,
             Self::Unreachable
             | Self::CredentialsExpired
@@ -172,6 +175,9 @@ impl Code {
                 "Run the rebuild that the message names, or take the change back."
             }
             Self::RuleFailed => "Write the rule so that every event has a value.",
+            Self::CatalogRefused => {
+                "Correct the table of the catalog that the message names, then run again."
+            }
             Self::Locked | Self::Overtaken => "Run again.",
             Self::Unreachable | Self::StoreFailed => {
                 "Check the network and the endpoint, then run again."
@@ -304,7 +310,12 @@ fn of_absorbing(error: &AbsorbError) -> Code {
 
 /// The word for a store that failed. A full disk does not become usable by itself.
 fn of_store(error: &StoreError) -> Code {
-    match error.kind() {
+    of_kind(error.kind())
+}
+
+/// The word for a kind of failure of a store or of the catalog.
+pub(super) const fn of_kind(kind: StoreErrorKind) -> Code {
+    match kind {
         StoreErrorKind::Unreachable => Code::Unreachable,
         StoreErrorKind::Expired => Code::CredentialsExpired,
         StoreErrorKind::Denied => Code::AccessDenied,
@@ -395,7 +406,8 @@ mod tests {
             Code::ChangedObjects => Code::MissingObjects,
             Code::MissingObjects => Code::SettingsChanged,
             Code::SettingsChanged => Code::RuleFailed,
-            Code::RuleFailed => Code::Locked,
+            Code::RuleFailed => Code::CatalogRefused,
+            Code::CatalogRefused => Code::Locked,
             Code::Locked => Code::Overtaken,
             Code::Overtaken => Code::Unreachable,
             Code::Unreachable => Code::CredentialsExpired,

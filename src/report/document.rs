@@ -32,6 +32,7 @@ pub(super) enum Word {
     Done,
     NothingNew,
     MartsFailed,
+    CatalogBehind,
     Damaged,
     Failed,
 }
@@ -109,6 +110,7 @@ pub(super) fn of_outcome(outcome: &Outcome, typing: &Typing, seconds: f64) -> St
     let error = Told::of_outcome(outcome, typing);
     let word = match (outcome, &error) {
         (_, Some(error)) if error.code == Code::MartFailed => Word::MartsFailed,
+        (Outcome::Run(_), Some(_)) => Word::CatalogBehind,
         (_, Some(_)) => Word::Damaged,
         (Outcome::Run(summary), None) if summary.outcome == RunOutcome::NothingNew => {
             Word::NothingNew

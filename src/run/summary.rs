@@ -6,6 +6,7 @@ use chrono::NaiveDate;
 use serde::Serialize;
 
 use super::look::{ListedSource, Looked};
+use super::tell::CatalogSummary;
 use crate::absorb::{Absorbed, Incomplete, Noticed, NullColumn, WhySlice};
 use crate::event::Reason;
 use crate::lake::{Committed, Lake, Writing};
@@ -30,6 +31,9 @@ pub struct RunSummary {
     pub sources: BTreeMap<String, SourceSummary>,
     /// The marts, in the order in which they are built.
     pub marts: Vec<MartSummary>,
+    /// What the catalog was told; `None` without a catalog.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub catalog: Option<CatalogSummary>,
     /// The number of published data files.
     pub files: u64,
     /// Marts that the log has, and whose SQL files are gone.
@@ -200,6 +204,7 @@ pub fn summary(
             })
             .collect(),
         marts,
+        catalog: None,
         files: totals.files,
         gone_marts: looked.gone_marts(state),
         removed: totals.removed,

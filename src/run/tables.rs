@@ -51,16 +51,23 @@ pub struct DdlAsked {
 pub fn describe_tables(job: &Job) -> Doing<'_, Tables> {
     Box::pin(async move {
         let lake = Lake::open(&job.lake, &StoreSettings::default(), super::tables(job)).await?;
-        let state = lake.state();
-        let comments = job.marts.as_deref().map(mart::comments);
-        let comments = comments.unwrap_or_default();
-        let tables = describe(job, state, &comments, |key| lake.store().url_of(key));
         Ok(Tables {
             lake: lake.root().to_owned(),
-            last_commit: state.last,
-            tables: tables.map_err(|error| RunError::Defect(error.to_string()))?,
+            last_commit: lake.state().last,
+            tables: described(job, &lake)?,
         })
     })
+}
+
+/// The tables of an open lake, in the order of names.
+///
+/// # Errors
+/// The log holds a column type that this version does not know.
+pub fn described<P>(job: &Job, lake: &Lake<P>) -> Result<Vec<TableDescription>, RunError> {
+    let comments = job.marts.as_deref().map(mart::comments);
+    let comments = comments.unwrap_or_default();
+    let tables = describe(job, lake.state(), &comments, |key| lake.store().url_of(key));
+    tables.map_err(|error| RunError::Defect(error.to_string()))
 }
 
 /// The statements that make the tables of a lake known to a reader.

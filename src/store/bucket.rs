@@ -133,8 +133,8 @@ impl Bucket {
                 &chain
             }
         };
-        let endpoint = credentials::endpoint(aws);
-        let region = credentials::region(aws, root)?;
+        let endpoint = credentials::endpoint(aws, "s3");
+        let region = credentials::region(aws, endpoint.as_deref(), root)?;
         let keys = ChainCredentials::new(aws);
         keys.get()
             .await

@@ -58,7 +58,7 @@ pub(super) async fn standard_chain() -> SdkConfig {
         .credentials_provider(credentials)
         .load()
         .await;
-    if config.region().is_some() || endpoint(&config).is_some() {
+    if config.region().is_some() || endpoint(&config, "s3").is_some() {
         return config;
     }
     // This comes last, because it takes a second or two outside of AWS.
@@ -70,11 +70,11 @@ pub(super) async fn standard_chain() -> SdkConfig {
     config.into_builder().region(region).build()
 }
 
-/// The endpoint for S3: AWS_ENDPOINT_URL_S3 and the service section of the profile come first, then the general
-/// endpoint.
-pub(super) fn endpoint(config: &SdkConfig) -> Option<String> {
+/// The endpoint of a service such as `s3`: `AWS_ENDPOINT_URL_S3` and the service's section of the profile, then the
+/// endpoint of all services.
+pub(super) fn endpoint(config: &SdkConfig, service: &str) -> Option<String> {
     let key = ServiceConfigKey::builder()
-        .service_id("s3")
+        .service_id(service)
         .env("AWS_ENDPOINT_URL")
         .profile("endpoint_url")
         .build()
@@ -87,11 +87,15 @@ pub(super) fn endpoint(config: &SdkConfig) -> Option<String> {
         .filter(|endpoint| !endpoint.is_empty())
 }
 
-/// The region for signatures. A server that is not AWS accepts any region.
-pub(super) fn region(config: &SdkConfig, url: &str) -> Result<String, StoreError> {
+/// The region to sign for. A server at an `endpoint` of its own takes any region. `url` is for the message.
+pub(super) fn region(
+    config: &SdkConfig,
+    endpoint: Option<&str>,
+    url: &str,
+) -> Result<String, StoreError> {
     match config.region() {
         Some(region) => Ok(region.to_string()),
-        None if endpoint(config).is_some() => Ok(Region::new("us-east-1").to_string()),
+        None if endpoint.is_some() => Ok(Region::new("us-east-1").to_string()),
         None => Err(StoreError::new(
             StoreErrorKind::NoRegion,
             "opening",

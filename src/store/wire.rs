@@ -47,7 +47,7 @@ pub(super) const SLOWEST_DOWNLOAD: u64 = 1024;
 const MOST_OF_ERROR: u64 = 1 << 20;
 
 /// The most bytes of a page of a listing, and of the answer to a bulk delete: a thousand keys of a thousand
-/// bytes, each byte spelt with six.
+/// bytes, each byte spelt with six. Pages of a catalog are asked for so that they are shorter, too.
 const MOST_OF_PAGE: u64 = 16 << 20;
 
 /// Makes [`Wire`] clients.
@@ -220,6 +220,8 @@ enum Asked {
     Page { token: Option<String> },
     /// An answer about many keys.
     Keys,
+    /// The answer of a service that speaks JSON.
+    Call,
     /// An answer to a write.
     Write,
 }
@@ -246,6 +248,7 @@ impl Asked {
                 Self::Object { bytes }
             }
             "POST" if pairs().any(|(name, _)| name == "delete") => Self::Keys,
+            "POST" if request.headers().contains_key("x-amz-target") => Self::Call,
             _ => Self::Write,
         }
     }
@@ -258,7 +261,7 @@ impl Asked {
                 (Some(one), None) | (None, Some(one)) => one,
                 (None, None) => MOST_OF_ERROR,
             },
-            Self::Page { .. } | Self::Keys => MOST_OF_PAGE,
+            Self::Page { .. } | Self::Keys | Self::Call => MOST_OF_PAGE,
             Self::Write => MOST_OF_ERROR,
         }
     }

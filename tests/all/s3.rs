@@ -765,10 +765,7 @@ impl S3Server {
 
     /// Puts an object without a request.
     pub fn put(&self, bucket: &str, key: &str, bytes: impl Into<Vec<u8>>) {
-        let bytes = bytes.into();
-        let etag = md5_hex(&bytes);
-        let mut state = self.backend.state();
-        state.store(bucket, key, bytes.into(), etag).unwrap();
+        self.peek().put(bucket, key, bytes);
     }
 
     /// Removes an object without a request.
@@ -802,6 +799,14 @@ impl Peek {
     pub fn remove(&self, bucket: &str, key: &str) {
         let mut state = self.0.state();
         state.bucket(bucket).unwrap().remove(key);
+    }
+
+    /// Puts an object without a request.
+    pub fn put(&self, bucket: &str, key: &str, bytes: impl Into<Vec<u8>>) {
+        let bytes = bytes.into();
+        let etag = md5_hex(&bytes);
+        let mut state = self.0.state();
+        state.store(bucket, key, bytes.into(), etag).unwrap();
     }
 }
 

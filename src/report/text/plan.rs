@@ -6,7 +6,8 @@ use std::io::{Result, Write};
 use super::run::gone_marts;
 use super::{Reader, SHOWN, bytes, count, line, some};
 use crate::plan::{
-    Estimate, MartPlan, PartitionPlan, Requests, RunPlan, SourcePlan, Why, WhyMart, WhyPartition,
+    CatalogPlan, CatalogTable, Estimate, MartPlan, PartitionPlan, Requests, RunPlan, SourcePlan,
+    Why, WhyMart, WhyPartition,
 };
 
 /// Writes the plan of a run.
@@ -31,6 +32,9 @@ pub fn plan(out: &mut impl Write, plan: &RunPlan, reader: &Reader<'_>) -> Result
             count(plan.leftovers.len() as u64),
             some(&plan.leftovers)
         )?;
+    }
+    if let Some(catalog) = &plan.catalog {
+        one_catalog(out, catalog)?;
     }
     if plan.is_empty() {
         writeln!(out, "Nothing to do.")?;
@@ -127,6 +131,40 @@ fn one_mart(out: &mut impl Write, mart: &MartPlan) -> Result<()> {
             bytes(reads.bytes),
             reads.columns.join(", ")
         )?;
+    }
+    Ok(())
+}
+
+/// What the catalog has not been told of what is published.
+fn one_catalog(out: &mut impl Write, catalog: &CatalogPlan) -> Result<()> {
+    let database = &catalog.database;
+    match &catalog.problem {
+        Some(problem) => writeln!(out, "catalog {database}: it cannot be asked: {problem}")?,
+        None if catalog.behind.is_empty() => writeln!(out, "catalog {database}: up to date")?,
+        None => writeln!(out, "catalog {database}: behind")?,
+    }
+    for table in &catalog.behind {
+        let CatalogTable {
+            table,
+            foreign,
+            told,
+            commit,
+        } = table;
+        match (foreign, told) {
+            (true, _) => writeln!(
+                out,
+                "    {table}: the catalog has a table of this name that this lake has not made; the run will refuse \
+                 to change it"
+            )?,
+            (false, None) => writeln!(out, "    {table}: create, of commit {commit}")?,
+            (false, Some(told)) if told == commit => {
+                writeln!(out, "    {table}: the catalog has another definition")?;
+            }
+            (false, Some(told)) => writeln!(
+                out,
+                "    {table}: the catalog knows commit {told}, the lake has commit {commit}"
+            )?,
+        }
     }
     Ok(())
 }

@@ -8,7 +8,9 @@ use chrono::NaiveDate;
 use super::{Reader, SHOWN, bytes, count, line, place, shown, signed, some};
 use crate::absorb::{Incomplete, NullColumn, WhySlice};
 use crate::event::Reason;
-use crate::run::{MartOutcome, MartSummary, RunOutcome, RunSummary, Sample, SourceSummary};
+use crate::run::{
+    CatalogSummary, MartOutcome, MartSummary, RunOutcome, RunSummary, Sample, SourceSummary,
+};
 
 /// Writes the summary of a run that took so many seconds.
 pub fn run(
@@ -40,6 +42,9 @@ pub fn run(
             "Removed {} files without rows that lay where an earlier partitioning had put them.",
             count(summary.removed)
         )?;
+    }
+    if let Some(catalog) = &summary.catalog {
+        one_catalog(out, catalog)?;
     }
     let lake = place(&summary.lake, reader.here);
     match summary.outcome {
@@ -79,6 +84,30 @@ pub(super) fn gone_marts(out: &mut impl Write, marts: &[String]) -> Result<()> {
             "mart {mart}: its SQL file is gone, so its table stays as it was last built; put the file back, or \
              `rawmart marts --drop {mart}`"
         )?;
+    }
+    Ok(())
+}
+
+/// What the catalog was told.
+fn one_catalog(out: &mut impl Write, catalog: &CatalogSummary) -> Result<()> {
+    let CatalogSummary {
+        database,
+        tables,
+        partitions,
+        problems,
+    } = catalog;
+    match (*tables, problems.as_slice()) {
+        (0, []) => writeln!(out, "catalog: {database} is up to date")?,
+        (0, _) => {}
+        _ => writeln!(
+            out,
+            "catalog: {database} was told of {} tables and {} partitions",
+            count(*tables),
+            count(*partitions)
+        )?,
+    }
+    for problem in problems {
+        writeln!(out, "catalog: {database} is BEHIND: {}", problem.error)?;
     }
     Ok(())
 }

@@ -1,0 +1,396 @@
+//! The catalog follows the lake: in which order its tables are told of a commit.
+//!
+//! ```text
+//! no database ─▶ create it
+//! table: absent ──────────────▶ create it, told of commit 0 ─┐
+//!        partitioned anew ────▶ delete it, create it ────────┤
+//!        behind ─────────────────────────────────────────────┴▶ partitions: create, update, delete
+//!                                                                 ─▶ the table, told of commit n, if it is unchanged
+//!        same, or told of a later commit ─▶ nothing
+//!        of others ─▶ refused
+//! ```
+//!
+//! # Contract
+//!
+//! The catalog is told of a commit after the commit is published and marked. The number of the commit is written into
+//! the table last, so a table that says n has all partitions of commit n. A run that dies before leaves a lower number,
+//! and the next run goes on from there. Two runs may tell the catalog at once: the update of the table is refused
+//! to whoever has not seen the last one. That run reads the log once more and tells all of what it finds there, so an
+//! older commit does not stay in the place of a newer one.
+//!
+//! A catalog that cannot be told does not stop a run.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use super::tables::described;
+use super::{Context, RunError, tables};
+use crate::catalog::TableDescription;
+use crate::catalog::glue::{
+    Glue, GlueError, Locations, PartitionInput, Partitions, Standing, Table, Wanted, judge,
+    partitions_told, told,
+};
+use crate::config::{self, Job};
+use crate::lake::{Lake, Writing};
+use crate::plan::{CatalogPlan, CatalogTable};
+use crate::progress::Happened;
+use crate::store::{StoreError, StoreErrorKind, StoreSettings, is_passing};
+
+/// How often a table is told again that other runs have changed meanwhile.
+const TRIES: usize = 5;
+
+/// What the catalog was told by a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct CatalogSummary {
+    /// The database of the tables.
+    pub database: String,
+    /// Tables that were created or changed.
+    pub tables: u64,
+    /// Partitions that were created, changed or deleted.
+    pub partitions: u64,
+    /// What the catalog was not told. The next run tries again.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<CatalogProblem>,
+}
+
+/// What the catalog was not told, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CatalogProblem {
+    /// The table; `None` where it is the catalog as a whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub table: Option<String>,
+    /// What failed, with its cause.
+    pub error: String,
+    /// What the service said, where it could not be asked.
+    #[serde(skip)]
+    pub failure: Option<StoreErrorKind>,
+}
+
+impl CatalogProblem {
+    fn new(table: Option<&str>, error: &GlueError) -> Self {
+        let (failure, hint) = match error {
+            GlueError::Store(error) => (Some(error.kind()), error.hint()),
+            GlueError::Partitions { code, .. } if is_passing(code) => {
+                (Some(StoreErrorKind::Unreachable), None)
+            }
+            _ => (None, None),
+        };
+        let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
+        Self {
+            table: table.map(str::to_owned),
+            error: format!("{error}{hint}"),
+            failure,
+        }
+    }
+}
+
+/// The telling of one run.
+pub struct Telling<'a> {
+    job: &'a Job,
+    context: &'a Context,
+    /// The last commit that the catalog was told of, whole.
+    told: Option<u64>,
+    summary: CatalogSummary,
+}
+
+impl<'a> Telling<'a> {
+    pub fn new(job: &'a Job, context: &'a Context) -> Self {
+        let database = job.catalog.as_ref();
+        let database = database.map(|catalog| catalog.database.clone());
+        Self {
+            job,
+            context,
+            told: None,
+            summary: CatalogSummary {
+                database: database.unwrap_or_default(),
+                ..CatalogSummary::default()
+            },
+        }
+    }
+
+    /// Tells the catalog what the lake is now. A catalog that could not be asked by this run is asked once more at the
+    /// end.
+    pub async fn follow(&mut self, lake: &Lake<Writing>) {
+        let unreachable =
+            |problem: &CatalogProblem| problem.table.is_none() && problem.failure.is_some();
+        if !self.summary.problems.iter().any(unreachable) {
+            self.tell(lake).await;
+        }
+    }
+
+    /// Tells the catalog for the last time in this run, and gives what it was told. `None` without a catalog.
+    pub async fn finish(mut self, lake: &Lake<Writing>) -> Option<CatalogSummary> {
+        self.tell(lake).await;
+        self.job.catalog.as_ref().map(|_| self.summary)
+    }
+
+    async fn tell(&mut self, lake: &Lake<Writing>) {
+        let last = lake.state().last;
+        let Some(catalog) = &self.job.catalog else {
+            return;
+        };
+        if last == 0 || self.told == Some(last) {
+            return;
+        }
+        self.summary.problems = match self.all(catalog, lake).await {
+            Ok(problems) => problems,
+            Err(error) => vec![CatalogProblem::new(None, &error)],
+        };
+        if self.summary.problems.is_empty() {
+            self.told = Some(last);
+        }
+    }
+
+    /// Tells of all tables. An error is one of the catalog as a whole.
+    async fn all(
+        &mut self,
+        catalog: &config::Catalog,
+        lake: &Lake<Writing>,
+    ) -> Result<Vec<CatalogProblem>, GlueError> {
+        self.context.progress.tell(Happened::Telling {
+            database: catalog.database.clone(),
+        });
+        let glue = Glue::open(catalog, &self.context.store).await?;
+        let mut known = match glue.tables().await? {
+            Some(known) => known,
+            None => {
+                glue.create_database().await?;
+                Default::default()
+            }
+        };
+        let mut problems = Vec::new();
+        let Ok(tables) = described(self.job, lake) else {
+            // `rawmart tables` says it.
+            return Ok(problems);
+        };
+        for table in &tables {
+            let known = known.remove(&table.name);
+            let one = One {
+                glue: &glue,
+                lake: lake.root(),
+                database: &catalog.database,
+            };
+            let done = match one.tell(table, known, None).await {
+                Err(GlueError::Overtaken { .. }) => self.again(&one, &table.name).await,
+                done => done,
+            };
+            match done {
+                Ok(Some(partitions)) => {
+                    self.summary.tables += 1;
+                    self.summary.partitions += partitions;
+                }
+                Ok(None) => {}
+                Err(GlueError::Store(error)) => return Err(error.into()),
+                Err(error) => problems.push(CatalogProblem::new(Some(&table.name), &error)),
+            }
+        }
+        Ok(problems)
+    }
+
+    /// Tells of a table as the log has it now, where another run was faster.
+    async fn again(&self, one: &One<'_>, table: &str) -> Result<Option<u64>, GlueError> {
+        let overtaken = GlueError::Overtaken {
+            table: table.to_owned(),
+        };
+        for _ in 0..TRIES {
+            let Some(described) = self.now(table).await? else {
+                return Ok(None);
+            };
+            let known = one.glue.table(table).await?;
+            let all = Some(Partitions::Anew);
+            match one.tell(&described, known, all).await {
+                Err(GlueError::Overtaken { .. }) => {}
+                done => return done,
+            }
+        }
+        Err(overtaken)
+    }
+
+    /// A table as the log has it now.
+    async fn now(&self, table: &str) -> Result<Option<TableDescription>, StoreError> {
+        let url = &self.job.lake;
+        let lake = Lake::open(url, &self.context.store, tables(self.job)).await;
+        let lake = match lake {
+            Ok(lake) => lake,
+            Err(error) => match RunError::from(error) {
+                RunError::Store(error) => return Err(error),
+                // Whoever broke the log is told by the next run.
+                _ => return Ok(None),
+            },
+        };
+        let tables = described(self.job, &lake).unwrap_or_default();
+        Ok(tables.into_iter().find(|found| found.name == table))
+    }
+}
+
+/// What it takes to tell of one table.
+struct One<'a> {
+    glue: &'a Glue,
+    /// The URL of the lake's root.
+    lake: &'a str,
+    database: &'a str,
+}
+
+impl One<'_> {
+    /// Tells of a table, and gives the number of partitions that were told. `None` where there was nothing to tell.
+    /// `least` are the partitions to tell at least.
+    async fn tell(
+        &self,
+        described: &TableDescription,
+        known: Option<Table>,
+        least: Option<Partitions>,
+    ) -> Result<Option<u64>, GlueError> {
+        let wanted = Wanted::new(
+            described,
+            self.lake,
+            known.as_ref().map(|known| &known.input),
+        );
+        let name = &wanted.table.name;
+        let partitions = match judge(&wanted, known.as_ref()) {
+            Standing::Foreign => {
+                return Err(GlueError::Foreign {
+                    database: self.database.to_owned(),
+                    table: name.clone(),
+                });
+            }
+            Standing::Ahead => return Ok(None),
+            Standing::Same => match least {
+                None => return Ok(None),
+                Some(least) => least,
+            },
+            Standing::Behind(partitions) => least.unwrap_or(partitions),
+            Standing::Absent => {
+                self.glue.create_table(&wanted.begun()).await?;
+                Partitions::All
+            }
+            Standing::Repartitioned => {
+                self.glue.delete_table(name).await?;
+                self.glue.create_table(&wanted.begun()).await?;
+                Partitions::All
+            }
+        };
+        let known = match partitions {
+            Partitions::Since => known,
+            // It may be new.
+            Partitions::All | Partitions::Anew => self.glue.table(name).await?,
+        };
+        let Some(known) = known else {
+            return Err(self.overtaken(name));
+        };
+        let told = self.partitions(&wanted, &known, partitions).await?;
+        let version = known.version.as_deref();
+        self.glue.update_table(&wanted.table, version).await?;
+        Ok(Some(told))
+    }
+
+    /// Tells of the partitions of a table, and gives their number.
+    async fn partitions(
+        &self,
+        wanted: &Wanted,
+        known: &Table,
+        which: Partitions,
+    ) -> Result<u64, GlueError> {
+        let name = &wanted.table.name;
+        if wanted.table.partition_keys.is_empty() {
+            return Ok(0);
+        }
+        let since = match which {
+            Partitions::Since => told(&known.input),
+            Partitions::All | Partitions::Anew => 0,
+        };
+        let written = wanted.partitions.iter();
+        let written = written.filter(|(commit, _)| *commit > since);
+        let mut written: Vec<&PartitionInput> = written.map(|(_, partition)| partition).collect();
+        let mut located = match which {
+            Partitions::Since => self.glue.partitions_of(name, &written).await?,
+            Partitions::All | Partitions::Anew => self.glue.partitions(name).await?,
+        };
+        if which == Partitions::Since {
+            let (new, _) = split(&written, &located, false);
+            let expected = partitions_told(&known.input) + new.len() as u64;
+            if expected != wanted.partitions.len() as u64 {
+                // Partitions have left the lake.
+                located = self.glue.partitions(name).await?;
+                written = wanted.partitions.iter().map(|(_, p)| p).collect();
+            }
+        }
+        let (new, moved) = split(&written, &located, which == Partitions::Anew);
+        let here: BTreeSet<_> = wanted.partitions.iter().map(|(_, p)| &p.values).collect();
+        let gone = located.into_keys().filter(|values| !here.contains(values));
+        let gone: Vec<_> = gone.collect();
+        self.glue.create_partitions(name, &new).await?;
+        self.glue.update_partitions(name, &moved).await?;
+        if !gone.is_empty() {
+            // What is not known here may be what a later commit has brought.
+            let now = self.glue.table(name).await?;
+            if now.is_none_or(|now| now.version != known.version) {
+                return Err(self.overtaken(name));
+            }
+            self.glue.delete_partitions(name, &gone).await?;
+        }
+        Ok((new.len() + moved.len() + gone.len()) as u64)
+    }
+
+    fn overtaken(&self, table: &str) -> GlueError {
+        GlueError::Overtaken {
+            table: table.to_owned(),
+        }
+    }
+}
+
+/// The partitions that the catalog lacks, and those that are elsewhere there; with `anew` all that it has.
+fn split<'p>(
+    wanted: &[&'p PartitionInput],
+    located: &Locations,
+    anew: bool,
+) -> (Vec<&'p PartitionInput>, Vec<&'p PartitionInput>) {
+    let (known, new): (Vec<_>, Vec<_>) = wanted
+        .iter()
+        .partition(|partition| located.contains_key(&partition.values));
+    let moved = |partition: &&PartitionInput| {
+        anew || located.get(&partition.values) != partition.storage_descriptor.location.as_ref()
+    };
+    (new, known.into_iter().filter(moved).collect())
+}
+
+/// Which tables the catalog is behind with. Changes nothing. `None` without a catalog.
+pub async fn foresee<P>(
+    job: &Job,
+    lake: &Lake<P>,
+    settings: &StoreSettings,
+) -> Option<CatalogPlan> {
+    let catalog = job.catalog.as_ref()?;
+    let mut plan = CatalogPlan {
+        database: catalog.database.clone(),
+        behind: Vec::new(),
+        problem: None,
+    };
+    if lake.state().last == 0 {
+        return Some(plan);
+    }
+    let known = async { Glue::open(catalog, settings).await?.tables().await };
+    let known = match known.await {
+        Ok(known) => known.unwrap_or_default(),
+        Err(error) => {
+            plan.problem = Some(CatalogProblem::new(None, &error).error);
+            return Some(plan);
+        }
+    };
+    for table in described(job, lake).unwrap_or_default() {
+        let found = known.get(&table.name);
+        let input = found.map(|found| &found.input);
+        let wanted = Wanted::new(&table, lake.root(), input);
+        let standing = judge(&wanted, found);
+        if matches!(standing, Standing::Same | Standing::Ahead) {
+            continue;
+        }
+        plan.behind.push(CatalogTable {
+            foreign: standing == Standing::Foreign,
+            told: input.map(told).filter(|_| standing != Standing::Foreign),
+            commit: wanted.commit,
+            table: table.name,
+        });
+    }
+    Some(plan)
+}
