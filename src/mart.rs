@@ -28,6 +28,7 @@ mod reference_table;
 mod sample;
 mod select;
 mod shape;
+mod strict;
 #[cfg(test)]
 mod values;
 
@@ -291,6 +292,7 @@ async fn planned_as(
         .await
         .map_err(|error| MartError::planning(&mart.file, &error))?;
     select::refuse_unstable(&mart.file, &select.statement, &plan)?;
+    strict::check(&mart.file, &select.statement, &plan)?;
     select.refuse_cut_off(&mart.file, &plan)?;
     // From here on, the types of the columns are the types that the rows have.
     let plan =

@@ -721,6 +721,36 @@ mod tests {
                 2,
                 "`random()` gives another value in every run",
             ),
+            (
+                "SELECT n,\n  CAST(n AS timestamp) AS a FROM t",
+                2,
+                "there is no CAST from bigint to timestamp; say what the number counts",
+            ),
+            (
+                "SELECT TRY_CAST(n AS date) AS a FROM t",
+                1,
+                "there is no CAST from bigint to date",
+            ),
+            (
+                "SELECT CAST(at AS bigint) AS a FROM t",
+                1,
+                "there is no CAST from timestamp to bigint; write `date_part('epoch', time)`",
+            ),
+            (
+                "SELECT n,\n  sum(n) OVER (ORDER BY id RANGE 1 PRECEDING) AS a FROM t",
+                2,
+                "RANGE has the distance 1, and the window is ordered by text; write ROWS",
+            ),
+            (
+                "SELECT sum(n) OVER (ORDER BY tags RANGE 1 PRECEDING) AS a FROM t",
+                1,
+                "the window is ordered by array",
+            ),
+            (
+                "SELECT sum(n) OVER (ORDER BY at RANGE BETWEEN CURRENT ROW AND 1 FOLLOWING) AS a FROM t",
+                1,
+                "ordered by timestamp; write a span of time",
+            ),
             ("SELECT id FROM t\nWHERE", 2, "found: the end of the SQL"),
             (
                 "SELECT n DIV 2 AS a FROM t",

@@ -19,6 +19,9 @@ use crate::engine::bounds;
 /// Bytes of a batch of a data file: where its rows are wide, it has few of them.
 const SCANNED: usize = 2 << 20;
 
+/// Bytes of the widest records, unless the configuration allows larger ones.
+const RECORD: usize = 16 << 20;
+
 /// Bytes of a value that a function or an aggregate makes out of many: larger ones are rare.
 const MADE: usize = 2 << 20;
 
@@ -39,7 +42,9 @@ fn width(node: &Arc<dyn ExecutionPlan>) -> Result<usize, DataFusionError> {
         && let Some(scan) = scan.data_source().downcast_ref::<FileScanConfig>()
         && let Some(rows) = scan.batch_size
     {
-        widest = widest.max(SCANNED / rows.max(1));
+        // A batch of one row may be far wider.
+        let widest_row = if rows > 1 { SCANNED / rows } else { RECORD };
+        widest = widest.max(widest_row);
     }
     if let Some(aggregate) = node.downcast_ref::<AggregateExec>() {
         let calls = aggregate.aggr_expr().iter();
