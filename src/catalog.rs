@@ -11,6 +11,7 @@
 pub mod ddl;
 mod described;
 pub mod glue;
+pub mod lint;
 mod tables;
 
 pub use described::{

@@ -71,6 +71,8 @@ pub enum Verb {
     Tables,
     /// Print SQL that makes the tables known to a reader.
     Ddl(DdlAsked),
+    /// Say what some reader could not read.
+    Lint,
     /// Take a mart out of the lake whose SQL file is gone.
     DropMart(String),
     /// Print the resolved configuration.
@@ -180,6 +182,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Request, clap::Erro
         },
         TypedVerb::Tables => Verb::Tables,
         TypedVerb::Ddl(ddl) => Verb::Ddl(ddl.into()),
+        TypedVerb::Lint => Verb::Lint,
         TypedVerb::Marts(marts) => Verb::DropMart(marts.drop),
         TypedVerb::Config => Verb::Config,
     };
@@ -315,6 +318,12 @@ enum TypedVerb {
     /// a new column, drop the table in the reader and run the SQL again: the data files stay.
     #[command(after_long_help = EXITS)]
     Ddl(TypedDdl),
+    /// Say what some reader of the tables could not read, or reads slowly
+    ///
+    /// Each finding has the reader, the table, the column, the reason and the remedy. It reads the log and no data
+    /// file, and never writes. Findings are exit code 0: a run refuses what a reader cannot read that `readers` names.
+    #[command(after_long_help = EXITS)]
+    Lint,
     /// Take a mart out of the lake whose SQL file is gone
     ///
     /// Deletes the data files of the mart, and the log forgets it. The name of the mart is free again. A mart

@@ -73,6 +73,12 @@ pub struct Job {
     /// Whether the user promises that no two runs write at once, so that the store need not respect conditional
     /// writes.
     pub single_writer: bool,
+    /// How S3 encrypts what is written to the lake. `None` leaves it to the bucket.
+    pub encryption: Option<Encryption>,
+    /// Whether the account that runs rawmart pays for the requests to the buckets of others.
+    pub requester_pays: bool,
+    /// The readers whose rules the tables must fulfil. `None` asks for no refusal.
+    pub readers: Option<Vec<Reader>>,
     /// The sources, in the order of their names.
     pub sources: Vec<Source>,
     /// The references, in the order of their names.
@@ -81,6 +87,67 @@ pub struct Job {
     pub marts: Option<PathBuf>,
     /// The catalog that is told of each commit.
     pub catalog: Option<Catalog>,
+}
+
+/// A program that reads the tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reader {
+    /// Amazon Athena, version 3.
+    Athena,
+    /// Redshift Spectrum.
+    Spectrum,
+    /// Redshift, by COPY.
+    Redshift,
+    /// Hive 4 and later.
+    Hive,
+    /// Hive before 4.
+    Hive3,
+    /// Apache Spark.
+    Spark,
+    /// Trino.
+    Trino,
+    /// DuckDB.
+    DuckDb,
+}
+
+impl Reader {
+    /// All readers by the names that the configuration gives them.
+    pub const ALL: [(&str, Self); 8] = [
+        ("athena", Self::Athena),
+        ("spectrum", Self::Spectrum),
+        ("redshift", Self::Redshift),
+        ("hive", Self::Hive),
+        ("hive3", Self::Hive3),
+        ("spark", Self::Spark),
+        ("trino", Self::Trino),
+        ("duckdb", Self::DuckDb),
+    ];
+
+    /// The readers that `lint` looks at where the configuration names none: all but Hive before 4, which reads no
+    /// timestamp that the others read.
+    pub fn usual() -> Vec<Self> {
+        let all = Self::ALL.iter().map(|(_, reader)| *reader);
+        all.filter(|reader| *reader != Self::Hive3).collect()
+    }
+
+    /// The name that the configuration gives it.
+    pub fn name(self) -> &'static str {
+        let mut all = Self::ALL.iter();
+        all.find(|(_, reader)| *reader == self)
+            .map_or("", |(name, _)| name)
+    }
+}
+
+/// Server-side encryption of S3.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Encryption {
+    /// `AES256`, `aws:kms` or `aws:kms:dsse`.
+    pub algorithm: &'static str,
+    /// The key of KMS: its id, its ARN or an alias. `None` is the key of the bucket, or the key that AWS manages.
+    pub key: Option<String>,
+    /// Whether S3 asks KMS once for many objects. `None` leaves it to the bucket.
+    pub bucket_key: Option<bool>,
 }
 
 impl Job {

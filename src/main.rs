@@ -12,7 +12,6 @@ use rawmart::ledger::Dates;
 use rawmart::plan::Rebuild;
 use rawmart::report::{Failure, Outcome, Report, Signal, Teller};
 use rawmart::run::{Context, Depth, Options};
-use rawmart::store::StoreSettings;
 use rawmart::{cli, config, report, run};
 
 fn main() -> ExitCode {
@@ -107,6 +106,7 @@ fn execute(request: &Request, teller: &Teller) -> Result<Outcome, Failure> {
 async fn perform(request: &Request, job: config::Job, teller: &Teller) -> Result<Outcome, Failure> {
     Ok(match &request.verb {
         Verb::Config => Outcome::Config(Box::new(job)),
+        Verb::Lint => Outcome::Linted(run::lint(&job).await?),
         Verb::Tables => Outcome::Tables(run::describe_tables(&job).await?),
         Verb::Ddl(asked) => Outcome::Ddl(run::ddl(&job, asked).await?),
         Verb::Plan(asked) => Outcome::Plan(run::plan(&job, &options(asked)).await?),
@@ -118,7 +118,7 @@ async fn perform(request: &Request, job: config::Job, teller: &Teller) -> Result
             repair: false,
             depth,
         } => {
-            let settings = StoreSettings::default();
+            let settings = run::stores(&job);
             Outcome::Verified(run::verify(&job, how_deep(*depth), &settings).await?)
         }
         Verb::Verify {
@@ -126,13 +126,13 @@ async fn perform(request: &Request, job: config::Job, teller: &Teller) -> Result
             depth,
         } => {
             let report = Report::new(teller);
-            let result = run::repair(&job, how_deep(*depth), &context(&report)).await;
+            let result = run::repair(&job, how_deep(*depth), &context(&job, &report)).await;
             report.finish();
             Outcome::Verified(result?)
         }
         Verb::DropMart(name) => {
             let report = Report::new(teller);
-            let result = run::drop_mart(&job, name, &context(&report)).await;
+            let result = run::drop_mart(&job, name, &context(&job, &report)).await;
             report.finish();
             Outcome::Dropped(result?)
         }
@@ -183,13 +183,13 @@ async fn changing(
     options: &Options,
 ) -> Result<Outcome, Failure> {
     let report = Report::new(teller);
-    let result = run::run(job, options, &context(&report)).await;
+    let result = run::run(job, options, &context(job, &report)).await;
     report.finish();
     Ok(Outcome::Run(result?))
 }
 
 /// The values of an invocation that only this process knows.
-fn context(report: &Report) -> Context {
+fn context(job: &config::Job, report: &Report) -> Context {
     #[expect(
         clippy::disallowed_methods,
         reason = "the one place that reads the clock"
@@ -200,7 +200,7 @@ fn context(report: &Report) -> Context {
         now,
         run,
         progress: report.listen(),
-        store: StoreSettings::default(),
+        store: run::stores(job),
         hashing: Hashing::random(),
     }
 }

@@ -28,8 +28,8 @@ use crate::config::{ConfigError, Job, environment};
 use crate::plan::RunPlan;
 use crate::progress::{Happened, Progress};
 use crate::run::{
-    CatalogProblem, Dropped, History, MartOutcome, MartSummary, PastRun, RunError, RunSummary,
-    Tables, Verified,
+    CatalogProblem, Dropped, History, Linted, MartOutcome, MartSummary, PastRun, RunError,
+    RunSummary, Tables, Verified,
 };
 use plain::{Plain, plain};
 use text::Reader;
@@ -161,6 +161,8 @@ pub enum Outcome {
     Ddl(Script),
     /// The mart that was dropped.
     Dropped(Dropped),
+    /// What was found of the tables.
+    Linted(Linted),
     /// The resolved configuration.
     Config(Box<Job>),
 }
@@ -266,6 +268,7 @@ impl Outcome {
             | Self::Tables(_)
             | Self::Ddl(_)
             | Self::Dropped(_)
+            | Self::Linted(_)
             | Self::Config(_) => None,
         }
     }
@@ -313,6 +316,7 @@ impl Outcome {
             Self::Tables(tables) => text::tables(out, tables, reader.here),
             Self::Ddl(script) => write!(out, "{script}"),
             Self::Dropped(dropped) => text::dropped(out, dropped, reader.here),
+            Self::Linted(linted) => text::linted(out, linted, reader.here),
             Self::Config(job) => text::config(out, job),
         }
     }

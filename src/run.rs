@@ -14,6 +14,7 @@
 mod drop;
 mod error;
 mod history;
+mod lint;
 mod look;
 mod marts;
 mod repair;
@@ -26,6 +27,7 @@ mod verify;
 pub use drop::{Dropped, drop_mart};
 pub use error::RunError;
 pub use history::{Change, History, PastCommit, PastRun, history, past_run};
+pub use lint::{Linted, lint};
 pub use repair::repair;
 pub use summary::{Added, MartOutcome, MartSummary, RunOutcome, RunSummary, Sample, SourceSummary};
 pub use tables::{DdlAsked, Tables, ddl, describe_tables};
@@ -131,7 +133,7 @@ impl Options {
 pub fn plan<'a>(job: &'a Job, options: &'a Options) -> Doing<'a, RunPlan> {
     Box::pin(async move {
         let checked = Checked::check(job, options)?;
-        let settings = StoreSettings::default();
+        let settings = stores(job);
         let spill = SpillFolder::new(job)?;
         let lake = Lake::open(&job.lake, &settings, tables(job)).await?;
         let looked = Looked::look(job, checked, lake.state(), spill.path(), &settings).await?;
@@ -222,6 +224,15 @@ fn once<'a>(job: &'a Job, options: &'a Options, context: &'a Context) -> Doing<'
         let summary = summary(&lake, &looked, &plan, rolled_forward, marts, totals);
         Ok(RunSummary { catalog, ..summary })
     })
+}
+
+/// The settings of the stores of a job: the usual limits, and what the configuration says of buckets.
+pub fn stores(job: &Job) -> StoreSettings {
+    StoreSettings {
+        encryption: job.encryption.clone(),
+        requester_pays: job.requester_pays,
+        ..StoreSettings::default()
+    }
 }
 
 /// Removes the files that a rebuild of this run, or of an earlier one, has emptied at places of an earlier

@@ -39,6 +39,7 @@ pub use fetch::{FetchError, fetch};
 pub use gate::{Access, Gate, Operation};
 pub use service::{Service, ServiceAt, ServiceError, is_passing};
 
+use crate::config::Encryption;
 use bucket::Bucket;
 use bytes::Bytes;
 use disk::Disk;
@@ -77,6 +78,10 @@ pub struct StoreSettings {
     pub listing_bytes: u64,
     /// How many pages of a listing may come one after the other without an object; then the listing has failed.
     pub empty_pages: u64,
+    /// How S3 encrypts what is written. `None` leaves it to the bucket.
+    pub encryption: Option<Encryption>,
+    /// Whether every request to S3 says that its sender pays.
+    pub requester_pays: bool,
     /// AWS settings that replace those of the standard chain (environment, profile, SSO, web identity,
     /// container, instance).
     pub aws: Option<aws_config::SdkConfig>,
@@ -96,6 +101,8 @@ impl Default for StoreSettings {
             listing_bytes: 1 << 30,
             // A bucket with ten million deleted objects in a row, a thousand to a page.
             empty_pages: 10_000,
+            encryption: None,
+            requester_pays: false,
             aws: None,
             memory: None,
             gate: None,

@@ -15,10 +15,10 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
-use super::table::{Entry, Table};
+use super::table::{Entry, Table, choice};
 use super::{
-    ConfigError, Job, Overrides, Reference, Source, catalog, columns, place, reference, source,
-    units,
+    ConfigError, Encryption, Job, Overrides, Reader, Reference, Source, catalog, columns, place,
+    reference, source, units,
 };
 use crate::layout::LONGEST_NAME;
 use crate::time::Zone;
@@ -31,17 +31,28 @@ const MEMORY: u64 = 1 << 30;
 const LEAST_MEMORY: u64 = 256 << 20;
 
 /// The keys of the file itself.
-pub(super) const TOP_KEYS: [&str; 10] = [
+pub(super) const TOP_KEYS: [&str; 15] = [
     "lake",
     "timezone",
     "memory",
     "spill_dir",
     "threads",
     "single_writer",
+    "sse",
+    "sse_key",
+    "sse_bucket_key",
+    "requester_pays",
+    "readers",
     "sources",
     "references",
     "marts",
     "catalog",
+];
+/// The algorithms of server-side encryption. The first has no key that can be chosen.
+const ALGORITHMS: [(&str, &str); 3] = [
+    ("AES256", "AES256"),
+    ("aws:kms", "aws:kms"),
+    ("aws:kms:dsse", "aws:kms:dsse"),
 ];
 /// The keys of the marts.
 pub(super) const MARTS_KEYS: [&str; 1] = ["path"];
@@ -90,6 +101,21 @@ pub fn load(
         Some(entry) => entry.flag()?,
         None => false,
     };
+    let encryption = encryption(&top)?;
+    let requester_pays = match top.get("requester_pays") {
+        Some(entry) => entry.flag()?,
+        None => false,
+    };
+    let readers = match top.get("readers") {
+        Some(entry) => Some(
+            entry
+                .elements("names of readers")?
+                .iter()
+                .map(|entry| entry.read(|text| choice(text, &Reader::ALL)))
+                .collect::<Result<_, _>>()?,
+        ),
+        None => None,
+    };
     let timezone = top.text_or("timezone", Zone(chrono_tz::UTC), str::parse)?;
     let sources = settings.sources(timezone, memory)?;
     let references = settings.references()?;
@@ -108,11 +134,43 @@ pub fn load(
         threads,
         spill_dir,
         single_writer,
+        encryption,
+        requester_pays,
+        readers,
         sources,
         references,
         marts,
         catalog,
     })
+}
+
+/// How S3 encrypts what is written.
+fn encryption(top: &Table<'_>) -> Result<Option<Encryption>, ConfigError> {
+    let algorithm = match top.get("sse") {
+        Some(entry) => Some(entry.read(|text| choice(text, &ALGORITHMS))?),
+        None => None,
+    };
+    let with_key = algorithm.is_some_and(|algorithm| algorithm != ALGORITHMS[0].0);
+    for key in ["sse_key", "sse_bucket_key"] {
+        if let (Some(entry), false) = (top.get(key), with_key) {
+            let message = "it is a setting of `sse = \"aws:kms\"`, which is not set";
+            return Err(entry.error(message.to_owned()));
+        }
+    }
+    let Some(algorithm) = algorithm else {
+        return Ok(None);
+    };
+    Ok(Some(Encryption {
+        algorithm,
+        key: match top.get("sse_key") {
+            Some(entry) => Some(entry.text()?.to_owned()),
+            None => None,
+        },
+        bucket_key: match top.get("sse_bucket_key") {
+            Some(entry) => Some(entry.flag()?),
+            None => None,
+        },
+    }))
 }
 
 /// All the places that a setting can come from: a flag, a variable, the file.

@@ -28,6 +28,20 @@ impl Job {
             line(out, "spill_dir", text(folder.display()))?;
         }
         line(out, "single_writer", Value::Boolean(self.single_writer))?;
+        if let Some(encryption) = &self.encryption {
+            line(out, "sse", text(encryption.algorithm))?;
+            if let Some(key) = &encryption.key {
+                line(out, "sse_key", text(key))?;
+            }
+            if let Some(bucket_key) = encryption.bucket_key {
+                line(out, "sse_bucket_key", Value::Boolean(bucket_key))?;
+            }
+        }
+        line(out, "requester_pays", Value::Boolean(self.requester_pays))?;
+        if let Some(readers) = &self.readers {
+            let names = readers.iter().map(|reader| text(reader.name()));
+            line(out, "readers", Value::Array(names.collect()))?;
+        }
         for source in &self.sources {
             source.write(out)?;
         }

@@ -156,6 +156,9 @@ fn the_example_of_the_design() {
         spill_dir: None,
         threads: 2,
         single_writer: false,
+        encryption: None,
+        requester_pays: false,
+        readers: None,
         sources: vec![Source {
             name: "events".into(),
             raw: vec![RawRoot {
@@ -1060,7 +1063,7 @@ fn the_page_on_the_configuration_has_every_key_and_no_other() {
     for (heading, keys) in [
         ("Top level", &file::TOP_KEYS[..]),
         ("A source", &source::SOURCE_KEYS),
-        ("The rejected times", &source::ACCEPT_KEYS),
+        ("The accepted times", &source::ACCEPT_KEYS),
         ("A column", &columns::COLUMN_KEYS),
         ("A duplicate rule", &rules::RULE_KEYS),
         ("A reference", &reference::REFERENCE_KEYS),
@@ -1112,7 +1115,7 @@ fn the_page_on_the_configuration_has_the_defaults_of_the_code() {
         }
     }
     assert!(checked > 15, "{checked} defaults were read from the page");
-    for (key, default) in documented("The rejected times") {
+    for (key, default) in documented("The accepted times") {
         let line = format!("accept = {{ {key} = {} }}", default.unwrap());
         assert_eq!(job(&text("", &line, "", "", "")), bare, "{line}");
     }

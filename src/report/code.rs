@@ -257,6 +257,7 @@ fn of_run(error: &RunError) -> Code {
         RunError::Reference(_) => Code::Reference,
         RunError::NoSuchRun { .. } => Code::NoSuchRun,
         RunError::NoSuchMart { .. } | RunError::StillMade { .. } => Code::Usage,
+        RunError::Unreadable(_) => Code::Configuration,
         RunError::Engine(EngineError::Spill { source, .. }) => of_spilling(source),
         RunError::Engine(EngineError::Runtime { .. }) | RunError::Defect(_) => Code::Defect,
     }

@@ -127,6 +127,7 @@ pub(super) fn of_outcome(outcome: &Outcome, typing: &Typing, seconds: f64) -> St
         Outcome::Tables(result) => line(typing, head, result),
         Outcome::Ddl(result) => line(typing, head, result),
         Outcome::Dropped(result) => line(typing, head, result),
+        Outcome::Linted(result) => line(typing, head, result),
         Outcome::Config(result) => line(typing, head, result.as_ref()),
     }
 }

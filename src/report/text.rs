@@ -21,7 +21,7 @@ use crate::absorb::RejectsOf;
 use crate::cli::Typing;
 use crate::config::Job;
 use crate::plan::Bytes;
-use crate::run::Dropped;
+use crate::run::{Dropped, Linted};
 
 /// Somebody who reads a text: the folder that they are in, and the flags that they gave.
 pub struct Reader<'a> {
@@ -127,6 +127,35 @@ const SHOWN: usize = 12;
 fn signed(n: i64) -> String {
     let sign = if n < 0 { '-' } else { '+' };
     format!("{sign}{}", count(n.unsigned_abs()))
+}
+
+/// Writes what was found of the tables, for somebody in the folder `here`.
+pub fn linted(out: &mut impl Write, linted: &Linted, here: Option<&Path>) -> Result<()> {
+    for finding in &linted.findings {
+        let reader = finding
+            .reader
+            .map_or("every reader", |reader| reader.name());
+        let column = finding.column.as_ref();
+        let column = column.map_or_else(String::new, |column| format!(".{column}"));
+        let grade = match finding.unreadable {
+            true => "cannot read",
+            false => "note on",
+        };
+        writeln!(
+            out,
+            "{reader}: {grade} {}{column}: {}; {}",
+            finding.table, finding.reason, finding.remedy
+        )?;
+    }
+    let readers: Vec<&str> = linted.readers.iter().map(|reader| reader.name()).collect();
+    writeln!(
+        out,
+        "{}: {} findings after {} commits, for {}.",
+        place(&linted.lake, here),
+        count(linted.findings.len() as u64),
+        count(linted.last_commit),
+        readers.join(", ")
+    )
 }
 
 /// Writes what was dropped, for somebody in the folder `here`.

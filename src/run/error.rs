@@ -1,6 +1,7 @@
 //! The reasons why a run stops. Each error says what failed, where, and what to do.
 
 use crate::absorb::AbsorbError;
+use crate::catalog::lint::Finding;
 use crate::config::ConfigError;
 use crate::engine::EngineError;
 use crate::lake::LakeError;
@@ -59,6 +60,15 @@ pub enum RunError {
         "the mart `{mart}` has an SQL file, and the next run would build it again: delete the file first"
     )]
     StillMade { mart: String },
+    #[error(
+        "{} cannot read {}.{}: {}; {}",
+        .0.reader.map_or("a reader", |reader| reader.name()),
+        .0.table,
+        .0.column.as_deref().unwrap_or_default(),
+        .0.reason,
+        .0.remedy
+    )]
+    Unreadable(Box<Finding>),
     #[error("{0}; this is a defect of rawmart")]
     Defect(String),
 }

@@ -15,7 +15,6 @@ use crate::config::Job;
 use crate::event::Reason;
 use crate::lake::Lake;
 use crate::ledger::{self, Commit, FileEntry, ObjectEntry, SourceDelta, State};
-use crate::store::StoreSettings;
 
 /// The last commits of a lake, newest first.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -124,7 +123,7 @@ pub struct PastFile {
 /// A store that does not answer, a log that cannot be read.
 pub fn history(job: &Job, limit: usize) -> Doing<'_, History> {
     Box::pin(async move {
-        let lake = Lake::open(&job.lake, &StoreSettings::default(), tables(job)).await?;
+        let lake = Lake::open(&job.lake, &super::stores(job), tables(job)).await?;
         let state = lake.state();
         let mut commits = Vec::new();
         let mut log = std::pin::pin!(ledger::newest_first(lake.store(), state.last));
@@ -147,7 +146,7 @@ pub fn history(job: &Job, limit: usize) -> Doing<'_, History> {
 /// There is no such run; a store that does not answer; a log that cannot be read.
 pub fn past_run<'a>(job: &'a Job, which: &'a str) -> Doing<'a, PastRun> {
     Box::pin(async move {
-        let lake = Lake::open(&job.lake, &StoreSettings::default(), tables(job)).await?;
+        let lake = Lake::open(&job.lake, &super::stores(job), tables(job)).await?;
         let state = lake.state();
         let number: Option<u64> = which.parse().ok();
         let sought = |commit: &Commit| commit.run == which || Some(commit.number) == number;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use futures::{StreamExt, TryStreamExt};
 
-use super::{Options, RunError};
+use super::{Options, RunError, lint};
 use crate::absorb::AbsorbError;
 use crate::catalog::{SourceTables, TableDefinition};
 use crate::config::{ConfigError, Job, OnChangedObject, ReferenceFormat, Source};
@@ -224,6 +224,9 @@ impl<'a> Looked<'a> {
             );
             mart_tables = graph.check(&engine, &schemas).await?;
         }
+        let of_sources = SourceTables::of(job, &state.columns);
+        let of_sources = of_sources.iter().flat_map(SourceTables::all);
+        lint::refuse(job, of_sources.chain(&mart_tables))?;
         let mut sources = Vec::new();
         let raw_settings = StoreSettings {
             listing_bytes: job.memory,

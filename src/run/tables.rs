@@ -12,7 +12,6 @@ use crate::catalog::{TableDescription, ddl, describe};
 use crate::config::{ConfigError, Job};
 use crate::lake::Lake;
 use crate::mart;
-use crate::store::StoreSettings;
 
 const DAY_MS: u64 = 86_400_000;
 
@@ -50,7 +49,7 @@ pub struct DdlAsked {
 /// A store that does not answer, a log that cannot be read.
 pub fn describe_tables(job: &Job) -> Doing<'_, Tables> {
     Box::pin(async move {
-        let lake = Lake::open(&job.lake, &StoreSettings::default(), super::tables(job)).await?;
+        let lake = Lake::open(&job.lake, &super::stores(job), super::tables(job)).await?;
         Ok(Tables {
             lake: lake.root().to_owned(),
             last_commit: lake.state().last,

@@ -20,6 +20,7 @@ use super::{
     ByteStream, Conditions, Listing, MEMORY, Object, Publish, Put, Remove, StoreError,
     StoreErrorKind, StoreSettings,
 };
+use crate::config::Encryption;
 use bytes::Bytes;
 use futures::stream::{BoxStream, FuturesUnordered};
 use futures::{StreamExt, TryStreamExt};
@@ -178,6 +179,10 @@ impl Bucket {
             .with_http_connector(connector);
         if let Some(endpoint) = endpoint {
             builder = builder.with_endpoint(endpoint);
+        }
+        builder = builder.with_request_payer(settings.requester_pays);
+        if let Some(encryption) = &settings.encryption {
+            builder = encrypted(builder, encryption).map_err(failed)?;
         }
         Ok(ConditionalDelete {
             signer: Arc::new(builder.build().map_err(failed)?),
@@ -676,6 +681,22 @@ impl Bucket {
         }
         Ok(())
     }
+}
+
+/// The client whose writes ask for encryption.
+fn encrypted(
+    builder: AmazonS3Builder,
+    encryption: &Encryption,
+) -> Result<AmazonS3Builder, ClientError> {
+    let mut builder =
+        builder.with_config("aws_server_side_encryption".parse()?, encryption.algorithm);
+    if let Some(key) = &encryption.key {
+        builder = builder.with_config("aws_sse_kms_key_id".parse()?, key);
+    }
+    if let Some(bucket_key) = encryption.bucket_key {
+        builder = builder.with_bucket_key(bucket_key);
+    }
+    Ok(builder)
 }
 
 /// The download of an object. It goes on at the same byte if its connection breaks.

@@ -4,8 +4,14 @@
 use rawmart::run::{MartOutcome, Options, PartitionLimits};
 use rawmart::store::StoreSettings;
 
-use crate::project::{Project, cell};
-use crate::small;
+use std::sync::{Arc, Mutex};
+
+use rawmart::config::Encryption;
+use rawmart::store::Store;
+
+use crate::project::{Project, cell, rawmart};
+use crate::s3::{Asked, Control};
+use crate::small::{self, Bucket, FIRST};
 
 fn config(more: &str) -> String {
     format!(
@@ -265,4 +271,186 @@ fn a_mart_whose_file_is_gone_is_named_and_can_be_dropped() {
     assert_eq!(project.lake().tables(), ["app", "new"]);
     assert!(!project.path("lake/old").exists());
     project.rawmart(&["run"]).expect(0, &["Nothing new"]);
+}
+
+#[test]
+fn lint_names_what_a_reader_could_not_read() {
+    let events = [("a", "2019-04-01T00:00:00Z", "ios")];
+    let project = project("", &events, &[("shown", "SELECT id, at, tags FROM app\n")]);
+    let toml = config("timestamp_unit = \"us\"\npartition_by = \"hour\"");
+    let toml = toml.replace("os = \"string\"", "os = \"string\"\ntop = \"string\"\ntags = \"array<array<string>>\"\ncost = \"decimal(9,2)\"");
+    project.write("rawmart.toml", &toml);
+    project.rawmart(&["run"]).expect(0, &[]);
+    let ran = project.rawmart(&["lint"]);
+    ran.expect(
+        0,
+        &[
+            "athena: cannot read app.at: its timestamps have milliseconds",
+            "athena: cannot read shown.at: ",
+            "spectrum: cannot read app.tags: it reads no array or map inside",
+            "redshift: note on app.top: the name is a reserved word; quote it in queries, \"top\"",
+            "every reader: note on app: its partitions are hours",
+        ],
+    );
+    assert!(!ran.out.contains("hive3"), "{ran:?}");
+    let json = project.rawmart(&["lint", "--output", "json"]).json();
+    crate::schema::assert_described(&json);
+    let findings = json["findings"].as_array().unwrap();
+    let first = &findings[0];
+    assert_eq!(
+        (&first["reader"], &first["table"]),
+        (&"athena".into(), &"app".into())
+    );
+    assert!(
+        findings
+            .iter()
+            .all(|finding| finding["remedy"].as_str().unwrap().len() > 10)
+    );
+    // A run refuses what a reader cannot read that the configuration names.
+    for (readers, refused) in [
+        ("\"athena\"", Some("athena cannot read app.at")),
+        (
+            "\"trino\", \"spectrum\"",
+            Some("spectrum cannot read app.tags"),
+        ),
+        ("\"hive3\"", Some("hive3 cannot read app.at")),
+        ("\"spark\", \"trino\", \"duckdb\"", None),
+    ] {
+        project.write("rawmart.toml", format!("readers = [{readers}]\n{toml}"));
+        let ran = project.rawmart(&["run"]);
+        match refused {
+            Some(part) => ran.expect(2, &[part]),
+            None => ran.expect(0, &["Nothing new"]),
+        }
+        let ran = project.rawmart(&["lint"]);
+        ran.expect(0, &[&readers.replace('"', "")]);
+    }
+    project.write("rawmart.toml", format!("readers = [\"atena\"]\n{toml}"));
+    project
+        .rawmart(&["run"])
+        .expect(2, &["`atena` is not known"]);
+}
+
+/// The requests that a server was asked.
+#[derive(Default)]
+struct Seen(Mutex<Vec<Asked>>);
+
+#[async_trait::async_trait]
+impl Control for Seen {
+    async fn before(&self, asked: &Asked) -> bool {
+        self.0.lock().unwrap().push(asked.clone());
+        true
+    }
+
+    async fn after(&self, _: &Asked) -> bool {
+        true
+    }
+}
+
+impl Seen {
+    /// Every request says that its sender pays, and those that write an object ask for its encryption. Gives the number
+    /// of the latter.
+    fn assert_said(&self) -> usize {
+        let asked = self.0.lock().unwrap();
+        let mut writes = 0;
+        for one in asked.iter() {
+            let payer = one.amz.get("x-amz-request-payer").map(String::as_str);
+            let signed = one.path.contains("x-amz-request-payer=requester");
+            assert!(payer == Some("requester") || signed, "{one:?}");
+            let is_part = one.path.contains("partNumber=");
+            let begins = one.method == "POST" && one.path.contains("?uploads");
+            if (one.method == "PUT" && !is_part) || begins {
+                writes += 1;
+                for (header, value) in [
+                    ("x-amz-server-side-encryption", "aws:kms"),
+                    ("x-amz-server-side-encryption-aws-kms-key-id", "alias/lake"),
+                    ("x-amz-server-side-encryption-bucket-key-enabled", "true"),
+                ] {
+                    assert_eq!(
+                        one.amz.get(header).map(String::as_str),
+                        Some(value),
+                        "{one:?}"
+                    );
+                }
+            }
+        }
+        writes
+    }
+}
+
+#[test]
+fn a_run_asks_a_bucket_for_encryption_and_pays() {
+    let bucket = Bucket::new();
+    bucket.add(FIRST);
+    let path = bucket.project.path("rawmart.toml");
+    let toml = std::fs::read_to_string(&path).unwrap();
+    let keys = "sse = \"aws:kms\"\nsse_key = \"alias/lake\"\nsse_bucket_key = true\nrequester_pays = true\n";
+    std::fs::write(&path, format!("{keys}{toml}")).unwrap();
+    let seen = Arc::new(Seen::default());
+    bucket
+        .server
+        .control(Some(Arc::clone(&seen) as Arc<dyn Control>));
+    for command in [
+        &["run"][..],
+        &["verify"],
+        &["plan"],
+        &["tables"],
+        &["history"],
+    ] {
+        rawmart(&bucket.project.path(""), command, &bucket.server.env()).expect(0, &[]);
+    }
+    bucket.server.control(None);
+    assert!(seen.assert_said() > 20);
+    for (wrong, part) in [
+        ("sse = \"kms\"\n", "`kms` is not known"),
+        ("sse_key = \"k\"\n", "sse_key: it is a setting of `sse"),
+        (
+            "sse = \"AES256\"\nsse_key = \"k\"\n",
+            "sse_key: it is a setting of `sse",
+        ),
+    ] {
+        std::fs::write(&path, format!("{wrong}{toml}")).unwrap();
+        let ran = rawmart(&bucket.project.path(""), &["plan"], &bucket.server.env());
+        ran.expect(2, &[part]);
+    }
+}
+
+#[test]
+fn every_kind_of_write_asks_for_encryption() {
+    let bucket = Bucket::new();
+    let settings = StoreSettings {
+        part_bytes: 5 << 20,
+        encryption: Some(Encryption {
+            algorithm: "aws:kms",
+            key: Some("alias/lake".to_owned()),
+            bucket_key: Some(true),
+        }),
+        requester_pays: true,
+        aws: Some(bucket.server.aws()),
+        ..StoreSettings::default()
+    };
+    let large = tempfile::NamedTempFile::new().unwrap();
+    large.as_file().set_len(6 << 20).unwrap();
+    let seen = Arc::new(Seen::default());
+    bucket
+        .server
+        .control(Some(Arc::clone(&seen) as Arc<dyn Control>));
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let store = Store::open("s3://lake/small/", &settings).await.unwrap();
+        store.create("new", "1".into()).await.unwrap().unwrap();
+        store.upload("large", large.path()).await.unwrap();
+        store.publish("large", "target", None).await.unwrap();
+        let put = store.head("target").await.unwrap().unwrap();
+        store
+            .publish("new", "target", put.etag.as_deref())
+            .await
+            .unwrap();
+        let put = store.head("target").await.unwrap().unwrap();
+        store.remove("target", put.etag.as_deref()).await.unwrap();
+        store.list("").await.unwrap();
+        store.delete(vec!["large".to_owned()]).await.unwrap();
+    });
+    bucket.server.control(None);
+    // One creation, the beginning of an upload in parts, two publications.
+    assert_eq!(seen.assert_said(), 4);
 }

@@ -50,6 +50,8 @@ pub struct Asked {
     pub method: String,
     /// Bucket and key with the query, percent-encoded.
     pub path: String,
+    /// The headers that begin with `x-amz-`, in lower case.
+    pub amz: BTreeMap<String, String>,
 }
 
 /// Decides about every request of a server. A refused request is answered with 403, which no client tries
@@ -893,6 +895,12 @@ fn asked(request: &hyper::Request<hyper::body::Incoming>) -> Asked {
         access_key: key.split(['/', '%']).next().unwrap_or("").to_owned(),
         method: request.method().to_string(),
         path: request.uri().to_string(),
+        amz: request
+            .headers()
+            .iter()
+            .filter(|(name, _)| name.as_str().starts_with("x-amz-"))
+            .map(|(name, value)| (name.to_string(), value.to_str().unwrap_or("").to_owned()))
+            .collect(),
     }
 }
 
