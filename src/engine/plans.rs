@@ -9,7 +9,7 @@
 //!  build side of every join          counted once and a half: it is copied into one batch
 //!  build side of a nested loop join  read once, whatever the join does
 //!  what unnests lists                few rows at a time, where the lists are long
-//!  what has a large constant         few rows at a time, also where a scan has it
+//!  what has a large constant         few rows at a time
 //! ```
 //!
 //! [`WithinMemory`] is the last rule of the physical optimizer. It changes no row and no order of rows.
@@ -30,8 +30,6 @@ use arrow::record_batch::RecordBatch;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, JoinType};
 use datafusion::config::ConfigOptions;
-use datafusion::datasource::physical_plan::{FileScanConfig, FileScanConfigBuilder};
-use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::expressions::Literal;
@@ -136,20 +134,6 @@ fn within(
     }
     if node.is::<HashJoinExec>() || node.is::<CrossJoinExec>() {
         return with_build_side(node, How::Counted, false);
-    }
-    if let Some(scan) = node.downcast_ref::<DataSourceExec>()
-        && let Some(files) = scan.data_source().downcast_ref::<FileScanConfig>()
-    {
-        let largest = largest_constant(&node)?;
-        if largest <= CONSTANT {
-            return Ok(Transformed::no(node));
-        }
-        let most = (CONSTANTS / largest).max(1);
-        let rows = files.batch_size.map_or(most, |rows| rows.min(most));
-        let files = FileScanConfigBuilder::from(files.clone()).with_batch_size(Some(rows));
-        return Ok(Transformed::yes(DataSourceExec::from_data_source(
-            files.build(),
-        )));
     }
     if let Some(join) = node.downcast_ref::<NestedLoopJoinExec>() {
         // If the left side does not fit into memory, each partition of the right side would decide from its own
