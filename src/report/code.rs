@@ -136,7 +136,7 @@ impl Code {
         word.as_str().unwrap_or_default().to_owned()
     }
 
-    /// The general remedy, in one sentence. An error often knows more: see [`Failure::remedy`].
+    /// The general remedy, in one sentence. An error often knows more: see `Failure::remedy`.
     pub const fn remedy(self) -> &'static str {
         match self {
             Self::Defect => "Report this as a defect, with the message.",
