@@ -12,7 +12,7 @@ use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, 
 
 use crate::catalog::ddl::{Dialect, Since};
 use crate::config::Overrides;
-use crate::run::DdlAsked;
+use crate::run::{DdlAsked, Sql};
 use typed::typed_flags;
 pub use typed::{Forms, Typing, forms};
 
@@ -75,8 +75,29 @@ pub enum Verb {
     Lint,
     /// Take a mart out of the lake whose SQL file is gone.
     DropMart(String),
+    /// Answer a query over the tables.
+    Query {
+        /// The SELECT.
+        sql: Sql,
+        /// The form of the answer.
+        format: Format,
+    },
     /// Print the resolved configuration.
     Config,
+}
+
+/// The form of the rows of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Format {
+    /// A table for people.
+    #[default]
+    Table,
+    /// Comma-separated values with a header.
+    Csv,
+    /// One array of JSON objects.
+    Json,
+    /// A JSON object on each line.
+    Ndjson,
 }
 
 /// The parts of a job that are asked for.
@@ -184,6 +205,13 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Request, clap::Erro
         TypedVerb::Ddl(ddl) => Verb::Ddl(ddl.into()),
         TypedVerb::Lint => Verb::Lint,
         TypedVerb::Marts(marts) => Verb::DropMart(marts.drop),
+        TypedVerb::Query(query) => Verb::Query {
+            format: query.format,
+            sql: match (query.file, query.sql) {
+                (Some(file), _) => Sql::File(file),
+                (None, sql) => Sql::Text(sql.unwrap_or_default()),
+            },
+        },
         TypedVerb::Config => Verb::Config,
     };
     let times = |count: u8| i8::try_from(count).unwrap_or(i8::MAX);
@@ -330,6 +358,12 @@ enum TypedVerb {
     /// that still has its SQL file is refused. The next run finishes a drop that was interrupted.
     #[command(after_long_help = EXITS)]
     Marts(TypedMarts),
+    /// Answer a query over the tables and references
+    ///
+    /// The SQL is that of the marts: one SELECT. The answer is of one state of the lake. The command never
+    /// writes into the lake. A query that fails prints no row.
+    #[command(after_long_help = EXITS)]
+    Query(TypedQuery),
     /// Print the configuration with all defaults filled in
     ///
     /// File, environment and flags are merged, and every default is filled in. The output is itself a
@@ -449,6 +483,19 @@ struct TypedDdl {
     /// The version of Hive; 3 declares timestamps as bigint
     #[arg(long, value_name = "VERSION", value_parser = ["3", "4"], default_value = "4")]
     hive: String,
+}
+
+#[derive(Debug, Args)]
+struct TypedQuery {
+    /// The SELECT
+    #[arg(value_name = "SQL", required_unless_present = "file")]
+    sql: Option<String>,
+    /// Read the SELECT from this file
+    #[arg(long, value_name = "FILE", conflicts_with = "sql")]
+    file: Option<PathBuf>,
+    /// Form of the rows
+    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+    format: Format,
 }
 
 fn dialect() -> impl clap::builder::TypedValueParser<Value = Dialect> {

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use chrono::Utc;
-use rawmart::cli::{Asked, LogFormat, Request, Verb};
+use rawmart::cli::{Asked, Format, LogFormat, Output, Request, Verb};
 use rawmart::dedup::Hashing;
 use rawmart::ledger::Dates;
 use rawmart::plan::Rebuild;
-use rawmart::report::{Failure, Outcome, Report, Signal, Teller};
+use rawmart::report::{Answer, Answering, Failure, Outcome, Report, Signal, Teller};
 use rawmart::run::{Context, Depth, Options};
 use rawmart::{cli, config, report, run};
 
@@ -107,6 +107,7 @@ async fn perform(request: &Request, job: config::Job, teller: &Teller) -> Result
     Ok(match &request.verb {
         Verb::Config => Outcome::Config(Box::new(job)),
         Verb::Lint => Outcome::Linted(run::lint(&job).await?),
+        Verb::Query { sql, format } => Outcome::Answer(answer(request, &job, sql, *format).await?),
         Verb::Tables => Outcome::Tables(run::describe_tables(&job).await?),
         Verb::Ddl(asked) => Outcome::Ddl(run::ddl(&job, asked).await?),
         Verb::Plan(asked) => Outcome::Plan(run::plan(&job, &options(asked)).await?),
@@ -174,6 +175,22 @@ fn options(asked: &Asked) -> Options {
         relist: asked.relist,
         ..Options::default()
     }
+}
+
+/// Answers a query. A document has the rows as an array, whatever their format.
+async fn answer(
+    request: &Request,
+    job: &config::Job,
+    sql: &run::Sql,
+    format: Format,
+) -> Result<Answer, Failure> {
+    let mut answering = Answering::new(match request.output {
+        Output::Json => Format::Json,
+        Output::Text => format,
+    });
+    run::query(job, sql, &mut |part| answering.take(part)).await?;
+    let answer = answering.answer();
+    answer.ok_or_else(|| Failure::Defect("the answer has no end".to_owned()))
 }
 
 /// Runs a command that may commit.

@@ -22,6 +22,7 @@ mod header;
 mod local;
 mod order;
 mod phrases;
+mod query;
 mod reach;
 mod reference;
 mod reference_table;
@@ -36,6 +37,7 @@ pub use comments::comments;
 pub use error::{MartError, lacks_memory};
 pub use graph::{Graph, Mart, load, names};
 pub use guard::{PanicsCaught, guarded, panics_are_caught};
+pub use query::{Query, answer};
 pub use reach::Reach;
 pub use reference::ReferenceError;
 pub use reference_table::{ReferenceTable, ReferenceTableError, read_references};
@@ -214,10 +216,18 @@ async fn executable(session: &SessionContext, mart: &Mart) -> Result<TableDefini
         },
         Err(error) => error,
     };
+    Err(with_line(session, mart, error).await)
+}
+
+/// The error of planning a mart, with the line of the expression that it comes from.
+async fn with_line(session: &SessionContext, mart: &Mart, error: MartError) -> MartError {
     if error.line.is_some() {
-        return Err(error);
+        return error;
     }
-    let select = select::parse(&mart.file, &mart.sql)?;
+    let select = match select::parse(&mart.file, &mart.sql) {
+        Ok(select) => select,
+        Err(error) => return error,
+    };
     let state = session.state();
     let blamed = blame::of_planning(&select.statement, async |statement| {
         let made = async {
@@ -232,7 +242,7 @@ async fn executable(session: &SessionContext, mart: &Mart) -> Result<TableDefini
     let line = explain::line_of_named(&mart.sql, &error.message);
     let mut error = error.blame(blamed.await);
     error.line = error.line.or(line);
-    Err(error)
+    error
 }
 
 /// Makes all inputs of a mart known to a session.
@@ -281,22 +291,7 @@ async fn planned_as(
     select: &select::Parsed,
     partition: Option<MartDate<'_>>,
 ) -> Result<(LogicalPlan, TableDefinition), MartError> {
-    let state = session.state();
-    select.refuse_idle(&mart.file, |function| {
-        state.scalar_functions().contains_key(function)
-            || state.higher_order_functions().contains_key(function)
-            || function == "unnest"
-    })?;
-    let plan = state
-        .statement_to_plan(select.statement.clone())
-        .await
-        .map_err(|error| MartError::planning(&mart.file, &error))?;
-    select::refuse_unstable(&mart.file, &select.statement, &plan)?;
-    strict::check(&mart.file, &select.statement, &plan)?;
-    select.refuse_cut_off(&mart.file, &plan)?;
-    // From here on, the types of the columns are the types that the rows have.
-    let plan =
-        engine::lawful(&state, plan).map_err(|error| MartError::planning(&mart.file, &error))?;
+    let plan = lawful(session, mart, select).await?;
     let (plan, definition) = shape::apply(mart, select, plan)?;
     let wide = mart.reach.values().any(|reach| *reach != Reach::SAME);
     let Some(MartDate { date, dates }) = partition.filter(|_| wide) else {
@@ -310,6 +305,29 @@ async fn planned_as(
         .and_then(LogicalPlanBuilder::build)
         .map_err(|error| MartError::planning(&mart.file, &error))?;
     Ok((plan, definition))
+}
+
+/// The plan of a parsed SELECT under the law of the SQL, with the columns as the SELECT gives them.
+async fn lawful(
+    session: &SessionContext,
+    mart: &Mart,
+    select: &select::Parsed,
+) -> Result<LogicalPlan, MartError> {
+    let state = session.state();
+    select.refuse_idle(&mart.file, |function| {
+        state.scalar_functions().contains_key(function)
+            || state.higher_order_functions().contains_key(function)
+            || function == "unnest"
+    })?;
+    let plan = state
+        .statement_to_plan(select.statement.clone())
+        .await
+        .map_err(|error| MartError::planning(&mart.file, &error))?;
+    select::refuse_unstable(&mart.file, &select.statement, &plan)?;
+    strict::check(&mart.file, &select.statement, &plan)?;
+    select.refuse_cut_off(&mart.file, &plan)?;
+    // The types of the columns are the types that the rows have.
+    engine::lawful(&state, plan).map_err(|error| MartError::planning(&mart.file, &error))
 }
 
 #[cfg(test)]

@@ -7,12 +7,14 @@
 //! RunError ──▶ Code ──▶ Teller ──▶ stderr: what, where, what to do ──▶ exit code
 //! ```
 
+mod answer;
 mod code;
 mod document;
 mod plain;
 mod teller;
 mod text;
 
+pub use answer::{Answer, Answering};
 pub use code::Code;
 pub use teller::Teller;
 
@@ -163,6 +165,8 @@ pub enum Outcome {
     Dropped(Dropped),
     /// What was found of the tables.
     Linted(Linted),
+    /// The answer to a query.
+    Answer(Answer),
     /// The resolved configuration.
     Config(Box<Job>),
 }
@@ -269,6 +273,7 @@ impl Outcome {
             | Self::Ddl(_)
             | Self::Dropped(_)
             | Self::Linted(_)
+            | Self::Answer(_)
             | Self::Config(_) => None,
         }
     }
@@ -317,6 +322,7 @@ impl Outcome {
             Self::Ddl(script) => write!(out, "{script}"),
             Self::Dropped(dropped) => text::dropped(out, dropped, reader.here),
             Self::Linted(linted) => text::linted(out, linted, reader.here),
+            Self::Answer(answer) => answer.write(out),
             Self::Config(job) => text::config(out, job),
         }
     }

@@ -7,9 +7,12 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use arrow::datatypes::{Field, Schema};
 use serde::Serialize;
 
+use super::TableDefinition;
 use super::tables::partition_columns;
 use crate::config::{Job, Source};
 use crate::event::{
@@ -101,6 +104,24 @@ pub struct PartitionDescription {
 
 fn as_text<S: serde::Serializer>(kind: &ColumnType, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(kind)
+}
+
+impl TableDescription {
+    /// The table with the columns of the log, as a query reads it.
+    pub fn definition(&self) -> TableDefinition {
+        let fields = self.columns.iter().map(|column| {
+            let kind = column.kind.arrow(self.timestamp_unit);
+            Field::new(&column.name, kind, true)
+        });
+        let partition_columns = self.partition_columns.iter();
+        TableDefinition {
+            name: self.name.clone(),
+            schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())),
+            partition_columns: partition_columns
+                .map(|column| column.name.clone())
+                .collect(),
+        }
+    }
 }
 
 /// The comments of a mart: of the table, and of its columns by name.

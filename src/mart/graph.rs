@@ -125,19 +125,7 @@ pub fn load(folder: &Path, tables: &[String], references: &[String]) -> Result<G
         .map(String::as_str)
         .collect();
     for Read { mart, mentions, .. } in read.values() {
-        if let Some((name, line)) = mentions
-            .iter()
-            .find(|(name, _)| !known.contains(name.as_str()))
-        {
-            let error = MartError::new(&mart.file, *line, format!("there is no table `{name}`"));
-            return Err(match nearest(name, known.iter().copied()) {
-                Some(near) => error.hint(format!("is it `{near}`?")),
-                None => error.hint(format!(
-                    "the tables are {}",
-                    known.iter().copied().collect::<Vec<_>>().join(", ")
-                )),
-            });
-        }
+        refuse_unknown(&mart.file, mentions, &known)?;
     }
     let marts = read
         .values()
@@ -163,6 +151,25 @@ pub fn load(folder: &Path, tables: &[String], references: &[String]) -> Result<G
         marts.insert(name, mart);
     }
     order(marts)
+}
+
+/// Refuses the first of the tables that a file mentions and that is not `known`.
+pub(super) fn refuse_unknown(
+    file: &Path,
+    mentions: &[(String, Option<usize>)],
+    known: &BTreeSet<&str>,
+) -> Result<(), MartError> {
+    let mut mentions = mentions.iter();
+    let Some((name, line)) = mentions.find(|(name, _)| !known.contains(name.as_str())) else {
+        return Ok(());
+    };
+    let error = MartError::new(file, *line, format!("there is no table `{name}`"));
+    let all: Vec<&str> = known.iter().copied().collect();
+    Err(match nearest(name, known.iter().copied()) {
+        Some(near) => error.hint(format!("is it `{near}`?")),
+        None if all.is_empty() => error.hint("the lake has no tables yet: run first"),
+        None => error.hint(format!("the tables are {}", all.join(", "))),
+    })
 }
 
 /// Whether a mart is partitioned by date.
@@ -260,27 +267,11 @@ fn read_file(file: PathBuf) -> Result<Read, MartError> {
     if let Some(message) = too_long(&name) {
         return Err(MartError::new(&file, None, message).hint("rename the file"));
     }
-    let bytes = std::fs::read(&file)
-        .map_err(|error| MartError::new(&file, None, format!("cannot read the file: {error}")))?;
-    let sql = String::from_utf8(bytes).map_err(|error| {
-        let good = error.utf8_error().valid_up_to();
-        let line = error
-            .as_bytes()
-            .iter()
-            .take(good)
-            .filter(|byte| **byte == b'\n')
-            .count()
-            + 1;
-        MartError::new(&file, Some(line), "the text is not UTF-8").hint("save the file as UTF-8")
-    })?;
-    let sql = sql
-        .strip_prefix('\u{feff}')
-        .map(str::to_owned)
-        .unwrap_or(sql);
+    let sql = read_text(&file)?;
     let header = header::header(&file, &sql)?;
     let parsed = select::parse(&file, &sql)?;
     let inputs: BTreeSet<String> = parsed.tables.iter().map(|(name, _)| name.clone()).collect();
-    let fingerprint = hex::encode(Sha256::digest(sql.as_bytes()));
+    let fingerprint = fingerprint(&sql);
     let mart = Mart {
         name,
         file,
@@ -295,6 +286,35 @@ fn read_file(file: PathBuf) -> Result<Read, MartError> {
         mart,
         header,
         mentions: parsed.tables,
+    })
+}
+
+/// The SHA-256 of a text, in hex.
+pub(super) fn fingerprint(sql: &str) -> String {
+    hex::encode(Sha256::digest(sql.as_bytes()))
+}
+
+/// The text of a SQL file, without a byte order mark.
+///
+/// # Errors
+/// A file that cannot be read, or that is not UTF-8.
+pub(super) fn read_text(file: &Path) -> Result<String, MartError> {
+    let bytes = std::fs::read(file)
+        .map_err(|error| MartError::new(file, None, format!("cannot read the file: {error}")))?;
+    let sql = String::from_utf8(bytes).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let line = error
+            .as_bytes()
+            .iter()
+            .take(good)
+            .filter(|byte| **byte == b'\n')
+            .count()
+            + 1;
+        MartError::new(file, Some(line), "the text is not UTF-8").hint("save the file as UTF-8")
+    })?;
+    Ok(match sql.strip_prefix('\u{feff}') {
+        Some(text) => text.to_owned(),
+        None => sql,
     })
 }
 

@@ -15,7 +15,6 @@ use datafusion::catalog::TableProvider;
 use datafusion::error::DataFusionError;
 use datafusion::execution::object_store::ObjectStoreUrl;
 
-use super::graph::Graph;
 use super::reference::{ReferenceError, read};
 use crate::catalog::{LakeTable, TableDefinition, TableFile, memory_table};
 use crate::config::{Compression, Job, Reference};
@@ -95,13 +94,12 @@ impl ReferenceTable {
 /// A file that is missing or cannot be read as its columns say; a store or a local disk that fails.
 pub async fn read_references(
     job: &Job,
-    graph: &Graph,
+    used: &[&str],
     spill: &Path,
     settings: &StoreSettings,
 ) -> Result<BTreeMap<String, ReferenceTable>, ReferenceTableError> {
     let mut tables = BTreeMap::new();
     let mut left = usize::try_from(job.memory / 16).unwrap_or(usize::MAX);
-    let used = graph.tables();
     for reference in job
         .references
         .iter()

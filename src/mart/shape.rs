@@ -119,6 +119,31 @@ fn unit(mart: &Mart, plan: &LogicalPlan) -> Result<TimeUnit, MartError> {
     Ok(unit)
 }
 
+/// Casts the columns of a query to the types of the lake, without a rule for their names. A type that the lake lacks
+/// becomes text.
+pub(super) fn apply_to_query(mart: &Mart, plan: LogicalPlan) -> Result<LogicalPlan, MartError> {
+    let schema = Arc::clone(plan.schema());
+    let unit = unit(mart, &plan)?;
+    let columns = schema.iter().map(|(qualifier, field)| {
+        let kind = field.data_type();
+        let target = written(kind, unit).unwrap_or(DataType::Utf8);
+        let column = wall_clock(Expr::Column(Column::from((qualifier, field))), kind);
+        let column = match is_finer(kind, unit) {
+            true => floored(column, unit),
+            false => column,
+        };
+        let column = match target == *kind {
+            true => column,
+            false => cast(column, target),
+        };
+        column.alias(field.name())
+    });
+    LogicalPlanBuilder::from(plan)
+        .project(columns)
+        .and_then(LogicalPlanBuilder::build)
+        .map_err(|error| MartError::planning(&mart.file, &error))
+}
+
 /// The plan of these columns, and the table that it makes.
 fn project(
     mart: &Mart,

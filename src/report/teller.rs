@@ -217,14 +217,23 @@ impl Teller {
         if self.output == Output::Json {
             let line = document::of_outcome(outcome, &self.typing, self.seconds());
             let mut out = Plain::new(stdout);
-            writeln!(out, "{line}")?;
+            match (outcome, line.strip_suffix('}')) {
+                // The rows may be more than the memory holds.
+                (Outcome::Answer(answer), Some(line)) => {
+                    write!(out, "{line},\"rows\":")?;
+                    answer.write(&mut out)?;
+                    writeln!(out, "}}")?;
+                }
+                _ => writeln!(out, "{line}")?,
+            }
             return out.flush();
         }
         if self.quiet && outcome.is_summary() {
             return Ok(());
         }
-        // A value in a statement must come to its reader as it is.
-        if matches!(outcome, Outcome::Ddl(_)) && !stdout.is_terminal() {
+        // A value in a statement or in a row must come to its reader as it is.
+        let is_verbatim = matches!(outcome, Outcome::Ddl(_) | Outcome::Answer(_));
+        if is_verbatim && !stdout.is_terminal() {
             return self.write(std::io::BufWriter::new(stdout), outcome);
         }
         self.write(Plain::new(stdout), outcome)

@@ -30,7 +30,7 @@ pub struct Reader<'a> {
 }
 
 /// `1234567` as `1,234,567`.
-fn count(n: impl TryInto<u64>) -> String {
+pub(super) fn count(n: impl TryInto<u64>) -> String {
     let digits = n.try_into().unwrap_or(0).to_string();
     let mut out = String::new();
     for (i, digit) in digits.chars().enumerate() {
@@ -108,7 +108,7 @@ pub fn rejects(out: &mut impl Write, found: &[RejectsOf]) -> Result<()> {
 }
 
 /// Text from raw objects, on one line.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
         match character.is_control() {

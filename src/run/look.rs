@@ -207,7 +207,7 @@ impl<'a> Looked<'a> {
         let graph = checked.graph;
         let (mut references, mut mart_tables) = (BTreeMap::new(), Vec::new());
         if let Some(graph) = &graph {
-            references = read_references(job, graph, spill, settings).await?;
+            references = read_references(job, &graph.tables(), spill, settings).await?;
             let tables = SourceTables::of(job, &state.columns);
             let mut schemas: Vec<(String, SchemaRef)> = tables
                 .iter()

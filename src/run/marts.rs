@@ -14,6 +14,8 @@ mod inputs;
 mod sample;
 mod slots;
 
+pub use failure::failed_below;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 

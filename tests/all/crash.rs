@@ -868,7 +868,8 @@ fn a_signal_ends_a_run_and_the_next_goes_on() {
         bucket
             .server
             .control(Some(Arc::new(Held { method, part, come })));
-        let child = bucket.project.spawn(&["run"], &bucket.server.env());
+        let args = ["run", "--output", "json"];
+        let child = bucket.project.spawn(&args, &bucket.server.env());
         held.recv().unwrap();
         let kill = ["-s", signal, &child.id().to_string()].map(str::to_owned);
         assert!(
@@ -880,7 +881,11 @@ fn a_signal_ends_a_run_and_the_next_goes_on() {
         );
         let ran = Ran::of(child.wait_with_output().unwrap());
         ran.expect(exit, &[&format!("interrupted by SIG{signal}")]);
-        assert_eq!(ran.out, "");
+        let word = match signal {
+            "INT" => "interrupted",
+            _ => "terminated",
+        };
+        assert_eq!(ran.json()["error"]["code"], word);
         bucket.server.control(None);
         bucket.recovers(&expected, &format!("{signal} at {method} {part}"));
     }

@@ -24,6 +24,7 @@ mod oracle;
 mod outside;
 mod printed;
 mod project;
+mod query;
 mod raw_objects;
 mod readable;
 mod rooms;

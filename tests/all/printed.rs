@@ -47,6 +47,7 @@ fn every_command_prints_one_line_of_json() {
         (&["verify", "--repair"], "verify", "done"),
         (&["tables"], "tables", "done"),
         (&["ddl", "--dialect", "spark"], "ddl", "done"),
+        (&["query", "SELECT * FROM app"], "query", "done"),
         (&["config"], "config", "done"),
         (&["run", "-q"], "run", "nothing_new"),
         (&["run", "--help"], "run", "done"),
@@ -102,6 +103,13 @@ fn every_failure_prints_one_line_of_json() {
             "config".into(),
         ),
         (&["history", "7"], 2, "no_such_run", "history".into()),
+        (&["query", "SELECT"], 2, "sql", "query".into()),
+        (
+            &["query", "SELECT 1 AS n FROM app"],
+            2,
+            "sql",
+            "query".into(),
+        ),
         (
             &["run", "--spill-dir", "none"],
             2,

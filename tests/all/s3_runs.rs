@@ -220,7 +220,7 @@ fn no_region() {
 }
 
 /// Every command that reads a lake.
-const VERBS: [&[&str]; 7] = [
+const VERBS: [&[&str]; 8] = [
     &["run"],
     &["plan"],
     &["rebuild"],
@@ -228,6 +228,7 @@ const VERBS: [&[&str]; 7] = [
     &["verify"],
     &["tables"],
     &["ddl", "--dialect", "athena"],
+    &["query", "SELECT count(*) FROM events"],
 ];
 
 /// An error of S3, the word for it, and the exit code.

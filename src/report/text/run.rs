@@ -383,6 +383,7 @@ fn next_steps(
         out,
         "  duckdb -c \"FROM read_parquet('{lake}/{table}/**/*.parquet', hive_partitioning = true, union_by_name = true)\""
     )?;
+    queries(out, summary, reader)?;
     let [plan, verify] = ["plan", "verify"].map(|command| reader.typing.command(command));
     let width = plan.chars().count().max(verify.chars().count());
     writeln!(out, "  {plan:width$}    what the next run would do")?;
@@ -390,4 +391,23 @@ fn next_steps(
         out,
         "  {verify:width$}    prove that what is published is what the log says"
     )
+}
+
+/// The queries that show the duplicates and the rejects of a run.
+fn queries(out: &mut impl Write, summary: &RunSummary, reader: &Reader<'_>) -> Result<()> {
+    for (name, source) in &summary.sources {
+        let added = &source.added.counts;
+        let query = |sql: String| format!("{} \"{sql}\"", reader.typing.command("query"));
+        if added.duplicates.values().any(|n| *n > 0) {
+            let columns = "rule, raw_object, raw_record, kept_object, kept_record";
+            let sql = format!("SELECT {columns} FROM {name}_duplicates LIMIT 20");
+            writeln!(out, "  {}", query(sql))?;
+        }
+        if added.rejects.values().any(|n| *n > 0) {
+            let columns = "reason, detail, raw_object, raw_record, raw_text";
+            let sql = format!("SELECT {columns} FROM {name}_rejects LIMIT 20");
+            writeln!(out, "  {}", query(sql))?;
+        }
+    }
+    Ok(())
 }
