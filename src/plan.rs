@@ -95,8 +95,8 @@ pub struct CatalogTable {
     pub foreign: bool,
     /// The commit that the catalog was told of last; `None` where it has no such table of this lake.
     pub told: Option<u64>,
-    /// The commit that its content is of.
-    pub commit: u64,
+    /// The commit that its content is of; `None` where the lake has no such table any more.
+    pub commit: Option<u64>,
 }
 
 /// The plan of one source.

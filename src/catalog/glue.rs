@@ -14,7 +14,7 @@ mod shapes;
 mod wanted;
 
 pub use shapes::{PartitionInput, Table, TableInput};
-pub use wanted::{Partitions, Standing, Wanted, judge, partitions_told, told};
+pub use wanted::{Partitions, Standing, Wanted, is_of, judge, partitions_told, told};
 
 use std::collections::BTreeMap;
 

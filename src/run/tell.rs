@@ -6,8 +6,10 @@
 //!        partitioned anew ────▶ delete it, create it ────────┤
 //!        behind ─────────────────────────────────────────────┴▶ partitions: create, update, delete
 //!                                                                 ─▶ the table, told of commit n, if it is unchanged
-//!        same, or told of a later commit ─▶ nothing
+//!        same ─▶ nothing
+//!        told of a commit that the lake has not had ─▶ read the log again
 //!        of others ─▶ refused
+//!        of this lake, and the log does not have it ─▶ delete it
 //! ```
 //!
 //! # Contract
@@ -25,14 +27,14 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use super::tables::described;
-use super::{Context, RunError, tables};
+use super::{Context, tables};
 use crate::catalog::TableDescription;
 use crate::catalog::glue::{
-    Glue, GlueError, Locations, PartitionInput, Partitions, Standing, Table, Wanted, judge,
+    Glue, GlueError, Locations, PartitionInput, Partitions, Standing, Table, Wanted, is_of, judge,
     partitions_told, told,
 };
 use crate::config::{self, Job};
-use crate::lake::{Lake, Writing};
+use crate::lake::{Lake, LakeError, Writing};
 use crate::plan::{CatalogPlan, CatalogTable};
 use crate::progress::Happened;
 use crate::store::{StoreError, StoreErrorKind, StoreSettings, is_passing};
@@ -164,14 +166,15 @@ impl<'a> Telling<'a> {
             // `rawmart tables` says it.
             return Ok(problems);
         };
+        let one = One {
+            glue: &glue,
+            lake: lake.root(),
+            database: &catalog.database,
+        };
         for table in &tables {
             let known = known.remove(&table.name);
-            let one = One {
-                glue: &glue,
-                lake: lake.root(),
-                database: &catalog.database,
-            };
-            let done = match one.tell(table, known, None).await {
+            let told = one.tell((table, lake.state().last), known, None).await;
+            let done = match told {
                 Err(GlueError::Overtaken { .. }) => self.again(&one, &table.name).await,
                 done => done,
             };
@@ -185,7 +188,29 @@ impl<'a> Telling<'a> {
                 Err(error) => problems.push(CatalogProblem::new(Some(&table.name), &error)),
             }
         }
+        let rest = known.into_values().map(|table| table.input);
+        let ours = rest.filter(|table| is_of(table, lake.root()));
+        self.forget(&glue, ours.map(|table| table.name).collect())
+            .await?;
         Ok(problems)
+    }
+
+    /// Deletes those of these tables of the catalog that the lake does not have any more.
+    async fn forget(&mut self, glue: &Glue, tables: Vec<String>) -> Result<(), GlueError> {
+        if tables.is_empty() {
+            return Ok(());
+        }
+        // Another run may have made a table meanwhile.
+        let Some((now, _)) = self.now().await? else {
+            return Ok(());
+        };
+        for table in tables {
+            if !now.iter().any(|found| found.name == table) {
+                glue.delete_table(&table).await?;
+                self.summary.tables += 1;
+            }
+        }
+        Ok(())
     }
 
     /// Tells of a table as the log has it now, where another run was faster.
@@ -194,12 +219,16 @@ impl<'a> Telling<'a> {
             table: table.to_owned(),
         };
         for _ in 0..TRIES {
-            let Some(described) = self.now(table).await? else {
+            // First the catalog and then the log: a commit is in the log before the catalog is told of it.
+            let known = one.glue.table(table).await?;
+            let Some((tables, last)) = self.now().await? else {
                 return Ok(None);
             };
-            let known = one.glue.table(table).await?;
+            let Some(described) = tables.iter().find(|found| found.name == table) else {
+                return Ok(None);
+            };
             let all = Some(Partitions::Anew);
-            match one.tell(&described, known, all).await {
+            match one.tell((described, last), known, all).await {
                 Err(GlueError::Overtaken { .. }) => {}
                 done => return done,
             }
@@ -207,20 +236,18 @@ impl<'a> Telling<'a> {
         Err(overtaken)
     }
 
-    /// A table as the log has it now.
-    async fn now(&self, table: &str) -> Result<Option<TableDescription>, StoreError> {
+    /// The tables as the log has them now, and its last commit.
+    async fn now(&self) -> Result<Option<(Vec<TableDescription>, u64)>, StoreError> {
         let url = &self.job.lake;
         let lake = Lake::open(url, &self.context.store, tables(self.job)).await;
         let lake = match lake {
             Ok(lake) => lake,
-            Err(error) => match RunError::from(error) {
-                RunError::Store(error) => return Err(error),
-                // Whoever broke the log is told by the next run.
-                _ => return Ok(None),
-            },
+            Err(LakeError::Store(error)) => return Err(error),
+            // The next run tells what is wrong with the log.
+            Err(_) => return Ok(None),
         };
-        let tables = described(self.job, &lake).unwrap_or_default();
-        Ok(tables.into_iter().find(|found| found.name == table))
+        let tables = described(self.job, &lake).ok();
+        Ok(tables.map(|tables| (tables, lake.state().last)))
     }
 }
 
@@ -233,47 +260,45 @@ struct One<'a> {
 }
 
 impl One<'_> {
-    /// Tells of a table, and gives the number of partitions that were told. `None` where there was nothing to tell.
-    /// `least` are the partitions to tell at least.
+    /// Tells of a table of a lake with this last commit, and gives the number of partitions that were told. `None`
+    /// where there was nothing to tell. `least` are the partitions to tell at least.
     async fn tell(
         &self,
-        described: &TableDescription,
+        (described, last): (&TableDescription, u64),
         known: Option<Table>,
         least: Option<Partitions>,
     ) -> Result<Option<u64>, GlueError> {
-        let wanted = Wanted::new(
-            described,
-            self.lake,
-            known.as_ref().map(|known| &known.input),
-        );
+        let input = known.as_ref().map(|known| &known.input);
+        let wanted = Wanted::new(described, (self.lake, last), input);
         let name = &wanted.table.name;
-        let partitions = match judge(&wanted, known.as_ref()) {
+        let standing = judge(&wanted, known.as_ref());
+        let partitions = match standing {
             Standing::Foreign => {
                 return Err(GlueError::Foreign {
                     database: self.database.to_owned(),
                     table: name.clone(),
                 });
             }
-            Standing::Ahead => return Ok(None),
+            Standing::Ahead => match least {
+                None => return Err(self.overtaken(name)),
+                // The log was read after the catalog, so the lake was begun anew.
+                Some(least) => least,
+            },
             Standing::Same => match least {
                 None => return Ok(None),
                 Some(least) => least,
             },
             Standing::Behind(partitions) => least.unwrap_or(partitions),
-            Standing::Absent => {
-                self.glue.create_table(&wanted.begun()).await?;
-                Partitions::All
-            }
+            Standing::Absent => Partitions::All,
             Standing::Repartitioned => {
                 self.glue.delete_table(name).await?;
-                self.glue.create_table(&wanted.begun()).await?;
                 Partitions::All
             }
         };
-        let known = match partitions {
-            Partitions::Since => known,
-            // It may be new.
-            Partitions::All | Partitions::Anew => self.glue.table(name).await?,
+        let known = match standing {
+            Standing::Absent | Standing::Repartitioned => self.create(&wanted).await?,
+            // The version is that of the table that was judged: nobody may have told it since.
+            _ => known,
         };
         let Some(known) = known else {
             return Err(self.overtaken(name));
@@ -282,6 +307,14 @@ impl One<'_> {
         let version = known.version.as_deref();
         self.glue.update_table(&wanted.table, version).await?;
         Ok(Some(told))
+    }
+
+    /// Creates a table without partitions. `None` where another run was faster to tell of it.
+    async fn create(&self, wanted: &Wanted) -> Result<Option<Table>, GlueError> {
+        let begun = wanted.begun();
+        self.glue.create_table(&begun).await?;
+        let made = self.glue.table(&begun.name).await?;
+        Ok(made.filter(|made| told(&made.input) == 0))
     }
 
     /// Tells of the partitions of a table, and gives their number.
@@ -370,7 +403,7 @@ pub async fn foresee<P>(
         return Some(plan);
     }
     let known = async { Glue::open(catalog, settings).await?.tables().await };
-    let known = match known.await {
+    let mut known = match known.await {
         Ok(known) => known.unwrap_or_default(),
         Err(error) => {
             plan.problem = Some(CatalogProblem::new(None, &error).error);
@@ -378,19 +411,27 @@ pub async fn foresee<P>(
         }
     };
     for table in described(job, lake).unwrap_or_default() {
-        let found = known.get(&table.name);
-        let input = found.map(|found| &found.input);
-        let wanted = Wanted::new(&table, lake.root(), input);
-        let standing = judge(&wanted, found);
-        if matches!(standing, Standing::Same | Standing::Ahead) {
+        let found = known.remove(&table.name);
+        let input = found.as_ref().map(|found| &found.input);
+        let wanted = Wanted::new(&table, (lake.root(), lake.state().last), input);
+        let standing = judge(&wanted, found.as_ref());
+        if standing == Standing::Same {
             continue;
         }
         plan.behind.push(CatalogTable {
             foreign: standing == Standing::Foreign,
             told: input.map(told).filter(|_| standing != Standing::Foreign),
-            commit: wanted.commit,
+            commit: Some(wanted.commit),
             table: table.name,
         });
     }
+    let rest = known.into_values().map(|table| table.input);
+    let ours = rest.filter(|table| is_of(table, lake.root()));
+    plan.behind.extend(ours.map(|table| CatalogTable {
+        foreign: false,
+        told: Some(told(&table)),
+        commit: None,
+        table: table.name,
+    }));
     Some(plan)
 }

@@ -459,6 +459,44 @@ fn a_mart_with_other_partitions_is_another_table() {
 }
 
 #[test]
+fn a_dropped_mart_leaves_the_catalog() {
+    let told = Told::after(&[FIRST]);
+    let gone = told.bucket.project.path("sql/total.sql");
+    std::fs::remove_file(gone).unwrap();
+    let drop = told.rawmart(&["marts", "--drop", "total"]);
+    drop.expect(0, &[]);
+    let plan = told.rawmart(&["plan"]);
+    plan.expect(0, &["total: delete, the lake has no such table"]);
+    // A table of others stays.
+    let mut database = told.glue.database();
+    let mut other = database.tables["total"].clone();
+    other.input["Name"] = "theirs".into();
+    let parameters = other.input["Parameters"].as_object_mut().unwrap();
+    parameters.remove("rawmart.lake");
+    database.tables.insert("theirs".to_owned(), other);
+    told.glue.set(Some(database));
+    let (code, _) = told.run();
+    assert_eq!(code, Exit::Done);
+    let mut database = told.glue.database();
+    assert!(database.tables.remove("theirs").is_some());
+    told.glue.set(Some(database));
+    told.assert_told("after a drop");
+}
+
+#[test]
+fn a_lake_that_is_begun_anew_is_told_although_its_commits_are_lower() {
+    let told = Told::after(&[FIRST, SECOND]);
+    for key in told.bucket.server.keys("lake") {
+        told.bucket.server.remove("lake", &key);
+    }
+    for key in told.bucket.server.keys("raw") {
+        told.bucket.server.remove("raw", &key);
+    }
+    told.bucket.add(SECOND);
+    told.tells();
+}
+
+#[test]
 fn partitions_go_in_batches_and_those_that_left_the_lake_are_deleted() {
     let told = Told::after(&[FIRST]);
     let by_id = "-- partition: dt, id\nSELECT count(*) AS n, dt, id FROM app GROUP BY dt, id\n";

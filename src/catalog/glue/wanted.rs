@@ -28,6 +28,8 @@ pub struct Wanted {
     pub table: TableInput,
     /// The commit that the content is of.
     pub commit: u64,
+    /// The last commit of the lake.
+    pub last: u64,
     /// Each partition with the last commit that wrote it, in the order of their folders.
     pub partitions: Vec<(u64, PartitionInput)>,
 }
@@ -39,7 +41,8 @@ pub enum Standing {
     Absent,
     /// It says what it has to say.
     Same,
-    /// A later commit has been told: whoever told it knows more.
+    /// It was told of a commit that this lake has not had yet, as far as is known: another run knows more, or the lake
+    /// was begun anew at the same place.
     Ahead,
     /// It is to be told, with these of its partitions.
     Behind(Partitions),
@@ -61,9 +64,13 @@ pub enum Partitions {
 }
 
 impl Wanted {
-    /// What the catalog has to say of a table of the lake whose root has the URL `lake`. What others have added to a
-    /// `known` table stays: parameters, an owner, and comments where the description has none.
-    pub fn new(described: &TableDescription, lake: &str, known: Option<&TableInput>) -> Self {
+    /// What the catalog has to say of a table of `lake`: the URL of its root, and its last commit. What others have
+    /// added to a `known` table stays: parameters, an owner, and comments where the description has none.
+    pub fn new(
+        described: &TableDescription,
+        (lake, last): (&str, u64),
+        known: Option<&TableInput>,
+    ) -> Self {
         let mut table = known.cloned().unwrap_or_default();
         table.name.clone_from(&described.name);
         if let Some(comment) = &described.comment {
@@ -92,6 +99,7 @@ impl Wanted {
         Self {
             partitions,
             commit: described.last_commit,
+            last,
             table,
         }
     }
@@ -112,11 +120,15 @@ pub fn judge(wanted: &Wanted, known: Option<&Table>) -> Standing {
         return Standing::Absent;
     };
     let table = &wanted.table;
-    if known.parameters.get(LAKE) != table.parameters.get(LAKE) {
+    if table
+        .parameters
+        .get(LAKE)
+        .is_none_or(|lake| !is_of(known, lake))
+    {
         return Standing::Foreign;
     }
     let told = told(known);
-    if told > wanted.commit {
+    if told > wanted.last {
         return Standing::Ahead;
     }
     let form = |columns: &[Column]| -> Vec<(String, Option<String>)> {
@@ -132,7 +144,7 @@ pub fn judge(wanted: &Wanted, known: Option<&Table>) -> Standing {
     let (was, is) = (&known.storage_descriptor, &table.storage_descriptor);
     Standing::Behind(if form(&was.columns) != form(&is.columns) {
         Partitions::Anew
-    } else if told == 0 || was.location != is.location {
+    } else if told == 0 || told > wanted.commit || was.location != is.location {
         Partitions::All
     } else {
         Partitions::Since
@@ -142,6 +154,14 @@ pub fn judge(wanted: &Wanted, known: Option<&Table>) -> Standing {
 /// The commit that a table of the catalog was told of last; 0 where it was not told to the end.
 pub fn told(table: &TableInput) -> u64 {
     number(table, COMMIT)
+}
+
+/// Whether a table of the catalog is one that a run made for the lake whose root has the URL `lake`.
+pub fn is_of(table: &TableInput, lake: &str) -> bool {
+    table
+        .parameters
+        .get(LAKE)
+        .is_some_and(|found| found == lake)
 }
 
 /// How many partitions a table of the catalog was told of.
@@ -264,7 +284,7 @@ mod tests {
     }
 
     fn wanted(described: &TableDescription, known: Option<&TableInput>) -> Wanted {
-        Wanted::new(described, LAKE_URL, known)
+        Wanted::new(described, (LAKE_URL, described.last_commit), known)
     }
 
     /// What the catalog holds after it was told.
@@ -354,6 +374,13 @@ mod tests {
 
         let begun = table(wanted(&now, None).begun());
         assert_eq!(standing(&now, &begun), Standing::Behind(Partitions::All));
+        // The files of the last commit have left the lake.
+        let newer = table(wanted(&later, None).table);
+        let left = Wanted::new(&now, (LAKE_URL, 7), Some(&newer.input));
+        assert_eq!(
+            judge(&left, Some(&newer)),
+            Standing::Behind(Partitions::All)
+        );
         let wider = described(
             &[("n", "int"), ("late", "string")],
             &[(Some("2019-04-01"), 6)],

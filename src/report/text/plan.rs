@@ -150,17 +150,20 @@ fn one_catalog(out: &mut impl Write, catalog: &CatalogPlan) -> Result<()> {
             told,
             commit,
         } = table;
-        match (foreign, told) {
-            (true, _) => writeln!(
+        match (foreign, told, commit) {
+            (true, ..) => writeln!(
                 out,
                 "    {table}: the catalog has a table of this name that this lake has not made; the run will refuse \
                  to change it"
             )?,
-            (false, None) => writeln!(out, "    {table}: create, of commit {commit}")?,
-            (false, Some(told)) if told == commit => {
+            (false, _, None) => writeln!(out, "    {table}: delete, the lake has no such table")?,
+            (false, None, Some(commit)) => {
+                writeln!(out, "    {table}: create, of commit {commit}")?
+            }
+            (false, Some(told), Some(commit)) if told == commit => {
                 writeln!(out, "    {table}: the catalog has another definition")?;
             }
-            (false, Some(told)) => writeln!(
+            (false, Some(told), Some(commit)) => writeln!(
                 out,
                 "    {table}: the catalog knows commit {told}, the lake has commit {commit}"
             )?,
