@@ -191,6 +191,7 @@ fn tables(input: &Input) -> Tables {
     let objects = (0..input.objects.len()).map(|rank| Some(format!("2019/04/01/00/{rank}.gz")));
     let rules = input.source.rules.iter().map(|rule| Some(&rule.name));
     Tables {
+        left: Arc::default(),
         kept: table(tables.events),
         duplicates: Some(table(tables.duplicates)),
         objects: Arc::new(objects.collect::<StringArray>()),

@@ -101,6 +101,9 @@ pub struct Work<'a> {
     pub leaving: BTreeSet<String>,
     /// The event dates whose events are decided again.
     pub again: Option<Dates>,
+    /// Event dates whose files are written anew in any case. A file of another date stays as it is if all
+    /// events that it loses come again. `None` where no file stays.
+    pub only: Option<Dates>,
     /// The columns that are taken out of the `extra` of the events of these dates.
     pub fill: BTreeSet<String>,
     /// Whether the tables are made of `read` alone, whatever is stored.
@@ -139,6 +142,8 @@ pub enum WhySlice {
     EventsLeft,
     /// Some events left, and others came.
     EventsReplaced,
+    /// Its raw objects were read again and gave the events that were there.
+    ReadAgain,
     /// No events came or left. A chain of duplicates reaches into the slice, or its events were decided again.
     Verdicts,
     /// Its file lacked columns that came later, or they were taken out of `extra`.
@@ -159,6 +164,8 @@ struct Settings {
     tables: [TableDefinition; 3],
     /// The number of the commit that the files are written for.
     commit: u64,
+    /// Events that come are compared with events that leave.
+    compare: bool,
     shares: Shares,
 }
 
@@ -170,6 +177,7 @@ struct Input {
     objects: Vec<RankedObject>,
     leaving: BTreeSet<String>,
     again: Option<Dates>,
+    only: Option<Dates>,
     fill: BTreeSet<String>,
     lost: Vec<File>,
     known: SourceState,
@@ -344,12 +352,14 @@ fn prepare(
             work.tables.rejects.clone(),
         ],
         commit: state.last + 1,
+        compare: !work.leaving.is_empty(),
         shares,
     };
     let input = Input {
         objects,
         leaving: work.leaving,
         again: work.again,
+        only: work.only,
         fill: work.fill,
         lost: work.lost,
         known,

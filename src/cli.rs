@@ -12,7 +12,9 @@ use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, 
 
 use crate::catalog::ddl::{Dialect, Since};
 use crate::config::Overrides;
-use crate::run::{DdlAsked, Sql};
+use crate::ledger::Dates;
+use crate::plan::{AskedDates, Rebuild};
+use crate::run::{DdlAsked, MartsAsked, Sql};
 use typed::typed_flags;
 pub use typed::{Forms, Typing, forms};
 
@@ -38,20 +40,28 @@ pub struct Request {
 pub enum Verb {
     /// Absorb new raw objects and build marts.
     Run(Asked),
-    /// Print the plan of a run.
-    Plan(Asked),
+    /// Say what a run, or a rebuild, would do.
+    Plan {
+        /// What the run or the rebuild covers.
+        asked: Asked,
+        /// The rebuild that is planned; a run where it is absent.
+        rebuild: Option<Rebuild>,
+        /// Whether the exit code says if there is work to do.
+        exit_code: bool,
+    },
     /// Rebuild published dates.
     Rebuild {
         /// The scope of the rebuild.
         asked: Asked,
-        /// The first event date; all dates where it is absent.
-        from: Option<NaiveDate>,
-        /// The last event date, inclusive.
-        to: Option<NaiveDate>,
-        /// Read raw objects even where only rules changed.
-        raw: bool,
-        /// Give up the events of raw objects that no longer exist.
-        forget_missing: bool,
+        /// What it is asked to do.
+        rebuild: Rebuild,
+    },
+    /// Build chosen marts, or draw their graph.
+    Marts {
+        /// Which marts, and which of their dates.
+        asked: MartsAsked,
+        /// The form of the graph, where it is drawn in the place of building.
+        graph: Option<GraphForm>,
     },
     /// List past commits, or print one run.
     History {
@@ -113,6 +123,15 @@ pub struct Asked {
     pub relist: bool,
 }
 
+/// The form of the graph of marts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum GraphForm {
+    /// A line for each mart.
+    Text,
+    /// Mermaid, for documentation.
+    Mermaid,
+}
+
 /// The depth to which `verify` compares files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
@@ -165,26 +184,21 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Request, clap::Erro
             overrides.max_rejects = run.max_rejects;
             Verb::Run(run.asked.into())
         }
-        TypedVerb::Plan(asked) => Verb::Plan(asked.into()),
-        TypedVerb::Rebuild(rebuild) => {
-            if rebuild.from > rebuild.to {
-                let message = "--from is later than --to\n";
-                return Err(command.error(ErrorKind::ValueValidation, message));
-            }
-            overrides.max_rejects = rebuild.max_rejects;
+        TypedVerb::Plan(plan) => plan.verb()?,
+        TypedVerb::Rebuild(typed) => {
+            overrides.max_rejects = typed.max_rejects;
+            let rebuild = typed.rebuild.rebuild(typed.source.len())?;
             Verb::Rebuild {
+                rebuild,
                 asked: Asked {
-                    sources: rebuild.source,
-                    marts: !rebuild.no_marts,
+                    sources: typed.source,
+                    marts: !typed.no_marts,
                     replace_changed: false,
                     relist: true,
                 },
-                from: rebuild.from,
-                to: rebuild.to,
-                raw: rebuild.raw,
-                forget_missing: rebuild.forget_missing,
             }
         }
+        TypedVerb::Marts(marts) => marts.verb()?,
         TypedVerb::History(history) => Verb::History {
             which: history.which,
             limit: history.limit,
@@ -204,7 +218,6 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Request, clap::Erro
         TypedVerb::Tables => Verb::Tables,
         TypedVerb::Ddl(ddl) => Verb::Ddl(ddl.into()),
         TypedVerb::Lint => Verb::Lint,
-        TypedVerb::Marts(marts) => Verb::DropMart(marts.drop),
         TypedVerb::Query(query) => Verb::Query {
             format: query.format,
             sql: match (query.file, query.sql) {
@@ -235,6 +248,7 @@ Exit codes:
     5  another run holds or changed the lake; try again
     6  the store gave no usable answer, or the credentials have expired; try again
     7  the lake is damaged
+   10  plan --exit-code: there is work to do
   130, 143  interrupted; nothing that was committed is lost; try again";
 
 const EXAMPLES: &str = "\
@@ -309,9 +323,10 @@ enum TypedVerb {
     Run(TypedRun),
     /// Print what a run would do: raw objects, bytes, partitions, marts, and the reasons
     ///
-    /// It reads and never writes. The flags are those of run.
+    /// It reads and never writes. The flags are those of run. With --rebuild it prints what a rebuild
+    /// with the same flags would do.
     #[command(after_long_help = EXITS)]
-    Plan(TypedAsked),
+    Plan(TypedPlan),
     /// Rebuild published dates after rules or columns have changed
     ///
     /// Decides the events of these dates again: from the stored tables where only rules changed, and
@@ -319,6 +334,15 @@ enum TypedVerb {
     /// replaced and never doubled. No new raw object is absorbed.
     #[command(after_long_help = EXITS)]
     Rebuild(TypedRebuild),
+    /// Build chosen marts from the tables as they are
+    ///
+    /// It lists no raw prefix and absorbs nothing. A mart is chosen by its name or by its folder; `+name`
+    /// also chooses what it reads, and `name+` what reads it. Without a name all marts are chosen. The dates
+    /// that have changed are built. --from and --to build these dates too, and --full builds every date.
+    /// --drop takes a mart out of the lake whose SQL file is gone: it deletes the data files, and the log
+    /// forgets the mart. The next run finishes a drop that was interrupted.
+    #[command(after_long_help = EXITS)]
+    Marts(TypedMarts),
     /// List past commits, newest first, or print one run
     ///
     /// It reads and never writes. Without a name it lists the last commits: the change that each made
@@ -352,12 +376,6 @@ enum TypedVerb {
     /// file, and never writes. Findings are exit code 0: a run refuses what a reader cannot read that `readers` names.
     #[command(after_long_help = EXITS)]
     Lint,
-    /// Take a mart out of the lake whose SQL file is gone
-    ///
-    /// Deletes the data files of the mart, and the log forgets it. The name of the mart is free again. A mart
-    /// that still has its SQL file is refused. The next run finishes a drop that was interrupted.
-    #[command(after_long_help = EXITS)]
-    Marts(TypedMarts),
     /// Answer a query over the tables and references
     ///
     /// The SQL is that of the marts: one SELECT. The answer is of one state of the lake. The command never
@@ -409,10 +427,42 @@ impl From<TypedAsked> for Asked {
 }
 
 #[derive(Debug, Args)]
-struct TypedRebuild {
-    /// Only this source; the flag may be given several times [default: all]
-    #[arg(long, value_name = "NAME")]
-    source: Vec<String>,
+struct TypedPlan {
+    #[command(flatten)]
+    asked: TypedAsked,
+    /// Print what `rawmart rebuild` would do with the same flags
+    #[arg(long = "rebuild", conflicts_with_all = ["replace_changed", "relist"])]
+    plans_rebuild: bool,
+    #[command(flatten)]
+    rebuild: TypedRange,
+    /// Exit with 0 when there is nothing to do, with 10 when there is work to do, and with 4 when it would be refused
+    #[arg(long)]
+    exit_code: bool,
+}
+
+impl TypedPlan {
+    fn verb(self) -> Result<Verb, clap::Error> {
+        let rebuild = self.rebuild.rebuild(self.asked.source.len())?;
+        if !self.plans_rebuild && rebuild != Rebuild::default() {
+            let message = "--from, --to, --raw, --forget-missing and --drop-object are flags of a rebuild: \
+                           give --rebuild too\n";
+            return Err(Typed::command().error(ErrorKind::MissingRequiredArgument, message));
+        }
+        let relist = self.asked.relist || self.plans_rebuild;
+        Ok(Verb::Plan {
+            asked: Asked {
+                relist,
+                ..self.asked.into()
+            },
+            rebuild: self.plans_rebuild.then_some(rebuild),
+            exit_code: self.exit_code,
+        })
+    }
+}
+
+/// What a rebuild is asked to do.
+#[derive(Debug, Args)]
+struct TypedRange {
     /// First event date, in the lake's zone [default: all dates]
     #[arg(long, value_name = "DATE", requires = "to")]
     from: Option<NaiveDate>,
@@ -425,12 +475,108 @@ struct TypedRebuild {
     /// Give up the events of raw objects that no longer exist, and read changed raw objects as they are now
     #[arg(long)]
     forget_missing: bool,
+    /// Take the events and rejects of this raw object of the source out for good; may be given several times
+    #[arg(
+        long,
+        value_name = "KEY",
+        requires = "source",
+        conflicts_with_all = ["from", "to", "raw", "forget_missing"]
+    )]
+    drop_object: Vec<String>,
+}
+
+impl TypedRange {
+    /// What a rebuild of so many named sources is asked to do.
+    fn rebuild(self, sources: usize) -> Result<Rebuild, clap::Error> {
+        if !self.drop_object.is_empty() && sources != 1 {
+            let message = "--drop-object names a raw object of one source: give --source once\n";
+            return Err(Typed::command().error(ErrorKind::ArgumentConflict, message));
+        }
+        if self.from > self.to {
+            let message = "--from is later than --to\n";
+            return Err(Typed::command().error(ErrorKind::ValueValidation, message));
+        }
+        let dates = self.from.zip(self.to);
+        Ok(Rebuild {
+            dates: dates.map(|(from, to)| Dates { from, to }),
+            raw: self.raw,
+            forget_missing: self.forget_missing,
+            drop: self.drop_object.into_iter().collect(),
+        })
+    }
+}
+
+#[derive(Debug, Args)]
+struct TypedRebuild {
+    /// Only this source; the flag may be given several times [default: all]
+    #[arg(long, value_name = "NAME")]
+    source: Vec<String>,
+    #[command(flatten)]
+    rebuild: TypedRange,
     /// Build no marts
     #[arg(long)]
     no_marts: bool,
     /// Largest share of rejects that is accepted, such as 5%; 100% accepts all
     #[arg(long, value_name = "SHARE")]
     max_rejects: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct TypedMarts {
+    /// Names of marts, folders of marts, `+name` with what it reads, `name+` with what reads it [default: all]
+    #[arg(value_name = "MART")]
+    names: Vec<String>,
+    /// Build the dates from this date on, changed or not
+    #[arg(long, value_name = "DATE", requires = "to")]
+    from: Option<NaiveDate>,
+    /// Last date, inclusive
+    #[arg(long, value_name = "DATE", requires = "from")]
+    to: Option<NaiveDate>,
+    /// Build every date, changed or not
+    #[arg(long, conflicts_with_all = ["from", "to"])]
+    full: bool,
+    /// Build nothing, and print what each mart reads; `--graph=mermaid` prints it for Mermaid
+    #[arg(
+        long,
+        value_enum,
+        value_name = "FORM",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "text",
+        conflicts_with_all = ["from", "to", "full"]
+    )]
+    graph: Option<GraphForm>,
+    /// Take this mart out of the lake; its SQL file must be gone
+    #[arg(
+        long,
+        value_name = "NAME",
+        conflicts_with_all = ["names", "from", "to", "full", "graph"]
+    )]
+    drop: Option<String>,
+}
+
+impl TypedMarts {
+    fn verb(self) -> Result<Verb, clap::Error> {
+        if let Some(mart) = self.drop {
+            return Ok(Verb::DropMart(mart));
+        }
+        let dates = match (self.from.zip(self.to), self.full) {
+            (Some((from, to)), _) if from > to => {
+                let message = "--from is later than --to\n";
+                return Err(Typed::command().error(ErrorKind::ValueValidation, message));
+            }
+            (Some((from, to)), _) => AskedDates::Within(Dates { from, to }),
+            (None, true) => AskedDates::Every,
+            (None, false) => AskedDates::Stale,
+        };
+        Ok(Verb::Marts {
+            asked: MartsAsked {
+                names: self.names,
+                dates,
+            },
+            graph: self.graph,
+        })
+    }
 }
 
 #[derive(Debug, Args)]
@@ -441,13 +587,6 @@ struct TypedHistory {
     /// Largest number of commits to list
     #[arg(long, value_name = "N", default_value_t = 20, conflicts_with = "which")]
     limit: usize,
-}
-
-#[derive(Debug, Args)]
-struct TypedMarts {
-    /// The mart to take out of the lake
-    #[arg(long, value_name = "NAME", required = true)]
-    drop: String,
 }
 
 #[derive(Debug, Args)]
@@ -583,12 +722,41 @@ mod tests {
         assert_eq!(request.output, Output::Text);
         assert_eq!(request.verbosity, 0);
         assert!(request.overrides.lake.is_none() && request.overrides.max_rejects.is_none());
-        assert_eq!(typed("rawmart plan").unwrap().verb, Verb::Plan(asked));
-        let rebuild = typed("rawmart rebuild --from 2019-04-01 --to 2019-04-02 --raw").unwrap();
-        assert!(matches!(
-            rebuild.verb,
-            Verb::Rebuild { from: Some(from), to: Some(to), raw: true, .. } if from < to
-        ));
+        let plan = Verb::Plan {
+            asked: asked.clone(),
+            rebuild: None,
+            exit_code: false,
+        };
+        assert_eq!(typed("rawmart plan").unwrap().verb, plan);
+        let day = |day| NaiveDate::from_ymd_opt(2019, 4, day).unwrap();
+        let rebuild = Rebuild {
+            dates: Some(Dates {
+                from: day(1),
+                to: day(2),
+            }),
+            raw: true,
+            ..Rebuild::default()
+        };
+        let asked = Asked {
+            relist: true,
+            ..asked
+        };
+        let flags = "--from 2019-04-01 --to 2019-04-02 --raw";
+        let verb = Verb::Rebuild {
+            asked: asked.clone(),
+            rebuild: rebuild.clone(),
+        };
+        assert_eq!(
+            typed(&format!("rawmart rebuild {flags}")).unwrap().verb,
+            verb
+        );
+        let plan = Verb::Plan {
+            asked,
+            rebuild: Some(rebuild),
+            exit_code: true,
+        };
+        let line = format!("rawmart plan --exit-code --rebuild {flags}");
+        assert_eq!(typed(&line).unwrap().verb, plan);
         for (line, repair, depth) in [
             ("rawmart verify", false, Depth::Usual),
             ("rawmart verify --repair", true, Depth::Usual),
@@ -615,6 +783,12 @@ mod tests {
             "rawmart rebuild --from 2019-04-01",
             "rawmart rebuild --from april --to may",
             "rawmart rebuild --from 2019-04-02 --to 2019-04-01",
+            "rawmart plan --from 2019-04-01 --to 2019-04-02",
+            "rawmart plan --raw",
+            "rawmart rebuild --drop-object a",
+            "rawmart rebuild --source a --source b --drop-object c",
+            "rawmart rebuild --source a --drop-object c --raw",
+            "rawmart plan --rebuild --replace-changed",
         ] {
             assert_eq!(typed(line).unwrap_err().exit_code(), 2, "{line}");
         }

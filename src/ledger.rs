@@ -32,10 +32,10 @@ mod samples;
 #[cfg(test)]
 mod tests;
 
-pub use checkpoint::{checkpoint, damaged_checkpoints};
+pub use checkpoint::{checkpoint, damaged_checkpoints, requests_to_open};
 pub use format::{
     Balance, Commit, FORMAT, FileEntry, FoundFile, MartEntry, OLDEST, ObjectEntry, Published,
-    PublishedFile, RemovedFile, Sha256, SourceDelta,
+    PublishedFile, Rebuilt, RemovedFile, Sha256, SourceDelta,
 };
 pub use log::{DamagedEntry, commit, damaged, mark_again, mark_published, newest_first, set_aside};
 pub use objects::Objects;

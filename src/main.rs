@@ -6,10 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use chrono::Utc;
-use rawmart::cli::{Asked, Format, LogFormat, Output, Request, Verb};
+use rawmart::cli::{Asked, Format, GraphForm, LogFormat, Output, Request, Verb};
 use rawmart::dedup::Hashing;
-use rawmart::ledger::Dates;
-use rawmart::plan::Rebuild;
 use rawmart::report::{Answer, Answering, Failure, Outcome, Report, Signal, Teller};
 use rawmart::run::{Context, Depth, Options};
 use rawmart::{cli, config, report, run};
@@ -110,7 +108,33 @@ async fn perform(request: &Request, job: config::Job, teller: &Teller) -> Result
         Verb::Query { sql, format } => Outcome::Answer(answer(request, &job, sql, *format).await?),
         Verb::Tables => Outcome::Tables(run::describe_tables(&job).await?),
         Verb::Ddl(asked) => Outcome::Ddl(run::ddl(&job, asked).await?),
-        Verb::Plan(asked) => Outcome::Plan(run::plan(&job, &options(asked)).await?),
+        Verb::Plan {
+            asked,
+            rebuild,
+            exit_code,
+        } => {
+            let options = Options {
+                rebuild: rebuild.clone(),
+                ..options(asked)
+            };
+            Outcome::Plan {
+                plan: run::plan(&job, &options).await?,
+                exit_code: *exit_code,
+            }
+        }
+        Verb::Marts {
+            asked,
+            graph: Some(form),
+        } => Outcome::Drawn {
+            drawn: run::draw_marts(&job, asked)?,
+            mermaid: *form == GraphForm::Mermaid,
+        },
+        Verb::Marts { asked, graph: None } => {
+            let report = Report::new(teller);
+            let result = run::build_marts(&job, asked, &context(&job, &report)).await;
+            report.finish();
+            Outcome::Run(result?)
+        }
         Verb::History { which: None, limit } => Outcome::History(run::history(&job, *limit).await?),
         Verb::History {
             which: Some(which), ..
@@ -138,20 +162,9 @@ async fn perform(request: &Request, job: config::Job, teller: &Teller) -> Result
             Outcome::Dropped(result?)
         }
         Verb::Run(asked) => changing(teller, &job, &options(asked)).await?,
-        Verb::Rebuild {
-            asked,
-            from,
-            to,
-            raw,
-            forget_missing,
-        } => {
-            let rebuild = Rebuild {
-                dates: from.zip(*to).map(|(from, to)| Dates { from, to }),
-                raw: *raw,
-                forget_missing: *forget_missing,
-            };
+        Verb::Rebuild { asked, rebuild } => {
             let options = Options {
-                rebuild: Some(rebuild),
+                rebuild: Some(rebuild.clone()),
                 ..options(asked)
             };
             changing(teller, &job, &options).await?

@@ -11,6 +11,7 @@
 //! marts join. The partition columns of a SELECT become strings at the end of the row.
 
 mod blame;
+mod choice;
 mod clauses;
 mod comments;
 mod error;
@@ -33,6 +34,7 @@ mod strict;
 #[cfg(test)]
 mod values;
 
+pub use choice::{Drawn, DrawnInput, DrawnMart};
 pub use comments::comments;
 pub use error::{MartError, lacks_memory};
 pub use graph::{Graph, Mart, load, names};

@@ -8,6 +8,7 @@
 //! mart graph ──┘
 //! ```
 
+mod estimate;
 mod leftovers;
 mod marts;
 mod partitions;
@@ -18,7 +19,7 @@ mod source;
 mod steps;
 
 pub use leftovers::leftovers;
-pub use marts::{Marts, Moved, plan_marts, version};
+pub use marts::{AskedDates, Marts, Moved, plan_asked_marts, plan_marts, version};
 pub use refusal::{Bytes, Refusal};
 pub use repair::{Lost, Unrepairable, plan_repair};
 pub use settings::settings;
@@ -29,7 +30,7 @@ use chrono::NaiveDate;
 use serde::Serialize;
 
 use crate::config::{Job, OnChangedObject, Source};
-use crate::ledger::{Dates, File, Settings, SourceState, State};
+use crate::ledger::{Dates, File, Rebuilt, Settings, SourceState, State};
 use crate::mart::Mart;
 use crate::raw::{Discovered, RawObject};
 use source::plan_source;
@@ -55,7 +56,7 @@ impl CommitLimits {
 }
 
 /// The plan of a run.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct RunPlan {
     /// The commit of an earlier run that was not published.
     pub roll_forward: Option<u64>,
@@ -72,6 +73,8 @@ pub struct RunPlan {
     /// Marts that the log has, and whose SQL files are gone.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub gone_marts: Vec<String>,
+    /// What the whole run will cost; `None` where it would refuse.
+    pub estimate: Option<WholeEstimate>,
 }
 
 /// What the catalog has not been told of what is published.
@@ -133,6 +136,9 @@ pub struct SourcePlan {
     pub partitions: Vec<PartitionPlan>,
     /// The estimated cost of the steps; `None` if there are none.
     pub estimate: Option<Estimate>,
+    /// What a rebuild covers; `None` of a run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rebuilt: Option<Rebuilt>,
     /// The settings that the log holds after the last step, if they change.
     #[serde(skip)]
     pub settings: Option<Settings>,
@@ -156,6 +162,8 @@ pub enum Why {
     NewEtags,
     /// A rebuild was asked for, or is needed for a repair.
     Rebuild,
+    /// Raw objects are dropped for good.
+    Drop,
 }
 
 /// The part of a source that goes into one commit.
@@ -174,6 +182,10 @@ pub struct Step {
     /// The event dates whose events are decided again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub again: Option<Dates>,
+    /// Event dates whose files are written anew in any case. A file of another date stays as it is if all
+    /// events that it loses come again. `None` where no file stays.
+    #[serde(skip)]
+    pub only: Option<Dates>,
     /// The columns that are taken out of the `extra` of the events of these dates, because they were added
     /// later.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
@@ -194,7 +206,18 @@ pub struct Estimate {
     pub rows_written: Option<u64>,
     /// The bytes of the data files to write; `None` before anything was absorbed.
     pub bytes_written: Option<u64>,
+    /// The number of data files to write.
+    pub files_written: u64,
     /// The requests.
+    pub requests: Requests,
+}
+
+/// What a run will cost in all, with its marts, and with what it asks of the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WholeEstimate {
+    /// Data files.
+    pub files_written: u64,
+    /// Requests to the stores.
     pub requests: Requests,
 }
 
@@ -241,8 +264,12 @@ pub enum WhyPartition {
     MoreEvents,
     /// The partition holds events of raw objects that are taken out or replaced.
     ReplacedObjects,
+    /// It holds events of raw objects that are dropped for good.
+    Dropped,
     /// Its events are decided again.
     Rebuild,
+    /// Its raw objects are read again.
+    ReadAgain,
 }
 
 /// The request for a rebuild.
@@ -254,6 +281,8 @@ pub struct Rebuild {
     pub raw: bool,
     /// Gives up the events whose raw objects are gone.
     pub forget_missing: bool,
+    /// Identities of raw objects whose events and rejects are taken out for good. Nothing else is rebuilt then.
+    pub drop: BTreeSet<String>,
 }
 
 /// The plan of one mart.
@@ -319,16 +348,41 @@ pub enum WhyMart {
     InputsChanged(Vec<String>),
     /// Files of the mart are to be made again.
     Lost,
+    /// Somebody asked for it.
+    Asked,
+}
+
+/// What comes of a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlanOutcome {
+    /// There is nothing to do.
+    Nothing,
+    /// There is work to do.
+    Work,
+    /// The run would refuse.
+    Refused,
 }
 
 impl RunPlan {
-    /// Whether nothing is to be done.
-    pub fn is_empty(&self) -> bool {
-        self.roll_forward.is_none()
-            && self.sources.iter().all(|source| source.why.is_none())
-            && self.marts.iter().all(|mart| mart.why.is_none())
-            && self.leftovers.is_empty()
-            && self.catalog.iter().all(CatalogPlan::is_empty)
+    /// The first source that cannot be changed, and the reason.
+    pub fn refusal(&self) -> Option<(&str, &Refusal)> {
+        let mut sources = self.sources.iter();
+        sources.find_map(|source| Some((source.source.as_str(), source.refused.as_ref()?)))
+    }
+
+    /// What comes of the plan.
+    pub fn outcome(&self) -> PlanOutcome {
+        let refused = self.refusal().is_some();
+        let works = self.roll_forward.is_some()
+            || self.sources.iter().any(|source| source.why.is_some())
+            || self.marts.iter().any(|mart| mart.why.is_some())
+            || !self.leftovers.is_empty()
+            || !self.catalog.iter().all(CatalogPlan::is_empty);
+        match (refused, works) {
+            (true, _) => PlanOutcome::Refused,
+            (false, true) => PlanOutcome::Work,
+            (false, false) => PlanOutcome::Nothing,
+        }
     }
 
     /// The same plan, with what the catalog has not been told.
@@ -358,6 +412,20 @@ impl CatalogPlan {
     }
 }
 
+impl MartPlan {
+    /// The plan to leave a mart as it is.
+    pub fn nothing(mart: &str) -> Self {
+        Self {
+            mart: mart.to_owned(),
+            why: None,
+            dates: None,
+            every_date: false,
+            sample_due: false,
+            reads: Vec::new(),
+        }
+    }
+}
+
 impl SourcePlan {
     /// The plan that changes nothing of a source. `new` are the indexes of objects that are not absorbed.
     fn nothing(listed: &Listed<'_>, known: Option<&SourceState>, new: &[usize]) -> Self {
@@ -379,12 +447,14 @@ impl SourcePlan {
             new_bytes: new_objects.map(|found| found.size).sum(),
             skipped: skipped
                 .into_iter()
-                .filter(|(_, keys)| !keys.is_empty())
                 .map(|(why, keys)| (why, keys.clone()))
+                .chain([("dropped", dropped(listed, known))])
+                .filter(|(_, keys)| !keys.is_empty())
                 .collect(),
             changed: listed.changed.clone(),
             vanished: vanished(listed, known),
             unfilled: BTreeMap::new(),
+            rebuilt: None,
             refused: None,
             steps: Vec::new(),
             partitions: Vec::new(),
@@ -392,6 +462,11 @@ impl SourcePlan {
             settings: None,
             meanwhile: None,
         }
+    }
+
+    /// Whether the tables must be made anew: by this plan, or before anything else can be done.
+    pub fn makes_tables_anew(&self) -> bool {
+        self.refused.is_some() || self.steps.iter().any(|step| step.anew)
     }
 
     /// The part of the source's tables that will have changed, as far as it is known.
@@ -441,11 +516,21 @@ fn vanished(listed: &Listed<'_>, known: Option<&SourceState>) -> Vec<String> {
         .collect()
 }
 
-/// The indexes of the listed objects that are not absorbed.
+/// Raw objects that are listed and were dropped for good.
+fn dropped(listed: &Listed<'_>, known: Option<&SourceState>) -> Vec<String> {
+    let is_dropped = |key: &&str| known.is_some_and(|known| known.dropped.contains_key(*key));
+    let listed = listed.found.objects.iter().map(|found| &*found.identity);
+    listed.filter(is_dropped).map(str::to_owned).collect()
+}
+
+/// Indexes of the listed objects that are not absorbed and were not dropped.
 fn new_objects(listed: &Listed<'_>, known: Option<&SourceState>) -> Vec<usize> {
     let objects = listed.found.objects.iter().enumerate();
-    let is_known =
-        |found: &RawObject| known.is_some_and(|known| known.objects.contains_key(&found.identity));
+    let is_known = |found: &RawObject| {
+        let key = &*found.identity;
+        known
+            .is_some_and(|known| known.objects.contains_key(key) || known.dropped.contains_key(key))
+    };
     objects
         .filter(|(_, found)| !is_known(found))
         .map(|(i, _)| i)
@@ -473,7 +558,7 @@ pub fn plan(
             plan
         })
         .collect();
-    RunPlan {
+    let plan = RunPlan {
         roll_forward: state.unpublished.as_ref().map(|commit| commit.number),
         leftovers: leftovers(job, marts, state)
             .into_iter()
@@ -483,6 +568,12 @@ pub fn plan(
         sources,
         marts: plan_marts(marts, state, moved),
         catalog: None,
+        estimate: None,
+    };
+    let refused = plan.outcome() == PlanOutcome::Refused;
+    RunPlan {
+        estimate: (!refused).then(|| estimate::whole(&plan, state, marts.marts)),
+        ..plan
     }
 }
 

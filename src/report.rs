@@ -27,7 +27,8 @@ use serde::Serialize;
 use crate::absorb::{AbsorbError, RejectsOf};
 use crate::catalog::ddl::Script;
 use crate::config::{ConfigError, Job, environment};
-use crate::plan::RunPlan;
+use crate::mart::Drawn;
+use crate::plan::{PlanOutcome, RunPlan};
 use crate::progress::{Happened, Progress};
 use crate::run::{
     CatalogProblem, Dropped, History, Linted, MartOutcome, MartSummary, PastRun, RunError,
@@ -149,8 +150,20 @@ pub fn stderr() -> impl Write {
 pub enum Outcome {
     /// The summary of a run or a rebuild.
     Run(RunSummary),
-    /// The plan of a run.
-    Plan(RunPlan),
+    /// The plan of a run or a rebuild.
+    Plan {
+        /// The plan.
+        plan: RunPlan,
+        /// Whether the exit code says what is planned.
+        exit_code: bool,
+    },
+    /// A graph of marts.
+    Drawn {
+        /// The graph.
+        drawn: Drawn,
+        /// Whether it is printed for Mermaid.
+        mermaid: bool,
+    },
     /// The result of `verify`.
     Verified(Verified),
     /// The list of past commits.
@@ -232,6 +245,8 @@ pub enum Exit {
     Store = 6,
     /// The lake is damaged.
     Damaged = 7,
+    /// `plan --exit-code` found work to do.
+    Work = 10,
     /// A SIGINT ended the process, as shells count it.
     Interrupted = 130,
     /// A SIGTERM ended the process, as shells count it.
@@ -241,7 +256,18 @@ pub enum Exit {
 impl Outcome {
     /// The exit code.
     pub fn exit(&self) -> Exit {
-        self.fault().map_or(Exit::Done, |(code, _)| code.exit())
+        let works = |plan: &RunPlan| plan.outcome() == PlanOutcome::Work;
+        match (self.fault(), self) {
+            (Some((code, _)), _) => code.exit(),
+            (
+                None,
+                Self::Plan {
+                    plan,
+                    exit_code: true,
+                },
+            ) if works(plan) => Exit::Work,
+            (None, _) => Exit::Done,
+        }
     }
 
     /// What is wrong with the result, as a word and in a sentence. `None` where all is well.
@@ -266,7 +292,15 @@ impl Outcome {
                     (Code::Damaged, message)
                 })
             }
-            Self::Plan(_)
+            Self::Plan {
+                plan,
+                exit_code: true,
+            } => plan.refusal().map(|(name, refusal)| {
+                let code = code::of_refusal(refusal);
+                (code, refusal.of(name))
+            }),
+            Self::Plan { .. }
+            | Self::Drawn { .. }
             | Self::History(_)
             | Self::PastRun(_)
             | Self::Tables(_)
@@ -314,7 +348,12 @@ impl Outcome {
     ) -> std::io::Result<()> {
         match self {
             Self::Run(summary) => text::run(out, summary, seconds, reader),
-            Self::Plan(plan) => text::plan(out, plan, reader),
+            Self::Plan { plan, .. } => text::plan(out, plan, reader),
+            Self::Drawn {
+                drawn,
+                mermaid: true,
+            } => (drawn.mermaid().lines()).try_for_each(|line| writeln!(out, "{line}")),
+            Self::Drawn { drawn, .. } => write!(out, "{drawn}"),
             Self::Verified(verified) => text::verified(out, verified, reader),
             Self::History(history) => text::history(out, history, reader.here),
             Self::PastRun(run) => text::past_run(out, run, reader.here),
@@ -423,7 +462,8 @@ mod tests {
                 Exit::Refused => Exit::Busy,
                 Exit::Busy => Exit::Store,
                 Exit::Store => Exit::Damaged,
-                Exit::Damaged => Exit::Interrupted,
+                Exit::Damaged => Exit::Work,
+                Exit::Work => Exit::Interrupted,
                 Exit::Interrupted => Exit::Terminated,
                 Exit::Terminated => return exits,
             });

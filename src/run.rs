@@ -11,6 +11,7 @@
 //! A run that dies before a COMMIT leaves no trace in the tables. A run that dies after a COMMIT is finished by
 //! the next run.
 
+mod chosen;
 mod drop;
 mod error;
 mod history;
@@ -25,6 +26,7 @@ mod tables;
 mod tell;
 mod verify;
 
+pub use chosen::{MartsAsked, build_marts, draw_marts};
 pub use drop::{Dropped, drop_mart};
 pub use error::RunError;
 pub use history::{Change, History, PastCommit, PastRun, history, past_run};
@@ -140,7 +142,7 @@ pub fn plan<'a>(job: &'a Job, options: &'a Options) -> Doing<'a, RunPlan> {
         let lake = Lake::open(&job.lake, &settings, tables(job)).await?;
         let looked = Looked::look(job, checked, lake.state(), spill.path(), &settings).await?;
         let plan = looked.plan(lake.state());
-        let foreseen = marts::foresee(&looked, &plan.marts, &lake).await?;
+        let foreseen = marts::foresee(&looked, &plan, &lake).await?;
         let catalog = tell::foresee(job, &lake, &settings).await;
         Ok(plan.with_foreseen(foreseen).with_catalog(catalog))
     })

@@ -63,10 +63,44 @@ pub struct DecodedObjects {
     /// For each rule, the spans of stored events around the new events.
     pub wanted: Vec<Spans>,
     /// The number of new events of each place.
-    pub places: BTreeMap<u64, i64>,
+    pub places: BTreeMap<u64, Events>,
     /// The number of new rejects of each place.
     pub reject_places: BTreeMap<u64, i64>,
     pub noticed: Noticed,
+}
+
+/// A number of events, and which ones.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Events {
+    pub count: i64,
+    /// The wrapping sum of a hash of the time and the id of each event. Zero where nothing is compared.
+    pub sum: u64,
+}
+
+impl Events {
+    /// Adds other events.
+    pub fn add(&mut self, other: Self) {
+        self.count += other.count;
+        self.sum = self.sum.wrapping_add(other.sum);
+    }
+
+    /// Adds the event with this sortable time and this id.
+    pub fn note(&mut self, time: u64, id: u64) {
+        self.add(Self {
+            count: 1,
+            sum: hash_of(time, id),
+        });
+    }
+}
+
+/// The finalizer of splitmix64 over both numbers: sums of plain numbers would often be equal.
+const fn hash_of(time: u64, id: u64) -> u64 {
+    const fn mix(mut bits: u64) -> u64 {
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^ (bits >> 31)
+    }
+    mix(mix(time.wrapping_add(0x9e37_79b9_7f4a_7c15)) ^ id)
 }
 
 /// The values that all workers of one source share.
@@ -90,7 +124,7 @@ struct Gathered {
     events: Collected,
     rejects: Collected,
     wanted: Vec<Spans>,
-    places: BTreeMap<u64, i64>,
+    places: BTreeMap<u64, Events>,
     reject_places: BTreeMap<u64, i64>,
     noticed: Noticed,
 }
@@ -166,8 +200,8 @@ impl DecodedObjects {
         for (all, one) in self.wanted.iter_mut().zip(&one.wanted) {
             all.add(one);
         }
-        for (place, count) in one.places {
-            *self.places.entry(place).or_default() += count;
+        for (place, events) in one.places {
+            self.places.entry(place).or_default().add(events);
         }
         for (place, count) in one.reject_places {
             *self.reject_places.entry(place).or_default() += count;
@@ -195,7 +229,7 @@ struct WorkerRows<'a> {
     wanted: Vec<Spans>,
     places: Places,
     arrival_places: Places,
-    seen: BTreeMap<u64, i64>,
+    seen: BTreeMap<u64, Events>,
     seen_rejects: BTreeMap<u64, i64>,
     /// The first and the last event time of the object that is being read.
     times: Option<(i64, i64)>,
@@ -339,8 +373,15 @@ impl WorkerRows<'_> {
             .map(|((place, time), id)| [place, *time, *id])
             .collect();
         for events in keys.chunk_by(|a, b| a[0] == b[0]) {
-            if let Some([place, ..]) = events.first() {
-                *self.seen.entry(*place).or_default() += (events.len() as u64).cast_signed();
+            let Some([place, ..]) = events.first() else {
+                continue;
+            };
+            let seen = self.seen.entry(*place).or_default();
+            match self.shared.settings.compare {
+                true => events
+                    .iter()
+                    .for_each(|[_, time, id]| seen.note(*time, *id)),
+                false => seen.count += (events.len() as u64).cast_signed(),
             }
         }
         let batch = batch.project(&self.row_columns).map_err(WriteError::from)?;

@@ -14,15 +14,15 @@ use std::sync::Arc;
 use arrow::array::StringArray;
 use arrow::datatypes::{Schema, SchemaRef};
 
-use super::decode::reject_schema;
+use super::decode::{DecodedObject, RankedObject, reject_schema};
 use super::slices::place;
 use super::stored::{Fill, StoredTables};
-use super::verdicts::Changed;
+use super::verdicts::{Changed, PlaceChange};
 use super::{AbsorbError, DecodedObjects, Input, Settings, WhySlice};
 use crate::catalog::TableDefinition;
 use crate::dedup::{EventId, Sorted};
-use crate::event::{EXTRA, RAW_OBJECT, RAW_RECORD};
-use crate::ledger::File;
+use crate::event::{EXTRA, Place, RAW_OBJECT, RAW_RECORD};
+use crate::ledger::{Dates, File};
 use crate::publish::{Collected, FileSettings, Finished, Tables};
 use crate::raw::{Refill, RefillError};
 
@@ -46,6 +46,10 @@ pub struct Expected {
     pub rows: BTreeMap<(String, u64), i64>,
     /// The number of slices that change, by the reason of the change.
     pub slices: BTreeMap<WhySlice, u64>,
+    /// Places whose events come again as they were, and whose files stay.
+    pub left: Arc<BTreeSet<u64>>,
+    /// The same of rejects.
+    pub left_rejects: Arc<BTreeSet<u64>>,
 }
 
 impl Merging<'_> {
@@ -59,9 +63,27 @@ impl Merging<'_> {
         changed: &Changed,
     ) -> Result<Expected, AbsorbError> {
         let mut expected = Expected::default();
-        let [kept, duplicates, rejected] = &self.settings.tables;
-        let mut written_anew = BTreeSet::new();
+        let only = self.only(decoded);
+        self.expect_events(decoded, changed, only, &mut expected);
+        self.expect_filled(&mut expected)?;
+        self.expect_rejects(decoded, only, &mut expected)?;
+        Ok(expected)
+    }
+
+    fn expect_events(
+        &self,
+        decoded: &DecodedObjects,
+        changed: &Changed,
+        only: Option<Dates>,
+        expected: &mut Expected,
+    ) {
+        let [kept, duplicates, _] = &self.settings.tables;
+        let mut left = BTreeSet::new();
         for (place, change) in &changed.places {
+            if may_stay(*place, only) && change.is_as_before() {
+                left.insert(*place);
+                continue;
+            }
             let (mut was_there, mut changed) = (false, false);
             for (name, (changes, by)) in [
                 (&kept.name, change.kept()),
@@ -76,6 +98,7 @@ impl Merging<'_> {
             }
             let comes = decoded.places.contains_key(place);
             let why = match (comes, was_there, change.loses_events()) {
+                _ if self.comes_again(*place, change) => WhySlice::ReadAgain,
                 (true, false, _) => WhySlice::NewEvents,
                 (true, true, false) => WhySlice::MoreEvents,
                 (true, true, true) => WhySlice::EventsReplaced,
@@ -84,9 +107,27 @@ impl Merging<'_> {
             };
             if changed {
                 *expected.slices.entry(why).or_default() += 1;
-                written_anew.insert(*place);
             }
         }
+        expected.left = Arc::new(left);
+    }
+
+    /// Whether raw objects were read again, and a place had events of them before.
+    fn comes_again(&self, place: u64, change: &PlaceChange) -> bool {
+        let [kept, duplicates, _] = &self.settings.tables;
+        let replaces = |table: &TableDefinition| {
+            let replaced = &self.input.replaced;
+            replaced.contains_key(&(table.name.clone(), place))
+        };
+        match self.input.anew {
+            true => replaces(kept) || replaces(duplicates),
+            false => change.comes_again(),
+        }
+    }
+
+    fn expect_filled(&self, expected: &mut Expected) -> Result<(), AbsorbError> {
+        let [kept, duplicates, _] = &self.settings.tables;
+        let written_anew: BTreeSet<u64> = expected.rows.keys().map(|(_, place)| *place).collect();
         let mut filled = BTreeSet::new();
         for name in [&kept.name, &duplicates.name] {
             for place in self.to_fill(name)? {
@@ -100,11 +141,60 @@ impl Merging<'_> {
         if filled > 0 {
             expected.slices.insert(WhySlice::ColumnsFilled, filled);
         }
+        Ok(())
+    }
+
+    fn expect_rejects(
+        &self,
+        decoded: &DecodedObjects,
+        only: Option<Dates>,
+        expected: &mut Expected,
+    ) -> Result<(), AbsorbError> {
+        let [_, _, rejected] = &self.settings.tables;
+        let same = self.same_rejects(decoded);
+        let mut left = BTreeSet::new();
         for (place, by) in self.rejects_by_place(decoded)? {
+            if may_stay(place, only) && same.contains(&place) {
+                left.insert(place);
+                continue;
+            }
             let rows = self.old_rows(&rejected.name, place) + by;
             expected.rows.insert((rejected.name.clone(), place), rows);
         }
-        Ok(expected)
+        expected.left_rejects = Arc::new(left);
+        Ok(())
+    }
+
+    /// The dates outside of which files may stay. All raw objects that were read again must be as they were.
+    fn only(&self, decoded: &DecodedObjects) -> Option<Dates> {
+        let unchanged = |(read, object): (&DecodedObject, &RankedObject)| {
+            let was = self.input.known.objects.get(&object.found.identity);
+            was.is_none_or(|was| was.sha256.0 == read.counts.sha256)
+        };
+        let mut objects = decoded.objects.iter().zip(&self.input.objects);
+        self.input.only.filter(|_| objects.all(unchanged))
+    }
+
+    /// The places of rejects for which every raw object gave as many rejects of each reason as before.
+    fn same_rejects(&self, decoded: &DecodedObjects) -> BTreeSet<u64> {
+        let mut arrivals = self.settings.arrival_places();
+        let (mut same, mut other) = (BTreeSet::new(), BTreeSet::new());
+        let mut read = BTreeSet::new();
+        for (is, object) in decoded.objects.iter().zip(&self.input.objects) {
+            let found = &object.found;
+            read.insert(&*found.identity);
+            let was = self.input.known.objects.get(&found.identity);
+            let was = was.filter(|was| was.arrival_ms == found.arrival_ms);
+            let is_same = was.is_some_and(|was| was.rejects == is.counts.rejects);
+            let places = if is_same { &mut same } else { &mut other };
+            places.insert(arrivals.of(found.arrival_ms));
+        }
+        let leaving = self.input.leaving.iter();
+        for name in leaving.filter(|name| !read.contains(name.as_str())) {
+            let was = self.input.known.objects.get(name);
+            other.extend(was.map(|was| arrivals.of(was.arrival_ms)));
+        }
+        &same - &other
     }
 
     /// The number of rows that a table has in a place, if they may change.
@@ -182,7 +272,7 @@ impl Merging<'_> {
                 runs.append_stored(self.stored.stream(files, &schema, fill));
             }
         }
-        let tables = self.tables(kept, Some(duplicates));
+        let tables = self.tables(kept, Some(duplicates), &expected.left);
         let folder = &self.settings.folder;
         Ok(crate::publish::write(
             runs,
@@ -210,7 +300,7 @@ impl Merging<'_> {
             };
             runs.append_stored(stored.stream(files, &reject_schema(), None));
         }
-        let tables = self.tables(rejected, None);
+        let tables = self.tables(rejected, None, &expected.left_rejects);
         let folder = &self.settings.folder;
         Ok(crate::publish::write(runs, None, &tables, folder, done)?)
     }
@@ -232,7 +322,12 @@ impl Merging<'_> {
     }
 
     /// The tables that a merge writes to. Rejects have no duplicates and no event time.
-    fn tables(&self, kept: &TableDefinition, duplicates: Option<&TableDefinition>) -> Tables {
+    fn tables(
+        &self,
+        kept: &TableDefinition,
+        duplicates: Option<&TableDefinition>,
+        left: &Arc<BTreeSet<u64>>,
+    ) -> Tables {
         let table = |table: &TableDefinition| (table.name.clone(), Arc::clone(&table.schema));
         let rules = self.stored.rules.iter().map(|name| Some(name.as_str()));
         Tables {
@@ -240,6 +335,7 @@ impl Merging<'_> {
             duplicates: duplicates.map(table),
             objects: Arc::clone(&self.stored.objects),
             rules: Arc::new(rules.collect::<StringArray>()),
+            left: Arc::clone(left),
             settings: match duplicates {
                 Some(_) => self.settings.event_files(),
                 None => self.settings.reject_files(),
@@ -341,6 +437,13 @@ impl Merging<'_> {
         }
         Ok(files)
     }
+}
+
+/// Whether the files of a place may stay where only the files of some dates are written in any case.
+fn may_stay(place: u64, only: Option<Dates>) -> bool {
+    let place = Place::from_sortable(place);
+    only.zip(place)
+        .is_some_and(|(only, place)| !only.holds(place.date))
 }
 
 impl Settings {

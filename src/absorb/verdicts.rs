@@ -12,6 +12,7 @@ use std::io;
 use arrow::array::Array;
 
 use super::affected::{Affected, LEAVES};
+use super::decode::Events;
 use super::stored::StoredTables;
 use super::{AbsorbError, DecodedObjects, Input, Settings};
 use crate::dedup::{Dropped, DroppedRow, Sorted, Sorter, Standing, decide};
@@ -33,6 +34,10 @@ pub struct Changed {
 /// The changes of the events of one place.
 #[derive(Debug, Default)]
 pub struct PlaceChange {
+    came: Events,
+    gone: Events,
+    /// Events that leave and come again as duplicates of the same event by the same rule.
+    same_duplicates: i64,
     new_kept: i64,
     new_dropped: i64,
     gone_kept: i64,
@@ -67,7 +72,19 @@ impl PlaceChange {
 
     /// Whether stored events leave this place.
     pub const fn loses_events(&self) -> bool {
-        self.gone_kept + self.gone_dropped > 0
+        self.gone.count > 0
+    }
+
+    /// Whether the events that come are the events that leave.
+    pub fn comes_again(&self) -> bool {
+        self.loses_events() && self.came == self.gone
+    }
+
+    /// Whether the place would hold the same events with the same verdicts.
+    pub fn is_as_before(&self) -> bool {
+        self.comes_again()
+            && self.to_dropped + self.to_kept + self.repointed == 0
+            && [self.gone_dropped, self.new_dropped] == [self.same_duplicates; 2]
     }
 }
 
@@ -179,15 +196,16 @@ impl Duplicate {
 
 impl Changed {
     /// Starts from the state in which all new events are kept. `places` has their numbers.
-    fn new(places: &BTreeMap<u64, i64>, rules: usize, verdicts: Sorter<5>) -> Self {
-        let new_kept = |count: &i64| PlaceChange {
-            new_kept: *count,
+    fn new(places: &BTreeMap<u64, Events>, rules: usize, verdicts: Sorter<5>) -> Self {
+        let new_kept = |came: &Events| PlaceChange {
+            came: *came,
+            new_kept: came.count,
             ..PlaceChange::default()
         };
         Self {
             places: places.iter().map(|(p, n)| (*p, new_kept(n))).collect(),
             verdicts,
-            kept: places.values().sum(),
+            kept: places.values().map(|came| came.count).sum(),
             by_rule: vec![0; rules],
             gone: 0,
         }
@@ -202,7 +220,10 @@ impl Changed {
                     Ordering::Less => (Some(was), None),
                     Ordering::Greater => (None, Some(is)),
                     // The verdict concerns the event that came in the place of this one.
-                    Ordering::Equal if Earlier::of(was).leaves => (Some(was), None),
+                    Ordering::Equal if Earlier::of(was).leaves => {
+                        self.compare_again(Earlier::of(was), Duplicate::of(*is));
+                        (Some(was), None)
+                    }
                     Ordering::Equal => (Some(was), Some(is)),
                 },
                 one => one,
@@ -234,11 +255,19 @@ impl Changed {
         }
     }
 
+    /// An event leaves, and comes again as a duplicate.
+    fn compare_again(&mut self, was: Earlier, is: Duplicate) {
+        if (was.rule, was.displaced_by) == (Some(is.rule), is.displaced_by) {
+            self.places.entry(was.place).or_default().same_duplicates += 1;
+        }
+    }
+
     /// Notes that a stored event leaves.
     fn leave(&mut self, was: Earlier) {
         self.gone += 1;
         self.count(was.rule, -1);
         let change = self.places.entry(was.place).or_default();
+        change.gone.note(was.time, was.id);
         match was.rule {
             Some(_) => change.gone_dropped += 1,
             None => {

@@ -6,7 +6,7 @@ use chrono::{DateTime, SecondsFormat};
 use serde::Serialize;
 use toml::Value;
 
-use super::{Job, Reference, Source, units};
+use super::{Job, Reference, Rule, Source, units};
 
 impl Job {
     /// All settings with their defaults filled in, as TOML. The text holds no secret, because a configuration cannot
@@ -159,18 +159,34 @@ impl Source {
 
     fn write_rules(&self, out: &mut String) -> fmt::Result {
         for rule in &self.rules {
-            writeln!(out, "\n[[sources.{}.dedup]]", self.name)?;
-            line(out, "name", text(&rule.name))?;
-            if let Some(when) = &rule.when {
-                line(out, "when", text(when))?;
-            }
-            line(out, "key", texts(&rule.key))?;
-            line(out, "within", text(units::show_duration(rule.within_ms)))?;
-            line(out, "mode", name(&rule.mode))?;
-            for (key, day) in [("since", rule.since), ("until", rule.until)] {
-                if let Some(day) = day {
-                    line(out, key, text(day))?;
-                }
+            writeln!(out)?;
+            rule.write(&self.name, out)?;
+        }
+        Ok(())
+    }
+}
+
+impl Rule {
+    /// The rule as a configuration file spells it, for the source with this name.
+    pub fn toml(&self, source: &str) -> String {
+        let mut out = String::new();
+        // Writing to a string does not fail.
+        let _ = self.write(source, &mut out);
+        out
+    }
+
+    fn write(&self, source: &str, out: &mut String) -> fmt::Result {
+        writeln!(out, "[[sources.{source}.dedup]]")?;
+        line(out, "name", text(&self.name))?;
+        if let Some(when) = &self.when {
+            line(out, "when", text(when))?;
+        }
+        line(out, "key", texts(&self.key))?;
+        line(out, "within", text(units::show_duration(self.within_ms)))?;
+        line(out, "mode", name(&self.mode))?;
+        for (key, day) in [("since", self.since), ("until", self.until)] {
+            if let Some(day) = day {
+                line(out, key, text(day))?;
             }
         }
         Ok(())

@@ -30,7 +30,7 @@ use parquet::schema::types::ColumnPath;
 use serde::{Deserialize, Serialize};
 use sha2::Digest;
 
-use super::log::read;
+use super::log::{READ_AHEAD, read};
 use super::objects::Packer;
 use super::{
     Balance, Commit, DamagedEntry, FORMAT, File, FileEntry, LedgerError, MartState, OLDEST,
@@ -76,6 +76,8 @@ struct RestOfSource {
     settings: Option<Settings>,
     balance: Balance,
     objects: u64,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    dropped: BTreeMap<String, u64>,
 }
 
 /// Writes a checkpoint if the last one is far enough behind, and removes the older ones.
@@ -103,6 +105,14 @@ pub async fn checkpoint(store: &Store, state: &State) -> Result<(), LedgerError>
         .take(stay)
         .map(|(n, _)| layout::checkpoint_key(n));
     Ok(store.delete(old.collect()).await?)
+}
+
+/// About how many requests read the log of a lake, when it is opened from its newest checkpoint.
+pub fn requests_to_open(state: &State) -> u64 {
+    let objects: usize = state.sources.values().map(|s| s.objects.len()).sum();
+    let commits = state.last % interval((objects + state.files.len()) as u64);
+    // A commit and its marker, up to the first that is not there and as far as is read ahead.
+    2 * (commits + READ_AHEAD as u64)
 }
 
 pub(super) fn interval(entries: u64) -> u64 {
@@ -364,6 +374,7 @@ pub(super) fn encode(state: &State) -> Result<Vec<u8>, String> {
             settings: source.settings.clone(),
             balance: source.balance.clone(),
             objects: source.objects.len() as u64,
+            dropped: source.dropped.clone(),
         };
         sources.insert(name.clone(), rest);
     }
@@ -464,6 +475,7 @@ pub(super) fn decode(bytes: Bytes) -> Result<State, String> {
         let source = SourceState {
             settings: of.settings,
             objects,
+            dropped: of.dropped,
             balance: of.balance,
         };
         sources.insert(name, source);

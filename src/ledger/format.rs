@@ -14,7 +14,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::settings::Settings;
+use super::settings::{Dates, Settings};
 use crate::event::Reason;
 use crate::layout::Partition;
 use crate::time::TimeUnit;
@@ -70,11 +70,18 @@ pub struct SourceDelta {
     /// The tables were made of `objects` alone, and all earlier objects are forgotten.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub anew: bool,
+    /// The rebuild that made this commit. For people; nothing is decided by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rebuilt: Option<Rebuilt>,
     /// The raw objects that were absorbed or read again. An entry replaces the older entry with the same key.
     pub objects: Vec<ObjectEntry>,
     /// The keys of raw objects whose events were taken out of the tables.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub forgotten: Vec<String>,
+    /// Raw objects that were dropped for good, as they had been absorbed: no run absorbs an object of this key
+    /// again. `forgotten` has their keys too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<ObjectEntry>,
     /// The change of the counts of the source.
     pub balance: Balance,
 }
@@ -86,8 +93,19 @@ impl SourceDelta {
             && !self.anew
             && self.objects.is_empty()
             && self.forgotten.is_empty()
+            && self.dropped.is_empty()
             && self.balance == Balance::default()
     }
+}
+
+/// What a rebuild covered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rebuilt {
+    /// Event dates; all dates where they are absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dates: Option<Dates>,
+    /// Raw objects were read again. Otherwise the events came from the stored tables.
+    pub from_raw: bool,
 }
 
 /// Format 1 has a fingerprint in the place of the settings.

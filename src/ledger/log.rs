@@ -14,7 +14,7 @@ use crate::store::{LockGuard, Store, StoreErrorKind};
 
 /// The number of commits that are read at once, each with its marker. A gap is looked for as far beyond the
 /// end.
-const READ_AHEAD: usize = 16;
+pub(super) const READ_AHEAD: usize = 16;
 
 /// Applies every commit after the last one to a state.
 pub(super) async fn fold(state: &mut State, store: &Store) -> Result<(), LedgerError> {

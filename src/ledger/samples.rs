@@ -154,10 +154,12 @@ fn sample() -> Commit {
         },
     ];
     let source = SourceDelta {
+        rebuilt: None,
         settings: Some(settings()),
         anew: false,
         objects,
         forgotten: vec!["2019/04/01/09/gone.gz".to_owned()],
+        dropped: Vec::new(),
         balance: Balance {
             records: 7_364,
             events: 7_354,
@@ -331,6 +333,72 @@ async fn format_2() {
         (layout::published_key(1), published),
     ];
     assert_eq!(open(&files).await, state(&expected, &marker(2)));
+}
+
+/// What rebuilds add to a commit: what was rebuilt, and a raw object that is dropped for good.
+fn dropping() -> Commit {
+    let mut commit = sample();
+    commit.number = 2;
+    commit.files.clear();
+    commit.columns.clear();
+    commit.marts.clear();
+    commit.found.clear();
+    for source in commit.sources.values_mut() {
+        let dropped: Vec<ObjectEntry> = source.objects.drain(..1).collect();
+        source.settings = None;
+        source.objects.clear();
+        source.forgotten = vec![dropped[0].key.clone()];
+        source.rebuilt = Some(Rebuilt {
+            dates: Some(Dates {
+                from: date("2019-04-01"),
+                to: date("2019-04-02"),
+            }),
+            from_raw: true,
+        });
+        source.balance = Balance::default();
+        source.balance.count(&dropped[0], -1);
+        source.balance.kept = source.balance.events;
+        source.dropped = dropped;
+    }
+    commit
+}
+
+#[tokio::test]
+async fn a_commit_of_format_2_by_a_rebuild_that_drops_a_raw_object() {
+    let text = include_str!("samples/2.dropped.commit.json");
+    let written = seal::sealed(serde_json::to_vec(&dropping()).unwrap());
+    assert_eq!(String::from_utf8(written).unwrap(), text);
+    let bytes = text.as_bytes();
+    assert_eq!(serde_json::from_slice::<Commit>(bytes).unwrap(), dropping());
+    let mut marker = marker(2);
+    marker.files.clear();
+    let (first, second) = (
+        include_bytes!("samples/2.sealed.commit.json"),
+        seal::sealed(
+            serde_json::to_vec(&Published {
+                number: 2,
+                ..marker
+            })
+            .unwrap(),
+        ),
+    );
+    let files = [
+        (layout::commit_key(1), &first[..]),
+        (
+            layout::published_key(1),
+            include_bytes!("samples/2.sealed.published.json"),
+        ),
+        (layout::commit_key(2), bytes),
+        (layout::published_key(2), second.leak()),
+    ];
+    let state = open(&files).await;
+    let source = &state.sources["events"];
+    let key = &dropping().sources["events"].dropped[0].key;
+    assert!(!source.objects.contains_key(key) && source.objects.len() == 1);
+    assert_eq!(source.dropped, BTreeMap::from([(key.clone(), 2)]));
+    // A checkpoint keeps it.
+    let bytes = checkpoint::encode(&state).unwrap();
+    assert_eq!(checkpoint::decode(bytes.into()).unwrap(), state);
 }
 
 /// Like the other samples of format 2, with the seals that commits have had since then.

@@ -27,6 +27,8 @@ pub struct SourceState {
     pub settings: Option<Settings>,
     /// The raw objects that were absorbed, by identity.
     pub objects: Objects,
+    /// Raw objects that were dropped for good, by identity, with the commit that dropped each.
+    pub dropped: BTreeMap<String, u64>,
     /// The counts of all its raw objects.
     pub balance: Balance,
 }
@@ -81,6 +83,10 @@ impl State {
             }
             for key in &delta.forgotten {
                 source.objects.remove(key);
+            }
+            for object in &delta.dropped {
+                source.objects.remove(&object.key);
+                source.dropped.insert(object.key.clone(), commit.number);
             }
             for object in &delta.objects {
                 source.objects.insert(object.clone());

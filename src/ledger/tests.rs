@@ -149,11 +149,15 @@ impl RandomLog {
         let anew = self.random.random_bool(0.1);
         let objects = (0..self.random.random_range(0..5)).map(|_| self.object());
         SourceDelta {
+            rebuilt: None,
             settings,
             anew,
             objects: objects.collect(),
             forgotten: (0..self.random.random_range(0..3))
                 .map(|_| self.text())
+                .collect(),
+            dropped: (0..self.random.random_range(0..2))
+                .map(|_| self.object())
                 .collect(),
             balance: self.balance(),
         }
@@ -497,10 +501,12 @@ async fn years(commits: u64) {
             times: Some((0, random.random_range(0..1 << 40))),
         });
         let delta = SourceDelta {
+            rebuilt: None,
             settings: None,
             anew: false,
             objects: objects.collect(),
             forgotten: Vec::new(),
+            dropped: Vec::new(),
             balance: Balance::default(),
         };
         let commit = Commit {

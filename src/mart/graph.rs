@@ -48,6 +48,7 @@ impl Mart {
 /// built next, the first by name comes first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Graph {
+    folder: PathBuf,
     marts: Vec<Mart>,
 }
 
@@ -55,6 +56,11 @@ impl Graph {
     /// The marts, in the order in which they can be built.
     pub fn marts(&self) -> &[Mart] {
         &self.marts
+    }
+
+    /// The folder of the SQL files.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The names of the tables and references that some mart reads, sorted. Marts are not among them.
@@ -150,7 +156,10 @@ pub fn load(folder: &Path, tables: &[String], references: &[String]) -> Result<G
         mart.unsaid = inputs.filter(|input| !said(input)).collect();
         marts.insert(name, mart);
     }
-    order(marts)
+    Ok(Graph {
+        folder: folder.to_owned(),
+        marts: order(marts)?,
+    })
 }
 
 /// Refuses the first of the tables that a file mentions and that is not `known`.
@@ -319,7 +328,7 @@ pub(super) fn read_text(file: &Path) -> Result<String, MartError> {
 }
 
 /// Brings marts into an order in which they can be built.
-fn order(mut waiting: BTreeMap<String, Mart>) -> Result<Graph, MartError> {
+fn order(mut waiting: BTreeMap<String, Mart>) -> Result<Vec<Mart>, MartError> {
     let mut marts = Vec::with_capacity(waiting.len());
     while !waiting.is_empty() {
         let ready = waiting
@@ -331,7 +340,7 @@ fn order(mut waiting: BTreeMap<String, Mart>) -> Result<Graph, MartError> {
             None => return Err(cycle(&waiting)),
         }
     }
-    Ok(Graph { marts })
+    Ok(marts)
 }
 
 /// The error that names one cycle. Each of the marts reads another of them.

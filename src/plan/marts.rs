@@ -16,7 +16,7 @@ use chrono::NaiveDate;
 use super::{MartPlan, WhyMart};
 use crate::catalog::{self, TableDefinition};
 use crate::engine::LAW;
-use crate::ledger::State;
+use crate::ledger::{Dates, State};
 use crate::mart::Mart;
 
 /// The part of a table that will have changed.
@@ -79,6 +79,48 @@ pub fn plan_marts(
         }
     };
     marts.iter().zip(tables).map(plan).collect()
+}
+
+/// Which dates of chosen marts are to be built in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AskedDates {
+    /// None: only those that have changed.
+    Stale,
+    /// Those within these dates, and all of a mart without dates.
+    Within(Dates),
+    /// All of them.
+    Every,
+}
+
+/// Which dates of some marts are to be built: those that have changed, and those that are `asked` for.
+pub fn plan_asked_marts(marts: Marts<'_>, state: &State, asked: AskedDates) -> Vec<MartPlan> {
+    let mut plans = plan_marts(marts, state, BTreeMap::new());
+    let of_asked = match asked {
+        AskedDates::Stale => return plans,
+        AskedDates::Every => Moved {
+            all: true,
+            dates: BTreeSet::new(),
+        },
+        AskedDates::Within(within) => {
+            let dates = state.files.values().filter_map(|file| file.entry.date());
+            Moved {
+                all: false,
+                dates: dates.filter(|date| within.holds(*date)).collect(),
+            }
+        }
+    };
+    // A mart that is built whole anyway has a better reason.
+    let in_part = |plan: &&MartPlan| plan.why.is_none() || plan.dates.is_some() && !plan.every_date;
+    let moved = plans.iter().filter(in_part);
+    let moved = moved.map(|plan| (plan.mart.clone(), of_asked.clone()));
+    plans = plan_marts(marts, state, moved.collect());
+    for (plan, mart) in plans.iter_mut().zip(marts.marts) {
+        if plan.why == Some(WhyMart::Lost) {
+            plan.why = Some(WhyMart::Asked);
+            plan.sample_due = sample_due(mart, plan.why.as_ref(), state);
+        }
+    }
+    plans
 }
 
 /// Whether sample dates of a mart are to be compared. A mart by date that leaves some `reads` unsaid is

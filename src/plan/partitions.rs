@@ -1,13 +1,13 @@
-//! The partitions that steps will change, and the estimated cost.
+//! The partitions that steps will change.
 
 use std::collections::BTreeMap;
 
 use chrono::NaiveDate;
 
 use super::source::Planned;
-use super::{Estimate, PartitionPlan, Requests, SourcePlan, Step, WhyPartition, event_files};
+use super::{PartitionPlan, SourcePlan, Why, WhyPartition, event_files};
 use crate::layout;
-use crate::ledger::SourceState;
+use crate::ledger::{Rebuilt, SourceState};
 use crate::time::TimeUnit;
 
 /// The published files of a partition.
@@ -25,8 +25,16 @@ impl Planned<'_> {
     pub(super) fn partitions(
         &self,
         known: Option<&SourceState>,
-        steps: &[Step],
+        plan: &SourcePlan,
     ) -> Vec<PartitionPlan> {
+        let steps = &plan.steps;
+        let (why_left, why_again) = match plan.rebuilt {
+            Some(Rebuilt { from_raw: true, .. }) => {
+                (WhyPartition::ReadAgain, WhyPartition::ReadAgain)
+            }
+            _ if plan.why == Some(Why::Drop) => (WhyPartition::Dropped, WhyPartition::Rebuild),
+            _ => (WhyPartition::ReplacedObjects, WhyPartition::Rebuild),
+        };
         let mut stored: BTreeMap<String, StoredPartition> = BTreeMap::new();
         for file in event_files(self.listed.source, self.state) {
             let (Some(times), Some(date)) = (file.entry.times, file.entry.date()) else {
@@ -68,14 +76,15 @@ impl Planned<'_> {
                 .filter_map(|key| known?.objects.get(key));
             for (first, last) in leaving.filter_map(|object| object.times) {
                 for (partition, StoredPartition { span, date, .. }) in &stored {
-                    if span.0 <= last && first <= span.1 {
-                        plan(partition, *date, WhyPartition::ReplacedObjects, None);
+                    let stays = step.only.is_some_and(|only| !only.holds(*date));
+                    if span.0 <= last && first <= span.1 && !stays {
+                        plan(partition, *date, why_left, None);
                     }
                 }
             }
             for (partition, StoredPartition { date, .. }) in &stored {
                 if step.anew || step.again.is_some_and(|dates| dates.holds(*date)) {
-                    plan(partition, *date, WhyPartition::Rebuild, None);
+                    plan(partition, *date, why_again, None);
                 }
             }
             let read = step
@@ -94,43 +103,5 @@ impl Planned<'_> {
             }
         }
         plans.into_values().collect()
-    }
-
-    pub(super) fn estimate(&self, known: Option<&SourceState>, plan: &SourcePlan) -> Estimate {
-        /// The number of keys on one page of a listing.
-        const PAGE: u64 = 1_000;
-        /// The number of reads of a data file: its footer, its narrow columns, then the whole file.
-        const READS_OF_STORED: u64 = 3;
-        let all = |of: fn(&PartitionPlan) -> u64| plan.partitions.iter().map(of).sum::<u64>();
-        let raw_objects: u64 = plan.steps.iter().map(|step| step.objects).sum();
-        let raw_bytes: u64 = plan.steps.iter().map(|step| step.bytes).sum();
-        let (stored_rows, stored_bytes) = (all(|p| p.stored_rows), all(|p| p.stored_bytes));
-        let files = event_files(self.listed.source, self.state);
-        let (rows, bytes) = files.fold((0, 0), |(rows, bytes), file| {
-            (rows + file.entry.rows, bytes + file.entry.bytes)
-        });
-        let share = |of: u64, part: u64, whole: u64| {
-            let part = u128::from(of) * u128::from(part);
-            u64::try_from(part.checked_div(u128::from(whole))?).ok()
-        };
-        let absorbed = plan.bytes - plan.new_bytes;
-        let events = known.map_or(0, |known| known.balance.events.unsigned_abs());
-        let rows_new = share(raw_bytes, events, absorbed);
-        let bytes_new = rows_new.and_then(|new| share(new, bytes, rows));
-        // A new partition has one file.
-        let files = all(|p| p.stored_files.max(1));
-        let steps = plan.steps.len() as u64;
-        Estimate {
-            rows_read: stored_rows,
-            bytes_read: raw_bytes + stored_bytes,
-            rows_written: rows_new.map(|new| stored_rows + new),
-            bytes_written: bytes_new.map(|new| stored_bytes + new),
-            requests: Requests {
-                list: plan.objects.div_ceil(PAGE).max(1),
-                // A staged file is read once more when it is published.
-                get: raw_objects + READS_OF_STORED * all(|p| p.stored_files) + files,
-                put: 2 * files + 2 * steps,
-            },
-        }
     }
 }

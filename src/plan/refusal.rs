@@ -25,7 +25,12 @@ pub enum Refusal {
         /// The bytes that it would read, and what they belong to.
         bytes: u64,
         from_raw: bool,
+        /// The rules in TOML that leave the published dates as they are, where there are such rules.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        rules: Option<String>,
     },
+    /// A raw object is to be dropped that was never absorbed.
+    NotAbsorbed { key: String },
     /// A rebuild of some dates was asked for, and only a rebuild of all dates is possible.
     OnlyWhole { reasons: String },
 }
@@ -49,7 +54,8 @@ impl Refusal {
             ),
             Self::Vanished { count, first } => format!(
                 "{name}: {count} raw objects that were absorbed are gone, first {first}; restore them, or \
-                 correct sources.{name}.raw, or give their events up with `rawmart rebuild --forget-missing`"
+                 correct sources.{name}.raw, or give their events up with `rawmart rebuild --source {name} \
+                 --forget-missing`"
             ),
             Self::Settings {
                 reasons,
@@ -57,14 +63,27 @@ impl Refusal {
                 partitions,
                 bytes,
                 from_raw,
+                rules,
             } => format!(
                 "{name}: {reasons}. {partitions} published dates still follow the earlier settings: `rawmart \
-                 rebuild {rebuild}` makes them again and reads {}{}",
+                 rebuild {rebuild}` makes them again and reads {}{}{}",
                 Bytes(*bytes),
                 match from_raw {
                     true => " of raw objects",
-                    false => " of data files, no raw object; or give the rule a `since` after them",
+                    false => " of data files, no raw object",
+                },
+                match rules {
+                    Some(rules) => format!(
+                        ". To keep these dates as they are, replace all rules of {name} with these rules:\n{}",
+                        rules.trim_end()
+                    ),
+                    None => String::new(),
                 }
+            ),
+            Self::NotAbsorbed { key } => format!(
+                "{name}: no raw object {key:?} was absorbed, so it has no events to drop; `rawmart history` with \
+                 the number of a commit prints the keys of raw objects. To keep an object out that was not \
+                 absorbed yet, name it in sources.{name}.exclude"
             ),
             Self::OnlyWhole { reasons } => format!(
                 "{name}: {reasons}; this changes every file of its tables, so a rebuild of some dates is not \
@@ -132,12 +151,14 @@ mod tests {
             partitions: 2,
             bytes: 3 << 20,
             from_raw: false,
+            rules: Some("[[sources.events.dedup]]\n".to_owned()),
         };
         assert_eq!(
             settings.of("events"),
             "events: changed rules: clicks. 2 published dates still follow the earlier settings: \
              `rawmart rebuild --source events` makes them again and reads 3.00 MiB of data files, no raw \
-             object; or give the rule a `since` after them"
+             object. To keep these dates as they are, replace all rules of events with these rules:\n\
+             [[sources.events.dedup]]"
         );
     }
 }

@@ -164,6 +164,7 @@ fn plan_source(
         bytes: read.iter().map(|(_, size)| size).sum(),
         leaving: if anew { BTreeSet::new() } else { held },
         again: None,
+        only: None,
         fill: BTreeSet::new(),
         anew,
         read: read.into_iter().map(|(i, _)| i).collect(),

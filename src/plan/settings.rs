@@ -285,6 +285,70 @@ fn effective(rules: &[RuleSettings], date: NaiveDate) -> Vec<RuleSettings> {
         .collect()
 }
 
+/// The rules that leave events up to a date as the rules `was` decided them, and decide later events by the
+/// rules `is`: a rule that is gone or changed ends with the date, and one that came or changed begins after it.
+pub fn rules_from(was: &[RuleSettings], is: &[RuleSettings], last: NaiveDate) -> Vec<RuleSettings> {
+    let mut rules: Vec<RuleSettings> = Vec::new();
+    let mut left = was;
+    let ended = |rules: &mut Vec<RuleSettings>, gone: &[RuleSettings]| {
+        let began = gone
+            .iter()
+            .filter(|rule| rule.since.is_none_or(|since| since <= last));
+        rules.extend(began.map(|rule| RuleSettings {
+            until: Some(rule.until.map_or(last, |until| until.min(last))),
+            ..rule.clone()
+        }));
+    };
+    let next = last.succ_opt().unwrap_or(last);
+    for rule in is {
+        if let Some(at) = left.iter().position(|other| other == rule)
+            && let Some((gone, [same, rest @ ..])) = left.split_at_checked(at)
+        {
+            ended(&mut rules, gone);
+            rules.push(same.clone());
+            left = rest;
+        } else if rule.until.is_none_or(|until| until >= next) {
+            rules.push(RuleSettings {
+                since: Some(rule.since.map_or(next, |since| since.max(next))),
+                ..rule.clone()
+            });
+        }
+    }
+    ended(&mut rules, left);
+    // Duplicates of the earlier rules have their names, so a later rule gets another name.
+    let earlier: BTreeSet<&str> = was.iter().map(|rule| rule.name.as_str()).collect();
+    let mut taken: BTreeSet<String> = rules.iter().map(|rule| rule.name.clone()).collect();
+    for rule in &mut rules {
+        let is_new = rule.since.is_some_and(|since| since > last) && !was.contains(rule);
+        if is_new && earlier.contains(rule.name.as_str()) {
+            let names = (2..).map(|n| format!("{}_{n}", rule.name));
+            if let Some(name) = names.into_iter().find(|name| !taken.contains(name)) {
+                taken.insert(name.clone());
+                rule.name = name;
+            }
+        }
+    }
+    rules
+}
+
+/// A rule of the log as the configuration knows rules.
+pub fn configured(rule: &RuleSettings) -> Rule {
+    Rule {
+        name: rule.name.clone(),
+        key: rule.key.clone(),
+        when: rule.when.clone(),
+        within_ms: rule.within_ms,
+        mode: match rule.mode {
+            RuleMode::Throttle => Mode::Throttle,
+            RuleMode::Gap => Mode::Gap,
+            RuleMode::GapLast => Mode::GapLast,
+            RuleMode::Tumbling => Mode::Tumbling,
+        },
+        since: rule.since,
+        until: rule.until,
+    }
+}
+
 fn rule_changes(was: &[RuleSettings], is: &[RuleSettings]) -> String {
     let named = |rules: &[RuleSettings], name: &str| rules.iter().any(|rule| rule.name == name);
     let mut names: Vec<&str> = is

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::NaiveDate;
 
-use super::settings::{Needs, is_in_extra, ranges, settings};
+use super::settings::{Needs, configured, is_in_extra, ranges, rules_from, settings};
 use super::{
     CommitLimits, Listed, Rebuild, Refusal, SourcePlan, Step, Why, event_files, new_objects,
     null_dates, published,
 };
 use crate::config::{Job, OnChangedObject};
 use crate::event::EXTRA;
-use crate::ledger::{Dates, ObjectEntry, Settings, SourceState, State};
+use crate::ledger::{Dates, ObjectEntry, Rebuilt, Settings, SourceState, State};
 use crate::raw::RawObject;
 
 pub(super) fn plan_source(
@@ -44,18 +44,32 @@ pub(super) fn plan_source(
         }
         (None, None) => source.first(&mut plan),
         // Nothing of the source is published yet. The next run makes it as it is configured.
-        (None, Some(_)) => {}
+        (None, Some(rebuild)) => plan.refused = not_absorbed(None, rebuild),
+        (Some(known), Some(rebuild)) if !rebuild.drop.is_empty() => {
+            source.drop_objects(known, rebuild, &mut plan);
+        }
         (Some(known), None) => source.run(known, &mut plan),
         (Some(known), Some(rebuild)) => source.rebuild(known, rebuild, &mut plan),
     }
     if plan.refused.is_some() {
         plan.steps.clear();
     }
-    plan.partitions = source.partitions(known, &plan.steps);
+    plan.partitions = source.partitions(known, &plan);
     if !plan.steps.is_empty() {
         plan.estimate = Some(source.estimate(known, &plan));
     }
     plan
+}
+
+/// The refusal to drop a raw object that was never absorbed.
+fn not_absorbed(known: Option<&SourceState>, rebuild: &Rebuild) -> Option<Refusal> {
+    let is_known = |key: &&String| {
+        known.is_some_and(|known| {
+            known.objects.contains_key(key) || known.dropped.contains_key(*key)
+        })
+    };
+    let key = rebuild.drop.iter().find(|key| !is_known(key))?.clone();
+    Some(Refusal::NotAbsorbed { key })
 }
 
 /// The number of unreadable objects that are named.
@@ -131,6 +145,29 @@ impl Planned<'_> {
         }
     }
 
+    /// Plans to take raw objects out for good. The events that they displaced are decided again.
+    fn drop_objects(&self, known: &SourceState, rebuild: &Rebuild, plan: &mut SourcePlan) {
+        plan.refused = not_absorbed(Some(known), rebuild);
+        let needs = self.needs(known);
+        if plan.refused.is_none() && !needs.is_empty() {
+            plan.refused = Some(self.refusal(&needs));
+        }
+        let leaving = rebuild
+            .drop
+            .iter()
+            .filter(|key| known.objects.contains_key(key));
+        let leaving: BTreeSet<String> = leaving.cloned().collect();
+        if leaving.is_empty() || plan.refused.is_some() {
+            return;
+        }
+        plan.why = Some(Why::Drop);
+        plan.settings = self.settings(known, &needs, None);
+        plan.steps = vec![Step {
+            leaving,
+            ..Step::default()
+        }];
+    }
+
     fn rebuild(&self, known: &SourceState, rebuild: &Rebuild, plan: &mut SourcePlan) {
         let needs = self.needs(known);
         let dates = rebuild.dates;
@@ -156,6 +193,7 @@ impl Planned<'_> {
             || concerned(&needs.columns.0)
             || !unfilled.is_subset(&in_extra);
         plan.why = Some(Why::Rebuild);
+        plan.rebuilt = Some(Rebuilt { dates, from_raw });
         plan.settings = self.settings(known, &needs, Some((dates, from_raw)));
         plan.meanwhile = self.settings(known, &needs, None);
         if from_raw {
@@ -179,10 +217,11 @@ impl Planned<'_> {
         plan: &mut SourcePlan,
     ) {
         let dates = rebuild.dates;
+        let rejects_may_change = self.rejects_may_change(known);
         let held: BTreeSet<String> = known
             .objects
             .values()
-            .filter(|object| self.may_hold(object, dates))
+            .filter(|object| self.may_hold(object, dates, rejects_may_change))
             .map(|object| object.key.clone())
             .collect();
         let lost: BTreeSet<&String> = plan
@@ -232,6 +271,9 @@ impl Planned<'_> {
         if dates.is_none() {
             // Every event is read again, and therefore decided again.
             return;
+        }
+        for step in &mut plan.steps {
+            step.only = dates;
         }
         // Events next to these dates come from other objects.
         let mut again = self.steps_again(dates, BTreeSet::new());
@@ -288,7 +330,7 @@ impl Planned<'_> {
         let known = self.state.sources.get(name);
         let held = |found: &&RawObject| {
             let object = known.and_then(|known| known.objects.get(&found.identity));
-            object.is_some_and(|object| self.may_hold(&object, dates))
+            object.is_some_and(|object| self.may_hold(&object, dates, true))
         };
         let found = self.listed.found.objects.iter();
         let bytes = match from_raw {
@@ -307,7 +349,23 @@ impl Planned<'_> {
             partitions,
             bytes,
             from_raw,
+            rules: self.rules_that_keep(needs),
         }
+    }
+
+    /// The rules that leave the published dates as they are, where such rules are all that is needed.
+    fn rules_that_keep(&self, needs: &Needs) -> Option<String> {
+        let known = self.state.sources.get(&self.listed.source.name)?;
+        let known = known.settings.as_ref()?;
+        let other = !needs.whole.is_empty() || !needs.columns.0.is_empty();
+        if other || !known.stale_rules.is_empty() {
+            return None;
+        }
+        let last = self.published().pop()?;
+        let rules = rules_from(&known.rules, &self.now.rules, last);
+        let name = &self.listed.source.name;
+        let rules = rules.iter().map(|rule| configured(rule).toml(name));
+        Some(rules.collect::<Vec<_>>().join("\n"))
     }
 
     /// The settings that the log is to hold, if they differ from the settings that it holds. `rebuilt` names
@@ -353,8 +411,21 @@ impl Planned<'_> {
         published(self.listed.source, self.state)
     }
 
-    /// Whether a raw object may hold events of these dates. A reject may belong to any date.
-    fn may_hold(&self, object: &ObjectEntry, dates: Option<Dates>) -> bool {
+    /// Whether a record that was a reject may be an event now. A reject is decided by the record and by how
+    /// records are decoded, and no reject is noted as stale.
+    fn rejects_may_change(&self, known: &SourceState) -> bool {
+        let unchanged =
+            |was: &Settings| was.decode == self.now.decode && was.stale_columns.is_empty();
+        !known.settings.as_ref().is_some_and(unchanged)
+    }
+
+    /// Whether a raw object may hold events of these dates. A reject that becomes an event may be of any date.
+    fn may_hold(
+        &self,
+        object: &ObjectEntry,
+        dates: Option<Dates>,
+        rejects_may_change: bool,
+    ) -> bool {
         let Some(dates) = dates else { return true };
         let (first, last) = self
             .now
@@ -364,7 +435,7 @@ impl Planned<'_> {
         let meets = object
             .times
             .is_some_and(|(from, to)| from <= last && first <= to);
-        unknown || meets || !object.rejects.is_empty()
+        unknown || meets || rejects_may_change && !object.rejects.is_empty()
     }
 
     fn indexes(&self, which: impl Fn(&RawObject) -> bool) -> Vec<usize> {

@@ -1,5 +1,6 @@
 //! Merges sorted runs with the dropped rows, which are in the same order, into data files.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -39,6 +40,8 @@ pub struct Tables {
     pub objects: Arc<StringArray>,
     /// The names of the rules by index.
     pub rules: Arc<StringArray>,
+    /// Places that get no file: their rows and verdicts are passed over.
+    pub left: Arc<BTreeSet<u64>>,
     /// The settings of the data files.
     pub settings: FileSettings,
 }
@@ -306,8 +309,9 @@ impl Merge<'_> {
                 self.flush()?;
                 place = at;
             }
-            for row in stretch.from..stretch.to {
-                self.deal(stretch, row)?;
+            match at.filter(|place| self.tables.left.contains(place)) {
+                Some(place) => self.pass_verdicts(place)?,
+                None => (stretch.from..stretch.to).try_for_each(|row| self.deal(stretch, row))?,
             }
             self.runs.advance(stretch)?;
             if self.runs.is_crowded() {
@@ -320,6 +324,18 @@ impl Merge<'_> {
             Some(_) => Err(defect("a verdict has no event")),
             None => Ok(()),
         }
+    }
+
+    /// Passes over the verdicts on rows of a place.
+    fn pass_verdicts(&mut self, place: u64) -> Result<(), WriteError> {
+        let Some(rows) = &mut self.verdicts else {
+            return Ok(());
+        };
+        while rows.peek().is_some_and(|row| row[0] == place) {
+            rows.pop()
+                .map_err(|source| spilled_verdicts(self.folder, source))?;
+        }
+        Ok(())
     }
 
     /// Deals one row to its table.
@@ -362,10 +378,8 @@ impl Merge<'_> {
         match rows.peek() {
             Some([place, time, id, kept, rule]) if [*place, *time, *id] == key => {
                 let displaced = (*rule, EventId(*kept));
-                rows.pop().map_err(|source| WriteError::Spill {
-                    folder: self.folder.display().to_string(),
-                    source,
-                })?;
+                rows.pop()
+                    .map_err(|source| spilled_verdicts(self.folder, source))?;
                 Ok(Some(displaced))
             }
             _ => Ok(None),
@@ -383,6 +397,13 @@ impl Merge<'_> {
             send(writer, schema, picks, runs, tables, room)?;
         }
         Ok(())
+    }
+}
+
+fn spilled_verdicts(folder: &Path, source: std::io::Error) -> WriteError {
+    WriteError::Spill {
+        folder: folder.display().to_string(),
+        source,
     }
 }
 

@@ -55,6 +55,7 @@ fn tables() -> Tables {
         (KEPT_RECORD, DataType::Int64),
     ];
     Tables {
+        left: Arc::default(),
         kept: ("events".to_owned(), table(&[])),
         duplicates: Some(("events_duplicates".to_owned(), table(&displaced))),
         objects: Arc::new(

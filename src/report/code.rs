@@ -65,6 +65,8 @@ pub enum Code {
     ChangedObjects,
     /// Absorbed raw objects that are needed no longer exist.
     MissingObjects,
+    /// A raw object is to be dropped that was never absorbed.
+    NotAbsorbed,
     /// Rules or columns have changed over published dates.
     SettingsChanged,
     /// A rule fails on a value.
@@ -116,6 +118,7 @@ impl Code {
             | Self::UnreadableKeys
             | Self::ChangedObjects
             | Self::MissingObjects
+            | Self::NotAbsorbed
             | Self::SettingsChanged
             | Self::RuleFailed
             | Self::CatalogRefused => Exit::Refused,
@@ -169,8 +172,9 @@ impl Code {
                 "Restore the raw objects, or take their new content with `rawmart run --replace-changed`."
             }
             Self::MissingObjects => {
-                "Restore the raw objects, or give their events up with `rawmart rebuild --forget-missing`."
+                "Restore the raw objects, or give their events up with the command that the message names."
             }
+            Self::NotAbsorbed => "Name a raw object as `rawmart history COMMIT` prints it.",
             Self::SettingsChanged => {
                 "Run the rebuild that the message names, or take the change back."
             }
@@ -240,12 +244,7 @@ fn of_run(error: &RunError) -> Code {
         RunError::Lake(error) => of_lake(error),
         RunError::Absorb(error) => of_absorbing(error),
         RunError::Write(error) => of_writing(error),
-        RunError::Refused { refusal, .. } => match refusal {
-            Refusal::Unreadable { .. } => Code::UnreadableKeys,
-            Refusal::Changed { .. } => Code::ChangedObjects,
-            Refusal::Vanished { .. } => Code::MissingObjects,
-            Refusal::Settings { .. } | Refusal::OnlyWhole { .. } => Code::SettingsChanged,
-        },
+        RunError::Refused { refusal, .. } => of_refusal(refusal),
         RunError::Discover(
             DiscoverError::Unplaced { .. }
             | DiscoverError::NoFolder { .. }
@@ -258,8 +257,20 @@ fn of_run(error: &RunError) -> Code {
         RunError::NoSuchRun { .. } => Code::NoSuchRun,
         RunError::NoSuchMart { .. } | RunError::StillMade { .. } => Code::Usage,
         RunError::Unreadable(_) => Code::Configuration,
+        RunError::NoMarts { .. } => Code::Configuration,
         RunError::Engine(EngineError::Spill { source, .. }) => of_spilling(source),
         RunError::Engine(EngineError::Runtime { .. }) | RunError::Defect(_) => Code::Defect,
+    }
+}
+
+/// The word for a refusal.
+pub(super) const fn of_refusal(refusal: &Refusal) -> Code {
+    match refusal {
+        Refusal::Unreadable { .. } => Code::UnreadableKeys,
+        Refusal::Changed { .. } => Code::ChangedObjects,
+        Refusal::Vanished { .. } => Code::MissingObjects,
+        Refusal::Settings { .. } | Refusal::OnlyWhole { .. } => Code::SettingsChanged,
+        Refusal::NotAbsorbed { .. } => Code::NotAbsorbed,
     }
 }
 
@@ -405,7 +416,8 @@ mod tests {
             Code::TooManyRejects => Code::UnreadableKeys,
             Code::UnreadableKeys => Code::ChangedObjects,
             Code::ChangedObjects => Code::MissingObjects,
-            Code::MissingObjects => Code::SettingsChanged,
+            Code::MissingObjects => Code::NotAbsorbed,
+            Code::NotAbsorbed => Code::SettingsChanged,
             Code::SettingsChanged => Code::RuleFailed,
             Code::RuleFailed => Code::CatalogRefused,
             Code::CatalogRefused => Code::Locked,

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::{Code, Failure, MartFailure, Outcome};
 use crate::absorb::RejectsOf;
 use crate::cli::Typing;
+use crate::plan::PlanOutcome;
 use crate::run::RunOutcome;
 
 /// The members that every document begins with, and then the members of a result.
@@ -34,6 +35,10 @@ pub(super) enum Word {
     MartsFailed,
     CatalogBehind,
     Damaged,
+    /// Of a plan: there is work to do.
+    Work,
+    /// Of a plan: the run would refuse.
+    Refused,
     Failed,
 }
 
@@ -109,6 +114,11 @@ fn rounded(seconds: f64) -> f64 {
 pub(super) fn of_outcome(outcome: &Outcome, typing: &Typing, seconds: f64) -> String {
     let error = Told::of_outcome(outcome, typing);
     let word = match (outcome, &error) {
+        (Outcome::Plan { plan, .. }, _) => match plan.outcome() {
+            PlanOutcome::Nothing => Word::NothingNew,
+            PlanOutcome::Work => Word::Work,
+            PlanOutcome::Refused => Word::Refused,
+        },
         (_, Some(error)) if error.code == Code::MartFailed => Word::MartsFailed,
         (Outcome::Run(_), Some(_)) => Word::CatalogBehind,
         (_, Some(_)) => Word::Damaged,
@@ -120,7 +130,8 @@ pub(super) fn of_outcome(outcome: &Outcome, typing: &Typing, seconds: f64) -> St
     let head = (outcome.exit() as u8, word, error, seconds);
     match outcome {
         Outcome::Run(result) => line(typing, head, result),
-        Outcome::Plan(result) => line(typing, head, result),
+        Outcome::Plan { plan: result, .. } => line(typing, head, result),
+        Outcome::Drawn { drawn: result, .. } => line(typing, head, result),
         Outcome::Verified(result) => line(typing, head, result),
         Outcome::History(result) => line(typing, head, result),
         Outcome::PastRun(result) => line(typing, head, result),

@@ -20,6 +20,7 @@ use url::Url;
 use crate::absorb::RejectsOf;
 use crate::cli::Typing;
 use crate::config::Job;
+use crate::ledger::Rebuilt;
 use crate::plan::Bytes;
 use crate::run::{Dropped, Linted};
 
@@ -122,6 +123,18 @@ pub(super) fn shown(text: &str) -> String {
 /// The most partitions and raw objects that are shown one by one. If there are more partitions, the first and
 /// the last are shown.
 const SHOWN: usize = 12;
+
+/// The dates that a rebuild covers, and where their events come from.
+fn what_of(rebuilt: Rebuilt) -> String {
+    let dates = match rebuilt.dates {
+        Some(dates) => dates.to_string(),
+        None => "all dates".to_owned(),
+    };
+    match rebuilt.from_raw {
+        true => format!("of {dates} from raw"),
+        false => format!("of {dates} from the stored tables"),
+    }
+}
 
 /// The change of a count: `+1,234`.
 fn signed(n: i64) -> String {

@@ -69,6 +69,8 @@ pub enum RunError {
         .0.remedy
     )]
     Unreadable(Box<Finding>),
+    #[error("{file} names no folder of marts: set `path` in [marts]")]
+    NoMarts { file: String },
     #[error("{0}; this is a defect of rawmart")]
     Defect(String),
 }

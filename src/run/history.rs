@@ -14,7 +14,7 @@ use super::{Doing, RunError, tables};
 use crate::config::Job;
 use crate::event::Reason;
 use crate::lake::Lake;
-use crate::ledger::{self, Commit, FileEntry, ObjectEntry, SourceDelta, State};
+use crate::ledger::{self, Commit, FileEntry, ObjectEntry, Rebuilt, SourceDelta, State};
 
 /// The last commits of a lake, newest first.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -69,10 +69,16 @@ fn is_zero(number: &u64) -> bool {
 /// The changes of one source by a commit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Change {
+    /// The rebuild that made the commit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rebuilt: Option<Rebuilt>,
     /// The number of raw objects that were absorbed or read again.
     pub objects: u64,
     /// The number of raw objects that were taken out.
     pub forgotten: u64,
+    /// Raw objects that were dropped for good.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<ObjectEntry>,
     /// The change of the number of records.
     pub records: i64,
     /// The change of the number of events.
@@ -213,8 +219,10 @@ fn short(commit: &Commit, state: &State) -> PastCommit {
 fn change(delta: &SourceDelta) -> Change {
     let balance = &delta.balance;
     Change {
+        rebuilt: delta.rebuilt,
         objects: delta.objects.len() as u64,
         forgotten: delta.forgotten.len() as u64,
+        dropped: delta.dropped.clone(),
         records: balance.records,
         events: balance.events,
         kept: balance.kept,

@@ -15,7 +15,7 @@ use crate::dedup::{Hashing, Keys};
 use crate::engine::Engine;
 use crate::ledger::{self, ObjectEntry, RemovedFile, SourceState, State};
 use crate::mart::{self, Graph, Mart, ReferenceTable, read_references};
-use crate::plan::{self, Listed, Lost, MartPlan, RunPlan, SourcePlan, Unrepairable};
+use crate::plan::{self, AskedDates, Listed, Lost, MartPlan, RunPlan, SourcePlan, Unrepairable};
 use crate::raw::{self, DecodeMemory, Decoder, DiscoverError, Discovered, RawObject, Roots};
 use crate::store::{Store, StoreSettings};
 
@@ -84,6 +84,34 @@ impl Looked<'_> {
             true => plan::gone_marts(self.graph.as_ref().map_or(&[], Graph::marts), state),
             false => Vec::new(),
         }
+    }
+
+    /// Plans the chosen marts: those that have changed, and what is asked for. The others are not built.
+    pub fn plan_chosen_marts(
+        &self,
+        state: &State,
+        chosen: &BTreeSet<String>,
+        asked: AskedDates,
+    ) -> Vec<MartPlan> {
+        let references = self.fingerprints();
+        let all = self.marts(&references);
+        let pairs = all.marts.iter().zip(all.tables);
+        let (marts, tables): (Vec<Mart>, Vec<TableDefinition>) = pairs
+            .filter(|(mart, _)| chosen.contains(&mart.name))
+            .map(|(mart, table)| (mart.clone(), table.clone()))
+            .unzip();
+        let of_chosen = plan::Marts {
+            marts: &marts,
+            tables: &tables,
+            references: &references,
+        };
+        let plans = plan::plan_asked_marts(of_chosen, state, asked);
+        let mut plans = plans.into_iter().peekable();
+        let plan = |mart: &Mart| {
+            let planned = plans.next_if(|plan| plan.mart == mart.name);
+            planned.unwrap_or_else(|| MartPlan::nothing(&mart.name))
+        };
+        all.marts.iter().map(plan).collect()
     }
 
     /// Plans the steps that make lost files of the sources again.
@@ -191,6 +219,19 @@ impl<'a> Checked<'a> {
             sources,
             graph,
         })
+    }
+
+    /// The same without the sources: no raw prefix is listed.
+    pub fn without_sources(self) -> Self {
+        Self {
+            sources: Vec::new(),
+            ..self
+        }
+    }
+
+    /// The marts, where they are asked for.
+    pub const fn graph(&self) -> Option<&Graph> {
+        self.graph.as_ref()
     }
 }
 
@@ -369,7 +410,9 @@ fn refuse_empty_roots(
     for root in found.empty_roots.iter().filter_map(|i| source.raw.get(*i)) {
         let folder = root.name.as_deref().map(|name| format!("{name}/"));
         let below = |key: &str| folder.as_ref().is_none_or(|folder| key.starts_with(folder));
-        if !known.is_some_and(|known| known.objects.keys().any(below)) {
+        // All raw objects may have been given up.
+        let had = |known: &SourceState| known.objects.is_empty() || known.objects.keys().any(below);
+        if !known.is_some_and(had) {
             return Err(DiscoverError::NoObject {
                 url: root.url.clone(),
                 name: source.name.clone(),

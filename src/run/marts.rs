@@ -27,7 +27,7 @@ use crate::config::{Compression, Job};
 use crate::lake::{Lake, Proof, Writing};
 use crate::ledger::Commit;
 use crate::mart::{self, Mart, PanicsCaught};
-use crate::plan::{Foreseen, Lost, MartPlan};
+use crate::plan::{Foreseen, Lost, MartPlan, RunPlan};
 use crate::progress::Happened;
 use crate::publish::{FileSettings, Local, Staged};
 use build::{Build, Built};
@@ -211,7 +211,7 @@ fn wave<'a>(planned: &mut VecDeque<(&'a Mart, &'a MartPlan)>) -> Vec<(&'a Mart, 
 /// SQL that the engine cannot plan.
 pub async fn foresee<P>(
     looked: &Looked<'_>,
-    plans: &[MartPlan],
+    plan: &RunPlan,
     lake: &Lake<P>,
 ) -> Result<Vec<Foreseen>, RunError> {
     let Some(graph) = &looked.graph else {
@@ -219,11 +219,22 @@ pub async fn foresee<P>(
     };
     let inputs = Inputs::new(looked, lake, &Local::default())?;
     let mut all = Vec::new();
-    for (mart, planned) in graph.marts().iter().zip(plans) {
+    // The files of such a source may lie at other places than its tables will have.
+    let unlike = plan.sources.iter().zip(&looked.sources);
+    let unlike = unlike.filter(|(source, _)| source.makes_tables_anew());
+    let mut unlike: BTreeSet<String> = unlike.flat_map(|(_, s)| s.source.tables()).collect();
+    for (mart, planned) in graph.marts().iter().zip(&plan.marts) {
+        let can_be_read = mart.inputs.iter().all(|input| !unlike.contains(input));
         all.push(match planned.why {
-            Some(_) => inputs.foresee(mart, planned).await?,
-            None => Foreseen::default(),
+            Some(_) if can_be_read => inputs.foresee(mart, planned).await?,
+            _ => Foreseen {
+                sample_due: planned.sample_due,
+                ..Foreseen::default()
+            },
         });
+        if !can_be_read {
+            unlike.insert(mart.name.clone());
+        }
     }
     Ok(all)
 }

@@ -10,7 +10,7 @@ use crate::absorb::{self, AbsorbError, Absorbed, Work, Workspace};
 use crate::catalog::SourceTables;
 use crate::config::{Job, Source};
 use crate::lake::{Lake, Proof, Writing};
-use crate::ledger::{self, Balance, Commit, ObjectEntry, SourceDelta, State};
+use crate::ledger::{self, Balance, Commit, ObjectEntry, SourceDelta, SourceState, State};
 use crate::plan::{Lost, SourcePlan, Step, Why};
 use crate::progress::Happened;
 use crate::publish::{Local, Staged, WriteError};
@@ -63,8 +63,8 @@ impl Rounds<'_> {
                 commit.columns.insert(table.name.clone(), columns);
             }
             let (objects, balance) = totals.note(name, absorbed);
-            let first = !lake.state().sources.contains_key(name);
-            let delta = self.delta((round, first), planned, listed, objects, balance);
+            let known = lake.state().sources.get(name);
+            let delta = self.delta((round, known), planned, listed, objects, balance);
             commit.sources.insert(name.clone(), delta);
         }
         let nothing = commit.sources.values().all(SourceDelta::is_nothing);
@@ -105,6 +105,7 @@ impl Rounds<'_> {
             read: read.collect::<Result<_, _>>()?,
             leaving: step.leaving.clone(),
             again: step.again,
+            only: step.only,
             fill: step.fill.clone(),
             anew: step.anew,
             lost,
@@ -122,11 +123,10 @@ impl Rounds<'_> {
         Ok(absorb::absorb(&space, work, state).await?)
     }
 
-    /// The part of a commit about one source. `round` counts from 0 and is the `first` commit of the source or
-    /// not.
+    /// What a commit says of a source. `round` counts from 0; `known` is what the log says of the source.
     fn delta(
         &self,
-        (round, first): (usize, bool),
+        (round, known): (usize, Option<&SourceState>),
         planned: &SourcePlan,
         listed: &ListedSource<'_>,
         mut objects: Vec<ObjectEntry>,
@@ -136,21 +136,28 @@ impl Rounds<'_> {
         let read: BTreeSet<&str> = objects.iter().map(|object| object.key.as_str()).collect();
         let leaving = step.iter().flat_map(|step| &step.leaving);
         let forgotten = leaving.filter(|key| !read.contains(key.as_str()));
-        let forgotten = forgotten.cloned().collect();
+        let forgotten: Vec<String> = forgotten.cloned().collect();
+        let dropped = forgotten.iter().filter_map(|key| known?.objects.get(key));
+        let dropped = match planned.why {
+            Some(Why::Drop) => dropped.collect(),
+            _ => Vec::new(),
+        };
         let last = round + 1 == planned.steps.len();
         let at_once = self.looked.options.limits(self.job).objects;
-        if planned.why != Some(Why::Rebuild)
+        if !matches!(planned.why, Some(Why::Rebuild | Why::Drop))
             && let Some(renewed) = listed.renewed.chunks(at_once).nth(round)
         {
             objects.extend_from_slice(renewed);
         }
         SourceDelta {
-            settings: match first || last {
+            settings: match known.is_none() || last {
                 true => planned.settings.clone(),
                 false => planned.meanwhile.clone(),
             },
             anew: step.is_some_and(|step| step.anew),
+            rebuilt: planned.rebuilt,
             forgotten,
+            dropped,
             objects,
             balance,
         }

@@ -11,7 +11,7 @@ use crate::absorb::{Absorbed, Incomplete, Noticed, NullColumn, WhySlice};
 use crate::event::Reason;
 use crate::lake::{Committed, Lake, Writing};
 use crate::layout;
-use crate::ledger::{Balance, ObjectEntry, State};
+use crate::ledger::{Balance, ObjectEntry, Rebuilt, State};
 use crate::plan::{self, RunPlan, SourcePlan, Why};
 use crate::publish::Local;
 
@@ -66,6 +66,12 @@ pub enum RunOutcome {
 pub struct SourceSummary {
     /// Whether a rebuild was asked for and had something to do.
     pub rebuilt: bool,
+    /// What the rebuild covers that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rebuild: Option<Rebuilt>,
+    /// Raw objects that this run dropped for good.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<String>,
     /// The changes of the counts by this run. They are negative where raw objects were replaced or given up.
     pub added: Added,
     /// The number of raw objects that are absorbed.
@@ -232,6 +238,14 @@ fn source_summary(
     let total = total.cloned().unwrap_or_default();
     SourceSummary {
         rebuilt: plan.why == Some(Why::Rebuild) && total.committed,
+        rebuild: plan.rebuilt,
+        dropped: match plan.why {
+            Some(Why::Drop) => {
+                let leaving = plan.steps.iter().flat_map(|step| &step.leaving);
+                leaving.cloned().collect()
+            }
+            _ => Vec::new(),
+        },
         added: total.added,
         null_columns: total.noticed.null_columns(source),
         keyless_rules: total.noticed.keyless_rules(source, &listed.reads),

@@ -110,6 +110,8 @@ pub enum Note {
     Gone { source: String, keys: Vec<String> },
     /// Absorbed raw objects that have other content now.
     Changed { source: String, keys: Vec<String> },
+    /// Raw objects that were dropped for good: their events are in no table.
+    Dropped { source: String, keys: Vec<String> },
     /// A mart that a repair could not build.
     NotBuilt { mart: String, why: String },
     /// A mart whose SQL file is gone: nothing builds it any more, and nothing makes these files of it again.
@@ -578,6 +580,14 @@ async fn raw(source: &Source, state: &State, settings: &StoreSettings) -> Vec<No
     let Some(known) = state.sources.get(&source.name) else {
         return Vec::new();
     };
+    let source_name = || source.name.clone();
+    let mut notes = Vec::new();
+    if !known.dropped.is_empty() {
+        notes.push(Note::Dropped {
+            source: source_name(),
+            keys: known.dropped.keys().cloned().collect(),
+        });
+    }
     let all = Options {
         relist: true,
         ..Options::default()
@@ -585,26 +595,25 @@ async fn raw(source: &Source, state: &State, settings: &StoreSettings) -> Vec<No
     let listed = match looking::list(source, Vec::new(), state, &all, settings).await {
         Ok(listed) => listed,
         Err(error) => {
-            return vec![Note::Unlisted {
-                source: source.name.clone(),
+            notes.push(Note::Unlisted {
+                source: source_name(),
                 why: error.to_string(),
-            }];
+            });
+            return notes;
         }
     };
     let there: BTreeSet<&str> = listed.found.objects.iter().map(|o| &*o.identity).collect();
     let gone = known.objects.keys().filter(|key| !there.contains(key));
     let gone: Vec<String> = gone.map(str::to_owned).collect();
-    let source = || source.name.clone();
-    let mut notes = Vec::new();
     if !gone.is_empty() {
         notes.push(Note::Gone {
-            source: source(),
+            source: source_name(),
             keys: gone,
         });
     }
     if !listed.changed.is_empty() {
         notes.push(Note::Changed {
-            source: source(),
+            source: source_name(),
             keys: listed.changed,
         });
     }

@@ -12,6 +12,7 @@ use rawmart::run::{MartOutcome, MartSummary, Options, RunSummary};
 use rawmart::store::{Access, Gate, Operation, StoreSettings};
 use tokio::sync::Semaphore;
 
+use crate::drops;
 use crate::project::{Lake, Project, Ran, Row};
 use crate::s3::{Asked, Control};
 use crate::small::{self, Batch, Bucket, FIRST, Memory, SECOND};
@@ -274,6 +275,13 @@ fn a_run_that_replaces_may_die_at_any_operation_on_disk() {
         ..Options::default()
     };
     dies_everywhere(&project, &options, &small::content(&fresh.lake()), 3);
+}
+
+#[test]
+fn a_rebuild_that_drops_a_raw_object_may_die_at_any_operation_on_disk() {
+    let project = prepared(&[FIRST, SECOND], &[]);
+    let expected = small::expected(&drops::WITHOUT_DROPPED);
+    dies_everywhere(&project, &drops::dropping(), &expected, 2);
 }
 
 /// Rules change, or columns change so that all objects are read from raw, or both in many commits.

@@ -8,12 +8,15 @@
     reason = "a test may be one long table of cases"
 )]
 mod bad_input;
+mod chosen;
 mod cost;
 mod crash;
 mod damage;
 mod demo;
 mod docs;
+mod drops;
 mod endless;
+mod estimates;
 mod fake_glue;
 mod full_disk;
 mod github_archive;
@@ -27,6 +30,8 @@ mod project;
 mod query;
 mod raw_objects;
 mod readable;
+mod remedies;
+mod reprocess;
 mod rooms;
 mod s3;
 mod s3_runs;

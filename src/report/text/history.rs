@@ -3,7 +3,7 @@
 use std::io::{Result, Write};
 use std::path::Path;
 
-use super::{bytes, count, line, place, signed};
+use super::{bytes, count, line, place, shown, signed, what_of};
 use crate::run::{Change, History, PastCommit, PastRun};
 
 /// Writes the last commits, for somebody in the folder `here`.
@@ -99,16 +99,29 @@ fn past_commit(out: &mut impl Write, commit: &PastCommit) -> Result<()> {
 }
 
 fn past_change(out: &mut impl Write, source: &str, change: &Change) -> Result<()> {
-    line(
-        out,
-        change.objects,
-        "raw objects",
-        &format!("read for {source}"),
-    )?;
-    if change.forgotten > 0 {
+    let read = match change.rebuilt {
+        Some(rebuilt) => {
+            writeln!(out, "  {source}: rebuild {}", what_of(rebuilt))?;
+            format!("read again for {source}")
+        }
+        None => format!("read for {source}"),
+    };
+    line(out, change.objects, "raw objects", &read)?;
+    for object in &change.dropped {
+        let rejects: u64 = object.rejects.values().sum();
+        writeln!(
+            out,
+            "  {source}: dropped for good: {}, with {} events and {} rejects",
+            shown(&object.key),
+            count(object.events),
+            count(rejects)
+        )?;
+    }
+    let forgotten = change.forgotten.saturating_sub(change.dropped.len() as u64);
+    if forgotten > 0 {
         line(
             out,
-            change.forgotten,
+            forgotten,
             "raw objects",
             &format!("taken out of {source}"),
         )?;

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::io::{Result, Write};
 
 use super::run::gone_marts;
-use super::{Reader, SHOWN, bytes, count, line, some};
+use super::{Reader, SHOWN, bytes, count, line, some, what_of};
 use crate::plan::{
-    CatalogPlan, CatalogTable, Estimate, MartPlan, PartitionPlan, Requests, RunPlan, SourcePlan,
-    Why, WhyMart, WhyPartition,
+    CatalogPlan, CatalogTable, Estimate, MartPlan, PartitionPlan, PlanOutcome, Requests, RunPlan,
+    SourcePlan, WholeEstimate, Why, WhyMart, WhyPartition,
 };
 
 /// Writes the plan of a run.
@@ -36,22 +36,30 @@ pub fn plan(out: &mut impl Write, plan: &RunPlan, reader: &Reader<'_>) -> Result
     if let Some(catalog) = &plan.catalog {
         one_catalog(out, catalog)?;
     }
-    if plan.is_empty() {
-        writeln!(out, "Nothing to do.")?;
+    match plan.outcome() {
+        PlanOutcome::Nothing => writeln!(out, "Nothing to do."),
+        PlanOutcome::Work => plan
+            .estimate
+            .iter()
+            .try_for_each(|estimate| whole(out, estimate)),
+        PlanOutcome::Refused => writeln!(out, "The run will refuse, so it will publish nothing."),
     }
-    Ok(())
 }
 
 fn one_source(out: &mut impl Write, source: &SourcePlan, reader: &Reader<'_>) -> Result<()> {
     let why = match source.why {
+        _ if source.refused.is_some() => "refused",
         None => "nothing to do",
         Some(Why::First) => "absorb, first run",
         Some(Why::NewObjects) => "absorb new raw objects",
         Some(Why::ChangedObjects) => "absorb, changed raw objects too",
         Some(Why::NewEtags) => "note the new ETags of raw objects with the same content",
         Some(Why::Rebuild) => "rebuild",
+        Some(Why::Drop) => "drop raw objects for good",
     };
-    writeln!(out, "{}: {why}", source.source)?;
+    let rebuilt = source.rebuilt.filter(|_| source.refused.is_none());
+    let of = rebuilt.map_or_else(String::new, |rebuilt| format!(" {}", what_of(rebuilt)));
+    writeln!(out, "{}: {why}{of}", source.source)?;
     let (all, new) = (bytes(source.bytes), bytes(source.new_bytes));
     line(out, source.objects, "raw objects", &format!("({all})"))?;
     line(out, source.new_objects, "new", &format!("({new})"))?;
@@ -88,6 +96,11 @@ fn one_source(out: &mut impl Write, source: &SourcePlan, reader: &Reader<'_>) ->
     for column in fill.collect::<BTreeSet<_>>() {
         writeln!(out, "    column {column} is filled from `extra`")?;
     }
+    if source.why == Some(Why::Drop) {
+        let leaving = source.steps.iter().flat_map(|step| &step.leaving);
+        let leaving: Vec<String> = leaving.cloned().collect();
+        line(out, leaving.len() as u64, "to drop", &some(&leaving))?;
+    }
     if let Some(refusal) = &source.refused {
         let refused = reader.typing.with_flags(&refusal.of(&source.source));
         writeln!(out, "  the run will refuse: {refused}")?;
@@ -112,6 +125,7 @@ fn one_mart(out: &mut impl Write, mart: &MartPlan) -> Result<()> {
         Some(WhyMart::InputsChanged(tables)) => {
             format!("build, changed: {}", tables.join(", "))
         }
+        Some(WhyMart::Asked) => "build, as asked".to_owned(),
         Some(WhyMart::Lost) => "build, files of it are lost".to_owned(),
     };
     let (dates, sample) = (dates_of(mart), sample_of(mart));
@@ -206,16 +220,21 @@ fn plan_estimate(out: &mut impl Write, estimate: &Estimate) -> Result<()> {
             &format!("({}), about", bytes(size)),
         )?;
     }
+    Ok(())
+}
+
+/// What the whole run will cost.
+fn whole(out: &mut impl Write, estimate: &WholeEstimate) -> Result<()> {
     let Requests { list, get, put } = estimate.requests;
     let kinds = [(list, "LIST"), (get, "GET"), (put, "PUT")];
     let kinds = kinds
         .map(|(n, kind)| format!("{} {kind}", count(n)))
         .join(", ");
-    line(
+    writeln!(
         out,
-        list + get + put,
-        "requests",
-        &format!("{kinds}, about"),
+        "In all about {} files are written, with {} requests: {kinds}.",
+        count(estimate.files_written),
+        count(list + get + put)
     )
 }
 
@@ -230,8 +249,10 @@ fn plan_partitions(out: &mut impl Write, partitions: &[PartitionPlan]) -> Result
         let why = match plan.why {
             WhyPartition::NewEvents => "new events",
             WhyPartition::MoreEvents => "more events",
+            WhyPartition::Dropped => "events of dropped raw objects leave",
             WhyPartition::ReplacedObjects => "replaced raw objects",
             WhyPartition::Rebuild => "decided again",
+            WhyPartition::ReadAgain => "read again from raw",
         };
         write!(out, "    {}: {why}", plan.partition)?;
         if plan.objects > 0 {

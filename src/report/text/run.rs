@@ -5,7 +5,7 @@ use std::io::{Result, Write};
 
 use chrono::NaiveDate;
 
-use super::{Reader, SHOWN, bytes, count, line, place, shown, signed, some};
+use super::{Reader, SHOWN, bytes, count, line, place, shown, signed, some, what_of};
 use crate::absorb::{Incomplete, NullColumn, WhySlice};
 use crate::event::Reason;
 use crate::run::{
@@ -121,7 +121,12 @@ fn counts(out: &mut impl Write, name: &str, source: &SourceSummary) -> Result<()
         (0, again) => format!("{} read again", count(again)),
         (new, again) => format!("{} new, {} read again", count(new), count(again)),
     };
-    writeln!(out, "{name}: {} raw objects, {news}", count(source.objects))?;
+    let rebuilt = source.rebuild.filter(|_| source.rebuilt);
+    let rebuilt = rebuilt.map_or_else(String::new, |rebuilt| {
+        format!("rebuild {}; ", what_of(rebuilt))
+    });
+    let objects = count(source.objects);
+    writeln!(out, "{name}: {rebuilt}{objects} raw objects, {news}")?;
     writeln!(out, "  {:>9} {:>9}", "added", "in all")?;
     let added = &source.added.counts;
     let rejects: i64 = source.rejects.values().sum();
@@ -161,6 +166,9 @@ fn changes(
     source: &SourceSummary,
     reader: &Reader<'_>,
 ) -> Result<()> {
+    for key in &source.dropped {
+        writeln!(out, "  dropped for good: {}", shown(key))?;
+    }
     for (why, n) in &source.skipped {
         in_all(out, *n, "keys skipped", why)?;
     }
@@ -195,6 +203,7 @@ fn slices(out: &mut impl Write, source: &SourceSummary) -> Result<()> {
             WhySlice::MoreEvents => "written anew, more events",
             WhySlice::EventsLeft => "written anew, events left",
             WhySlice::EventsReplaced => "written anew, events left and others came",
+            WhySlice::ReadAgain => "written anew, read again from raw",
             WhySlice::Verdicts => "written anew, other verdicts",
             WhySlice::ColumnsFilled => "written anew with the columns that came later",
         };

@@ -85,6 +85,12 @@ fn note(out: &mut impl Write, note: &Note) -> Result<()> {
             count(keys.len() as u64),
             some(keys)
         )?,
+        Note::Dropped { source, keys } => writeln!(
+            out,
+            "note {source}: {} raw objects were dropped for good: {}; `rawmart history` names the commits",
+            count(keys.len() as u64),
+            some(keys)
+        )?,
         Note::Unlisted { source, why } => {
             writeln!(out, "note {source}: the raw objects were not listed: {why}")?;
         }

@@ -157,6 +157,32 @@ impl Life {
         self.rebuilds_in_parts();
     }
 
+    /// One date is read again from raw. No file of another date changes.
+    fn reads_a_date_again(&mut self) {
+        let Dates { from: date, .. } = self.dates();
+        let before = self.project.lake();
+        let dates = Some(Dates {
+            from: date,
+            to: date,
+        });
+        let rebuild = Rebuild {
+            dates,
+            raw: true,
+            ..Rebuild::default()
+        };
+        self.rebuilds(rebuild).unwrap();
+        let after = self.project.lake();
+        let of_date = format!("/dt={date}/");
+        for (key, bytes) in after.data_files() {
+            let of_source = ["app/", "app_duplicates/", "app_rejects/"];
+            if of_source.iter().any(|table| key.starts_with(table)) && !key.contains(&of_date) {
+                let same = before.0.get(key).map(Vec::as_slice) == Some(bytes);
+                assert!(same, "seed {}: {date} wrote {key}", self.seed);
+            }
+        }
+        assert!(before.content() == after.content(), "seed {}", self.seed);
+    }
+
     /// Some files are lost, and a repair brings them back from raw.
     fn loses_and_repairs(&mut self) {
         let (seed, project) = (self.seed, &self.project);
@@ -246,19 +272,22 @@ impl Life {
         assert!(after.0 == before.0, "seed {seed}: run again wrote");
     }
 
-    /// A raw object is deleted, and its events are given up.
+    /// A raw object is deleted and its events are given up, or it is dropped for good and stays where it is.
     fn gives_up(&mut self) {
         let index = self
             .right
             .swap_remove(self.random.random_range(0..self.right.len()));
+        let drops = self.random.random_bool(0.5);
         let object = &mut self.case.objects[index];
         object.records.clear();
-        let raw = self.project.path(&format!("raw/{}", object.key));
-        std::fs::remove_file(raw).unwrap();
-        let rebuild = Rebuild {
-            forget_missing: true,
-            ..Rebuild::default()
-        };
+        let mut rebuild = Rebuild::default();
+        if drops {
+            rebuild.drop.insert(object.key.clone());
+        } else {
+            rebuild.forget_missing = true;
+            let raw = self.project.path(&format!("raw/{}", object.key));
+            std::fs::remove_file(raw).unwrap();
+        }
         self.rebuilds(rebuild).unwrap();
     }
 
@@ -311,14 +340,14 @@ pub(super) fn live(seed: u64, count: usize) {
     // This run finds nothing but the lock.
     life.act(&Options::default()).unwrap();
     while !(life.absent.is_empty() && life.wrong.is_empty() && life.changed_rules) {
-        match life.random.random_range(0..10) {
+        match life.random.random_range(0..11) {
             0..=2 if !life.absent.is_empty() => life.brings(),
             3 if !life.wrong.is_empty() => life.corrects(),
             4 => {
                 let rebuild = Rebuild {
                     dates: life.random.random_bool(0.7).then(|| life.dates()),
                     raw: life.random.random_bool(0.4),
-                    forget_missing: false,
+                    ..Rebuild::default()
                 };
                 life.rebuilds(rebuild).unwrap();
             }
@@ -332,6 +361,7 @@ pub(super) fn live(seed: u64, count: usize) {
                 life.project.write("sql/rare.sql", sql);
                 life.act(&Options::default()).unwrap();
             }
+            10 if !life.right.is_empty() => life.reads_a_date_again(),
             _ => {}
         }
     }
