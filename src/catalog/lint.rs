@@ -87,20 +87,6 @@ fn of_type(reader: Reader, kind: &DataType) -> Option<(&'static str, &'static st
                 "declare the column as `json`, or take the inner values apart in a mart",
             ))
         }
-        Reader::Spectrum
-            if any(
-                &|kind| matches!(kind, DataType::Map(entries, _) if !has_text_keys(entries.data_type())),
-            ) =>
-        {
-            Some((
-                "it reads maps whose keys are strings only",
-                "cast the keys to strings",
-            ))
-        }
-        Reader::Spectrum | Reader::Redshift if any(&|kind| *kind == DataType::Binary) => Some((
-            "it reads no bytes from Parquet",
-            "give text: `to_hex(…)` or `to_base64(…)`",
-        )),
         Reader::Hive3 if any(&|kind| matches!(kind, DataType::Timestamp(..))) => Some((
             "its timestamps are INT96 of Parquet, which rawmart does not write",
             "declare the column as bigint, as `rawmart ddl --dialect hive --hive 3` does",
@@ -132,15 +118,6 @@ fn inner(kind: &DataType) -> Vec<&DataType> {
             _ => Vec::new(),
         },
         _ => Vec::new(),
-    }
-}
-
-fn has_text_keys(entries: &DataType) -> bool {
-    match entries {
-        DataType::Struct(fields) => fields
-            .first()
-            .is_some_and(|key| *key.data_type() == DataType::Utf8),
-        _ => false,
     }
 }
 

@@ -231,7 +231,6 @@ pub(super) fn written(kind: &DataType, unit: TimeUnit) -> Result<DataType, Refus
         DataType::Boolean
         | DataType::Int32
         | DataType::Int64
-        | DataType::Float32
         | DataType::Float64
         | DataType::Date32 => kind.clone(),
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null => {
@@ -240,7 +239,8 @@ pub(super) fn written(kind: &DataType, unit: TimeUnit) -> Result<DataType, Refus
         DataType::Int8 | DataType::Int16 | DataType::UInt8 | DataType::UInt16 => DataType::Int32,
         // The cast fails above the largest signed integer, and then the mart fails.
         DataType::UInt32 | DataType::UInt64 => DataType::Int64,
-        DataType::Float16 => DataType::Float32,
+        // A source has no `float` either, and every float is exactly a double.
+        DataType::Float16 | DataType::Float32 => DataType::Float64,
         DataType::Date64 => DataType::Date32,
         DataType::Timestamp(..) => DataType::Timestamp(unit.arrow(), Some("UTC".into())),
         DataType::Decimal32(precision, scale)
@@ -263,7 +263,12 @@ pub(super) fn written(kind: &DataType, unit: TimeUnit) -> Result<DataType, Refus
         DataType::Binary
         | DataType::LargeBinary
         | DataType::BinaryView
-        | DataType::FixedSizeBinary(_) => DataType::Binary,
+        | DataType::FixedSizeBinary(_) => {
+            return refuse(
+                "bytes, which Redshift Spectrum does not read",
+                "give a string: `encode(…, 'hex')`",
+            );
+        }
         DataType::Dictionary(_, value) => written(value, unit)?,
         DataType::RunEndEncoded(_, values) => written(values.data_type(), unit)?,
         DataType::List(_)
@@ -336,11 +341,18 @@ fn nested(kind: &DataType, unit: TimeUnit) -> Result<DataType, Refused> {
             let [key, value] = fields.as_ref() else {
                 return refuse("a map without entries", "leave the column out");
             };
+            let key = written(key.data_type(), unit)?;
+            if key != DataType::Utf8 {
+                return refuse(
+                    "a map whose keys are no strings, which Redshift Spectrum does not read",
+                    "cast its keys to VARCHAR",
+                );
+            }
             let entries = Field::new(
                 "key_value",
                 DataType::Struct(
                     vec![
-                        Field::new("key", written(key.data_type(), unit)?, false),
+                        Field::new("key", key, false),
                         Field::new("value", written(value.data_type(), unit)?, true),
                     ]
                     .into(),

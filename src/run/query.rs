@@ -14,7 +14,7 @@ use arrow::record_batch::RecordBatch;
 use futures::TryStreamExt;
 
 use super::marts::failed_below;
-use super::{Doing, RunError, tables};
+use super::{Doing, RunError, stores, tables};
 use crate::absorb::SpillFolder;
 use crate::catalog::{TableDescription, describe};
 use crate::config::Job;
@@ -22,7 +22,6 @@ use crate::engine::Engine;
 use crate::lake::Lake;
 use crate::mart::{self, MartError, Query, guarded, read_references};
 use crate::publish::{Local, WriteError};
-use crate::store::StoreSettings;
 
 /// The SQL of a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,7 +56,7 @@ pub type Take<'a> = dyn FnMut(Part<'_>) -> io::Result<()> + 'a;
 /// A store that does not answer, a log that cannot be read, SQL that cannot be evaluated, a full spill folder.
 pub fn query<'a>(job: &'a Job, sql: &'a Sql, take: &'a mut Take<'a>) -> Doing<'a, ()> {
     Box::pin(async move {
-        let settings = StoreSettings::default();
+        let settings = stores(job);
         let spill = SpillFolder::new(job)?;
         let lake = Lake::open(&job.lake, &settings, tables(job)).await?;
         let described = describe(job, lake.state(), &BTreeMap::new(), str::to_owned);
