@@ -336,7 +336,7 @@ mod tests {
         for (format, text) in [
             (
                 Format::Table,
-                "n  name\n-  -----------\n0  NULL\n1  a \"b\",\\nc\n2  단지\n(3 rows)\n",
+                "n  name\n-  ---------\n0  NULL\n1  a \"b\",\\nc\n2  단지\n(3 rows)\n",
             ),
             (Format::Csv, "n,name\n0,\n1,\"a \"\"b\"\",\nc\"\n2,단지\n"),
             (
