@@ -167,7 +167,7 @@ fn a_rebuild_of_all_dates_passes_where_one_of_some_dates_is_refused() {
     let project = reconfigured(&[FIRST], utc);
     let dates = ["--from", "2024-03-01", "--to", "2024-03-01"];
     let refused = project.rawmart(&[&["rebuild"], &dates[..]].concat());
-    refused.expect(4, &["leave --from and --to out"]);
+    refused.expect(4, &["leave out --from and --to"]);
     project.rawmart(&["rebuild"]).expect(0, &[]);
     passes(&project);
 }
