@@ -35,10 +35,10 @@ fn json(project: &Project, args: &[&str]) -> (Ran, Value) {
 fn every_command_prints_one_line_of_json() {
     let project = project(RIGHT);
     for (args, command, outcome) in [
-        (&["plan"][..], "plan", "done"),
+        (&["plan"][..], "plan", "work"),
         (&["run"], "run", "done"),
         (&["run"], "run", "nothing_new"),
-        (&["plan"], "plan", "done"),
+        (&["plan"], "plan", "nothing_new"),
         (&["rebuild"], "rebuild", "done"),
         (&["rebuild", "--raw"], "rebuild", "done"),
         (&["history"], "history", "done"),
