@@ -101,7 +101,7 @@ pub struct Options {
     pub rebuild: Option<Rebuild>,
     /// The limits of each commit; `None` for the limits that follow from the memory.
     pub limits: Option<CommitLimits>,
-    /// Of each mart.
+    /// How many partitions a mart may have.
     pub partitions: PartitionLimits,
 }
 

@@ -13,7 +13,7 @@ const LEAST: usize = 64;
 /// At least so many of a hundred values differ where values hardly repeat.
 const DIFFERENT: usize = 98;
 
-/// Of each Parquet column that an array becomes, whether its values hardly repeat; `None` where its rows do not tell.
+/// Whether the values hardly repeat, for each Parquet column that an array becomes; `None` where its rows do not tell.
 /// A column of codes repeats, because only words that repeat are coded.
 pub(super) fn hardly_repeats(column: &ArrayRef) -> Vec<Option<bool>> {
     match column.data_type() {

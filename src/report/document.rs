@@ -35,9 +35,9 @@ pub(super) enum Word {
     MartsFailed,
     CatalogBehind,
     Damaged,
-    /// Of a plan: there is work to do.
+    /// A plan: there is work to do.
     Work,
-    /// Of a plan: the run would refuse.
+    /// A plan: the run would refuse.
     Refused,
     Failed,
 }

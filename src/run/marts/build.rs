@@ -34,7 +34,7 @@ pub struct Build<'a> {
     /// The most bytes of files of one mart that are staged at once.
     pub in_flight: u64,
     pub spill: &'a Path,
-    /// Of each mart.
+    /// How many partitions a mart may have.
     pub most_partitions: u64,
 }
 
