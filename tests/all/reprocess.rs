@@ -86,7 +86,7 @@ fn a_rebuild_of_one_day_from_raw_writes_that_day_alone() {
     let app = &ran.json()["sources"]["app"];
     assert_eq!(app["rebuild"], rebuild);
     assert_eq!(app["slices"], json!({ "read_again": 1 }));
-    // The files of the 4th, and of the 5th for its late event.
+    // The raw objects of the 4th, and of the 5th for its late event.
     assert_eq!(app["added"]["objects"], 2);
     assert_eq!(app["added"]["events"], 0);
     let history = project.rawmart(&["history", "--output", "json"]).json();
