@@ -11,9 +11,7 @@ import argparse
 import datetime
 import decimal
 import json
-import os
 import subprocess
-import sys
 import tempfile
 from decimal import Decimal
 from pathlib import Path

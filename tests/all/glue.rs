@@ -255,7 +255,7 @@ fn a_catalog_that_fails_while_tables_are_changed_is_told_by_the_next_run() {
 }
 
 #[test]
-#[ignore = "long: every request"]
+#[ignore = "minutes: every request, a step of .ci/run"]
 fn a_catalog_that_fails_at_any_request_is_told_by_the_next_run() {
     let told = Told::after(&[FIRST]);
     let before = told.glue.database();
@@ -590,7 +590,7 @@ fn an_older_commit_never_stays_in_the_place_of_a_newer_one() {
 }
 
 #[test]
-#[ignore = "long: every request"]
+#[ignore = "minutes: every request, a step of .ci/run"]
 fn an_older_commit_never_stays_at_any_request() {
     an_older_commit_never_stays(1);
 }
