@@ -22,6 +22,7 @@ mod tests;
 
 pub use catalog::{Catalog, CatalogKind};
 pub use file::load;
+pub use units::duration;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

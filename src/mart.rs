@@ -12,6 +12,7 @@
 
 mod blame;
 mod choice;
+mod claims;
 mod clauses;
 mod comments;
 mod error;
@@ -35,9 +36,10 @@ mod strict;
 mod values;
 
 pub use choice::{Drawn, DrawnInput, DrawnMart};
+pub use claims::{Broken, Claim, Severity};
 pub use comments::comments;
 pub use error::{MartError, lacks_memory};
-pub use graph::{Graph, Mart, load, names};
+pub use graph::{Graph, Mart, checks_beside, load, names};
 pub use guard::{PanicsCaught, guarded, panics_are_caught};
 pub use query::{Query, answer};
 pub use reach::Reach;
@@ -113,10 +115,31 @@ impl Graph {
             }
             let definition = guarded(mart, executable(&session, mart)).await?;
             schemas.push((mart.name.clone(), definition.full_schema()));
+            check_claims(engine, mart, &schemas).await?;
             definitions.push(definition);
         }
         Ok(definitions)
     }
+}
+
+/// Plans the claims of a mart against the columns of the tables that they read.
+async fn check_claims(
+    engine: &Engine,
+    mart: &Mart,
+    schemas: &[(String, SchemaRef)],
+) -> Result<(), MartError> {
+    for claim in &mart.claims {
+        let read = schemas
+            .iter()
+            .filter(|(name, _)| claim.inputs.contains(name));
+        let empty = read.map(|(name, schema)| {
+            let table: Arc<dyn TableProvider> = Arc::new(EmptyTable::new(Arc::clone(schema)));
+            (name.clone(), table)
+        });
+        let empty: Vec<Input> = empty.collect();
+        claim.breaking(engine, &empty).await?;
+    }
+    Ok(())
 }
 
 /// Evaluates one mart over `inputs`, which holds all of [`Mart::inputs`]. A mart that is built date by date is

@@ -33,7 +33,10 @@ pub use history::{Change, History, PastCommit, PastRun, history, past_run};
 pub use lint::{Linted, lint};
 pub use query::{Part, Sql, Take, query};
 pub use repair::repair;
-pub use summary::{Added, MartOutcome, MartSummary, RunOutcome, RunSummary, Sample, SourceSummary};
+pub use summary::{
+    Added, CheckSummary, FailedCheck, MartOutcome, MartSummary, RunOutcome, RunSummary, Sample,
+    SourceSummary,
+};
 pub use tables::{DdlAsked, Tables, ddl, describe_tables};
 pub use tell::{CatalogProblem, CatalogSummary};
 pub use verify::{Damage, Depth, Note, Repaired, Verified, verify};

@@ -25,7 +25,7 @@ const DURATIONS: [(&str, i64); 5] = [
 const LONGEST: i64 = 36_525 * DAY;
 
 /// The milliseconds of a duration such as `1s`, `500ms`, `1h30m` or `35d`.
-pub(super) fn duration(text: &str) -> Result<i64, String> {
+pub fn duration(text: &str) -> Result<i64, String> {
     let wrong = |what: &str| {
         Err(format!(
             "`{text}` is no duration: {what} (write `500ms`, `1s`, `10m`, `24h`, `35d` or `1h30m`)"

@@ -96,6 +96,15 @@ impl Snapshot<'_> {
     /// are not replaced by them.
     pub fn files<'f>(&'f self, table: &'f str) -> impl Iterator<Item = (&'f FileEntry, String)> {
         let staged = self.staged.get(table).map_or(&[][..], Vec::as_slice);
+        self.files_under(table, staged)
+    }
+
+    /// The files of a table as [`Self::files`], with these `staged` files.
+    fn files_under<'f>(
+        &'f self,
+        table: &'f str,
+        staged: &'f [FileEntry],
+    ) -> impl Iterator<Item = (&'f FileEntry, String)> {
         let replaced: BTreeSet<String> = staged.iter().map(FileEntry::key).collect();
         let staged = staged.iter().map(|entry| (entry, entry.staged.clone()));
         let published = self.state.table(table);
@@ -115,6 +124,31 @@ impl Snapshot<'_> {
         wanted: &dyn Fn(&FileEntry) -> bool,
     ) -> Result<Arc<dyn TableProvider>, DataFusionError> {
         let files = self.files(&table.name).filter(|(entry, _)| wanted(entry));
+        self.table_of_files(table, files)
+    }
+
+    /// A table as it will be once these files are published, as a table of the engine. With `whole` it has the files
+    /// that stay too.
+    ///
+    /// # Errors
+    /// See [`Self::table`].
+    pub fn table_to_come(
+        &self,
+        table: &TableDefinition,
+        staged: &[FileEntry],
+        whole: bool,
+    ) -> Result<Arc<dyn TableProvider>, DataFusionError> {
+        let files = self.files_under(&table.name, staged);
+        let files = files.filter(|(entry, key)| whole || *key == entry.staged);
+        self.table_of_files(table, files)
+    }
+
+    /// These files, each with its key, as a table of the engine.
+    fn table_of_files<'f>(
+        &self,
+        table: &TableDefinition,
+        files: impl Iterator<Item = (&'f FileEntry, String)>,
+    ) -> Result<Arc<dyn TableProvider>, DataFusionError> {
         let files = files.map(|(entry, key)| TableFile {
             path: layout::below(&self.root, &key),
             size: entry.bytes,

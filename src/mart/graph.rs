@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use super::claims::{self, Claim};
 use super::error::{MartError, shown};
 use super::header::{self, Header};
 use super::reach::Reach;
@@ -30,7 +31,15 @@ pub struct Mart {
     pub reach: BTreeMap<String, Reach>,
     /// The inputs of `reach` that no `reads` names. Each date of the mart reads the same date of these inputs.
     pub unsaid: BTreeSet<String>,
-    /// SHA-256 of the file's text, in hex.
+    /// What must hold of the rows before they are published: the claims of the header, then the files of checks.
+    pub claims: Vec<Claim>,
+    /// The person or team that answers for the mart.
+    pub owner: Option<String>,
+    /// The dashboard that the mart is made for.
+    pub dashboard: Option<String>,
+    /// The longest silence of the sources below the mart, in milliseconds.
+    pub fresh_within: Option<i64>,
+    /// SHA-256 of the file's text, and of its files of checks, in hex.
     pub fingerprint: String,
 }
 
@@ -63,17 +72,58 @@ impl Graph {
         &self.folder
     }
 
-    /// The names of the tables and references that some mart reads, sorted. Marts are not among them.
+    /// The names of the tables and references that some mart or a check of it reads, sorted. Marts are not among them.
     pub fn tables(&self) -> Vec<&str> {
         let made: BTreeSet<_> = self.marts.iter().map(|mart| mart.name.as_str()).collect();
-        let read: BTreeSet<_> = self
-            .marts
-            .iter()
-            .flat_map(|mart| mart.inputs.iter().map(String::as_str))
-            .filter(|name| !made.contains(name))
-            .collect();
+        let of_marts = self.marts.iter().flat_map(|mart| &mart.inputs);
+        let of_checks = self.marts.iter().flat_map(|mart| &mart.claims);
+        let read = of_marts.chain(of_checks.flat_map(|claim| &claim.inputs));
+        let read = read.map(String::as_str);
+        let read: BTreeSet<_> = read.filter(|name| !made.contains(name)).collect();
         read.into_iter().collect()
     }
+
+    /// For each mart, the marts that it reads, directly or not.
+    pub fn below(&self) -> BTreeMap<String, BTreeSet<String>> {
+        let mut below: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for mart in &self.marts {
+            let mut all = BTreeSet::new();
+            for input in &mart.inputs {
+                if let Some(more) = below.get(input) {
+                    all.extend(more.iter().cloned());
+                    all.insert(input.clone());
+                }
+            }
+            below.insert(mart.name.clone(), all);
+        }
+        below
+    }
+
+    /// Adds the checks of a folder: each `<mart>__<claim>.sql` must return no rows. `tables` are the names of the
+    /// tables and references. Nothing is added where the folder does not exist.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is named after no mart; SQL that is not one plain SELECT, or that reads a table
+    /// that is not there when the mart is checked.
+    pub fn with_checks(mut self, folder: &Path, tables: &[&[String]]) -> Result<Self, MartError> {
+        let tables = tables.iter().flat_map(|tables| tables.iter());
+        let tables: BTreeSet<&str> = tables.map(String::as_str).collect();
+        for (name, claim, text) in claims::of_folder(folder, &self.below(), &tables)? {
+            let mut marts = self.marts.iter_mut();
+            if let Some(mart) = marts.find(|mart| mart.name == name) {
+                // A mart with another check is built again, and so is checked.
+                mart.fingerprint =
+                    fingerprint(&format!("{} {} {text}", mart.fingerprint, claim.name));
+                mart.claims.push(claim);
+            }
+        }
+        Ok(self)
+    }
+}
+
+/// The folder of the checks of a folder of marts: `checks` beside it.
+pub fn checks_beside(marts: &Path) -> PathBuf {
+    marts.with_file_name("checks")
 }
 
 /// The names of the marts whose `.sql` files are below `folder`, whatever the files hold.
@@ -154,6 +204,7 @@ pub fn load(folder: &Path, tables: &[String], references: &[String]) -> Result<G
         let said = |input: &String| header.reads.iter().any(|(table, ..)| table == input);
         let inputs = mart.reach.keys().cloned();
         mart.unsaid = inputs.filter(|input| !said(input)).collect();
+        mart.claims = claims::of_header(&mart, header.claims, header.severity);
         marts.insert(name, mart);
     }
     Ok(Graph {
@@ -276,6 +327,12 @@ fn read_file(file: PathBuf) -> Result<Read, MartError> {
     if let Some(message) = too_long(&name) {
         return Err(MartError::new(&file, None, message).hint("rename the file"));
     }
+    let folder = file.parent().and_then(Path::file_name);
+    if name.contains("__") && folder.is_some_and(|folder| folder == "checks") {
+        let message = "the file has the name of a check, and lies in the folder of marts";
+        return Err(MartError::new(&file, None, message)
+            .hint("checks lie in the folder `checks` beside the folder of marts: move it there"));
+    }
     let sql = read_text(&file)?;
     let header = header::header(&file, &sql)?;
     let parsed = select::parse(&file, &sql)?;
@@ -289,6 +346,10 @@ fn read_file(file: PathBuf) -> Result<Read, MartError> {
         inputs: inputs.into_iter().collect(),
         reach: BTreeMap::new(),
         unsaid: BTreeSet::new(),
+        claims: Vec::new(),
+        owner: header.owner.clone(),
+        dashboard: header.dashboard.clone(),
+        fresh_within: header.fresh_within,
         fingerprint,
     };
     Ok(Read {

@@ -6,15 +6,36 @@
 use std::path::Path;
 
 use super::MartError;
+use super::claims::{Said, Severity};
 use super::reach::{self, Reach};
 use super::select::is_name;
-use crate::names::slips;
-
-/// Keys of the design that this version does not carry out. A mart that has one expects it to be kept.
-const LATER: [&str; 3] = ["unique", "not_null", "check"];
+use crate::config::duration;
+use crate::names::{nearest, slips};
 
 const PARTITION: &str = "partition";
 const READS: &str = "reads";
+const UNIQUE: &str = "unique";
+const NOT_NULL: &str = "not_null";
+const CHECK: &str = "check";
+const ACCEPTED: &str = "accepted";
+const SEVERITY: &str = "severity";
+const OWNER: &str = "owner";
+const DASHBOARD: &str = "dashboard";
+const FRESH_WITHIN: &str = "fresh_within";
+
+/// Every key of a header, in the order of the documentation.
+pub(super) const KEYS: [&str; 10] = [
+    PARTITION,
+    READS,
+    UNIQUE,
+    NOT_NULL,
+    CHECK,
+    ACCEPTED,
+    SEVERITY,
+    OWNER,
+    DASHBOARD,
+    FRESH_WITHIN,
+];
 
 /// The lines of a mart's header.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -23,6 +44,16 @@ pub(super) struct Header {
     pub partition: Vec<String>,
     /// How far tables are read, each with the line that says it.
     pub reads: Vec<(String, Reach, usize)>,
+    /// The claims about the rows, each with its line.
+    pub claims: Vec<(Said, usize)>,
+    /// What follows from a claim that does not hold.
+    pub severity: Severity,
+    /// The person or team that answers for the mart.
+    pub owner: Option<String>,
+    /// The dashboard that the mart is made for.
+    pub dashboard: Option<String>,
+    /// The longest silence of the sources below the mart, in milliseconds.
+    pub fresh_within: Option<i64>,
 }
 
 /// The part of the file that a line is in.
@@ -41,11 +72,33 @@ enum Section {
 /// # Errors
 /// A line that is meant as a header and cannot be read as one, with its line and the right spelling.
 pub(super) fn header(file: &Path, text: &str) -> Result<Header, MartError> {
+    read(file, text).map(|(header, _)| header)
+}
+
+/// Reads the header of a file of `sql/checks`, which has a severity and nothing else.
+///
+/// # Errors
+/// See [`header`]; another key.
+pub(super) fn severity(file: &Path, text: &str) -> Result<Severity, MartError> {
+    let (header, keys) = read(file, text)?;
+    match keys.iter().find(|(key, _)| *key != SEVERITY) {
+        None => Ok(header.severity),
+        Some((key, line)) => Err(MartError::new(
+            file,
+            Some(*line),
+            format!("the file of a check has no `{key}`"),
+        )
+        .hint("its only header is `-- severity: warn`; take the line out")),
+    }
+}
+
+/// The header, and each of its keys with the line of it.
+fn read(file: &Path, text: &str) -> Result<(Header, Vec<(&'static str, usize)>), MartError> {
     let mut reader = Reader {
         file,
         text,
-        partition: None,
-        reads: Vec::new(),
+        made: Header::default(),
+        keys: Vec::new(),
         doubtful: Vec::new(),
     };
     let mut section = Section::Header;
@@ -72,8 +125,9 @@ pub(super) fn header(file: &Path, text: &str) -> Result<Header, MartError> {
 struct Reader<'a> {
     file: &'a Path,
     text: &'a str,
-    partition: Option<Vec<String>>,
-    reads: Vec<(String, Reach, usize)>,
+    made: Header,
+    /// The keys that were given, each with its line.
+    keys: Vec<(&'static str, usize)>,
     /// Lines that may be meant as a header of this key. They are errors only where no header has the key.
     doubtful: Vec<(&'static str, MartError)>,
 }
@@ -86,26 +140,49 @@ impl Reader<'_> {
     /// Reads a line of comment above the SELECT.
     fn header_line(&mut self, line: &str, number: usize) -> Result<(), MartError> {
         let comment = line.trim_start_matches('-').trim();
-        match exact(comment) {
-            Some((key, value)) if key == PARTITION => {
-                if self.partition.is_some() {
-                    return Err(self
-                        .fail(number, "`partition` is given twice")
-                        .hint("name all partition columns on one line, separated by commas"));
-                }
-                let columns = partition_columns(value, |message| self.fail(number, message))?;
-                self.partition = Some(columns);
-                Ok(())
-            }
-            Some((key, value)) if key == READS => self.reads_line(value, number),
-            Some((key, _)) => Err(self
-                .fail(
-                    number,
-                    format!("the header `{key}` is not supported by this version"),
-                )
-                .hint("take the line out")),
-            None => self.prose_line(comment, number),
+        let Some((key, value)) = exact(comment) else {
+            return self.prose_line(comment, number);
+        };
+        let value = value.trim();
+        let several = [READS, UNIQUE, NOT_NULL, CHECK, ACCEPTED].contains(&key);
+        if !several && self.is_given(key) {
+            return Err(self
+                .fail(number, format!("`{key}` is given twice"))
+                .hint(match key {
+                    PARTITION => "name all partition columns on one line, separated by commas",
+                    _ => "take one of the lines out",
+                }));
         }
+        self.keys.push((key, number));
+        match key {
+            PARTITION => {
+                let columns = columns(value, "a partition column");
+                self.made.partition = self.at(number, columns)?;
+            }
+            READS => self.reads_line(value, number)?,
+            SEVERITY => self.made.severity = self.at(number, severity_of(value))?,
+            OWNER => self.made.owner = Some(self.at(number, some_text(key, value))?),
+            DASHBOARD => self.made.dashboard = Some(self.at(number, some_text(key, value))?),
+            FRESH_WITHIN => {
+                let silence = duration(value)
+                    .map_err(|message| (message, "for example `fresh_within: 2h`".to_owned()));
+                self.made.fresh_within = Some(self.at(number, silence)?);
+            }
+            claim => {
+                let said = self.at(number, said(claim, value))?;
+                self.made.claims.push((said, number));
+            }
+        }
+        Ok(())
+    }
+
+    fn is_given(&self, key: &str) -> bool {
+        self.keys.iter().any(|(given, _)| *given == key)
+    }
+
+    /// The value of a line, or its error with the line.
+    fn at<T>(&self, number: usize, value: Result<T, (String, String)>) -> Result<T, MartError> {
+        value.map_err(|(message, hint)| self.fail(number, message).hint(hint))
     }
 
     /// Reads how far tables are read.
@@ -117,10 +194,10 @@ impl Reader<'_> {
                      separated by commas",
                 )
             })?;
-            if self.reads.iter().any(|(other, ..)| *other == table) {
+            if self.made.reads.iter().any(|(other, ..)| *other == table) {
                 return Err(self.fail(number, format!("`reads` names `{table}` twice")));
             }
-            self.reads.push((table, reach, number));
+            self.made.reads.push((table, reach, number));
         }
         Ok(())
     }
@@ -128,7 +205,20 @@ impl Reader<'_> {
     /// Refuses or notes a comment that looks like a header.
     fn prose_line(&mut self, comment: &str, number: usize) -> Result<(), MartError> {
         let Some(near) = near(comment, self.text) else {
-            return Ok(());
+            return match unknown_key(comment) {
+                None => Ok(()),
+                Some(key) => Err(self
+                    .fail(number, format!("the header `{key}` is not known"))
+                    .hint(match nearest(key, KEYS) {
+                        Some(near) => {
+                            format!("is it `{near}`? if it is prose, begin the line with a capital")
+                        }
+                        None => format!(
+                            "the keys are {}; if it is prose, begin the line with a capital",
+                            KEYS.join(", ")
+                        ),
+                    })),
+            };
         };
         let error = self
             .fail(
@@ -152,7 +242,7 @@ impl Reader<'_> {
     fn block_line(&self, line: &str, number: usize) -> Result<Section, MartError> {
         let inner = line.trim_start_matches(['/', '*', '-', ' ']);
         if let Some((key, value)) = exact(inner)
-            && is_whole(&key, value)
+            && is_whole(key, value)
         {
             let value = value.trim_end_matches("*/").trim();
             return Err(self
@@ -176,63 +266,112 @@ impl Reader<'_> {
         let comment = line.trim_start_matches('-').trim();
         if let Some((key, value)) = exact(comment)
             && line.starts_with("--")
-            && is_whole(&key, value)
+            && is_whole(key, value)
         {
             let error = self
                 .fail(number, format!("the header `{key}` is below the SELECT"))
                 .hint("move the line above the first word of the SELECT");
-            let key = if key == READS { READS } else { PARTITION };
             self.doubtful.push((key, error));
         }
     }
 
-    fn finish(self) -> Result<Header, MartError> {
-        let said = |key: &str| match key {
-            PARTITION => self.partition.is_some(),
-            _ => !self.reads.is_empty(),
-        };
-        match self.doubtful.into_iter().find(|(key, _)| !said(key)) {
+    fn finish(self) -> Result<(Header, Vec<(&'static str, usize)>), MartError> {
+        let Self {
+            made,
+            keys,
+            doubtful,
+            ..
+        } = self;
+        let said = |key: &str| keys.iter().any(|(given, _)| *given == key);
+        // A claim that is below the SELECT would not be checked, whatever other claims there are.
+        let is_lost = |key: &str| !said(key) || ![PARTITION, READS].contains(&key);
+        match doubtful.into_iter().find(|(key, _)| is_lost(key)) {
             Some((_, error)) => Err(error),
-            None => Ok(Header {
-                partition: self.partition.unwrap_or_default(),
-                reads: self.reads,
-            }),
+            None => Ok((made, keys)),
         }
     }
 }
 
-/// The columns of a list that are separated by commas.
-fn partition_columns(
-    list: &str,
-    fail: impl Fn(String) -> MartError,
-) -> Result<Vec<String>, MartError> {
+/// The columns of a list that are separated by commas, each once. `what` is what each of them is.
+fn columns(list: &str, what: &str) -> Result<Vec<String>, (String, String)> {
     let names: Vec<String> = list.split(',').map(|name| name.trim().to_owned()).collect();
     for (n, name) in names.iter().enumerate() {
         if !is_name(name) {
-            return Err(fail(format!("`{name}` cannot be a partition column"))
-                .hint("a name is a lower-case letter, then letters, digits or `_`"));
+            return Err((
+                format!("`{name}` cannot be {what}"),
+                "a name is a lower-case letter, then letters, digits or `_`; names are separated by commas"
+                    .to_owned(),
+            ));
         }
         if names.iter().take(n).any(|other| other == name) {
-            return Err(fail(format!("partition column `{name}` is given twice")));
+            let what = what.trim_start_matches("a ");
+            return Err((
+                format!("{what} `{name}` is given twice"),
+                "name it once".to_owned(),
+            ));
         }
     }
     Ok(names)
 }
 
+/// The claim of a line with this key.
+fn said(key: &str, value: &str) -> Result<Said, (String, String)> {
+    match key {
+        UNIQUE => columns(value, "a column").map(Said::Unique),
+        NOT_NULL => columns(value, "a column").map(Said::NotNull),
+        ACCEPTED => Said::accepted(value),
+        _ => Said::check(value),
+    }
+}
+
+fn severity_of(value: &str) -> Result<Severity, (String, String)> {
+    match value {
+        "warn" => Ok(Severity::Warn),
+        "error" => Ok(Severity::Error),
+        other => Err((
+            format!("`{other}` is no severity"),
+            "write `warn` or `error`".to_owned(),
+        )),
+    }
+}
+
+fn some_text(key: &str, value: &str) -> Result<String, (String, String)> {
+    match value {
+        "" => Err((
+            format!("`{key}` has no value"),
+            "write a name, or take the line out".to_owned(),
+        )),
+        value => Ok(value.to_owned()),
+    }
+}
+
 /// The key and the value of a header whose key is spelt right.
-fn exact(comment: &str) -> Option<(String, &str)> {
+fn exact(comment: &str) -> Option<(&'static str, &str)> {
     let (key, value) = comment.split_once(':')?;
-    let key = key.trim().to_ascii_lowercase();
-    let known = [PARTITION, READS].contains(&key.as_str()) || LATER.contains(&key.as_str());
-    known.then_some((key, value))
+    let key = key.trim();
+    let mut keys = KEYS.into_iter();
+    let known = keys.find(|known| known.eq_ignore_ascii_case(key))?;
+    Some((known, value))
+}
+
+/// The key of a line such as `materialized: table`. Prose does not begin with a word in lower case and a colon.
+fn unknown_key(comment: &str) -> Option<&str> {
+    let (key, value) = comment.split_once(':')?;
+    let is_word = !key.is_empty() && key.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    let is_apart = value.is_empty() || value.starts_with(char::is_whitespace);
+    (is_word && is_apart).then_some(key)
 }
 
 /// Whether a line outside of the header can only be meant as one: prose has other words behind the colon.
 fn is_whole(key: &str, value: &str) -> bool {
     let value = value.trim_end_matches("*/").trim();
     match key {
-        PARTITION => value.split(',').all(|name| is_name(name.trim())),
+        PARTITION | UNIQUE | NOT_NULL => value.split(',').all(|name| is_name(name.trim())),
         READS => value.split(',').all(|text| reach::parse(text).is_ok()),
+        ACCEPTED => Said::accepted(value).is_ok(),
+        CHECK => !is_name(value) && Said::check(value).is_ok(),
+        SEVERITY => severity_of(value).is_ok(),
+        FRESH_WITHIN => duration(value).is_ok(),
         _ => false,
     }
 }
@@ -259,7 +398,9 @@ fn near(comment: &str, sql: &str) -> Option<Near> {
     let ornament = bare.len() < comment.len();
     let (first, mut rest) = word(bare);
     let (second, behind) = word(rest.trim_start());
-    let second_belongs = ["by", "on", "null", "key", "keys", "column", "columns"];
+    let second_belongs = [
+        "by", "on", "null", "key", "keys", "column", "columns", "within",
+    ];
     let joined = format!("{first}_{second}");
     let mut key = near_key(&first);
     let mut written = first.clone();
@@ -350,10 +491,9 @@ fn near_key(key: &str) -> Option<&'static str> {
         "partitions",
         "partitioned",
         "partitioning",
-        READS,
     ]
     .into_iter()
-    .chain(LATER)
+    .chain(KEYS)
     .find(|known| {
         let most = if known.len() > 6 { 2 } else { 1 };
         slips(key, known) <= most
@@ -378,7 +518,16 @@ mod tests {
                 Ok(&["dt", "os"][..]),
             ),
             ("--partition:dt\r\nSELECT 1", Ok(&["dt"])),
-            ("-- see http://x/y\n-- note: by day\nSELECT 1", Ok(none)),
+            (
+                "-- see http://x/y\n-- https://x/y\n-- Note: by day\nSELECT 1",
+                Ok(none),
+            ),
+            (
+                "-- hi\n-- materialized: table",
+                Err(
+                    "m.sql:2: the header `materialized` is not known; the keys are partition, reads",
+                ),
+            ),
             (
                 "-- partition:",
                 Err("m.sql:1: `` cannot be a partition column"),
@@ -390,10 +539,27 @@ mod tests {
                 Err("m.sql:2: `partition` is given twice"),
             ),
             (
-                "-- hi\n-- unique: dt",
-                Err("m.sql:2: the header `unique` is not supported"),
+                "-- hi\n-- unique: dt,",
+                Err("m.sql:2: `` cannot be a column"),
             ),
-            ("-- check: a > 1", Err("not supported by this version")),
+            ("-- unique: dt, dt", Err("column `dt` is given twice")),
+            ("-- uniqe: dt", Err("is it `unique`?")),
+            ("-- notnull: dt", Err("is it `not_null`?")),
+            ("-- fresh within: 2h", Err("is it `fresh_within`?")),
+            ("-- fresh_within: 2 hours", Err("`fresh_within: 2h`")),
+            ("-- checks: a > 1", Err("is it `check`?")),
+            ("-- check: a >", Err("m.sql:1: `a >` is no condition")),
+            ("-- check: a > 1, b > 1", Err("is no condition")),
+            ("-- check: a > 1) OR (b > 1", Err("is no condition")),
+            ("-- check:", Err("is no condition")),
+            ("-- accepted: os = 'ios'", Err("`os in ('a', 'b')`")),
+            ("-- accepted: os in (ios)", Err("`os in ('a', 'b')`")),
+            ("-- severity: warning", Err("`warning` is no severity")),
+            (
+                "-- severity: warn\n-- severity: warn",
+                Err("m.sql:2: `severity` is given twice"),
+            ),
+            ("-- owner:", Err("`owner` has no value")),
             ("-- partiton: dt", Err("is it `partition`?")),
             ("-- partition_by: dt", Err("is it `partition`?")),
             ("-- read: events all", Err("is it `reads`?")),
@@ -425,6 +591,37 @@ mod tests {
                 named("rejects", Reach::ALL, 3)
             ]
         );
+    }
+
+    #[test]
+    fn claims_have_their_lines_and_a_file_of_a_check_only_a_severity() {
+        let text = "-- Users.\n-- unique: dt, os\n-- not_null: dt , os\n-- check: a >= b -- why\n\
+                    -- accepted: os IN ('a', 'it''s')\n-- severity: warn\n-- Owner: Growth\n\
+                    -- dashboard: Daily: users\n-- fresh_within: 2h\nSELECT 1";
+        let found = header(Path::new("m.sql"), text).unwrap();
+        let names = vec!["dt".to_owned(), "os".to_owned()];
+        let accepted = Said::Accepted("os IN ('a', 'it''s')".to_owned());
+        assert_eq!(
+            found,
+            Header {
+                claims: vec![
+                    (Said::Unique(names.clone()), 2),
+                    (Said::NotNull(names), 3),
+                    (Said::Check("a >= b -- why".to_owned()), 4),
+                    (accepted, 5),
+                ],
+                severity: Severity::Warn,
+                owner: Some("Growth".to_owned()),
+                dashboard: Some("Daily: users".to_owned()),
+                fresh_within: Some(7_200_000),
+                ..Header::default()
+            }
+        );
+        let of = |text: &str| severity(Path::new("c.sql"), text).map_err(|error| error.to_string());
+        assert_eq!(of("-- Why.\nSELECT 1"), Ok(Severity::Error));
+        assert_eq!(of("-- severity: warn\nSELECT 1"), Ok(Severity::Warn));
+        let error = of("-- Why.\n-- partition: dt\nSELECT 1").unwrap_err();
+        assert!(error.starts_with("c.sql:2: the file of a check has no `partition`"));
     }
 
     /// The header in a comment above a SELECT that has the columns `dt`, `os` and the table `events`.
@@ -483,6 +680,10 @@ mod tests {
             (
                 "/* what */ SELECT 1\n-- partition: dt",
                 "m.sql:2: the header `partition`",
+            ),
+            (
+                "SELECT 1 AS a\n-- check: a > 0",
+                "m.sql:2: the header `check` is below",
             ),
         ] {
             let error = header(Path::new("m.sql"), text).unwrap_err().to_string();

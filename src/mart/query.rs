@@ -52,6 +52,10 @@ impl Query {
                 inputs: inputs.into_iter().collect(),
                 reach: BTreeMap::new(),
                 unsaid: BTreeSet::new(),
+                claims: Vec::new(),
+                owner: None,
+                dashboard: None,
+                fresh_within: None,
             },
         })
     }

@@ -202,15 +202,13 @@ impl<'a> Checked<'a> {
         let graph = match (&job.marts, options.marts) {
             (Some(folder), true) => {
                 let tables = job.sources.iter().flat_map(Source::tables);
-                let references = job
-                    .references
-                    .iter()
-                    .map(|reference| reference.name.clone());
-                Some(mart::load(
-                    folder,
-                    &tables.collect::<Vec<_>>(),
-                    &references.collect::<Vec<_>>(),
-                )?)
+                let tables: Vec<String> = tables.collect();
+                let references = job.references.iter();
+                let references = references.map(|reference| reference.name.clone());
+                let references: Vec<String> = references.collect();
+                let graph = mart::load(folder, &tables, &references)?;
+                let checks = mart::checks_beside(folder);
+                Some(graph.with_checks(&checks, &[&tables, &references])?)
             }
             _ => None,
         };

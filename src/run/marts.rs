@@ -5,10 +5,11 @@
 //! marts in their order ──▶ wave: up to the first that reads one of them
 //!                            │ two at a time, their small dates beside each other
 //!                            ▼
-//!                          files on this disk ──▶ staged ──▶ the next wave reads them
+//!                          files on this disk ──▶ staged ──▶ checked ──▶ the next wave reads them
 //! ```
 
 mod build;
+mod checks;
 mod failure;
 mod inputs;
 mod sample;
@@ -22,7 +23,7 @@ use std::path::Path;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::look::Looked;
-use super::{Context, MartOutcome, MartSummary, RunError, Totals};
+use super::{CheckSummary, Context, MartOutcome, MartSummary, RunError, Totals};
 use crate::config::{Compression, Job};
 use crate::lake::{Lake, Proof, Writing};
 use crate::ledger::Commit;
@@ -82,7 +83,10 @@ impl Marts<'_> {
         let built = commit.marts.iter().map(|mart| mart.name.as_str());
         let found = built.flat_map(|mart| self.lost.of_table(mart));
         commit.found = found.collect();
-        if !commit.marts.is_empty() {
+        if commit.marts.is_empty() {
+            // A mart that was staged, and whose claims do not hold, stays in staging.
+            lake.unstage(&commit, None).await;
+        } else {
             totals.note_commit(lake.commit(commit, Staged::default()).await?);
         }
         Ok(summaries)
@@ -130,6 +134,7 @@ impl Marts<'_> {
                     summary.many_partitions = Some(built.partitions).filter(|n| *n > many);
                     summary.left_out = built.left_out;
                     summary.sample = built.sample;
+                    summary.checks = built.checks;
                     commit.files.extend(built.staged.iter().cloned());
                     commit.columns.insert(summary.name.clone(), built.columns);
                     commit.marts.push(built.entry);
@@ -161,6 +166,9 @@ impl Marts<'_> {
             many_partitions: None,
             left_out: BTreeSet::new(),
             sample: None,
+            checks: None,
+            owner: mart.owner.clone(),
+            dashboard: mart.dashboard.clone(),
             outcome: MartOutcome::Built,
         };
         if let Some(because) = mart.inputs.iter().find(|input| failed.contains(*input)) {
@@ -178,7 +186,15 @@ impl Marts<'_> {
             name: mart.name.clone(),
         });
         match mart::guarded(mart, build.one(mart, planned, only)).await {
-            Ok(built) => Ok((summary, Some(built))),
+            Ok(built) => match built.checks.as_ref().and_then(CheckSummary::error) {
+                None => Ok((summary, Some(built))),
+                Some(error) => {
+                    summary.sample = built.sample;
+                    summary.checks = built.checks;
+                    summary.outcome = MartOutcome::Failed { error };
+                    Ok((summary, None))
+                }
+            },
             Err(RunError::Mart(error)) => {
                 // A mart also fails if another run, or somebody else, has replaced its input.
                 build.lake.overtaken(build.number).await?;

@@ -12,6 +12,7 @@ use crate::event::Reason;
 use crate::lake::{Committed, Lake, Writing};
 use crate::layout;
 use crate::ledger::{Balance, ObjectEntry, Rebuilt, State};
+use crate::mart::{Broken, Claim, MartError, Severity};
 use crate::plan::{self, RunPlan, SourcePlan, Why};
 use crate::publish::Local;
 
@@ -140,9 +141,79 @@ pub struct MartSummary {
     /// The result of the comparison of sample dates.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sample: Option<Sample>,
+    /// What became of the claims about its rows, where it was built and claims something.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checks: Option<CheckSummary>,
+    /// The person or team that answers for the mart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// The dashboard that the mart is made for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dashboard: Option<String>,
     /// The result of the run for the mart.
     #[serde(flatten)]
     pub outcome: MartOutcome,
+}
+
+/// What became of the claims about the rows of a mart.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct CheckSummary {
+    /// How many claims were checked.
+    pub ran: u64,
+    /// The claims that do not hold, in the order of the file.
+    pub failed: Vec<FailedCheck>,
+}
+
+/// A claim that does not hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FailedCheck {
+    /// The claim as the header says it, or the name of its file.
+    pub check: String,
+    /// The file that makes the claim.
+    pub file: String,
+    /// The line of the claim, where it is a line of a header.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<usize>,
+    /// Whether the mart was published all the same.
+    pub severity: Severity,
+    /// The number of rows that break the claim.
+    pub rows: u64,
+    /// The columns of these rows.
+    pub columns: Vec<String>,
+    /// The first of the rows, as text; null is NULL.
+    pub sample: Vec<Vec<Option<String>>>,
+    /// The SELECT that finds the rows.
+    pub query: String,
+    /// The sentence that tells of it.
+    #[serde(skip)]
+    pub error: String,
+}
+
+impl CheckSummary {
+    /// Notes the result of a claim: the rows that break it.
+    pub fn note(&mut self, claim: &Claim, broken: Option<Broken>) {
+        self.ran += 1;
+        let Some(broken) = broken else { return };
+        self.failed.push(FailedCheck {
+            error: MartError::broken(claim, &broken).to_string(),
+            check: claim.name.clone(),
+            file: claim.file(),
+            line: claim.line,
+            severity: claim.severity,
+            rows: broken.rows,
+            columns: broken.columns,
+            sample: broken.sample,
+            query: claim.sql.trim().to_owned(),
+        });
+    }
+
+    /// Why the mart is not published, if a claim keeps it from that.
+    pub fn error(&self) -> Option<String> {
+        let failed = self.failed.iter();
+        let failed = failed.filter(|check| check.severity == Severity::Error);
+        let errors: Vec<&str> = failed.map(|check| check.error.as_str()).collect();
+        (!errors.is_empty()).then(|| errors.join("; "))
+    }
 }
 
 /// The result of the comparison of sample dates.

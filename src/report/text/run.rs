@@ -8,8 +8,10 @@ use chrono::NaiveDate;
 use super::{Reader, SHOWN, bytes, count, line, place, shown, signed, some, what_of};
 use crate::absorb::{Incomplete, NullColumn, WhySlice};
 use crate::event::Reason;
+use crate::mart::{Broken, Severity};
 use crate::run::{
-    CatalogSummary, MartOutcome, MartSummary, RunOutcome, RunSummary, Sample, SourceSummary,
+    CatalogSummary, CheckSummary, MartOutcome, MartSummary, RunOutcome, RunSummary, Sample,
+    SourceSummary,
 };
 
 /// Writes the summary of a run that took so many seconds.
@@ -242,13 +244,54 @@ fn one_mart(out: &mut impl Write, mart: &MartSummary) -> Result<()> {
             }
         }
         MartOutcome::Fresh => line(out, mart.rows, "rows", &format!("{} (fresh)", mart.name))?,
-        MartOutcome::Failed { error } => writeln!(out, "     FAILED {}: {error}", mart.name)?,
+        MartOutcome::Failed { error } => {
+            writeln!(out, "     FAILED {}: {error}", mart.name)?;
+            let told = [("owner", &mart.owner), ("dashboard", &mart.dashboard)];
+            for (what, name) in told {
+                if let Some(name) = name {
+                    writeln!(out, "       {what}: {}", shown(name))?;
+                }
+            }
+        }
         MartOutcome::Skipped { because } => {
             writeln!(
                 out,
                 "    skipped {}: it reads {because}, which was not built",
                 mart.name
             )?;
+        }
+    }
+    match &mart.checks {
+        Some(checks) => checked(out, checks),
+        None => Ok(()),
+    }
+}
+
+/// What became of the claims of a mart, with the rows that break them.
+pub(super) fn checked(out: &mut impl Write, checks: &CheckSummary) -> Result<()> {
+    if checks.failed.is_empty() {
+        let checks = match checks.ran {
+            1 => "1 check holds".to_owned(),
+            n => format!("{} checks hold", count(n)),
+        };
+        return writeln!(out, "    {checks}");
+    }
+    for failed in &checks.failed {
+        if failed.severity == Severity::Warn {
+            writeln!(out, "    WARNING {}", failed.error)?;
+        }
+        writeln!(out, "      broken: {}", shown(&failed.check))?;
+        for row in &failed.sample {
+            let row = Broken::row(&failed.columns, row);
+            writeln!(out, "        {row}")?;
+        }
+        match failed.rows.saturating_sub(failed.sample.len() as u64) {
+            0 => {}
+            more => writeln!(out, "        … {} more …", count(more))?,
+        }
+        match failed.line {
+            Some(_) => writeln!(out, "        found by: {}", shown(&failed.query))?,
+            None => writeln!(out, "        found by: {}", shown(&failed.file))?,
         }
     }
     Ok(())

@@ -7,7 +7,7 @@ use std::pin::pin;
 use chrono::NaiveDate;
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::super::{RunError, Sample};
+use super::super::{CheckSummary, RunError, Sample};
 use super::failure::failed;
 use super::inputs::{Inputs, MartDates};
 use super::sample::Sampler;
@@ -48,10 +48,11 @@ pub struct Built {
     pub dates: Option<u64>,
     pub left_out: BTreeSet<NaiveDate>,
     pub sample: Option<Sample>,
+    pub checks: Option<CheckSummary>,
 }
 
 impl Build<'_> {
-    /// Builds and stages one mart, or its planned dates. `only` says that no other mart is built at the same
+    /// Builds and stages one mart, or its planned dates, and checks its claims. `only` says that no other mart is built at the same
     /// time.
     pub async fn one(
         &self,
@@ -87,6 +88,7 @@ impl Build<'_> {
             }
         };
         let (staged, rows, partitions) = self.stage(mart, dates.as_ref(), files, &settings).await?;
+        let checks = self.check(mart, &staged).await?;
         let inputs = mart.inputs.iter();
         let inputs = inputs.map(|input| (input.clone(), self.inputs.version(input, self.number)));
         let definition = self.inputs.snapshot.definition(&mart.name)?;
@@ -107,6 +109,7 @@ impl Build<'_> {
             dates: dates.map(|dates| dates.build.len() as u64),
             left_out,
             sample,
+            checks,
         })
     }
 

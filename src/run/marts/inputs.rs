@@ -10,7 +10,7 @@ use super::super::RunError;
 use super::super::look::Looked;
 use crate::lake::{Lake, Snapshot};
 use crate::ledger::{File, FileEntry};
-use crate::mart::{self, Input, Mart, MartError, Reach};
+use crate::mart::{self, Claim, Input, Mart, MartError, Reach};
 use crate::plan::{self, Foreseen, MartPlan, Reads};
 use crate::publish::Local;
 
@@ -87,6 +87,44 @@ impl<'a> Inputs<'a> {
             // A staged file has another key than the file that it replaces.
             files.filter_map(|(_, key)| self.snapshot.state().files.get(&key))
         })
+    }
+
+    /// The published files that the claim of a mart reads, where the mart itself has these `staged` files.
+    pub fn read_by_claim<'f>(
+        &'f self,
+        mart: &'f Mart,
+        claim: &'f Claim,
+        staged: &'f [FileEntry],
+    ) -> impl Iterator<Item = &'f File> {
+        let made: BTreeSet<String> = staged.iter().map(FileEntry::key).collect();
+        let inputs = claim.inputs.iter();
+        let inputs = inputs.filter(|input| **input != mart.name || claim.reads_whole);
+        let files = inputs.flat_map(|input| self.snapshot.files(input));
+        let files = files.filter(move |(_, key)| !made.contains(key));
+        files.filter_map(|(_, key)| self.snapshot.state().files.get(&key))
+    }
+
+    /// The tables that the claim of a mart reads: the mart with these `staged` files, and all other tables whole.
+    pub fn of_claim(
+        &self,
+        mart: &Mart,
+        claim: &Claim,
+        staged: &[FileEntry],
+    ) -> Result<Vec<Input>, RunError> {
+        let inputs = claim.inputs.iter().map(|input| {
+            let table = match *input == mart.name {
+                true => {
+                    let table = self.snapshot.definition(input)?;
+                    let made = self
+                        .snapshot
+                        .table_to_come(table, staged, claim.reads_whole);
+                    made.map_err(|error| claim.failing(&error))?
+                }
+                false => self.table(mart, input, &|_| true)?,
+            };
+            Ok((input.clone(), table))
+        });
+        inputs.collect()
     }
 
     /// All tables that one mart reads for a date, with another reach for some of them.
