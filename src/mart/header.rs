@@ -92,8 +92,11 @@ pub(super) fn severity(file: &Path, text: &str) -> Result<Severity, MartError> {
     }
 }
 
-/// The header, and each of its keys with the line of it.
-fn read(file: &Path, text: &str) -> Result<(Header, Vec<(&'static str, usize)>), MartError> {
+/// The keys of a header, each with its line.
+type Keys = Vec<(&'static str, usize)>;
+
+/// The header, and its keys.
+fn read(file: &Path, text: &str) -> Result<(Header, Keys), MartError> {
     let mut reader = Reader {
         file,
         text,
@@ -127,7 +130,7 @@ struct Reader<'a> {
     text: &'a str,
     made: Header,
     /// The keys that were given, each with its line.
-    keys: Vec<(&'static str, usize)>,
+    keys: Keys,
     /// Lines that may be meant as a header of this key. They are errors only where no header has the key.
     doubtful: Vec<(&'static str, MartError)>,
 }
@@ -275,7 +278,7 @@ impl Reader<'_> {
         }
     }
 
-    fn finish(self) -> Result<(Header, Vec<(&'static str, usize)>), MartError> {
+    fn finish(self) -> Result<(Header, Keys), MartError> {
         let Self {
             made,
             keys,
