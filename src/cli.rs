@@ -14,7 +14,7 @@ use crate::catalog::ddl::{Dialect, Since};
 use crate::config::Overrides;
 use crate::ledger::Dates;
 use crate::plan::{AskedDates, Rebuild};
-use crate::run::{DdlAsked, MartsAsked, Sql};
+use crate::run::{DdlAsked, MartsAsked, Sql, WhyAsked};
 use typed::typed_flags;
 pub use typed::{Forms, Typing, forms};
 
@@ -85,6 +85,8 @@ pub enum Verb {
     Lint,
     /// Take a mart out of the lake whose SQL file is gone.
     DropMart(String),
+    /// Say what became of events or of a record.
+    Why(WhyAsked),
     /// Answer a query over the tables.
     Query {
         /// The SELECT.
@@ -218,6 +220,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Request, clap::Erro
         TypedVerb::Tables => Verb::Tables,
         TypedVerb::Ddl(ddl) => Verb::Ddl(ddl.into()),
         TypedVerb::Lint => Verb::Lint,
+        TypedVerb::Why(why) => Verb::Why(why.asked()?),
         TypedVerb::Query(query) => Verb::Query {
             format: query.format,
             sql: match (query.file, query.sql) {
@@ -256,6 +259,7 @@ Examples:
   rawmart run                          absorb new raw objects, then build the marts
   rawmart plan                         print what a run would do; nothing is written
   rawmart history                      list what past runs changed
+  rawmart why event_id=e1              what became of an event
   rawmart --config jobs/app.toml run   another configuration
   rawmart run --output json | jq .     the result as one JSON document";
 
@@ -376,6 +380,13 @@ enum TypedVerb {
     /// file, and never writes. Findings are exit code 0: a run refuses what a reader cannot read that `readers` names.
     #[command(after_long_help = EXITS)]
     Lint,
+    /// Say what became of an event, or of a record of a raw object
+    ///
+    /// For each event: whether it is kept or a duplicate, the rule and the event that displaced it, the raw object and
+    /// record, the partition and data file, and the commits. A record that is no event has its reason. Where nothing
+    /// matches, it says what is known. It reads one state of the lake, takes no lock and never writes.
+    #[command(after_long_help = EXITS)]
+    Why(TypedWhy),
     /// Answer a query over the tables and references
     ///
     /// The SQL is that of the marts: one SELECT. The answer is of one state of the lake. The command never
@@ -622,6 +633,37 @@ struct TypedDdl {
     /// The version of Hive; 3 declares timestamps as bigint
     #[arg(long, value_name = "VERSION", value_parser = ["3", "4"], default_value = "4")]
     hive: String,
+}
+
+#[derive(Debug, Args)]
+struct TypedWhy {
+    /// Values of columns, such as event_id=e1, that all must match; or a raw object, by its key or URL, and the number
+    /// of a record
+    #[arg(value_name = "COLUMN=VALUE|OBJECT RECORD", required = true)]
+    which: Vec<String>,
+}
+
+impl TypedWhy {
+    fn asked(self) -> Result<WhyAsked, clap::Error> {
+        if let [object, record] = self.which.as_slice()
+            && let Ok(record) = record.parse()
+        {
+            return Ok(WhyAsked::Record {
+                object: object.clone(),
+                record,
+            });
+        }
+        let columns = self.which.iter().map(|given| {
+            let (column, value) = given.split_once('=')?;
+            Some((column.to_ascii_lowercase(), value.to_owned()))
+        });
+        let columns: Option<Vec<_>> = columns.collect();
+        columns.map(WhyAsked::Columns).ok_or_else(|| {
+            let message = "write COLUMN=VALUE, such as `why event_id=e1`, or a raw object and the number of a \
+                           record, such as `why 2019/04/01/23/a.gz 12`\n";
+            Typed::command().error(ErrorKind::ValueValidation, message)
+        })
+    }
 }
 
 #[derive(Debug, Args)]

@@ -22,7 +22,7 @@ mod tests;
 
 pub use catalog::{Catalog, CatalogKind};
 pub use file::load;
-pub use units::duration;
+pub use units::{duration, show_duration};
 
 use std::ffi::OsString;
 use std::path::PathBuf;

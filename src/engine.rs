@@ -122,6 +122,19 @@ impl Engine {
         self.session_of(self.threads)
     }
 
+    /// A session whose plans are run by all threads, for predicates that few rows satisfy: the columns of the
+    /// predicate are decoded first, and the other columns only for rows that satisfy it.
+    pub fn finding_session(&self) -> SessionContext {
+        let session = self.parallel_session();
+        let state = session.state_ref();
+        let mut state = state.write();
+        let parquet = &mut state.config_mut().options_mut().execution.parquet;
+        parquet.pushdown_filters = true;
+        parquet.reorder_filters = true;
+        drop(state);
+        session
+    }
+
     fn session_of(&self, partitions: usize) -> SessionContext {
         let bounds = Arc::new(bounds::Bounds::of(self.memory_bytes));
         let aggregates = bounds.aggregates();

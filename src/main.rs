@@ -105,6 +105,7 @@ async fn perform(request: &Request, job: config::Job, teller: &Teller) -> Result
     Ok(match &request.verb {
         Verb::Config => Outcome::Config(Box::new(job)),
         Verb::Lint => Outcome::Linted(run::lint(&job).await?),
+        Verb::Why(asked) => Outcome::Why(run::why(&job, asked).await?),
         Verb::Query { sql, format } => Outcome::Answer(answer(request, &job, sql, *format).await?),
         Verb::Tables => Outcome::Tables(run::describe_tables(&job).await?),
         Verb::Ddl(asked) => Outcome::Ddl(run::ddl(&job, asked).await?),

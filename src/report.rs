@@ -32,7 +32,7 @@ use crate::plan::{PlanOutcome, RunPlan};
 use crate::progress::{Happened, Progress};
 use crate::run::{
     CatalogProblem, Dropped, History, Linted, MartOutcome, MartSummary, PastRun, RunError,
-    RunSummary, Tables, Verified,
+    RunSummary, Tables, Verified, Why,
 };
 use plain::{Plain, plain};
 use text::Reader;
@@ -178,6 +178,8 @@ pub enum Outcome {
     Dropped(Dropped),
     /// What was found of the tables.
     Linted(Linted),
+    /// What became of events or of a record.
+    Why(Why),
     /// The answer to a query.
     Answer(Answer),
     /// The resolved configuration.
@@ -307,6 +309,7 @@ impl Outcome {
             | Self::Ddl(_)
             | Self::Dropped(_)
             | Self::Linted(_)
+            | Self::Why(_)
             | Self::Answer(_)
             | Self::Config(_) => None,
         }
@@ -361,6 +364,7 @@ impl Outcome {
             Self::Ddl(script) => write!(out, "{script}"),
             Self::Dropped(dropped) => text::dropped(out, dropped, reader.here),
             Self::Linted(linted) => text::linted(out, linted, reader.here),
+            Self::Why(why) => text::why(out, why, reader.here),
             Self::Answer(answer) => answer.write(out),
             Self::Config(job) => text::config(out, job),
         }

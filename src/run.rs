@@ -25,6 +25,7 @@ mod summary;
 mod tables;
 mod tell;
 mod verify;
+mod why;
 
 pub use chosen::{MartsAsked, build_marts, draw_marts};
 pub use drop::{Dropped, drop_mart};
@@ -40,6 +41,9 @@ pub use summary::{
 pub use tables::{DdlAsked, Tables, ddl, describe_tables};
 pub use tell::{CatalogProblem, CatalogSummary};
 pub use verify::{Damage, Depth, Note, Repaired, Verified, verify};
+pub use why::{
+    Absent, AbsentRecord, CommitOf, Displacement, Fate, Match, Verdict, Why, WhyAsked, why,
+};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use futures::future::LocalBoxFuture;

@@ -68,7 +68,7 @@ pub fn duration(text: &str) -> Result<i64, String> {
 }
 
 /// The shortest spelling of a duration of `ms` milliseconds. [`duration`] reads it back.
-pub(super) fn show_duration(ms: i64) -> String {
+pub fn show_duration(ms: i64) -> String {
     let mut text = String::new();
     let mut rest = ms;
     for (unit, scale) in DURATIONS {

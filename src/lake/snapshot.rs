@@ -55,6 +55,13 @@ impl<Permission> Lake<Permission> {
         let url = ObjectStoreUrl::parse(url.as_str())
             .map_err(|error| LakeError::Defect(format!("{url} is no store: {error}")))?;
         let definitions = definitions.into_iter();
+        // A commit that is not published yet has its files in the staging folder.
+        let unpublished = self.state.unpublished.iter();
+        let mut staged: BTreeMap<String, Vec<FileEntry>> = BTreeMap::new();
+        for entry in unpublished.flat_map(|commit| &commit.files) {
+            let of_table = staged.entry(entry.table.clone()).or_default();
+            of_table.push(entry.clone());
+        }
         Ok(Snapshot {
             state: &self.state,
             url,
@@ -62,7 +69,7 @@ impl<Permission> Lake<Permission> {
             definitions: definitions
                 .map(|table| (table.name.clone(), table))
                 .collect(),
-            staged: BTreeMap::new(),
+            staged,
         })
     }
 }

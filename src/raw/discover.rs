@@ -250,6 +250,11 @@ impl Roots {
         }
     }
 
+    /// Whether an object of this key, below its root, is read: its name is not hidden, and no glob excludes it.
+    pub fn reads(&self, key: &str) -> bool {
+        self.why_not_read(key).is_none()
+    }
+
     /// Why a key is not read, where its name says that it holds no events.
     fn why_not_read(&self, key: &str) -> Option<NotRead> {
         if hidden(key) {

@@ -139,6 +139,7 @@ pub(super) fn of_outcome(outcome: &Outcome, typing: &Typing, seconds: f64) -> St
         Outcome::Ddl(result) => line(typing, head, result),
         Outcome::Dropped(result) => line(typing, head, result),
         Outcome::Linted(result) => line(typing, head, result),
+        Outcome::Why(result) => line(typing, head, result),
         Outcome::Answer(answer) => {
             let result = json!({ "columns": answer.columns, "count": answer.rows });
             line(typing, head, result)

@@ -5,12 +5,14 @@ mod plan;
 mod run;
 mod tables;
 mod verified;
+mod why;
 
 pub use history::{history, past_run};
 pub use plan::plan;
 pub use run::run;
 pub use tables::tables;
 pub use verified::verified;
+pub use why::why;
 
 use std::io::{Result, Write};
 use std::path::{Path, PathBuf};

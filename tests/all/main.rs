@@ -44,6 +44,7 @@ mod store;
 mod tables;
 mod told;
 mod verify;
+mod why;
 #[cfg(target_os = "linux")]
 mod within_memory;
 mod writers;
