@@ -120,14 +120,40 @@ pub struct Absorbed {
     pub objects: Vec<ObjectEntry>,
     /// The change of the counts by this commit.
     pub balance: Balance,
-    /// Values that became null under `on_type_error = "null"`, by column.
-    pub nulled: BTreeMap<String, u64>,
+    pub values: ValueCounts,
     pub incomplete: Incomplete,
     /// The bytes of data files that were read.
     pub stored_bytes: u64,
     /// The number of slices that changed, by the reason of the change.
     pub slices: BTreeMap<WhySlice, u64>,
     pub noticed: Noticed,
+}
+
+/// The numbers of values of the records that were read, by column, that are not as they were written.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ValueCounts {
+    /// Values that became null under `on_type_error = "null"`.
+    pub nulled: BTreeMap<String, u64>,
+    /// Values that were converted from another type under `coerce = true`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub coerced: BTreeMap<String, u64>,
+    /// Paths that met a value without members, such as a text that is no JSON.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub unreached: BTreeMap<String, u64>,
+}
+
+impl ValueCounts {
+    /// Adds other counts.
+    pub fn add(&mut self, other: Self) {
+        let add = |to: &mut BTreeMap<String, u64>, from: BTreeMap<String, u64>| {
+            for (column, count) in from {
+                *to.entry(column).or_default() += count;
+            }
+        };
+        add(&mut self.nulled, other.nulled);
+        add(&mut self.coerced, other.coerced);
+        add(&mut self.unreached, other.unreached);
+    }
 }
 
 /// The reason why a slice changed.

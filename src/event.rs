@@ -45,6 +45,9 @@ pub struct DecodeSpec {
     pub unit: TimeUnit,
     /// The zone of times that are written without an offset. `None` makes such a time unreadable.
     pub naive_timezone: Option<Zone>,
+    /// The zone whose local time numbers count. `None` where they count from 1970-01-01 UTC.
+    #[serde(default)]
+    pub epoch_timezone: Option<Zone>,
     /// The span of event times that is believed.
     pub accept: Accept,
     /// The treatment of a record with a value of a wrong type.

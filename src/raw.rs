@@ -27,6 +27,7 @@ mod members;
 mod memory;
 mod refill;
 mod rows;
+mod shape;
 mod values;
 
 use std::collections::BTreeMap;
@@ -101,6 +102,11 @@ pub struct ObjectCounts {
     pub rejects: BTreeMap<Reason, u64>,
     /// The number of values that did not fit their column and became null, by column.
     pub nulled: BTreeMap<String, u64>,
+    /// The number of values that were converted from another type, by column.
+    pub coerced: BTreeMap<String, u64>,
+    /// The number of paths that met a value without members, by column. The column, or the field of its struct, is
+    /// null there.
+    pub unreached: BTreeMap<String, u64>,
     /// The SHA-256 of the stored bytes.
     pub sha256: [u8; 32],
     /// The number of stored bytes.
@@ -174,9 +180,7 @@ impl Decoder {
                         match rows.push(text, members, counts.records, arrival_ms) {
                             Ok(()) => {
                                 counts.events += 1;
-                                for column in rows.nulled() {
-                                    *counts.nulled.entry(column.to_owned()).or_default() += 1;
-                                }
+                                rows.count(&mut counts);
                                 row_bytes += text.len();
                                 if rows.len() >= BATCH_ROWS || row_bytes >= BATCH_BYTES {
                                     row_bytes = 0;

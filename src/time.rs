@@ -3,17 +3,32 @@
 //! ```text
 //! "2019-04-02 09:05:00" ──spelling──▶ local time ──zone──▶ instant    an integer of `TimeUnit`s since 1970 UTC
 //! "1554195900.25"       ──spelling──▶ decimal digits ────▶ instant
+//! "02/Apr/2019:09:05:00 +0900" ──everyday──▶ local time and offset, if no common spelling fits
+//! "2. 4. 2019 9:05"     ──format────▶ local time           where the configuration names the format
 //! ```
 
 mod decimal;
+mod everyday;
+mod format;
 mod spelling;
 mod zone;
 
 pub use decimal::Decimal;
+pub use everyday::read_mongo;
+pub use format::TimeFormat;
 pub use spelling::{read_date, read_epoch, read_time};
 pub use zone::Zone;
 
 use serde::{Deserialize, Serialize};
+
+/// The zones of times that do not say how far they are from UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Zones {
+    /// The zone of times that are written without an offset. `None` makes such a time unreadable.
+    pub naive: Option<Zone>,
+    /// The zone whose local time numbers count. `None` where they count from 1970-01-01 UTC.
+    pub epoch: Option<Zone>,
+}
 
 /// The unit of every timestamp in a table: milliseconds, unless the source says `timestamp_unit = "us"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]

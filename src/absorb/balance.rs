@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use super::decode::DecodedObject;
 use super::merge::Expected;
 use super::stored::StoredTables;
-use super::{AbsorbError, Absorbed, Incomplete, Input, Noticed, Settings, WhySlice};
+use super::{AbsorbError, Absorbed, Incomplete, Input, Noticed, Settings, ValueCounts, WhySlice};
 use crate::catalog::TableDefinition;
 use crate::event::Place;
 use crate::ledger::{Balance, ObjectEntry, Sha256};
@@ -152,15 +152,17 @@ pub fn balance(
 
 /// The log entries of the objects that were read, and the objects that are not whole.
 fn read_objects(input: &Input, read: Vec<DecodedObject>) -> Result<Absorbed, AbsorbError> {
-    let mut nulled: BTreeMap<String, u64> = BTreeMap::new();
+    let mut values = ValueCounts::default();
     let mut incomplete = Incomplete::default();
     let mut objects = Vec::with_capacity(read.len());
     for (read, object) in read.into_iter().zip(&input.objects) {
         let (found, counts) = (&object.found, read.counts);
         incomplete.note(&found.identity, &counts);
-        for (column, count) in counts.nulled {
-            *nulled.entry(column).or_default() += count;
-        }
+        values.add(ValueCounts {
+            nulled: counts.nulled,
+            coerced: counts.coerced,
+            unreached: counts.unreached,
+        });
         objects.push(ObjectEntry {
             key: found.identity.to_string(),
             etag: read.etag,
@@ -183,7 +185,7 @@ fn read_objects(input: &Input, read: Vec<DecodedObject>) -> Result<Absorbed, Abs
     Ok(Absorbed {
         objects,
         balance: Balance::default(),
-        nulled,
+        values,
         incomplete,
         stored_bytes: 0,
         slices: BTreeMap::new(),

@@ -96,6 +96,9 @@ impl Source {
         if let Some(zone) = decode.naive_timezone {
             line(out, "naive_timezone", text(zone))?;
         }
+        if let Some(zone) = decode.epoch_timezone {
+            line(out, "epoch_timezone", text(zone))?;
+        }
         let from = DateTime::from_timestamp_millis(decode.accept.from_ms)
             .unwrap_or_default()
             .to_rfc3339_opts(SecondsFormat::AutoSi, true);
@@ -148,6 +151,18 @@ impl Source {
             }
             if column.required {
                 parts.push("required = true".to_owned());
+            }
+            if !column.paths.is_empty() {
+                let paths = column.paths.iter();
+                let paths = paths.map(|(place, path)| format!("{} = {}", text(place), texts(path)));
+                let paths: Vec<_> = paths.collect();
+                parts.push(format!("paths = {{ {} }}", paths.join(", ")));
+            }
+            if column.coerce {
+                parts.push("coerce = true".to_owned());
+            }
+            if !column.time_formats.is_empty() {
+                parts.push(format!("time_formats = {}", texts(&column.time_formats)));
             }
             match parts.as_slice() {
                 [_] => line(out, &column.name, text(&column.kind))?,

@@ -48,7 +48,7 @@ const DAY_MS: i64 = 86_400_000;
 const HOUR_MS: i64 = 3_600_000;
 
 /// The keys of a source.
-pub(super) const SOURCE_KEYS: [&str; 20] = [
+pub(super) const SOURCE_KEYS: [&str; 23] = [
     "raw",
     "layout",
     "layout_timezone",
@@ -58,6 +58,9 @@ pub(super) const SOURCE_KEYS: [&str; 20] = [
     "slice",
     "timestamp_unit",
     "naive_timezone",
+    "epoch_timezone",
+    "time_formats",
+    "coerce",
     "accept",
     "on_type_error",
     "max_rejects",
@@ -85,6 +88,7 @@ pub(super) fn source(
         &table
             .need("columns", "declare them, such as `event_id = \"string\"`")?
             .table()?,
+        &columns::Defaults::of(table)?,
     )?;
     let rules = rules::rules(table, &columns)?;
     let partition_by = table.text_or("partition_by", PartitionBy::Day, |text| {
@@ -139,6 +143,7 @@ fn decode(
             choice(text, &[("ms", TimeUnit::Ms), ("us", TimeUnit::Us)])
         })?,
         naive_timezone: table.text_or("naive_timezone", None, |text| text.parse().map(Some))?,
+        epoch_timezone: table.text_or("epoch_timezone", None, |text| text.parse().map(Some))?,
         accept: accept(table, lake_zone)?,
         on_type_error: table.text_or("on_type_error", OnTypeError::Reject, |text| {
             choice(

@@ -1,5 +1,6 @@
 //! Whole files: the job that a file resolves to, and the message about a wrong file.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::json;
@@ -133,6 +134,9 @@ fn column(name: &str, kind: ColumnType, path: &[&str]) -> Column {
         path: path.iter().map(|part| (*part).to_owned()).collect(),
         default: None,
         required: false,
+        paths: BTreeMap::new(),
+        coerce: false,
+        time_formats: Vec::new(),
     }
 }
 
@@ -192,6 +196,7 @@ fn the_example_of_the_design() {
                 event_time: "event_time".into(),
                 unit: TimeUnit::Ms,
                 naive_timezone: None,
+                epoch_timezone: None,
                 accept: Accept {
                     // 2010-01-01 in Seoul.
                     from_ms: 1_262_271_600_000,
@@ -884,7 +889,42 @@ fn every_error_says_file_key_and_remedy() {
         ),
         (
             with_column("s = 'struct<userId:int>'"),
-            vec!["columns.s: ", "`userId` is no name", "json"],
+            vec![
+                "columns.s: ",
+                "`userId` is no name",
+                "write `user_id`",
+                "`paths = { user_id = \"userId\" }`",
+            ],
+        ),
+        (
+            with_column(
+                "s = { type = 'array<struct<user_id:int>>', paths = { userid = 'userId' } }",
+            ),
+            vec!["columns.s.paths.userid: ", "is it `user_id`?"],
+        ),
+        (
+            with_column("s = { type = 'map<string,int>', paths = { a = 'A' } }"),
+            vec!["`a` is no field", "has no structs inside"],
+        ),
+        (
+            with_column("s = { type = 'struct<a:int>', paths = { a = 'A..b' } }"),
+            vec!["s.paths.a: has an empty member name"],
+        ),
+        (
+            with_column("s = { type = 'timestamp', coerce = true }"),
+            vec!["s.coerce: nothing is converted to timestamp"],
+        ),
+        (
+            with_column("s = { type = 'bigint', time_formats = ['%Y'] }"),
+            vec!["s.time_formats: ", "bigint is no time"],
+        ),
+        (
+            with_column("s = { type = 'date', time_formats = ['%Y-%m-%d %H:%M'] }"),
+            vec!["s.time_formats: ", "has a time of day"],
+        ),
+        (
+            with_column("s = { type = 'timestamp', time_formats = ['%d.%m.%Y', '%d.%m %H:%M'] }"),
+            vec!["s.time_formats[2]: ", "does not say which day"],
         ),
         (
             with_column("n = { type = 'int', default = 3000000000 }"),
@@ -1032,6 +1072,33 @@ fn every_name_of_a_code_page_is_one_encoding() {
             assert_eq!(read, text, "{name}");
         }
     }
+}
+
+#[test]
+fn conversions_of_a_source_hold_for_its_columns() {
+    let source = format!(
+        "{SOURCE}\ncoerce = true\ntime_formats = ['%d.%m.%Y %H:%M', '%d.%m.%Y']\nepoch_timezone = 'Asia/Seoul'"
+    );
+    let columns = "c = 'bigint'\nday = 'date'\nj = 'json'\ns = { type = 'string', coerce = false }\n\
+                   at = { type = 'timestamp', time_formats = [] }\n\
+                   list = { type = 'array<struct<a:string,b:struct<c:int>>>', paths = { a = 'A', b.c = 'x.C' } }";
+    let job = job(&minimal(TOP, &source, columns, ""));
+    let decode = &job.sources[0].decode;
+    let of = |name: &str| decode.columns.iter().find(|c| c.name == name).unwrap();
+    let coerced = decode.columns.iter().filter(|c| c.coerce);
+    let coerced: Vec<&str> = coerced.map(|c| c.name.as_str()).collect();
+    assert_eq!(coerced, ["user_id", "c", "list"]);
+    assert_eq!(of("at").time_formats, [] as [&str; 0]);
+    assert_eq!(of("day").time_formats, ["%d.%m.%Y"]);
+    assert_eq!(of("t").time_formats.len(), 2);
+    let paths = [
+        ("a".to_owned(), vec!["A".to_owned()]),
+        ("b.c".to_owned(), vec!["x".to_owned(), "C".to_owned()]),
+    ];
+    assert_eq!(of("list").paths, paths.into());
+    // The printed configuration gives the same job.
+    let again = loaded(&job.to_toml(), &Overrides::default(), &[]).unwrap();
+    assert_eq!(again.sources, job.sources);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Columns and their types, declared in the names that Athena and Hive use.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -48,6 +49,27 @@ pub struct Column {
     pub default: Option<serde_json::Value>,
     /// Whether a record without the member, or with null for it, is a reject. A default takes precedence.
     pub required: bool,
+    /// The member names that lead to a field of a struct inside the type, from the object that stands for the struct.
+    /// The keys are the dotted places of the fields, such as `seller.id`. A field that is not here is read from the
+    /// member of its own name.
+    #[serde(default)]
+    pub paths: BTreeMap<String, Vec<String>>,
+    /// Whether a value of another type is converted where it spells a value of this type.
+    #[serde(default)]
+    pub coerce: bool,
+    /// The formats of times and dates that are tried before the everyday spellings.
+    #[serde(default)]
+    pub time_formats: Vec<String>,
+}
+
+impl Column {
+    /// The member names that lead to the field at the dotted `place`, whose name is `field`.
+    pub fn field_path<'a>(&'a self, place: &str, field: &'a String) -> &'a [String] {
+        match self.paths.get(place) {
+            Some(path) => path,
+            None => std::slice::from_ref(field),
+        }
+    }
 }
 
 /// A column's type.
@@ -123,6 +145,48 @@ impl ColumnType {
 }
 
 impl ColumnType {
+    /// The dotted places of all fields of structs inside this type, from the outside to the inside. Arrays and maps
+    /// add nothing to a place, because each has one type of values.
+    pub fn places(&self) -> Vec<String> {
+        match self {
+            Self::Array(item) | Self::Map(item) => item.places(),
+            Self::Struct(fields) => {
+                let places = fields.iter().flat_map(|(name, kind)| {
+                    let inside = kind.places().into_iter();
+                    let inside = inside.map(move |place| format!("{name}.{place}"));
+                    std::iter::once(name.clone()).chain(inside)
+                });
+                places.collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether this type, or a type inside it, satisfies `test`.
+    pub fn holds(&self, test: fn(&Self) -> bool) -> bool {
+        test(self)
+            || match self {
+                Self::Array(item) | Self::Map(item) => item.holds(test),
+                Self::Struct(fields) => fields.iter().any(|(_, kind)| kind.holds(test)),
+                _ => false,
+            }
+    }
+
+    /// Whether values of other types can be converted to this type, or to a type inside it.
+    pub fn is_coercible(&self) -> bool {
+        self.holds(|kind| {
+            !matches!(
+                kind,
+                Self::Date | Self::Timestamp | Self::Json | Self::Array(_)
+            )
+        })
+    }
+
+    /// Whether this type is `date` or `timestamp`, or has such a type inside.
+    pub fn has_times(&self) -> bool {
+        self.holds(|kind| matches!(kind, Self::Date | Self::Timestamp))
+    }
+
     /// The column type that has this Arrow type; text is `string`. `None` for a type that some readers do not
     /// have.
     pub fn from_arrow(kind: &DataType) -> Option<Self> {

@@ -37,6 +37,9 @@ fn column(name: &str, kind: ColumnType, path: &[&str]) -> ColumnSettings {
         path: path.iter().map(|part| (*part).to_owned()).collect(),
         default: None,
         required: false,
+        paths: BTreeMap::new(),
+        coerce: false,
+        time_formats: Vec::new(),
     }
 }
 
@@ -73,6 +76,7 @@ fn settings() -> Settings {
             event_time: "event_time".to_owned(),
             unit: TimeUnit::Ms,
             naive_timezone: Some(SEOUL),
+            epoch_timezone: None,
             accept: AcceptSettings {
                 from_ms: 1_262_271_600_000,
                 ahead_ms: 86_400_000,

@@ -50,6 +50,9 @@ pub struct DecodeSettings {
     pub unit: TimeUnit,
     /// The zone of times that are written without an offset.
     pub naive_timezone: Option<Zone>,
+    /// The zone whose local time numbers count; `None` where they count from 1970-01-01 UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch_timezone: Option<Zone>,
     /// The span of event times that is accepted.
     pub accept: AcceptSettings,
     /// The treatment of a value of a wrong type.
@@ -74,6 +77,15 @@ pub struct ColumnSettings {
     pub default: Option<serde_json::Value>,
     /// Whether a record without the member is a reject.
     pub required: bool,
+    /// The member names of fields of structs, by the dotted place of the field.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub paths: BTreeMap<String, Vec<String>>,
+    /// Whether values of other types are converted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub coerce: bool,
+    /// The formats of times and dates, in the order in which they are tried.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub time_formats: Vec<String>,
 }
 
 /// The span of event times that is accepted, in milliseconds.
@@ -146,6 +158,7 @@ impl From<&DecodeSpec> for DecodeSettings {
             event_time: spec.event_time.clone(),
             unit: spec.unit,
             naive_timezone: spec.naive_timezone,
+            epoch_timezone: spec.epoch_timezone,
             accept: AcceptSettings::from(spec.accept),
             on_type_error: match spec.on_type_error {
                 OnTypeError::Reject => TypeErrorSetting::Reject,
@@ -165,6 +178,9 @@ impl From<&Column> for ColumnSettings {
             path: column.path.clone(),
             default: column.default.clone(),
             required: column.required,
+            paths: column.paths.clone(),
+            coerce: column.coerce,
+            time_formats: column.time_formats.clone(),
         }
     }
 }

@@ -221,6 +221,7 @@ fn decode_changes(known: &Settings, now: &Settings) -> Vec<String> {
     }
     let others = [
         ("naive_timezone", was.naive_timezone != is.naive_timezone),
+        ("epoch_timezone", was.epoch_timezone != is.epoch_timezone),
         ("accept", was.accept != is.accept),
         ("on_type_error", was.on_type_error != is.on_type_error),
         ("a limit of records or objects", was.limits != is.limits),
@@ -393,7 +394,7 @@ mod tests {
     use super::*;
     use crate::event::{PartitionBy, Slicing};
     use crate::ledger::{AcceptSettings, LimitSettings, TypeErrorSetting};
-    use crate::time::TimeUnit;
+    use crate::time::{TimeUnit, Zone};
 
     fn date(day: u32) -> NaiveDate {
         NaiveDate::from_ymd_opt(2019, 4, day).unwrap()
@@ -406,6 +407,9 @@ mod tests {
             path: vec![name.to_owned()],
             default: None,
             required: false,
+            paths: BTreeMap::new(),
+            coerce: false,
+            time_formats: Vec::new(),
         };
         Settings {
             decode: DecodeSettings {
@@ -413,6 +417,7 @@ mod tests {
                 event_time: "at".to_owned(),
                 unit: TimeUnit::Ms,
                 naive_timezone: None,
+                epoch_timezone: None,
                 accept: AcceptSettings {
                     from_ms: 0,
                     ahead_ms: 0,
@@ -491,6 +496,29 @@ mod tests {
         let needs = compared(&known, &settings());
         assert_eq!(needs.rules.0, [span(2, 2)]);
         assert!(needs.columns.0.is_empty() && needs.whole.is_empty());
+    }
+
+    #[test]
+    fn another_way_to_read_a_column_asks_for_a_rebuild_from_raw() {
+        let changes: [fn(&mut Settings); 4] = [
+            |now| now.decode.columns[0].coerce = true,
+            |now| now.decode.columns[1].time_formats = vec!["%Y/%m/%d".to_owned()],
+            |now| {
+                let path = vec!["A".to_owned()];
+                now.decode.columns[0].paths.insert("a".to_owned(), path);
+            },
+            |now| now.decode.epoch_timezone = Some(Zone(chrono_tz::Asia::Seoul)),
+        ];
+        for (change, why) in changes.into_iter().zip([
+            "column id is read in another way",
+            "column at is read in another way",
+            "column id is read in another way",
+            "epoch_timezone changed",
+        ]) {
+            let asked = needs(change);
+            assert_eq!(asked.columns.1, [why]);
+            assert!(!asked.columns.0.is_empty() && asked.whole.is_empty());
+        }
     }
 
     #[test]

@@ -13,8 +13,8 @@ use arrow::datatypes::{DataType, FieldRef, Fields};
 use arrow::error::ArrowError;
 
 use super::json::{Items, Skipper};
-use super::values::{Scalar, TimeReader, pairs, scalar, struct_fields};
-use crate::event::ColumnType;
+use super::shape::{Shape, ValueReader};
+use super::values::{Scalar, coerced, pairs, scalar};
 
 /// How many bytes are copied at once.
 const COPY: usize = 32;
@@ -219,21 +219,21 @@ impl Builder {
         self.nulls.append_non_null();
     }
 
-    /// Appends one valid JSON value that [`fits`](super::values::fits) the type `kind`, which this builder was made for.
-    pub fn json(&mut self, kind: &ColumnType, value: &str, times: TimeReader) {
+    /// Appends one valid JSON value that [`fits`](super::values::fits) the `shape`, which this builder was made for.
+    pub fn json(&mut self, shape: &Shape, value: &str, reader: &ValueReader) {
         if value == "null" {
             return self.null();
         }
         let mut skipper = Skipper::new(u32::MAX);
-        match (kind, &mut self.values) {
-            (ColumnType::Array(kind), Values::List { offsets, item, .. }) => {
+        match (shape, &mut self.values) {
+            (Shape::Array(shape), Values::List { offsets, item, .. }) => {
                 for value in Items::of(value, &mut skipper) {
-                    item.json(kind, value, times);
+                    item.json(shape, value, reader);
                 }
                 offsets.push(item.nulls.len() as i32);
             }
             (
-                ColumnType::Map(kind),
+                Shape::Map(shape),
                 Values::Map {
                     offsets,
                     keys,
@@ -241,27 +241,30 @@ impl Builder {
                     ..
                 },
             ) => {
+                // An empty list stands for an empty map. It has no members.
                 for (key, value) in pairs(value, &mut skipper).unwrap_or_default() {
                     keys.text(&key);
-                    values.json(kind, value, times);
+                    values.json(shape, value, reader);
                 }
                 offsets.push(keys.nulls.len() as i32);
             }
-            (ColumnType::Struct(kinds), Values::Struct { columns, .. }) => {
-                let (values, _) = struct_fields(kinds, value, &mut skipper);
-                for ((column, (_, kind)), value) in columns.iter_mut().zip(kinds).zip(values) {
+            (Shape::Struct(fields), Values::Struct { columns, .. }) => {
+                let found = fields.values(value).values;
+                for ((column, shape), value) in columns.iter_mut().zip(&fields.shapes).zip(found) {
                     match value {
-                        Some(value) => column.json(kind, value, times),
+                        Some(value) => column.json(shape, value, reader),
                         None => column.null(),
                     }
                 }
             }
-            _ => {
-                return match scalar(kind, value, times) {
+            (Shape::Scalar(kind), _) => {
+                let strict = scalar(kind, value, reader);
+                return match strict.or_else(|| coerced(kind, value)) {
                     Some(scalar) => self.scalar(&scalar),
                     None => self.null(),
                 };
             }
+            _ => return self.null(),
         }
         self.nulls.append_non_null();
     }

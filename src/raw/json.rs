@@ -384,10 +384,10 @@ pub(super) fn starts_other_value(text: &[u8]) -> bool {
 }
 
 /// An iterator over the members of an object, which must be valid JSON with its braces.
-pub(super) struct ObjectMembers<'a> {
+pub(super) struct ObjectMembers<'a, 's> {
     text: &'a str,
     at: usize,
-    skipper: &'a mut Skipper,
+    skipper: &'s mut Skipper,
 }
 
 /// One member of an object.
@@ -398,9 +398,9 @@ pub(super) struct Member<'a> {
     pub value: &'a str,
 }
 
-impl<'a> ObjectMembers<'a> {
+impl<'a, 's> ObjectMembers<'a, 's> {
     /// The members of `text`.
-    pub fn of(text: &'a str, skipper: &'a mut Skipper) -> Self {
+    pub fn of(text: &'a str, skipper: &'s mut Skipper) -> Self {
         Self {
             text,
             at: 1,
@@ -409,7 +409,7 @@ impl<'a> ObjectMembers<'a> {
     }
 }
 
-impl<'a> Iterator for ObjectMembers<'a> {
+impl<'a> Iterator for ObjectMembers<'a, '_> {
     type Item = Member<'a>;
 
     fn next(&mut self) -> Option<Member<'a>> {

@@ -293,7 +293,7 @@ impl Members {
             for name in &column.path {
                 node = child(&mut nodes, node, name);
             }
-            name_value(&mut nodes, node, &column.kind);
+            name_value(&mut nodes, node, column, &column.kind, "");
             places.push(node);
         }
         close(&mut nodes, 0, false);
@@ -647,16 +647,21 @@ fn child(nodes: &mut Vec<Node>, parent: usize, name: &str) -> usize {
     id
 }
 
-/// Notes that a column of type `kind` has its value at `node`. The fields of a struct have nodes beneath.
-fn name_value(nodes: &mut Vec<Node>, node: usize, kind: &ColumnType) {
+/// Notes that a value of type `kind` of a column is at `node`. The fields of a struct have nodes beneath. `above` is the
+/// dotted place of the struct, with a dot behind it, and is empty for the column's own value.
+fn name_value(nodes: &mut Vec<Node>, node: usize, column: &Column, kind: &ColumnType, above: &str) {
     if let Some(node) = nodes.get_mut(node) {
         node.named = true;
         node.whole |= !matches!(kind, ColumnType::Struct(_));
     }
     if let ColumnType::Struct(fields) = kind {
         for (name, kind) in fields {
-            let field = child(nodes, node, name);
-            name_value(nodes, field, kind);
+            let place = format!("{above}{name}");
+            let mut field = node;
+            for name in column.field_path(&place, name) {
+                field = child(nodes, field, name);
+            }
+            name_value(nodes, field, column, kind, &format!("{place}."));
         }
     }
 }

@@ -19,7 +19,8 @@ use arrow::error::ArrowError;
 use super::builder::Builder;
 use super::members::Members;
 use super::rows::{excerpt, is_null};
-use super::values::{Fit, TimeReader, fits, nested, scalar};
+use super::shape::{Shape, ValueReader};
+use super::values::{Fit, Tally, coerced, fits, scalar};
 use crate::event::{Column, DecodeSpec, EXTRA, OnTypeError};
 
 /// Why the columns of stored events cannot be filled.
@@ -52,11 +53,10 @@ pub enum RefillError {
 /// Fills columns of stored events.
 #[derive(Debug)]
 pub struct Refill {
-    columns: Vec<Column>,
+    columns: Vec<(Column, Shape, ValueReader)>,
     /// The nodes of the columns.
     places: Vec<usize>,
     members: Members,
-    times: TimeReader,
     on_type_error: OnTypeError,
 }
 
@@ -68,14 +68,15 @@ impl Refill {
         let named = named.filter(|column| columns.contains(&column.name));
         let columns: Vec<Column> = named.cloned().collect();
         let (members, places) = Members::new(&columns, spec.limits.max_depth);
+        let prepared = columns.into_iter().map(|column| {
+            let shape = Shape::of(&column, true);
+            let reader = ValueReader::of(&column, spec);
+            (column, shape, reader)
+        });
         Self {
-            columns,
+            columns: prepared.collect(),
             places,
             members,
-            times: TimeReader {
-                unit: spec.unit,
-                naive: spec.naive_timezone,
-            },
             on_type_error: spec.on_type_error,
         }
     }
@@ -93,7 +94,7 @@ impl Refill {
             return Ok(None);
         }
         let mut stored = Vec::with_capacity(self.columns.len());
-        for column in &self.columns {
+        for (column, _, _) in &self.columns {
             let index = schema.index_of(&column.name)?;
             stored.push(Filled {
                 index,
@@ -110,7 +111,7 @@ impl Refill {
                 continue;
             }
             let record = extra.value(row);
-            self.fill_row(batch, row, record, &mut stored)?;
+            changed |= self.fill_row(batch, row, record, &mut stored)?;
             text.clear();
             match self.members.extra(record, &mut text) {
                 true => left.text(&text),
@@ -135,20 +136,22 @@ impl Refill {
         Ok(Some(RecordBatch::try_new(Arc::clone(&schema), columns)?))
     }
 
-    /// Appends the values of one row, whose `extra` is `record`.
+    /// Appends the values of one row, whose `extra` is `record`. The result says whether a column is filled with a value.
+    /// It may be a struct without fields, which leaves `extra` as it is.
     fn fill_row(
         &mut self,
         batch: &RecordBatch,
         row: usize,
         record: &str,
         stored: &mut [Filled],
-    ) -> Result<(), RefillError> {
+    ) -> Result<bool, RefillError> {
+        let mut changed = false;
         let length = self.members.read(record.as_bytes());
         if length.ok() != Some(record.len()) {
             return Err(RefillError::NoObject { row });
         }
         let columns = self.columns.iter().zip(&self.places);
-        for ((column, place), stored) in columns.zip(stored) {
+        for (((column, shape, reader), place), stored) in columns.zip(stored) {
             let Some(value) = self.members.slot(*place).text(record) else {
                 stored.builder.null();
                 continue;
@@ -159,7 +162,7 @@ impl Refill {
                 stored.builder.null();
                 continue;
             }
-            let fit = append(&mut stored.builder, column, value, self.times);
+            let fit = append(&mut stored.builder, shape, value, reader);
             if fit == Fit::No && self.on_type_error == OnTypeError::Reject {
                 return Err(RefillError::Misfit {
                     row,
@@ -174,8 +177,9 @@ impl Refill {
             if let Some(filled) = stored.filled.get_mut(row) {
                 *filled = fit != Fit::No;
             }
+            changed |= fit != Fit::No && !is_null(value);
         }
-        Ok(())
+        Ok(changed)
     }
 }
 
@@ -190,20 +194,21 @@ struct Filled {
 }
 
 /// Appends a value, or NULL where it does not fit.
-fn append(builder: &mut Builder, column: &Column, value: &str, times: TimeReader) -> Fit {
+fn append(builder: &mut Builder, shape: &Shape, value: &str, reader: &ValueReader) -> Fit {
     if is_null(value) {
         builder.null();
         return Fit::Whole;
     }
-    if nested(&column.kind) {
-        let fit = fits(&column.kind, value, times, false);
+    let Shape::Scalar(kind) = shape else {
+        let fit = fits(shape, value, reader, false, &mut Tally::default());
         match fit {
             Fit::No => builder.null(),
-            Fit::Whole | Fit::Partly => builder.json(&column.kind, value, times),
+            Fit::Whole | Fit::Partly => builder.json(shape, value, reader),
         }
         return fit;
-    }
-    match scalar(&column.kind, value, times) {
+    };
+    let read = scalar(kind, value, reader);
+    match read.or_else(|| reader.coerce.then(|| coerced(kind, value)).flatten()) {
         Some(scalar) => {
             builder.scalar(&scalar);
             Fit::Whole
@@ -327,6 +332,9 @@ mod tests {
             path,
             default: None,
             required: false,
+            paths: std::collections::BTreeMap::new(),
+            coerce: random.random_bool(0.3),
+            time_formats: Vec::new(),
         }
     }
 
@@ -363,6 +371,7 @@ mod tests {
                 event_time: "t".to_owned(),
                 unit: TimeUnit::Ms,
                 naive_timezone: None,
+                epoch_timezone: None,
                 accept: Accept {
                     from_ms: 0,
                     ahead_ms: 0,

@@ -13,10 +13,12 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use sha2::{Digest, Sha256};
 
+use super::ObjectCounts;
 use super::builder::Builder;
 use super::json::{ObjectMembers, Skipper};
 use super::members::Members;
-use super::values::{Fit, TimeReader, fits, misfit, nested, scalar};
+use super::shape::{Shape, ValueReader};
+use super::values::{Fit, Tally, coerced, fits, misfit, scalar};
 use crate::event::{
     Accept, Column, ColumnType, DecodeSpec, EXTRA, OnTypeError, RAW_RECORD, RECORD_SHA256, Reason,
 };
@@ -34,14 +36,31 @@ const LARGE: usize = 1 << 20;
 #[derive(Debug)]
 struct Reading {
     column: Column,
-    /// Whether its values have values inside.
-    nested: bool,
+    /// The type of its values.
+    shape: Shape,
+    reader: ValueReader,
     /// Whether a JSON string without escapes is the value as it stands.
     string: bool,
     /// The node of its value among the members.
     node: usize,
-    /// The JSON text of the default.
-    default: Option<String>,
+    /// The JSON text of the default, and its type: the fields of a default have the names of the type.
+    default: Option<(String, Shape)>,
+}
+
+impl Reading {
+    /// Why a record is no event whose value does not fit this column.
+    #[cold]
+    fn misfit(&self, value: &str) -> (Reason, String) {
+        let Column { name, kind, .. } = &self.column;
+        let fault = match kind {
+            ColumnType::Timestamp if self.reader.lacks_offset(value) => NO_OFFSET.to_owned(),
+            kind => format!("is no {kind}"),
+        };
+        let why = misfit(kind, value, &self.reader);
+        let why = why.map_or(String::new(), |why| format!(" ({why})"));
+        let detail = format!("`{name}` {fault}{why}: {}", excerpt(value));
+        (Reason::Type, detail)
+    }
 }
 
 /// The rows of a batch while it grows.
@@ -52,7 +71,6 @@ pub(super) struct Rows {
     event_time: usize,
     accept: Accept,
     on_type_error: OnTypeError,
-    times: TimeReader,
     schema: SchemaRef,
     builders: Vec<Builder>,
     sha256: Option<Builder>,
@@ -60,6 +78,8 @@ pub(super) struct Rows {
     extra: Builder,
     /// The columns of the last row that are null because their values did not fit.
     misfits: Vec<usize>,
+    /// What was noticed in columns of the last row.
+    tallies: Vec<(usize, Tally)>,
     extra_text: String,
     len: usize,
 }
@@ -86,14 +106,15 @@ impl Rows {
             .iter()
             .zip(places)
             .map(|(column, node)| Reading {
-                nested: nested(&column.kind),
+                shape: Shape::of(column, true),
+                reader: ValueReader::of(column, spec),
                 string: column.kind == ColumnType::String,
                 node,
                 default: column
                     .default
                     .as_ref()
                     .filter(|default| !default.is_null())
-                    .map(ToString::to_string),
+                    .map(|default| (default.to_string(), Shape::of(column, false))),
                 column: column.clone(),
             })
             .collect();
@@ -106,16 +127,13 @@ impl Rows {
                 .unwrap_or(usize::MAX),
             accept: spec.accept,
             on_type_error: spec.on_type_error,
-            times: TimeReader {
-                unit: spec.unit,
-                naive: spec.naive_timezone,
-            },
             schema: Arc::new(Schema::new(fields)),
             builders,
             sha256: spec.record_sha256.then(|| Builder::new(&DataType::Utf8)),
             raw_record: Builder::new(&DataType::Int64),
             extra: Builder::new(&DataType::Utf8),
             misfits: Vec::new(),
+            tallies: Vec::new(),
             extra_text: String::new(),
             len: 0,
         }
@@ -131,12 +149,28 @@ impl Rows {
         self.len
     }
 
-    /// The names of the columns that are null in the last row because their values did not fit.
-    pub fn nulled(&self) -> impl Iterator<Item = &str> {
-        self.misfits
-            .iter()
-            .filter_map(|column| self.readings.get(*column))
-            .map(|reading| reading.column.name.as_str())
+    /// Adds the values of the last row that became null, were converted or were not reached.
+    #[inline]
+    pub fn count(&self, counts: &mut ObjectCounts) {
+        if !self.misfits.is_empty() || !self.tallies.is_empty() {
+            self.count_noticed(counts);
+        }
+    }
+
+    #[cold]
+    fn count_noticed(&self, counts: &mut ObjectCounts) {
+        let add = |to: &mut std::collections::BTreeMap<String, u64>, column: usize, count: u64| {
+            if let Some(reading) = self.readings.get(column).filter(|_| count > 0) {
+                *to.entry(reading.column.name.clone()).or_default() += count;
+            }
+        };
+        for column in &self.misfits {
+            add(&mut counts.nulled, *column, 1);
+        }
+        for (column, tally) in &self.tallies {
+            add(&mut counts.coerced, *column, tally.coerced);
+            add(&mut counts.unreached, *column, tally.unreached);
+        }
     }
 
     /// Appends a record whose members are given, or says why it is no event.
@@ -148,6 +182,7 @@ impl Rows {
         arrival_ms: i64,
     ) -> Result<(), (Reason, String)> {
         self.misfits.clear();
+        self.tallies.clear();
         let time = self.event_time(record, members, arrival_ms)?;
         if let Err(refusal) = self.append(record, members, time) {
             for builder in &mut self.builders {
@@ -192,8 +227,9 @@ impl Rows {
             });
             return Err((Reason::EventTime, format!("`{name}` is missing{inside}")));
         };
-        let Some(time) = self.times.read(value) else {
-            let fault = match self.times.lacks_offset(value) {
+        let reader = &reading.reader;
+        let Some(time) = reader.time(value) else {
+            let fault = match reader.lacks_offset(value) {
                 true => NO_OFFSET,
                 false => "is no time",
             };
@@ -202,7 +238,7 @@ impl Rows {
                 format!("`{name}` {fault}: {}", excerpt(value)),
             ));
         };
-        let unit = self.times.unit;
+        let unit = reader.unit;
         if !unit.holds(time) || !self.accept.holds(time, unit, arrival_ms) {
             let detail = format!("`{name}` is outside the accepted times: {}", excerpt(value));
             return Err((Reason::OutOfRange, detail));
@@ -231,9 +267,9 @@ impl Rows {
                 continue;
             }
             let given = slot.text(record).filter(|value| !is_null(value));
-            let value = match (given, &reading.default) {
-                (Some(value), _) => value,
-                (None, Some(default)) => default.as_str(),
+            let (value, shape) = match (given, &reading.default) {
+                (Some(value), _) => (value, &reading.shape),
+                (None, Some((default, shape))) => (default.as_str(), shape),
                 (None, None) if reading.column.required => {
                     let detail = format!("`{}` is required and missing", reading.column.name);
                     return Err((Reason::Missing, detail));
@@ -243,29 +279,33 @@ impl Rows {
                     continue;
                 }
             };
-            let Column { name, kind, .. } = &reading.column;
-            if reading.nested {
-                let fit = fits(kind, value, self.times, false);
+            let (kind, reader) = (&reading.column.kind, &reading.reader);
+            let mut tally = Tally::default();
+            if shape.is_nested() {
+                let fit = fits(shape, value, reader, false, &mut tally);
                 if fit == Fit::Partly {
                     members.force(reading.node);
                 }
                 if fit != Fit::No {
-                    builder.json(kind, value, self.times);
+                    builder.json(shape, value, reader);
+                    if tally != Tally::default() {
+                        self.tallies.push((index, tally));
+                    }
                     continue;
                 }
-            } else if let Some(scalar) = scalar(kind, value, self.times) {
+            } else if let Some(scalar) = scalar(kind, value, reader) {
                 builder.scalar(&scalar);
+                continue;
+            } else if reader.coerce
+                && let Some(scalar) = coerced(kind, value)
+            {
+                builder.scalar(&scalar);
+                tally.coerced = 1;
+                self.tallies.push((index, tally));
                 continue;
             }
             if self.on_type_error == OnTypeError::Reject || reading.column.required {
-                let fault = match kind {
-                    ColumnType::Timestamp if self.times.lacks_offset(value) => NO_OFFSET.to_owned(),
-                    kind => format!("is no {kind}"),
-                };
-                let why = misfit(kind, value, self.times);
-                let why = why.map_or(String::new(), |why| format!(" ({why})"));
-                let detail = format!("`{name}` {fault}{why}: {}", excerpt(value));
-                return Err((Reason::Type, detail));
+                return Err(reading.misfit(value));
             }
             members.force(reading.node);
             self.misfits.push(index);

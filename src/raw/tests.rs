@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::io::Write;
 
 use arrow::array::{Array, AsArray};
@@ -6,6 +7,8 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::de::{Deserialize, IgnoredAny};
+
+mod values;
 
 use super::*;
 use crate::event::{Accept, Column, Limits, OnTypeError};
@@ -36,6 +39,9 @@ fn column(name: &str, kind: &str) -> Column {
         path: name.split('.').map(str::to_owned).collect(),
         default: None,
         required: false,
+        paths: BTreeMap::new(),
+        coerce: false,
+        time_formats: Vec::new(),
     }
 }
 
@@ -51,6 +57,7 @@ fn spec(columns: &[&str]) -> DecodeSpec {
         event_time: "t".to_owned(),
         unit: TimeUnit::Ms,
         naive_timezone: None,
+        epoch_timezone: None,
         accept: Accept {
             from_ms: 0,
             ahead_ms: 86_400_000,

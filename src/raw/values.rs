@@ -12,37 +12,9 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::json::{Items, ObjectMembers, Skipper, unescape};
+use super::shape::{Shape, ValueReader};
 use crate::event::{Column, ColumnType};
-use crate::time::{Decimal, TimeUnit, Zone, read_date, read_epoch, read_time};
-
-/// How times are read.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct TimeReader {
-    /// The unit of the result.
-    pub unit: TimeUnit,
-    /// The zone of times that are written without an offset.
-    pub naive: Option<Zone>,
-}
-
-impl TimeReader {
-    /// Reads the text of a JSON value, a string or a number, as units since 1970 UTC. `None` where it is no time.
-    #[inline]
-    pub fn read(self, value: &str) -> Option<i64> {
-        match quoted(value) {
-            Some(text) => read_time(&resolved(text)?, self.unit, self.naive),
-            None => read_epoch(value, self.unit),
-        }
-    }
-}
-
-impl TimeReader {
-    /// Whether the value is a time without an offset, which cannot be read because no zone is given.
-    #[cold]
-    pub fn lacks_offset(self, value: &str) -> bool {
-        let naive = Some(Zone(chrono_tz::UTC));
-        self.naive.is_none() && Self { naive, ..self }.read(value).is_some()
-    }
-}
+use crate::time::{Decimal, TimeUnit, Zone, Zones, read_date};
 
 /// A value of a type without values inside.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,13 +35,13 @@ pub(super) enum Scalar<'a> {
 
 /// The text between the quotes of a JSON string, as it is written. `None` for another JSON value.
 #[inline]
-fn quoted(value: &str) -> Option<&str> {
+pub(super) fn quoted(value: &str) -> Option<&str> {
     value.strip_prefix('"')?.strip_suffix('"')
 }
 
 /// The text with its escapes resolved. `None` where half of a surrogate pair stands alone.
 #[inline]
-fn resolved(text: &str) -> Option<Cow<'_, str>> {
+pub(super) fn resolved(text: &str) -> Option<Cow<'_, str>> {
     if memchr::memchr(b'\\', text.as_bytes()).is_some() {
         unescape(text)
     } else {
@@ -97,7 +69,7 @@ fn double(value: &str) -> Option<f64> {
 pub(super) fn scalar<'a>(
     kind: &ColumnType,
     value: &'a str,
-    times: TimeReader,
+    reader: &ValueReader,
 ) -> Option<Scalar<'a>> {
     if value == "null" {
         return Some(Scalar::Null);
@@ -120,20 +92,76 @@ pub(super) fn scalar<'a>(
             };
             Scalar::Decimal(Decimal::parse(text.as_bytes())?.exact(*precision, *scale)?)
         }
-        ColumnType::Date => Scalar::Integer(read_date(&resolved(quoted(value)?)?)?.into()),
+        ColumnType::Date => Scalar::Integer(reader.date(value)?.into()),
         ColumnType::Timestamp => {
-            Scalar::Integer(times.read(value).filter(|time| times.unit.holds(*time))?)
+            let time = reader.time(value);
+            Scalar::Integer(time.filter(|time| reader.unit.holds(*time))?)
         }
         ColumnType::Array(_) | ColumnType::Map(_) | ColumnType::Struct(_) => return None,
     })
 }
 
-/// Whether values of a type have values inside.
-pub(super) fn nested(kind: &ColumnType) -> bool {
-    matches!(
-        kind,
-        ColumnType::Array(_) | ColumnType::Map(_) | ColumnType::Struct(_)
-    )
+/// Converts the text of one valid JSON value, which does not fit `kind`, to `kind`. `None` where it spells no value of
+/// this type.
+///
+/// | type | from |
+/// |---|---|
+/// | `string` | a number or a boolean: its text as it is written |
+/// | `boolean` | 0, 1, and the texts `true`, `false`, `0` and `1` in any capitals |
+/// | `int`, `bigint` | a whole number such as 7.0 or 1e3, or the text of one |
+/// | `double` | the text of a number |
+/// | `decimal` | a number with more digits behind the point, or the text of one, rounded: halves away from zero |
+#[cold]
+pub(super) fn coerced<'a>(kind: &ColumnType, value: &'a str) -> Option<Scalar<'a>> {
+    let is_text = quoted(value).is_some();
+    let text = match quoted(value) {
+        Some(text) => resolved(text)?,
+        None => Cow::Borrowed(value),
+    };
+    Some(match kind {
+        ColumnType::String if !is_text && !value.starts_with(['{', '[']) => {
+            Scalar::Text(Cow::Borrowed(value))
+        }
+        ColumnType::Boolean if text == "1" || is_text && text.eq_ignore_ascii_case("true") => {
+            Scalar::Boolean(true)
+        }
+        ColumnType::Boolean if text == "0" || is_text && text.eq_ignore_ascii_case("false") => {
+            Scalar::Boolean(false)
+        }
+        ColumnType::Int => {
+            let number = Decimal::parse(text.as_bytes())?.exact(10, 0)?;
+            Scalar::Integer(i32::try_from(number).ok()?.into())
+        }
+        ColumnType::BigInt => {
+            let number = Decimal::parse(text.as_bytes())?.exact(19, 0)?;
+            Scalar::Integer(i64::try_from(number).ok()?)
+        }
+        ColumnType::Double => {
+            Decimal::parse(text.as_bytes())?;
+            Scalar::Double(double(&text)?)
+        }
+        ColumnType::Decimal(precision, scale) => {
+            Scalar::Decimal(Decimal::parse(text.as_bytes())?.rounded(*precision, *scale)?)
+        }
+        _ => return None,
+    })
+}
+
+/// Whether a value is an empty list, which PHP writes for an empty map.
+pub(super) fn is_empty_list(value: &str) -> bool {
+    let inside = value
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    inside.is_some_and(|inside| inside.trim_ascii().is_empty())
+}
+
+/// What was noticed while values were read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    /// The number of values that were converted from another type.
+    pub coerced: u64,
+    /// The number of paths that met a value without members.
+    pub unreached: u64,
 }
 
 /// How a value fits a type.
@@ -147,9 +175,15 @@ pub(super) enum Fit {
     No,
 }
 
-/// How the text of one valid JSON value fits `kind`. `inside` says that the value is inside an array or map, where
+/// How the text of one valid JSON value fits `shape`. `inside` says that the value is inside an array or map, where
 /// members that the type does not name have no path of their own.
-pub(super) fn fits(kind: &ColumnType, value: &str, times: TimeReader, inside: bool) -> Fit {
+pub(super) fn fits(
+    shape: &Shape,
+    value: &str,
+    reader: &ValueReader,
+    inside: bool,
+    tally: &mut Tally,
+) -> Fit {
     if value == "null" {
         return Fit::Whole;
     }
@@ -161,62 +195,48 @@ pub(super) fn fits(kind: &ColumnType, value: &str, times: TimeReader, inside: bo
         }
         all != Fit::No
     };
-    match kind {
-        ColumnType::Array(item) if value.starts_with('[') => {
+    match shape {
+        Shape::Array(item) if value.starts_with('[') => {
             for value in Items::of(value, &mut skipper) {
-                if !also(fits(item, value, times, true)) {
+                if !also(fits(item, value, reader, true, tally)) {
                     break;
                 }
             }
         }
-        ColumnType::Map(item) if value.starts_with('{') => {
+        Shape::Map(item) if value.starts_with('{') => {
             let Some(pairs) = pairs(value, &mut skipper) else {
                 return Fit::No;
             };
             for (_, value) in pairs {
-                if !also(fits(item, value, times, true)) {
+                if !also(fits(item, value, reader, true, tally)) {
                     break;
                 }
             }
         }
-        ColumnType::Struct(fields) if value.starts_with('{') => {
-            let (values, unnamed) = struct_fields(fields, value, &mut skipper);
-            if inside && unnamed {
+        Shape::Struct(fields) if value.starts_with('{') => {
+            let found = fields.values(value);
+            tally.unreached += found.unreached;
+            if inside && found.unnamed {
                 also(Fit::Partly);
             }
-            for ((_, kind), value) in fields.iter().zip(values) {
+            for (shape, value) in fields.shapes.iter().zip(found.values) {
                 if let Some(value) = value
-                    && !also(fits(kind, value, times, inside))
+                    && !also(fits(shape, value, reader, inside, tally))
                 {
                     break;
                 }
             }
         }
-        kind if !nested(kind) && scalar(kind, value, times).is_some() => {}
+        Shape::Map(_) | Shape::Struct(_) if reader.coerce && is_empty_list(value) => {
+            tally.coerced += 1;
+        }
+        Shape::Scalar(kind) if scalar(kind, value, reader).is_some() => {}
+        Shape::Scalar(kind) if reader.coerce && coerced(kind, value).is_some() => {
+            tally.coerced += 1;
+        }
         _ => return Fit::No,
     }
     all
-}
-
-/// The value of each field, and whether the object has members that are no field. Where a name occurs several times,
-/// the last member counts.
-pub(super) fn struct_fields<'a>(
-    fields: &[(String, ColumnType)],
-    value: &'a str,
-    skipper: &'a mut Skipper,
-) -> (Vec<Option<&'a str>>, bool) {
-    let mut values = vec![None; fields.len()];
-    let mut unnamed = false;
-    for member in ObjectMembers::of(value, skipper) {
-        // A name with half of a surrogate pair is the name of no field.
-        let field = resolved(member.name)
-            .and_then(|name| fields.iter().position(|(field, _)| *field == *name));
-        match field.and_then(|field| values.get_mut(field)) {
-            Some(slot) => *slot = Some(member.value),
-            None => unnamed = true,
-        }
-    }
-    (values, unnamed)
 }
 
 /// The members of an object. Where a name occurs several times, only the last member is there. `None` where a name has
@@ -244,7 +264,7 @@ pub(super) fn pairs<'a>(
 
 /// Why a JSON value is no value of `kind`, where there is more to say.
 #[cold]
-pub(super) fn misfit(kind: &ColumnType, value: &str, times: TimeReader) -> Option<&'static str> {
+pub(super) fn misfit(kind: &ColumnType, value: &str, reader: &ValueReader) -> Option<&'static str> {
     const YEARS: &str = "outside the years 1 to 9999";
     const HALF: &str = "half of a surrogate pair stands alone in it, which no text can hold";
     match (kind, quoted(value)) {
@@ -252,7 +272,7 @@ pub(super) fn misfit(kind: &ColumnType, value: &str, times: TimeReader) -> Optio
             let year = text.strip_prefix("0000-")?;
             read_date(&format!("2000-{year}")).map(|_| YEARS)
         }
-        (ColumnType::Timestamp, _) => times.read(value).map(|_| YEARS),
+        (ColumnType::Timestamp, _) => reader.time(value).map(|_| YEARS),
         (ColumnType::String, Some(_)) => Some(HALF),
         _ => None,
     }
@@ -267,7 +287,9 @@ pub fn check_default(column: &Column, unit: TimeUnit, naive: Option<Zone>) -> Re
         return Ok(());
     };
     let text = default.to_string();
-    match fits(&column.kind, &text, TimeReader { unit, naive }, true) {
+    let shape = Shape::of(column, false);
+    let reader = ValueReader::strict(unit, Zones { naive, epoch: None });
+    match fits(&shape, &text, &reader, true, &mut Tally::default()) {
         Fit::Whole => Ok(()),
         Fit::Partly => Err(format!(
             "the default {text} has members that {} does not name",

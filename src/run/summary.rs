@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::look::{ListedSource, Looked};
 use super::tell::CatalogSummary;
-use crate::absorb::{Absorbed, Incomplete, Noticed, NullColumn, WhySlice};
+use crate::absorb::{Absorbed, Incomplete, Noticed, NullColumn, ValueCounts, WhySlice};
 use crate::event::Reason;
 use crate::lake::{Committed, Lake, Writing};
 use crate::layout;
@@ -91,8 +91,9 @@ pub struct SourceSummary {
     pub rejects: BTreeMap<Reason, i64>,
     /// The number of keys that were not read, by reason.
     pub skipped: BTreeMap<&'static str, u64>,
-    /// The number of values that this run made null, by column.
-    pub nulled: BTreeMap<String, u64>,
+    /// The number of values that this run made null, converted or did not reach, by column.
+    #[serde(flatten)]
+    pub values: ValueCounts,
     /// The columns that are null in every event that this run read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub null_columns: Vec<NullColumn>,
@@ -333,7 +334,7 @@ fn source_summary(
             .iter()
             .map(|(why, keys)| (*why, keys.len() as u64))
             .collect(),
-        nulled: total.nulled,
+        values: total.values,
         incomplete: total.incomplete,
         slices: total.slices,
         partitions: partitions.into_iter().collect(),
@@ -355,7 +356,7 @@ pub struct Totals {
 struct SourceTotals {
     committed: bool,
     added: Added,
-    nulled: BTreeMap<String, u64>,
+    values: ValueCounts,
     incomplete: Incomplete,
     slices: BTreeMap<WhySlice, u64>,
     noticed: Noticed,
@@ -367,7 +368,7 @@ impl Totals {
         let Absorbed {
             objects,
             balance,
-            nulled,
+            values,
             incomplete,
             stored_bytes,
             slices,
@@ -378,9 +379,7 @@ impl Totals {
         let total = self.sources.entry(source.to_owned()).or_default();
         total.added.objects += objects.len() as u64;
         total.added.counts.add(&balance);
-        for (column, count) in nulled {
-            *total.nulled.entry(column).or_default() += count;
-        }
+        total.values.add(values);
         total.incomplete.append(incomplete);
         for (why, count) in slices {
             *total.slices.entry(why).or_default() += count;

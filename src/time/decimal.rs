@@ -111,6 +111,21 @@ impl<'a> Decimal<'a> {
         })
     }
 
+    /// The number as the unscaled value of a decimal of `precision` and `scale`, rounded to the nearest; halves are
+    /// rounded away from zero, as by Hive, Spark and Athena. `None` where the result has too many digits.
+    pub fn rounded(&self, precision: u8, scale: u8) -> Option<i128> {
+        // One more digit says whether the rest is half or more. No digit behind it can change that.
+        let (value, _) = self.scaled(i64::from(scale))?;
+        let next = self.digits().nth(
+            usize::try_from(self.point.saturating_add(i64::from(scale))).unwrap_or(usize::MAX),
+        );
+        let value = value + i128::from(next.is_some_and(|digit| digit >= 5));
+        if value >= 10i128.checked_pow(u32::from(precision))? {
+            return None;
+        }
+        Some(if self.negative { -value } else { value })
+    }
+
     /// The number as the unscaled value of a decimal of `precision` and `scale`. `None` where it does not fit
     /// exactly.
     pub fn exact(&self, precision: u8, scale: u8) -> Option<i128> {
@@ -141,6 +156,32 @@ fn leading_zeros(digits: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[test]
+    fn halves_are_rounded_away_from_zero() {
+        for (text, precision, scale, expected) in [
+            ("19.999", 10, 2, Some(2000)),
+            ("0.30000000000000004", 10, 2, Some(30)),
+            ("0.005", 10, 2, Some(1)),
+            ("-0.005", 10, 2, Some(-1)),
+            ("0.0049999999999", 10, 2, Some(0)),
+            ("2.5", 1, 0, Some(3)),
+            ("-2.5", 1, 0, Some(-3)),
+            ("0.5", 1, 0, Some(1)),
+            ("0.05", 1, 0, Some(0)),
+            ("5e-3", 10, 2, Some(1)),
+            ("0.000005", 10, 2, Some(0)),
+            ("9.99", 2, 1, None),
+            ("99.94", 3, 1, Some(999)),
+            ("0e9", 3, 1, Some(0)),
+            ("1e-99999999999999999999", 3, 1, Some(0)),
+        ] {
+            let read = Decimal::parse(text.as_bytes())
+                .unwrap()
+                .rounded(precision, scale);
+            assert_eq!(read, expected, "{text}");
+        }
+    }
+
     #[test]
     fn decimals_are_exact() {
         for (text, precision, scale, expected) in [

@@ -1,26 +1,28 @@
 //! How times and dates are written, and how they are read.
 
 use super::decimal::{Decimal, split_digits};
-use super::{TimeUnit, Zone};
+use super::{TimeUnit, Zone, Zones, everyday};
 
 /// Reads a time from the text of a JSON string: RFC 3339 with its everyday spellings, or an epoch
 /// number. The result is in `unit`s since 1970 UTC, floored. `None` where the text is unreadable, or where
-/// it has no offset and there is no `naive` zone.
+/// it has no offset and there is no zone for such times.
 ///
-/// The everyday spellings are: a space for `T`, lower-case `t` and `z`, offsets such as `+0900` and `+09` (also
-/// after one space), no seconds, a comma before the fraction, and any number of digits in the fraction.
-pub fn read_time(text: &str, unit: TimeUnit, naive: Option<Zone>) -> Option<i64> {
+/// RFC 3339 may have a space for `T`, lower-case `t` and `z`, offsets such as `+0900` and `+09` (also after one
+/// space), no seconds, a comma before the fraction, and any number of digits in the fraction. All other spellings are
+/// rarer; [`everyday`] reads them.
+pub fn read_time(text: &str, unit: TimeUnit, zones: Zones) -> Option<i64> {
     if text.as_bytes().get(4) == Some(&b'-') {
-        read_rfc3339(text.as_bytes(), unit, naive)
+        read_rfc3339(text.as_bytes(), unit, zones.naive)
     } else {
-        read_epoch(text, unit)
+        read_epoch(text, unit, zones.epoch).or_else(|| everyday::read_time(text, unit, zones.naive))
     }
 }
 
 /// Reads an epoch number in JSON's grammar. Its magnitude tells its own unit: seconds below 1e11, milliseconds below
 /// 1e14, microseconds below 1e17, else nanoseconds. The result is in `unit`s since 1970 UTC, floored. No digit is
-/// lost, because no float is involved. `None` where the text is no number, or the number is too large.
-pub fn read_epoch(text: &str, unit: TimeUnit) -> Option<i64> {
+/// lost, because no float is involved. With a `zone`, the number counts the zone's local time. `None` where the text
+/// is no number, or the number is too large.
+pub fn read_epoch(text: &str, unit: TimeUnit, zone: Option<Zone>) -> Option<i64> {
     let number = Decimal::parse(text.as_bytes())?;
     let per_second = match unit {
         TimeUnit::Ms => 3,
@@ -33,20 +35,31 @@ pub fn read_epoch(text: &str, unit: TimeUnit) -> Option<i64> {
         _ => 9,
     };
     let scaled = number.floor(per_second - digits_below_second)?;
-    i64::try_from(scaled).ok()
+    let time = i64::try_from(scaled).ok()?;
+    match zone {
+        None => Some(time),
+        Some(zone) => {
+            let offset = zone.offset_of(time.div_euclid(unit.per_second()))?;
+            time.checked_sub(offset * unit.per_second())
+        }
+    }
 }
 
-/// Reads `YYYY-MM-DD` as days since 1970. `None` for any other text, and for dates of the year 0, which readers
-/// understand in different ways.
+/// Reads a date as days since 1970: `YYYY-MM-DD`, `YYYYMMDD` or `YYYY/MM/DD`. `None` for any other text, and for dates
+/// of the year 0, which readers understand in different ways.
 pub fn read_date(text: &str) -> Option<i32> {
     if text.starts_with("0000") {
         return None;
     }
-    i32::try_from(read_days(text.as_bytes())?).ok()
+    let days = read_days(text.as_bytes()).or_else(|| match everyday::split_date(text)? {
+        (days, []) => Some(days),
+        _ => None,
+    });
+    i32::try_from(days?).ok()
 }
 
 /// The number that two ASCII digits spell.
-fn two(tens: u8, ones: u8) -> Option<i64> {
+pub(super) fn two(tens: u8, ones: u8) -> Option<i64> {
     (tens.is_ascii_digit() && ones.is_ascii_digit())
         .then(|| i64::from(tens - b'0') * 10 + i64::from(ones - b'0'))
 }
@@ -56,6 +69,11 @@ fn read_days(date: &[u8]) -> Option<i64> {
     let [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] = *date else {
         return None;
     };
+    days_of([y1, y2, y3, y4, m1, m2, d1, d2])
+}
+
+/// The days since 1970 of the eight digits `YYYYMMDD`.
+pub(super) fn days_of([y1, y2, y3, y4, m1, m2, d1, d2]: [u8; 8]) -> Option<i64> {
     let year = two(y1, y2)? * 100 + two(y3, y4)?;
     let (month, day) = (two(m1, m2)?, two(d1, d2)?);
     let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
@@ -80,59 +98,102 @@ fn read_days(date: &[u8]) -> Option<i64> {
 fn read_rfc3339(text: &[u8], unit: TimeUnit, naive: Option<Zone>) -> Option<i64> {
     let (date, rest) = text.split_at_checked(10)?;
     let days = read_days(date)?;
-    let [b'T' | b't' | b' ', h1, h2, b':', m1, m2, rest @ ..] = rest else {
+    let [b'T' | b't' | b' ', rest @ ..] = rest else {
         return None;
     };
-    let (hour, minute) = (two(*h1, *h2)?, two(*m1, *m2)?);
-    if hour > 23 || minute > 59 {
-        return None;
-    }
-    let (mut second, mut fraction, mut rest) = (0, &[][..], rest);
-    if let [b':', s1, s2, after @ ..] = rest {
-        second = two(*s1, *s2)?;
-        rest = after;
-        if let [b'.' | b',', after @ ..] = rest {
-            (fraction, rest) = split_digits(after);
-            if fraction.is_empty() {
-                return None;
-            }
-        }
-    }
-    // A second of 60 is a leap second, which only the last minute of a UTC day can have.
-    if second > 60 {
-        return None;
-    }
-    let local = days * 86_400 + hour * 3_600 + minute * 60 + second;
-    let seconds = match rest {
-        [] => local - naive?.offset_of(local)?,
-        [b'Z' | b'z'] => local,
-        [b' ', rest @ ..] => local - read_offset(rest)?,
-        rest => local - read_offset(rest)?,
-    };
-    if second == 60 && seconds.rem_euclid(86_400) != 0 {
-        return None;
-    }
-    let mut below: i64 = 0;
-    let mut place = unit.per_second();
-    for digit in fraction {
-        if place == 1 {
-            break;
-        }
-        place /= 10;
-        below += i64::from(digit - b'0') * place;
-    }
-    Some(seconds * unit.per_second() + below)
+    let (clock, rest) = Clock::read(rest)?;
+    clock.on(days, rest, unit, naive)
 }
 
-/// The seconds east of UTC that `Z`, `+09:00`, `+0900` or `+09` spells.
-fn read_offset(text: &[u8]) -> Option<i64> {
+/// A time of day as it is written.
+pub(super) struct Clock<'a> {
+    pub hour: i64,
+    pub minute: i64,
+    pub second: i64,
+    /// The digits behind the point.
+    pub fraction: &'a [u8],
+}
+
+impl<'a> Clock<'a> {
+    /// Reads `hh:mm`, `hh:mm:ss` or `hh:mm:ss.f`, and gives the rest of the text.
+    #[inline]
+    pub fn read(text: &'a [u8]) -> Option<(Self, &'a [u8])> {
+        let [h1, h2, b':', m1, m2, rest @ ..] = text else {
+            return None;
+        };
+        let (hour, minute) = (two(*h1, *h2)?, two(*m1, *m2)?);
+        let (mut second, mut fraction, mut rest) = (0, &[][..], rest);
+        if let [b':', s1, s2, after @ ..] = rest {
+            second = two(*s1, *s2)?;
+            (fraction, rest) = read_fraction(after)?;
+        }
+        let clock = Self {
+            hour,
+            minute,
+            second,
+            fraction,
+        };
+        Some((clock, rest))
+    }
+
+    /// The instant of this time on a day, in `unit`s since 1970 UTC. `offset` is the rest of the text: an offset from
+    /// UTC, or nothing where the `naive` zone decides.
+    #[inline]
+    pub fn on(&self, days: i64, offset: &[u8], unit: TimeUnit, naive: Option<Zone>) -> Option<i64> {
+        // A second of 60 is a leap second, which only the last minute of a UTC day can have.
+        if self.hour > 23 && !self.ends_day() || self.minute > 59 || self.second > 60 {
+            return None;
+        }
+        let local = days * 86_400 + self.hour * 3_600 + self.minute * 60 + self.second;
+        let seconds = match offset {
+            [] => local - naive?.offset_of(local)?,
+            [b'Z' | b'z'] => local,
+            [b' ', rest @ ..] => local - read_offset(rest)?,
+            rest => local - read_offset(rest)?,
+        };
+        if self.second == 60 && seconds.rem_euclid(86_400) != 0 {
+            return None;
+        }
+        let mut below: i64 = 0;
+        let mut place = unit.per_second();
+        for digit in self.fraction {
+            if place == 1 {
+                break;
+            }
+            place /= 10;
+            below += i64::from(digit - b'0') * place;
+        }
+        Some(seconds * unit.per_second() + below)
+    }
+
+    /// Whether this is 24:00:00, the midnight at the end of a day.
+    #[cold]
+    fn ends_day(&self) -> bool {
+        let rest = (self.hour, self.minute, self.second);
+        rest == (24, 0, 0) && self.fraction.iter().all(|digit| *digit == b'0')
+    }
+}
+
+/// The digits behind a point or a comma, and the rest. There are no digits without a point or a comma.
+pub(super) fn read_fraction(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let [b'.' | b',', after @ ..] = text else {
+        return Some((&[], text));
+    };
+    let (fraction, rest) = split_digits(after);
+    (!fraction.is_empty()).then_some((fraction, rest))
+}
+
+/// The seconds east of UTC that `Z`, `+09:00`, `+0900` or `+09` spells, or a longer spelling.
+pub(super) fn read_offset(text: &[u8]) -> Option<i64> {
     let (sign, h1, h2, minutes) = match *text {
         [b'Z' | b'z'] => return Some(0),
-        [sign, h1, h2] => (sign, h1, h2, 0),
-        [sign, h1, h2, m1, m2] | [sign, h1, h2, b':', m1, m2] => (sign, h1, h2, two(m1, m2)?),
-        _ => return None,
+        [sign, h1, h2] => (sign, h1, h2, Some(0)),
+        [sign, h1, h2, m1, m2] | [sign, h1, h2, b':', m1, m2] => (sign, h1, h2, two(m1, m2)),
+        _ => return everyday::read_offset(text),
     };
-    let hours = two(h1, h2)?;
+    let (Some(hours), Some(minutes)) = (two(h1, h2), minutes) else {
+        return everyday::read_offset(text);
+    };
     if hours > 23 || minutes > 59 {
         return None;
     }
@@ -151,7 +212,7 @@ mod tests {
     use super::*;
 
     fn ms(text: &str) -> Option<i64> {
-        read_time(text, TimeUnit::Ms, None)
+        read_time(text, TimeUnit::Ms, Zones::default())
     }
     #[test]
     fn everyday_spellings_of_one_instant() {
@@ -181,6 +242,157 @@ mod tests {
             "15541959000009999e2",
         ] {
             assert_eq!(ms(text), Some(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn rarer_spellings_of_one_instant() {
+        let expected = ms("2019-04-02T09:05:00Z");
+        for text in [
+            "20190402T090500Z",
+            "20190402T0905Z",
+            "20190402t180500.000+0900",
+            "20190402 09:05:00Z",
+            "2019/04/02 09:05:00Z",
+            "2019/04/02T18:05+09:00",
+            "2019-04-02 09:05:00 UTC",
+            "2019-04-02 09:05:00 gmt",
+            "2019-04-02T18:05:00+09:00[Asia/Seoul]",
+            "2019-04-02T09:05:00Z[UTC]",
+            "2019-04-02 18:05:00.000000001 +0900 KST",
+            "2019-04-02 09:05:00 +0000 UTC",
+            "02/Apr/2019:18:05:00 +0900",
+            "[02/Apr/2019:18:05:00 +0900]",
+            "Tue, 02 Apr 2019 18:05:00 +0900",
+            "Tue, 2 Apr 2019 09:05:00 GMT",
+            "2 Apr 2019 09:05 UT",
+            "Tue, 02 Apr 2019 09:05:00 UTC",
+            "Tue, 02 Apr 2019 05:05:00 EDT",
+            "Tue, 02 Apr 2019 09:05:00 Z",
+            "Tue Apr 02 2019 18:05:00 GMT+0900 (Korean Standard Time)",
+            "Tue Apr 02 2019 09:05:00 GMT+0000",
+            "/Date(1554195900000)/",
+            "/Date(1554195900000+0900)/",
+            "/Date(1554195900000-0500)/",
+        ] {
+            assert_eq!(ms(text), expected, "{text}");
+        }
+        let zones = Zones {
+            naive: Some(Zone(chrono_tz::Asia::Seoul)),
+            epoch: None,
+        };
+        for text in [
+            "20190402T180500",
+            "2019/04/02 18:05",
+            "02/Apr/2019:18:05:00",
+            "Tue Apr  2 18:05:00 2019",
+        ] {
+            assert_eq!(ms(text), None, "{text}");
+            assert_eq!(read_time(text, TimeUnit::Ms, zones), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_spelling_that_could_mean_two_times_is_none() {
+        let zones = Zones {
+            naive: Some(Zone(chrono_tz::UTC)),
+            epoch: None,
+        };
+        for text in [
+            "01/02/2019",
+            "01/02/2019 09:05:00",
+            "01.02.2019 09:05",
+            "02-04-2019T09:05:00Z",
+            "2019-04-02",
+            "2019/4/2 09:05",
+            "Apr 2, 2019 09:05",
+            // The day of the week is another.
+            "Mon, 02 Apr 2019 18:05:00 +0900",
+            // Military zones say nothing by RFC 2822, and other abbreviations mean several zones.
+            "Tue, 02 Apr 2019 09:05:00 A",
+            "Tue, 02 Apr 2019 09:05:00 KST",
+            "Tue, 02 Apr 2019 09:05:00",
+            "2019-04-02T09:05:00 KST",
+            "2019-04-02T09:05:00[Asia/Seoul]",
+            "2019-04-02T09:05:00+09:00[",
+            "2019-04-02T09:05:00+09:00 ",
+            "2019-04-02T09:05:00+0900 K T",
+            "31/Apr/2019:18:05:00 +0900",
+            "02/Apr/2019:18:05:60 +0900",
+            "20190431T090500Z",
+            "20190402T250500Z",
+            "20190402T09050Z",
+            "/Date(1554195900000+09:00)/",
+            "/Date(1e12)/x",
+            "/Date()/",
+            "noon",
+            "어제 저녁",
+        ] {
+            assert_eq!(read_time(text, TimeUnit::Ms, zones), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_hour_24_is_the_end_of_a_day() {
+        assert_eq!(ms("2019-04-02T24:00:00Z"), ms("2019-04-03T00:00:00Z"));
+        assert_eq!(ms("2019-12-31T24:00Z"), ms("2020-01-01T00:00:00Z"));
+        assert_eq!(
+            ms("20191231T240000.000+0900"),
+            ms("2020-01-01T00:00:00+09:00")
+        );
+    }
+
+    #[test]
+    fn numbers_may_count_local_time() {
+        let zones = |name: &str| Zones {
+            naive: None,
+            epoch: Some(name.parse().unwrap()),
+        };
+        for (zone, number, expected) in [
+            ("Asia/Seoul", "1554195900", "2019-04-02T00:05:00Z"),
+            ("Asia/Seoul", "1554195900123.9", "2019-04-02T00:05:00.123Z"),
+            ("America/New_York", "-0.001", "1970-01-01T04:59:59.999Z"),
+            // The first of the two runs of an hour that the clock repeats.
+            ("America/New_York", "1572744600", "2019-11-03T05:30:00Z"),
+        ] {
+            let read = read_time(number, TimeUnit::Ms, zones(zone));
+            assert_eq!(read, ms(expected), "{zone} {number}");
+        }
+        // Other spellings do not count.
+        let text = "/Date(1554195900000)/";
+        assert_eq!(read_time(text, TimeUnit::Ms, zones("Asia/Seoul")), ms(text));
+    }
+
+    /// Times of all years, written by chrono in every spelling, are read as chrono's instants.
+    #[test]
+    fn spellings_agree_with_chrono() {
+        use rand::{Rng, SeedableRng};
+        let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(19);
+        let formats = [
+            "%Y-%m-%dT%H:%M:%S%.f%:z",
+            "%Y-%m-%d %H:%M:%S%.f %z",
+            "%Y%m%dT%H%M%S%.3f%z",
+            "%Y/%m/%d %H:%M:%S%.9f%:z",
+            "%d/%b/%Y:%H:%M:%S %z",
+            "%a, %d %b %Y %H:%M:%S %z",
+            "%a %b %d %Y %H:%M:%S GMT%z (X)",
+        ];
+        for _ in 0..2_000 {
+            // The years 1000 to 9998. Mail has no shorter years.
+            let seconds = random.random_range(-30_610_224_000..253_370_764_800);
+            let offset = random.random_range(-23 * 60..24 * 60) * 60;
+            let time = DateTime::from_timestamp(seconds, random.random_range(0..1_000_000_000));
+            let zone = chrono::FixedOffset::east_opt(offset).unwrap();
+            let time = time.unwrap().with_timezone(&zone);
+            for format in formats {
+                let text = time.format(format).to_string();
+                let read = read_time(&text, TimeUnit::Ms, Zones::default());
+                let expected = match format.contains('f') {
+                    true => time.timestamp_millis(),
+                    false => time.timestamp() * 1_000,
+                };
+                assert_eq!(read, Some(expected), "{text}");
+            }
         }
     }
 
@@ -231,8 +443,16 @@ mod tests {
                 253_402_300_799_999_999,
             ),
         ] {
-            assert_eq!(read_time(text, TimeUnit::Ms, None), Some(ms), "{text} ms");
-            assert_eq!(read_time(text, TimeUnit::Us, None), Some(us), "{text} us");
+            assert_eq!(
+                read_time(text, TimeUnit::Ms, Zones::default()),
+                Some(ms),
+                "{text} ms"
+            );
+            assert_eq!(
+                read_time(text, TimeUnit::Us, Zones::default()),
+                Some(us),
+                "{text} us"
+            );
         }
     }
 
@@ -266,7 +486,9 @@ mod tests {
             "2019-13-01T00:00:00Z",
             "2019-00-01T00:00:00Z",
             "2019-04-31T00:00:00Z",
-            "2019-04-02T24:00:00Z",
+            "2019-04-02T24:00:01Z",
+            "2019-04-02T24:00:00.1Z",
+            "2019-04-02T25:00:00Z",
             "2019-04-02T09:60:00Z",
             "2019-04-02T09:05:60Z",
             "2019-04-02T23:59:61Z",
@@ -277,7 +499,7 @@ mod tests {
             "2019-04-02T09:05:00ZZ",
             "2019-04-02_09:05:00Z",
             "2019-4-02T09:05:00Z",
-            "2019-04-02T09:05:00 UTC",
+            "2019-04-02T09:05:00 KST",
             "2019-04-02  09:05:00Z",
             "2019-04-02T09:05:00+09:00Z",
         ] {
@@ -293,8 +515,11 @@ mod tests {
 
     #[test]
     fn a_naive_time_takes_the_zone_and_an_offset_never_does() {
-        let zone = |name: &str| Some(name.parse::<Zone>().unwrap());
-        let read = |text, name| read_time(text, TimeUnit::Ms, zone(name));
+        let zones = |name: &str| Zones {
+            naive: Some(name.parse::<Zone>().unwrap()),
+            epoch: None,
+        };
+        let read = |text, name| read_time(text, TimeUnit::Ms, zones(name));
         assert_eq!(
             read("2019-04-02 09:05:00", "Asia/Seoul"),
             ms("2019-04-02T00:05:00Z")
@@ -332,7 +557,9 @@ mod tests {
         for text in [
             "2019-4-2",
             "2019-04-02T00:00:00Z",
-            "20190402",
+            "20190431",
+            "2019/04-02",
+            "02/04/2019",
             "2019-02-29",
             "",
             // Readers disagree about a year before the first.
@@ -357,7 +584,7 @@ mod tests {
             ("253402300799999999999", true),
         ] {
             for unit in [TimeUnit::Ms, TimeUnit::Us] {
-                let time = read_time(text, unit, None).unwrap();
+                let time = read_time(text, unit, Zones::default()).unwrap();
                 assert_eq!(unit.holds(time), held, "{text}");
             }
         }

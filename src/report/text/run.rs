@@ -174,8 +174,21 @@ fn changes(
     for (why, n) in &source.skipped {
         in_all(out, *n, "keys skipped", why)?;
     }
-    for (column, n) in &source.nulled {
-        new(out, *n, "made null", column)?;
+    let values = &source.values;
+    for (what, counts) in [
+        ("made null", &values.nulled),
+        ("converted", &values.coerced),
+        ("out of reach", &values.unreached),
+    ] {
+        for (column, n) in counts {
+            new(out, *n, what, column)?;
+        }
+    }
+    for column in values.unreached.keys() {
+        writeln!(
+            out,
+            "  the path of column {column} met values that have no members and are no JSON text: it is NULL there"
+        )?;
     }
     incomplete(out, &source.incomplete)?;
     slices(out, source)?;

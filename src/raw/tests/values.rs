@@ -1,0 +1,268 @@
+//! Values of other types, and members by the paths of fields.
+
+use super::*;
+
+/// A source with these columns that converts values.
+fn lenient(columns: &[&str]) -> DecodeSpec {
+    let mut spec = spec(columns);
+    for column in &mut spec.columns {
+        column.coerce = true;
+    }
+    spec
+}
+
+/// The value of the only column, `extra`, and how many values were converted.
+fn one(spec: &DecodeSpec, value: &str) -> Option<(String, String, u64)> {
+    let record = format!("{{\"t\":{ARRIVAL},\"c\":{value}}}");
+    let found = decode(spec, record.as_bytes());
+    let (_, values) = found.events.into_iter().next()?;
+    let coerced = found.counts.coerced.get("c").copied().unwrap_or(0);
+    Some((values[0].clone(), values[1].clone(), coerced))
+}
+
+/// Each line: a type, a value as JSON, and the value of the column with `coerce = true`; `!` where it does not fit.
+const CONVERSIONS: &str = r#"
+string        1001                  1001
+string        1001.0                1001.0
+string        -0                    -0
+string        1e400                 1e400
+string        true                  true
+string        "x"                   =x
+string        {"a":1}               !
+string        [1]                   !
+string        "\ud800"              !
+boolean       true                  =true
+boolean       1                     true
+boolean       0                     false
+boolean       "true"                true
+boolean       "False"               false
+boolean       "1"                   true
+boolean       1.0                   !
+boolean       2                     !
+boolean       "yes"                 !
+boolean       ""                    !
+int           7.0                   7
+int           "7"                   7
+int           7e0                   7
+int           2147483648            !
+int           "2147483648"          !
+bigint        "12"                  12
+bigint        "-12.00"              -12
+bigint        1e3                   1000
+bigint        9007199254740993.0    9007199254740993
+bigint        "9223372036854775807" 9223372036854775807
+bigint        9223372036854775808   !
+bigint        "007"                 !
+bigint        " 7"                  !
+bigint        "+7"                  !
+bigint        ""                    !
+bigint        7.5                   !
+bigint        true                  !
+double        "1.5"                 1.5
+double        "-3"                  -3.0
+double        "1e400"               !
+double        "NaN"                 !
+double        "inf"                 !
+decimal(10,2) 19.99                 =19.99
+decimal(10,2) 19.999                20.00
+decimal(10,2) "19.999"              20.00
+decimal(10,2) 0.30000000000000004   0.30
+decimal(10,2) 0.005                 0.01
+decimal(10,2) -0.005                -0.01
+decimal(10,2) 0.00499999999999      0.00
+decimal(10,2) 1e-3                  0.00
+decimal(10,2) 99999999.995          !
+decimal(10,2) "1,234.50"            !
+date          20190402              !
+timestamp     true                  !
+map<string,string> []               {}
+map<string,string> [ ]              {}
+map<string,string> [1]              !
+map<string,string> ""               !
+struct<a:string> []                 {a: -}
+array<string> {}                    !
+"#;
+
+#[test]
+fn values_of_other_types_are_converted_and_counted() {
+    let mut tried = 0;
+    for line in CONVERSIONS.lines().filter(|line| !line.is_empty()) {
+        let (kind, rest) = line.split_once(' ').unwrap();
+        let (value, expected) = rest.trim().rsplit_once("  ").unwrap_or_else(|| {
+            let (value, expected) = rest.trim().rsplit_once(' ').unwrap();
+            (value, expected)
+        });
+        let (value, expected) = (value.trim(), expected.trim());
+        let spec = lenient(&[&format!("c {kind}")]);
+        let mut strict = spec.clone();
+        strict.columns.iter_mut().for_each(|c| c.coerce = false);
+        let (fits, expected) = match expected.strip_prefix('=') {
+            Some(expected) => (true, expected),
+            None => (false, expected),
+        };
+        let wanted = match expected {
+            "!" => None,
+            expected => Some((expected.to_owned(), "-".to_owned(), u64::from(!fits))),
+        };
+        assert_eq!(one(&spec, value), wanted, "{line}");
+        // Without `coerce`, the value is a reject.
+        let plain = one(&strict, value);
+        assert_eq!(plain.is_some(), fits, "{line}");
+        assert_eq!(plain, wanted.filter(|_| fits), "{line}");
+        tried += 1;
+    }
+    assert!(tried > 50, "{tried}");
+}
+
+#[test]
+fn values_inside_are_converted_too() {
+    for (kind, value, expected, coerced) in [
+        ("array<string>", "[1,\"1\",true]", "[1, 1, true]", 2),
+        ("array<bigint>", "[1,\"2\",3.0]", "[1, 2, 3]", 2),
+        (
+            "map<string,boolean>",
+            "{\"a\":1,\"b\":true}",
+            "{a: true, b: true}",
+            1,
+        ),
+        (
+            "struct<a:bigint,m:map<string,int>>",
+            "{\"a\":\"5\",\"m\":[]}",
+            "{a: 5, m: {}}",
+            2,
+        ),
+        (
+            "array<struct<p:decimal(4,1)>>",
+            "[{\"p\":\"1.25\"},{\"p\":1.5},[]]",
+            "[{p: 1.3}, {p: 1.5}, {p: -}]",
+            2,
+        ),
+    ] {
+        let found = one(&lenient(&[&format!("c {kind}")]), value);
+        let wanted = (expected.to_owned(), "-".to_owned(), coerced);
+        assert_eq!(found, Some(wanted), "{kind} {value}");
+        assert_eq!(one(&spec(&[&format!("c {kind}")]), value), None, "{kind}");
+    }
+}
+
+#[test]
+fn what_a_reject_converted_is_not_counted() {
+    let spec = lenient(&["a string", "c bigint"]);
+    let record = format!("{{\"t\":{ARRIVAL},\"a\":1,\"c\":\"x\"}}");
+    let found = decode(&spec, record.as_bytes());
+    assert_eq!(found.counts.rejects[&Reason::Type], 1);
+    assert!(found.counts.coerced.is_empty());
+    let mut null = spec;
+    null.on_type_error = OnTypeError::Null;
+    let found = decode(&null, record.as_bytes());
+    assert_eq!(found.events[0].1, ["1", "-", "{\"c\":\"x\"}"]);
+    assert_eq!(
+        (found.counts.coerced["a"], found.counts.nulled["c"]),
+        (1, 1)
+    );
+}
+
+/// A source with one column `c` whose fields have paths.
+fn with_paths(kind: &str, paths: &[(&str, &[&str])]) -> DecodeSpec {
+    let mut spec = spec(&[&format!("c {kind}")]);
+    let paths = paths.iter().map(|(place, path)| {
+        let path = path.iter().map(|name| (*name).to_owned()).collect();
+        ((*place).to_owned(), path)
+    });
+    spec.columns[1].paths = paths.collect();
+    spec
+}
+
+#[test]
+fn fields_are_read_from_the_members_that_paths_name() {
+    let items = with_paths(
+        "array<struct<product_id:string,unit_price:double,shop:struct<id:string>>>",
+        &[
+            ("product_id", &["productId"]),
+            ("unit_price", &["price", "unit"]),
+            ("shop.id", &["ID"]),
+        ],
+    );
+    let full = r#"[{"productId":"p1","price":{"unit":1.5},"shop":{"ID":"s"}}]"#;
+    let expected = "[{product_id: p1, unit_price: 1.5, shop: {id: s}}]";
+    let read = |value| one(&items, value).map(|(value, extra, _)| (value, extra));
+    assert_eq!(read(full), Some((expected.to_owned(), "-".to_owned())));
+    for (value, expected, is_extra) in [
+        // The field's own name is another member now.
+        (
+            r#"[{"product_id":"p1"}]"#,
+            "[{product_id: -, unit_price: -, shop: -}]",
+            true,
+        ),
+        (
+            r#"[{"price":{"unit":2,"tax":1}}]"#,
+            "[{product_id: -, unit_price: 2.0, shop: -}]",
+            true,
+        ),
+        // The last member of a name counts, and what an earlier one held is forgotten.
+        (
+            r#"[{"price":{"unit":2},"price":{}}]"#,
+            "[{product_id: -, unit_price: -, shop: -}]",
+            false,
+        ),
+        (
+            r#"[{"price":{"unit":2},"price":null}]"#,
+            "[{product_id: -, unit_price: -, shop: -}]",
+            false,
+        ),
+        (
+            r#"[{"price":7}]"#,
+            "[{product_id: -, unit_price: -, shop: -}]",
+            true,
+        ),
+        (
+            r#"[{"product\u0049d":"p1"}]"#,
+            "[{product_id: p1, unit_price: -, shop: -}]",
+            false,
+        ),
+    ] {
+        let extra = match is_extra {
+            true => format!("{{\"c\":{value}}}"),
+            false => "-".to_owned(),
+        };
+        assert_eq!(read(value), Some((expected.to_owned(), extra)), "{value}");
+    }
+    let record = format!("{{\"t\":{ARRIVAL},\"c\":[{{\"price\":7}},{{\"price\":\"x\"}}]}}");
+    let found = decode(&items, record.as_bytes());
+    assert_eq!(found.counts.unreached["c"], 2);
+    let map = with_paths("map<string,struct<a:int>>", &[("a", &["A"])]);
+    let (value, extra, _) = one(&map, r#"{"k":{"A":1}}"#).unwrap();
+    assert_eq!((value.as_str(), extra.as_str()), ("{k: {a: 1}}", "-"));
+}
+
+#[test]
+fn fields_of_a_struct_column_leave_the_rest_to_extra() {
+    let spec = with_paths(
+        "struct<os:string,ram:int>",
+        &[("os", &["osName"]), ("ram", &["hw", "RAM"])],
+    );
+    for (value, expected, extra) in [
+        (
+            r#"{"osName":"ios","hw":{"RAM":4}}"#,
+            "{os: ios, ram: 4}",
+            "-",
+        ),
+        (
+            r#"{"osName":"ios","os":1,"hw":{"RAM":4,"cpu":2}}"#,
+            "{os: ios, ram: 4}",
+            r#"{"c":{"os":1,"hw":{"cpu":2}}}"#,
+        ),
+        (r#"{"hw":5}"#, "{os: -, ram: -}", r#"{"c":{"hw":5}}"#),
+    ] {
+        let found = one(&spec, value).unwrap();
+        assert_eq!((found.0.as_str(), found.1.as_str()), (expected, extra));
+    }
+}
+
+#[test]
+fn a_default_has_the_names_of_the_type() {
+    let mut spec = with_paths("array<struct<a:int>>", &[("a", &["A"])]);
+    spec.columns[1].default = Some(serde_json::json!([{"a": 7}]));
+    assert_eq!(one(&spec, "null").unwrap().0, "[{a: 7}]");
+    assert_eq!(one(&spec, "[{\"A\":1}]").unwrap().0, "[{a: 1}]");
+}
