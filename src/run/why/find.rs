@@ -25,7 +25,7 @@ use crate::event::{KEPT_OBJECT, KEPT_RECORD, RAW_OBJECT, RAW_RECORD, RULE};
 use crate::lake::{Lake, Reading, Snapshot};
 use crate::ledger::{FileEntry, RuleSettings};
 use crate::publish::{Local, StoredError};
-use crate::time::{TimeUnit, Zone, read_date, read_time};
+use crate::time::{TimeUnit, Zone, Zones, read_date, read_time};
 
 /// The most bytes of the data files of one table of rejects that are searched for a text.
 const SEARCHED_REJECTS: u64 = 256 << 20;
@@ -521,7 +521,11 @@ fn literal(text: &str, kind: &DataType, zone: Zone) -> Result<ScalarValue, Strin
                 arrow::datatypes::TimeUnit::Microsecond => TimeUnit::Us,
                 _ => TimeUnit::Ms,
             };
-            let time = read_time(text, unit, Some(zone));
+            let zones = Zones {
+                naive: Some(zone),
+                epoch: None,
+            };
+            let time = read_time(text, unit, zones);
             time.map(|time| instant(time, unit)).ok_or_else(|| {
                 format!("`{text}` is no time; write it as 2019-04-02T09:00:00Z or as an epoch")
             })
