@@ -27,6 +27,8 @@ struct Node {
     whole: bool,
     /// Whether a node above is whole.
     covered: bool,
+    /// The columns whose path goes on beneath.
+    through: Vec<usize>,
     /// All nodes beneath this one.
     beneath: Vec<u32>,
 }
@@ -270,6 +272,33 @@ pub(super) struct Members {
     found: RecordParts,
     /// The nodes whose whole value goes to `extra`.
     forced: Vec<usize>,
+    /// The record, and the objects in strings that were opened. Empty where there are none.
+    opened: Vec<Opened>,
+    /// The columns whose path met a value that has no members.
+    unreached: Vec<usize>,
+}
+
+/// A value on the path of columns that is neither an object nor null.
+#[derive(Debug, Clone, Copy)]
+struct Obstacle {
+    node: usize,
+    start: u32,
+    end: u32,
+    /// Whether members inside it that no column names belong to `extra`.
+    keep: bool,
+}
+
+/// A text whose members were looked at one by one: the record, or an object in a string.
+#[derive(Debug, Clone, Copy)]
+struct Opened {
+    /// The node of the string. The record has the root.
+    node: usize,
+    /// The place of the text.
+    start: u32,
+    end: u32,
+    /// Its entries.
+    from: usize,
+    until: usize,
 }
 
 /// The places of the parts of one record.
@@ -280,6 +309,7 @@ struct RecordParts {
     entries: Vec<Entry>,
     /// The number of entries that are not only open objects.
     unnamed: usize,
+    obstacles: Vec<Obstacle>,
     skipper: Skipper,
 }
 
@@ -288,9 +318,12 @@ impl Members {
     pub fn new(columns: &[Column], max_depth: u32) -> (Self, Vec<usize>) {
         let mut nodes = vec![Node::default()];
         let mut places = Vec::with_capacity(columns.len());
-        for column in columns {
+        for (index, column) in columns.iter().enumerate() {
             let mut node = 0;
             for name in &column.path {
+                if let Some(node) = nodes.get_mut(node) {
+                    node.through.push(index);
+                }
                 node = child(&mut nodes, node, name);
             }
             name_value(&mut nodes, node, column, &column.kind, "");
@@ -309,9 +342,12 @@ impl Members {
                 slots: vec![Slot::default(); nodes.len()],
                 entries: Vec::new(),
                 unnamed: 0,
+                obstacles: Vec::new(),
                 skipper: Skipper::new(max_depth),
             },
             forced: Vec::new(),
+            opened: Vec::new(),
+            unreached: Vec::new(),
             nodes,
         };
         (members, places)
@@ -330,16 +366,85 @@ impl Members {
             nodes,
             found,
             forced,
+            opened,
+            unreached,
         } = self;
         found.slots.fill(Slot::default());
         found.entries.clear();
         found.unnamed = 0;
+        found.obstacles.clear();
         forced.clear();
+        opened.clear();
+        unreached.clear();
         found.skipper.enter(0, 0)?;
         match nodes.first() {
             Some(root) => found.object(text, nodes, root, 1, 1, true),
             None => found.skipper.value(text, 0, 0),
         }
+    }
+
+    /// Looks into the strings on the paths of columns, of the record that was read last. Where one of them holds a JSON
+    /// object, the paths go on inside it: the result is true, and `whole` is the record with these objects behind it.
+    /// All places are then places in `whole`.
+    #[inline]
+    pub fn open(&mut self, record: &str, whole: &mut String) -> bool {
+        !self.found.obstacles.is_empty() && self.open_strings(record, whole)
+    }
+
+    #[cold]
+    fn open_strings(&mut self, record: &str, whole: &mut String) -> bool {
+        whole.clear();
+        let mut obstacles = std::mem::take(&mut self.found.obstacles);
+        let mut next = 0;
+        // Strings inside strings are added while the list is worked off.
+        while let Some(obstacle) = obstacles.get(next).copied() {
+            next += 1;
+            let Some(node) = self.nodes.get(obstacle.node) else {
+                continue;
+            };
+            // A later member of the same name takes the place of this value.
+            let slot = self.slot(obstacle.node);
+            if slot.end != obstacle.end || slot.start != obstacle.start {
+                continue;
+            }
+            let text = if whole.is_empty() { record } else { &*whole };
+            let value = slice(text, obstacle.start, obstacle.end);
+            let inside = value
+                .strip_prefix('"')
+                .and_then(|rest| unescape(rest.strip_suffix('"')?));
+            let inside = inside.as_deref().unwrap_or_default();
+            let inside = inside.trim_matches([' ', '\t', '\r', '\n']).to_owned();
+            if inside == "null" {
+                continue;
+            }
+            let is_object = inside.starts_with('{') && {
+                if whole.is_empty() {
+                    whole.push_str(record);
+                    self.opened.push(Opened {
+                        node: 0,
+                        start: 0,
+                        end: record.len() as u32,
+                        from: 0,
+                        until: self.found.entries.len(),
+                    });
+                }
+                let opened = self.found.open(&self.nodes, node, obstacle, &inside, whole);
+                self.opened.extend(opened);
+                opened.is_some()
+            };
+            match is_object {
+                true => obstacles.append(&mut self.found.obstacles),
+                false => self.unreached.extend_from_slice(&node.through),
+            }
+        }
+        obstacles.clear();
+        self.found.obstacles = obstacles;
+        !whole.is_empty()
+    }
+
+    /// The columns of the last record whose path met a value that has no members.
+    pub fn unreached(&self) -> &[usize] {
+        &self.unreached
     }
 
     /// Makes the whole value of `node` go to `extra`, under its path.
@@ -370,6 +475,14 @@ impl Members {
                 escaped: false,
             };
             self.found.entries.insert(at, entry);
+            for opened in &mut self.opened {
+                if slot.name < opened.start {
+                    opened.from += 1;
+                }
+                if slot.name < opened.end {
+                    opened.until += 1;
+                }
+            }
         }
         self.forced.push(node);
         self.found.unnamed += 1;
@@ -381,7 +494,15 @@ impl Members {
         if self.found.unnamed == 0 {
             return false;
         }
-        self.write(record, 0, self.found.entries.len(), out)
+        let all = self.found.entries.len();
+        let until = self.opened.first().map_or(all, |record| record.until);
+        self.write(record, 0, until, out)
+    }
+
+    /// The object in the string of a node, where the string was opened.
+    fn opened(&self, node: usize) -> Option<&Opened> {
+        let mut strings = self.opened.iter().skip(1);
+        strings.find(|opened| opened.node == node)
     }
 
     /// Writes the object of the entries `from..until`. Writes nothing and returns false where columns name all of it.
@@ -416,6 +537,12 @@ impl Members {
             out.push(':');
             if entry.open && !self.forced.contains(&node) {
                 if !self.write(record, at + 1, *next, out) {
+                    out.truncate(before);
+                }
+            } else if let Some(opened) = self.opened(node)
+                && !self.forced.contains(&node)
+            {
+                if !self.write(record, opened.from, opened.until, out) {
                     out.truncate(before);
                 }
             } else {
@@ -473,6 +600,47 @@ impl Members {
 }
 
 impl RecordParts {
+    /// Reads the object `inside` of the string of an obstacle, and puts it behind `whole`. `None` where it is no valid
+    /// JSON object: nothing is noted then.
+    fn open(
+        &mut self,
+        nodes: &[Node],
+        node: &Node,
+        obstacle: Obstacle,
+        inside: &str,
+        whole: &mut String,
+    ) -> Option<Opened> {
+        let start = whole.len();
+        let (from, unnamed) = (self.entries.len(), self.unnamed);
+        whole.push_str(inside);
+        let text = whole.as_bytes();
+        let end = self.object(text, nodes, node, start + 1, 1, obstacle.keep);
+        if end != Ok(text.len()) {
+            whole.truncate(start);
+            self.entries.truncate(from);
+            self.unnamed = unnamed;
+            self.obstacles.clear();
+            self.forget(node);
+            return None;
+        }
+        Some(Opened {
+            node: obstacle.node,
+            start: start as u32,
+            end: whole.len() as u32,
+            from,
+            until: self.entries.len(),
+        })
+    }
+
+    /// Forgets the values of all nodes beneath a node.
+    fn forget(&mut self, node: &Node) {
+        for beneath in &node.beneath {
+            if let Some(slot) = self.slots.get_mut(*beneath as usize) {
+                *slot = Slot::default();
+            }
+        }
+    }
+
     /// Reads the members of an object, from the byte behind its opening brace. The result is the byte behind its closing
     /// brace. With `keep`, members that no column names are noted for `extra`.
     #[expect(
@@ -582,11 +750,7 @@ impl RecordParts {
             }
         } else {
             if self.slots.get(id).is_some_and(|slot| slot.end != 0) {
-                for beneath in &node.beneath {
-                    if let Some(slot) = self.slots.get_mut(*beneath as usize) {
-                        *slot = Slot::default();
-                    }
-                }
+                self.forget(node);
             }
             let (named, keep) = (node.named, keep && !node.whole);
             if byte(text, start)? == b'{' {
@@ -607,6 +771,14 @@ impl RecordParts {
                     entry.end = end as u32;
                     self.entries.push(entry);
                     self.unnamed += 1;
+                }
+                if !node.through.is_empty() && byte(text, start)? != b'n' {
+                    self.obstacles.push(Obstacle {
+                        node: id,
+                        start: entry.start,
+                        end: end as u32,
+                        keep: keep && !named,
+                    });
                 }
                 end
             }

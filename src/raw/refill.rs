@@ -57,6 +57,8 @@ pub struct Refill {
     /// The nodes of the columns.
     places: Vec<usize>,
     members: Members,
+    /// The `extra` of a row with the objects in its strings behind it.
+    whole: String,
     on_type_error: OnTypeError,
 }
 
@@ -77,6 +79,7 @@ impl Refill {
             columns: prepared.collect(),
             places,
             members,
+            whole: String::new(),
             on_type_error: spec.on_type_error,
         }
     }
@@ -111,12 +114,22 @@ impl Refill {
                 continue;
             }
             let record = extra.value(row);
-            changed |= self.fill_row(batch, row, record, &mut stored)?;
+            let length = self.members.read(record.as_bytes());
+            if length.ok() != Some(record.len()) {
+                return Err(RefillError::NoObject { row });
+            }
+            let mut whole = std::mem::take(&mut self.whole);
+            let members = match self.members.open(record, &mut whole) {
+                true => &whole,
+                false => record,
+            };
+            changed |= self.fill_row(batch, row, members, &mut stored)?;
             text.clear();
-            match self.members.extra(record, &mut text) {
+            match self.members.extra(members, &mut text) {
                 true => left.text(&text),
                 false => left.null(),
             }
+            self.whole = whole;
             // Values that are filled in are left out of `extra`, and so are objects that have become empty.
             changed |= text != record;
         }
@@ -136,7 +149,7 @@ impl Refill {
         Ok(Some(RecordBatch::try_new(Arc::clone(&schema), columns)?))
     }
 
-    /// Appends the values of one row, whose `extra` is `record`. The result says whether a column is filled with a value.
+    /// Appends the values of one row, whose members lie in `record`. The result says whether a column is filled with a value.
     /// It may be a struct without fields, which leaves `extra` as it is.
     fn fill_row(
         &mut self,
@@ -146,10 +159,6 @@ impl Refill {
         stored: &mut [Filled],
     ) -> Result<bool, RefillError> {
         let mut changed = false;
-        let length = self.members.read(record.as_bytes());
-        if length.ok() != Some(record.len()) {
-            return Err(RefillError::NoObject { row });
-        }
         let columns = self.columns.iter().zip(&self.places);
         for (((column, shape, reader), place), stored) in columns.zip(stored) {
             let Some(value) = self.members.slot(*place).text(record) else {
@@ -276,7 +285,7 @@ mod tests {
     fn value(random: &mut ChaCha8Rng, depth: usize, out: &mut String) {
         let space =
             |random: &mut ChaCha8Rng| [" ", "", ""].choose(random).copied().unwrap_or_default();
-        match random.random_range(0..if depth < 4 { 12 } else { 7 }) {
+        match random.random_range(0..if depth < 4 { 14 } else { 7 }) {
             0 => out.push_str("null"),
             1 => write!(out, "{}", random.random_range(-3..30)).unwrap(),
             2 => write!(out, "{}.5e1", random.random_range(0..30)).unwrap(),
@@ -284,6 +293,11 @@ mod tests {
             4 => out.push_str(r#""text""#),
             5 => out.push_str(r#""es\"c\u0061ped""#),
             6 => out.push_str(r#""2024-05-01T00:00:00Z""#),
+            12 | 13 => {
+                let mut inside = String::new();
+                value(random, depth + 1, &mut inside);
+                out.push_str(&serde_json::to_string(&inside).unwrap());
+            }
             7 => {
                 out.push('[');
                 for i in 0..random.random_range(0..3) {

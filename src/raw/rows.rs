@@ -81,6 +81,8 @@ pub(super) struct Rows {
     /// What was noticed in columns of the last row.
     tallies: Vec<(usize, Tally)>,
     extra_text: String,
+    /// The record with the objects in its strings behind it.
+    whole: String,
     len: usize,
 }
 
@@ -135,6 +137,7 @@ impl Rows {
             misfits: Vec::new(),
             tallies: Vec::new(),
             extra_text: String::new(),
+            whole: String::new(),
             len: 0,
         }
     }
@@ -183,26 +186,53 @@ impl Rows {
     ) -> Result<(), (Reason, String)> {
         self.misfits.clear();
         self.tallies.clear();
-        let time = self.event_time(record, members, arrival_ms)?;
-        if let Err(refusal) = self.append(record, members, time) {
+        let mut whole = std::mem::take(&mut self.whole);
+        let pushed = match members.open(record, &mut whole) {
+            true => self.push_members(record, &whole, members, arrival_ms),
+            false => self.push_members(record, record, members, arrival_ms),
+        };
+        whole.shrink_to(LARGE);
+        self.whole = whole;
+        pushed?;
+        self.raw_record
+            .long(i64::try_from(number).unwrap_or(i64::MAX));
+        self.len += 1;
+        Ok(())
+    }
+
+    /// Appends all columns but the number of the record. The members lie in `whole`, which begins with the record.
+    #[inline]
+    fn push_members(
+        &mut self,
+        record: &str,
+        whole: &str,
+        members: &mut Members,
+        arrival_ms: i64,
+    ) -> Result<(), (Reason, String)> {
+        let time = self.event_time(whole, members, arrival_ms)?;
+        if let Err(refusal) = self.append(whole, members, time) {
             for builder in &mut self.builders {
                 builder.truncate(self.len);
             }
             return Err(refusal);
         }
+        for column in members.unreached() {
+            let tally = Tally {
+                unreached: 1,
+                ..Tally::default()
+            };
+            self.tallies.push((*column, tally));
+        }
         if let Some(sha256) = &mut self.sha256 {
             sha256.text(&hex::encode(Sha256::digest(record.as_bytes())));
         }
-        self.raw_record
-            .long(i64::try_from(number).unwrap_or(i64::MAX));
         self.extra_text.clear();
         self.extra_text.shrink_to(LARGE);
-        if members.extra(record, &mut self.extra_text) {
+        if members.extra(whole, &mut self.extra_text) {
             self.extra.text(&self.extra_text);
         } else {
             self.extra.null();
         }
-        self.len += 1;
         Ok(())
     }
 
@@ -225,6 +255,7 @@ impl Rows {
             let inside = objects_inside(record).map_or(String::new(), |inside| {
                 format!("; the objects inside `{inside}` are not read as records")
             });
+            let inside = format!("{}{inside}", unreached(members, self.event_time));
             return Err((Reason::EventTime, format!("`{name}` is missing{inside}")));
         };
         let reader = &reading.reader;
@@ -271,7 +302,8 @@ impl Rows {
                 (Some(value), _) => (value, &reading.shape),
                 (None, Some((default, shape))) => (default.as_str(), shape),
                 (None, None) if reading.column.required => {
-                    let detail = format!("`{}` is required and missing", reading.column.name);
+                    let why = unreached(members, index);
+                    let detail = format!("`{}` is required and missing{why}", reading.column.name);
                     return Err((Reason::Missing, detail));
                 }
                 (None, None) => {
@@ -325,6 +357,15 @@ impl Rows {
             .collect::<Result<_, _>>()?;
         self.len = 0;
         RecordBatch::try_new(Arc::clone(&self.schema), columns)
+    }
+}
+
+/// Why the value of a column is missing, where its path met a value without members. Empty where it did not.
+#[cold]
+fn unreached(members: &Members, column: usize) -> &'static str {
+    match members.unreached().contains(&column) {
+        true => ": its path meets a value that has no members, or a text that is no JSON object",
+        false => "",
     }
 }
 

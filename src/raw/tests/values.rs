@@ -266,3 +266,148 @@ fn a_default_has_the_names_of_the_type() {
     assert_eq!(one(&spec, "null").unwrap().0, "[{a: 7}]");
     assert_eq!(one(&spec, "[{\"A\":1}]").unwrap().0, "[{a: 1}]");
 }
+
+#[test]
+fn a_path_goes_on_in_a_string_that_holds_json() {
+    let plan = &["props.plan string", "props.n bigint"];
+    let named = &["props json", "props.plan string", "props.n bigint"];
+    for (columns, props, expected, unreached) in [
+        (&plan[..], r#"{"plan":"pro"}"#, &["pro", "-", "-"][..], 0),
+        (plan, r#""{\"plan\":\"pro\"}""#, &["pro", "-", "-"], 0),
+        (
+            plan,
+            r#"" {\"plan\" : \"p\\\"\\u0041\"}\n ""#,
+            &["p\"A", "-", "-"],
+            0,
+        ),
+        (
+            plan,
+            r#""{\"plan\":\"pro\",\"x\":[1],\"n\":7}""#,
+            &["pro", "7", r#"{"props":{"x":[1]}}"#],
+            0,
+        ),
+        // Of two members with one name the last counts, inside and outside.
+        (
+            plan,
+            r#""{\"plan\":\"a\",\"x\":1,\"x\":2}","props":"{\"n\":1}""#,
+            &["-", "1", "-"],
+            0,
+        ),
+        (
+            plan,
+            r#""{\"n\":1}","props":{"plan":"b"}"#,
+            &["b", "-", "-"],
+            0,
+        ),
+        (
+            plan,
+            r#"{"plan":"b"},"props":"{\"n\":1}""#,
+            &["-", "1", "-"],
+            0,
+        ),
+        (
+            plan,
+            r#""{\"n\":1}","props":null"#,
+            &["-", "-", r#"{"props":null}"#],
+            0,
+        ),
+        (plan, "null", &["-", "-", r#"{"props":null}"#], 0),
+        (plan, r#""null""#, &["-", "-", r#"{"props":"null"}"#], 0),
+        (plan, r#""""#, &["-", "-", r#"{"props":""}"#], 1),
+        (plan, "5", &["-", "-", r#"{"props":5}"#], 1),
+        (plan, "[{}]", &["-", "-", r#"{"props":[{}]}"#], 1),
+        (plan, r#""[1]""#, &["-", "-", r#"{"props":"[1]"}"#], 1),
+        (
+            plan,
+            r#""{\"plan\":\"a\",\"x\":1,}""#,
+            &["-", "-", r#"{"props":"{\"plan\":\"a\",\"x\":1,}"}"#],
+            1,
+        ),
+        (
+            plan,
+            r#""{\"plan\":1} {}""#,
+            &["-", "-", r#"{"props":"{\"plan\":1} {}"}"#],
+            1,
+        ),
+        (plan, r#""\ud800""#, &["-", "-", r#"{"props":"\ud800"}"#], 1),
+        (
+            named,
+            r#""{\"plan\":\"pro\",\"x\":1}""#,
+            &[r#""{\"plan\":\"pro\",\"x\":1}""#, "pro", "-", "-"],
+            0,
+        ),
+        (named, "5", &["5", "-", "-", "-"], 1),
+    ] {
+        let record = format!("{{\"t\":{ARRIVAL},\"props\":{props}}}");
+        let found = decode(&spec(columns), record.as_bytes());
+        assert_eq!(found.rejects, [], "{props}");
+        assert_eq!(found.events[0].1, expected, "{props}");
+        for column in ["props_plan", "props_n"] {
+            let counted = found.counts.unreached.get(column).copied().unwrap_or(0);
+            assert_eq!(counted, unreached, "{props}");
+        }
+    }
+}
+
+#[test]
+fn strings_in_strings_are_opened_too() {
+    let spec = spec(&["a.b.c string", "a.b.d string", "a.e string"]);
+    let inner = serde_json::json!({"c": "x", "y": 1}).to_string();
+    let outer = serde_json::json!({"b": inner, "e": "\u{e9}", "z": [2]}).to_string();
+    let record = serde_json::json!({"t": ARRIVAL, "a": outer, "w": 3}).to_string();
+    let found = decode(&spec, record.as_bytes());
+    let extra = r#"{"a":{"b":{"y":1},"z":[2]},"w":3}"#;
+    assert_eq!(found.events[0].1, ["x", "-", "\u{e9}", extra]);
+    assert!(found.counts.unreached.is_empty());
+    // A string inside that is no JSON stops the paths that go through it, and no other.
+    let outer = serde_json::json!({"b": "none", "e": "f"}).to_string();
+    let record = serde_json::json!({"t": ARRIVAL, "a": outer}).to_string();
+    let found = decode(&spec, record.as_bytes());
+    assert_eq!(found.events[0].1, ["-", "-", "f", r#"{"a":{"b":"none"}}"#]);
+    let counted: Vec<_> = found.counts.unreached.iter().collect();
+    assert_eq!(
+        counted,
+        [(&"a_b_c".to_owned(), &1), (&"a_b_d".to_owned(), &1)]
+    );
+}
+
+#[test]
+fn a_value_in_a_string_that_does_not_fit_stays_in_extra() {
+    let mut spec = spec(&["props.n bigint", "q.s struct<a:int>", "p2.m bigint"]);
+    spec.on_type_error = OnTypeError::Null;
+    let record = serde_json::json!({
+        "t": ARRIVAL,
+        "a": 1,
+        "props": "{\"b\":1,\"n\":\"x\",\"c\":2}",
+        "q": "{\"s\":{\"a\":\"y\",\"k\":1}}",
+        "p2": "{\"m\":3}",
+    });
+    let found = decode(&spec, record.to_string().as_bytes());
+    let extra = r#"{"a":1,"props":{"b":1,"n":"x","c":2},"q":{"s":{"a":"y","k":1}}}"#;
+    let mut values = found.events[0].1.clone();
+    // serde_json sorts the members.
+    let last: serde_json::Value = serde_json::from_str(&values.pop().unwrap()).unwrap();
+    assert_eq!(
+        last,
+        serde_json::from_str::<serde_json::Value>(extra).unwrap()
+    );
+    assert_eq!(values, ["-", "-", "3"]);
+    assert_eq!(found.counts.nulled.len(), 2);
+}
+
+#[test]
+fn the_time_may_be_in_a_string() {
+    let mut spec = spec(&["body.t timestamp"]);
+    spec.event_time = "body_t".to_owned();
+    let found = decode(
+        &spec,
+        format!("{{\"body\":\"{{\\\"t\\\":{ARRIVAL}}}\"}}").as_bytes(),
+    );
+    assert_eq!(found.events.len(), 1);
+    let (reason, detail) = refused(&spec, "{\"body\":\"x\"}");
+    assert_eq!(reason, Reason::EventTime);
+    assert!(
+        detail.contains("its path meets a value that has no members"),
+        "{detail}"
+    );
+}
