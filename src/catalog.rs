@@ -5,20 +5,22 @@
 //!   columns in files, partition columns (strings) at the end
 //! ```
 //!
-//! Directories are never listed: a file that is not in the log is not in the table. This room does not know
-//! the contents of files.
+//! Directories are never listed: a file that is not in the log is not in the table. This room reads nothing of a
+//! file but its footer.
 
 pub mod ddl;
 mod described;
 pub mod glue;
 pub mod lint;
 mod tables;
+mod widths;
 
 pub use described::{
     ColumnDescription, Comments, Holds, PartitionDescription, TableDescription, UnknownType,
     describe,
 };
 pub use tables::{Columns, SourceTables, columns, reject_fields, timestamp_unit};
+pub use widths::width_changes;
 
 use std::sync::Arc;
 
@@ -42,10 +44,8 @@ use datafusion::physical_plan::empty::EmptyExec;
 /// How many bytes at the end of a file are read first. Most footers fit into them, which saves a request.
 const FOOTER: usize = 64 << 10;
 
-/// How many bytes of a file are decoded into one batch.
-const BATCH_BYTES: u64 = 2 << 20;
 /// The most rows of one batch.
-const BATCH_ROWS: u64 = 8192;
+const BATCH_ROWS: usize = 8192;
 
 /// A table of the lake, without its data.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -280,12 +280,16 @@ impl TableProvider for LakeTable {
         // With the bytes, a join knows its smaller side.
         statistics.total_byte_size =
             Precision::Inexact(usize::try_from(bytes).unwrap_or(usize::MAX));
+        let files: Vec<PartitionedFile> = files.into_iter().map(partitioned).collect();
         // The engine limits the rows of a batch and not their bytes.
-        let widths = files.iter().map(|file| file.size / file.rows.max(1));
-        let rows = BATCH_BYTES / widths.max().unwrap_or(0).max(1);
-        let rows = (rows < BATCH_ROWS).then(|| usize::try_from(rows).unwrap_or(1).max(1));
-        let group = files.into_iter().map(partitioned).collect();
-        let groups = FileGroup::new(group).split_files(state.config().target_partitions());
+        let columns = match projection {
+            Some(indices) => self.schema().project(indices)?,
+            None => self.schema().as_ref().clone(),
+        };
+        let store = state.runtime_env().object_store(&self.store)?;
+        let rows = widths::rows_of_a_batch(store.as_ref(), &files, &columns).await?;
+        let rows = (rows < BATCH_ROWS).then_some(rows);
+        let groups = FileGroup::new(files).split_files(state.config().target_partitions());
         let source = ParquetSource::new(self.table.clone()).with_metadata_size_hint(FOOTER);
         let scan = FileScanConfigBuilder::new(self.store.clone(), Arc::new(source))
             .with_file_groups(groups)

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef};
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
-use datafusion::common::{DFSchema, DataFusionError};
+use datafusion::common::{DFSchema, DataFusionError, ScalarValue};
 use datafusion::config::ConfigOptions;
 use datafusion::execution::memory_pool::human_readable_size;
 use datafusion::logical_expr::expr::ScalarFunction;
@@ -66,10 +66,33 @@ fn size(bytes: u64) -> String {
     human_readable_size(usize::try_from(bytes).unwrap_or(usize::MAX))
 }
 
-/// Whether a call may make a large value out of small ones.
-pub(super) fn multiplies(function: &ScalarUDF) -> bool {
-    let bounded = function.inner().downcast_ref::<Bounded>();
-    bounded.is_some_and(|bounded| !matches!(bounded.growth, Growth::Sum | Growth::Joined))
+/// The bytes that the values of a call may have, if the call makes large values out of small ones. `number` is its
+/// second argument, if that is a constant. A call without such a number makes values of at most `usual` bytes, but
+/// for rare ones.
+pub(super) fn multiplied(
+    function: &ScalarUDF,
+    number: Option<&ScalarValue>,
+    usual: usize,
+) -> Option<usize> {
+    /// Bytes of a text that is repeated, as a guess.
+    const REPEATED: u64 = 8;
+    /// The most bytes of a character.
+    const CHARACTER: u64 = 4;
+
+    let bounded = function.inner().downcast_ref::<Bounded>()?;
+    let times = match bounded.growth {
+        Growth::Sum | Growth::Joined => return None,
+        Growth::Times => REPEATED,
+        Growth::Padded => CHARACTER,
+        _ => return Some(usual),
+    };
+    Some(match number.and_then(growth::integer) {
+        Some(number) => {
+            let bytes = u64::try_from(number).unwrap_or(0).saturating_mul(times);
+            usize::try_from(bytes.min(VALUE)).unwrap_or(usize::MAX)
+        }
+        None => usual,
+    })
 }
 
 /// Wraps the calls of functions whose result may be large.

@@ -5,9 +5,11 @@
 //!  SortPreservingMergeExec           sorted partitions ──▶ batches as small as their width asks for
 //!  WindowAggExec                     whole partitions of the window, some thousand rows at a time ──▶ WindowAggExec
 //!  BoundedWindowAggExec              counted: what came in and has not come out
-//!  every join                        few rows at a time, where its plan reads or makes wide values
+//!  the whole plan                    few rows at a time, where it reads or makes wide values
+//!  right side of a cross join        few rows at a time, where its plan reads or makes wide values
 //!  build side of every join          counted once and a half: it is copied into one batch
 //!  build side of a nested loop join  read once, whatever the join does
+//!  AggregateExec                     few rows at a time, where its calls collect their input: string_agg, array_agg
 //!  what unnests lists                few rows at a time, where the lists are long
 //!  what has a large constant         few rows at a time
 //! ```
@@ -35,10 +37,12 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::expressions::Literal;
 use datafusion::physical_expr::{LexOrdering, PhysicalExpr};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::execution_plan::{
     ChildrenPropertiesMode, ExecutionPlanProperties, ReplaceChildrenOptions,
 };
+use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec};
 use datafusion::physical_plan::limit::LocalLimitExec;
 use datafusion::physical_plan::placeholder_row::PlaceholderRowExec;
@@ -57,6 +61,9 @@ use joins::Replay;
 /// The most rows of an ORDER BY with a LIMIT that are held in memory. More rows are sorted.
 const TOP_ROWS: usize = 1 << 16;
 
+/// The rows that an aggregate gives at once, or writes to disk at once, if each of its values may be large.
+const COLLECTED: usize = 256;
+
 /// The most bytes of a constant that is copied into each row of a batch.
 const CONSTANT: usize = 8 << 10;
 
@@ -73,7 +80,15 @@ impl PhysicalOptimizerRule for WithinMemory {
         plan: Arc<dyn ExecutionPlan>,
         _config: &ConfigOptions,
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
-        plan.transform_up(within).data()
+        let plan = plan.transform_up(within).data()?;
+        // Filters, joins and exchanges between threads gather rows until a batch is full.
+        Ok(match widths::rows(&plan)? {
+            Some(rows) => {
+                let plan = plan.transform_up(|node| with_few_rows(node, rows)).data()?;
+                Within::around(&plan, How::Few(rows))
+            }
+            None => plan,
+        })
     }
 
     fn name(&self) -> &'static str {
@@ -150,6 +165,11 @@ fn within(
         let how = How::Replayed(Arc::default());
         return with_build_side(node, how, judges_left && parts > 1);
     }
+    if let Some(aggregate) = node.downcast_ref::<AggregateExec>()
+        && widths::collects(aggregate)
+    {
+        return Ok(Transformed::yes(Within::around(&node, How::Few(COLLECTED))));
+    }
     if let Some(unnest) = node.downcast_ref::<UnnestExec>() {
         let lists = unnest.list_column_indices().iter();
         let lists = lists.map(|list| (list.index_in_input_schema, list.depth));
@@ -170,13 +190,24 @@ fn within(
     Ok(Transformed::no(node))
 }
 
+/// The operator, which gathers at most so many rows, if it is one that takes this number when it is planned.
+fn with_few_rows(
+    node: Arc<dyn ExecutionPlan>,
+    rows: usize,
+) -> Result<Transformed<Arc<dyn ExecutionPlan>>, DataFusionError> {
+    if let Some(filter) = node.downcast_ref::<FilterExec>() {
+        let few = filter.with_batch_size(rows)?;
+        return Ok(Transformed::yes(Arc::new(few)));
+    }
+    Ok(Transformed::no(node))
+}
+
 /// The join, with its left side read in the way `how`, and its right side as `one` partition.
 fn with_build_side(
     join: Arc<dyn ExecutionPlan>,
     how: How,
     one: bool,
 ) -> Result<Transformed<Arc<dyn ExecutionPlan>>, DataFusionError> {
-    let most = widths::rows(&join)?;
     let children = join.children();
     let [left, right] = children.as_slice() else {
         return Ok(Transformed::no(join));
@@ -186,16 +217,18 @@ fn with_build_side(
         true => Arc::new(CoalescePartitionsExec::new(Arc::clone(right))),
         false => Arc::clone(right),
     };
+    // A cross join copies its left rows beside whole batches of its right side, and a scan sizes batches by itself.
+    let right = match widths::rows(&join)? {
+        Some(rows) if join.is::<CrossJoinExec>() => Within::around(&right, How::Cut(rows)),
+        _ => right,
+    };
     let properties = match one {
         true => ChildrenPropertiesMode::Recompute,
         false => ChildrenPropertiesMode::Keep,
     };
     let options = ReplaceChildrenOptions::new(properties);
-    let join = join.replace_children(vec![left, right], options)?;
-    Ok(Transformed::yes(match most {
-        Some(rows) => Within::around(&join, How::Few(rows)),
-        None => join,
-    }))
+    join.replace_children(vec![left, right], options)
+        .map(Transformed::yes)
 }
 
 /// The operator, with all its inputs read in the way `how`.

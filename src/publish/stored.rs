@@ -6,7 +6,6 @@
 //!                              └──▶ batches of the columns asked for, in the order of the file
 //! ```
 
-use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,11 +26,11 @@ use parquet::arrow::arrow_reader::{
     ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowFilter, RowSelection,
     RowSelectionPolicy, RowSelector,
 };
-use parquet::basic::Type;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
 use parquet::file::reader::{ChunkReader, Length};
 
+use crate::catalog::width_changes;
 use crate::store::{StoreError, StoreErrorKind};
 use crate::time::TimeUnit;
 
@@ -429,56 +428,6 @@ struct Stretch {
     whole: bool,
     /// The number of rows of a batch.
     batch: usize,
-}
-
-/// The rows at which rows become wider or narrower, and by how many sixteenths of a byte.
-fn width_changes(
-    file: &ParquetMetaData,
-    group: usize,
-    columns: &ProjectionMask,
-) -> BTreeMap<usize, i64> {
-    let rows = file.row_group(group).num_rows();
-    let mut changes: BTreeMap<usize, i64> = BTreeMap::new();
-    let offsets = file.offset_index().and_then(|groups| groups.get(group));
-    let indexes = file.column_index().and_then(|groups| groups.get(group));
-    for leaf in 0..file.row_group(group).num_columns() {
-        let Some(offsets) = offsets.and_then(|columns| columns.get(leaf)) else {
-            continue;
-        };
-        if !columns.leaf_included(leaf) {
-            continue;
-        }
-        let chunk = file.row_group(group).column(leaf);
-        let pages = offsets.page_locations();
-        let ends = pages.iter().skip(1).map(|page| page.first_row_index);
-        let ends = ends.chain([rows]);
-        for (number, (page, end)) in pages.iter().zip(ends).enumerate() {
-            let unencoded = offsets.unencoded_byte_array_data_bytes();
-            let unencoded = unencoded.and_then(|pages| pages.get(number)).copied();
-            // The number of values of a repeated column. Other columns have one value in each row.
-            let repeated =
-                indexes.and_then(|columns| columns.get(leaf)?.repetition_level_histogram(number));
-            let values: i64 = repeated.map_or(0, |levels| levels.iter().sum());
-            let fixed = match chunk.column_type() {
-                Type::BYTE_ARRAY => 4,
-                Type::FIXED_LEN_BYTE_ARRAY => 16,
-                _ => 8,
-            };
-            let bytes = i64::from(page.compressed_page_size).max(unencoded.unwrap_or(0));
-            let bytes = bytes.max(values.saturating_mul(fixed));
-            let (from, to) = (page.first_row_index, end);
-            if from >= to {
-                continue;
-            }
-            let width = bytes.saturating_mul(16) / (to - from);
-            for (row, change) in [(from, width), (to, -width)] {
-                *changes
-                    .entry(usize::try_from(row).unwrap_or(0))
-                    .or_default() += change;
-            }
-        }
-    }
-    changes
 }
 
 /// Divides a row group where its rows become much wider or narrower than the mean of the file, so that no batch

@@ -22,6 +22,10 @@ use crate::run::Part;
 
 /// Rows that a table holds before it is written: they decide how wide the columns are.
 const HELD_ROWS: usize = 1_000;
+/// The bytes of the rows that are held, from which on their widths decide.
+const HELD_BYTES: usize = 1 << 20;
+/// The most characters of a column. A wider cell is written whole, and its row is not aligned.
+const WIDEST: usize = 200;
 
 /// Takes the parts of an answer.
 pub struct Answering {
@@ -216,6 +220,8 @@ struct Table {
     /// Whether the column has numbers, which end at the same place.
     numbers: Vec<bool>,
     held: Vec<Vec<String>>,
+    /// The bytes of the rows that are held.
+    held_bytes: usize,
     /// The width of each column, once it is decided.
     widths: Option<Vec<usize>>,
 }
@@ -229,6 +235,7 @@ impl Table {
             names: fields.clone().map(|field| shown(field.name())).collect(),
             numbers: fields.map(|field| is_number(field.data_type())).collect(),
             held: Vec::new(),
+            held_bytes: 0,
             widths: None,
         }
     }
@@ -238,10 +245,11 @@ impl Table {
         if self.widths.is_some() {
             return self.line(&cells);
         }
+        self.held_bytes += cells.iter().map(String::len).sum::<usize>();
         self.held.push(cells);
-        match self.held.len() {
-            HELD_ROWS => self.begin(),
-            _ => Ok(()),
+        match self.held.len() >= HELD_ROWS || self.held_bytes >= HELD_BYTES {
+            true => self.begin(),
+            false => Ok(()),
         }
     }
 
@@ -255,6 +263,7 @@ impl Table {
                 .map(|cell: &String| cell.chars().count())
                 .max()
                 .unwrap_or(0)
+                .min(WIDEST)
         };
         let widths: Vec<usize> = (0..self.names.len()).map(width).collect();
         let rule: Vec<String> = widths.iter().map(|width| "-".repeat(*width)).collect();
@@ -360,5 +369,25 @@ mod tests {
         assert_eq!(text.lines().count(), 2_345 + 3);
         assert!(text.contains("\n2344"), "{text}");
         assert!(text.ends_with("(2,345 rows)\n"));
+    }
+
+    #[test]
+    fn a_cell_of_a_megabyte_is_written_whole() {
+        let texts: StringArray = [Some("x".repeat(1 << 20)), Some("y".to_owned())]
+            .into_iter()
+            .collect();
+        let numbers = Int64Array::from_iter_values(0..2);
+        let columns = [
+            ("n", Arc::new(numbers) as ArrayRef, true),
+            ("name", Arc::new(texts), true),
+        ];
+        let text = answered(
+            Format::Table,
+            &[RecordBatch::try_from_iter_with_nullable(columns).unwrap()],
+        );
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[1].len(), 3 + WIDEST);
+        assert_eq!(lines[2].len(), 3 + (1 << 20));
+        assert_eq!(lines[3], "1  y");
     }
 }

@@ -1,6 +1,7 @@
 //! Marts and rules that need more memory than there is. They give the right rows within the memory, or an error
 //! in plain words.
 
+use std::io::Write;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -93,7 +94,7 @@ fn a_value_that_would_be_large_is_that_marts_failure_with_its_line() {
         ("repeat('x', 1000000000)", "repeat()"),
         ("lpad(id, 2000000000)", "lpad()"),
         ("cardinality(range(n, 1000000000))", "range()"),
-        ("rpad(id, 60000000, 'x')", "rpad()"),
+        ("rpad(id, 70000000, 'x')", "rpad()"),
     ] {
         project.write("sql/good.sql", "SELECT count(*) AS c FROM app");
         project.write(
@@ -125,6 +126,35 @@ fn joins_of_everything_with_everything_stay_within_the_memory() {
     let (ran, peak) = run(&project(all, ""), "256MiB", "2");
     ran.expect(3, &["m.sql", "--memory"]);
     assert!(peak < 512, "{peak} MiB");
+}
+
+/// A text of 400 kB in each of 1,500 rows is stored once, so neither the size of the file nor that of a page tells how
+/// wide its rows are.
+#[test]
+fn wide_rows_that_are_stored_small_stay_within_the_memory() {
+    let project = Project::new();
+    project.write(
+        "rawmart.toml",
+        "lake = \"lake\"\n[sources.app]\nraw = \"raw\"\nevent_time = \"at\"\n[sources.app.columns]\nat = \"timestamp\"\n\
+         n = \"bigint\"\ntext = \"string\"\n[marts]\npath = \"sql\"\n",
+    );
+    let text = "x".repeat(400_000);
+    let file = project.path("raw/2019/04/01/00/a.json.gz");
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    let file = std::fs::File::create(file).unwrap();
+    let mut raw = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+    for n in 0..1_500 {
+        let at = 1_554_076_800 + n;
+        writeln!(raw, "{{\"at\":{at},\"n\":{n},\"text\":\"{text}\"}}").unwrap();
+    }
+    raw.finish().unwrap();
+    let select = "SELECT sum(length(text)) AS l, count(*) AS c FROM app WHERE n <> 5";
+    project.write("sql/m.sql", select);
+    let (ran, peak) = run(&project, "256MiB", "2");
+    ran.expect(0, &["1,500 events"]);
+    assert!(peak < 512, "{peak} MiB");
+    let answer = project.rawmart(&["query", "SELECT l, c FROM m"]);
+    answer.expect(0, &["599600000  1499"]);
 }
 
 #[test]

@@ -121,7 +121,8 @@ impl<'a> Given<'a> {
     }
 }
 
-fn integer(value: &ScalarValue) -> Option<i64> {
+/// The whole number that a constant is, or stands for.
+pub(super) fn integer(value: &ScalarValue) -> Option<i64> {
     match value.cast_to(&DataType::Int64) {
         Ok(ScalarValue::Int64(number)) => number,
         _ => None,

@@ -181,6 +181,43 @@ async fn a_merge_of_sorted_partitions_of_wide_rows_ends() {
 }
 
 #[tokio::test]
+async fn a_plan_that_makes_wide_values_gathers_few_rows() {
+    // 3,000 rows, and one value of some megabytes that is copied beside each of them.
+    let of = |value: &str| {
+        let numbers = numbers(3000);
+        format!(
+            "WITH e AS {numbers} SELECT a.n, b.t FROM (SELECT n FROM e WHERE n <> 7) a CROSS JOIN \
+             (SELECT {value} AS t FROM e WHERE n = 5) b WHERE a.n < length(b.t)"
+        )
+    };
+    let batches = async |value: &str, rows: usize| {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Engine::new(192 << 20, 2, folder.path()).unwrap();
+        let frame = engine.parallel_session().sql(&of(value)).await.unwrap();
+        let mut stream = frame.execute_stream().await.unwrap();
+        let (mut all, mut most, mut count) = (0, 0, 0);
+        while let Some(batch) = stream.next().await {
+            let batch = batch.unwrap();
+            all += batch.num_rows();
+            most = most.max(batches::own_bytes(&batch));
+            count += 1;
+        }
+        assert_eq!(all, rows, "{value}");
+        (most, count)
+    };
+    for value in [
+        "max(repeat(CAST(n AS VARCHAR), 1000000))",
+        "string_agg(repeat('x', 2000000), '-')",
+    ] {
+        let (most, _) = batches(value, 2999).await;
+        assert!(most <= 2 * CONSTANTS, "{value}: {most}");
+    }
+    // Padding to a few characters makes no wide value, and the plan runs with whole batches.
+    let (_, count) = batches("lpad(repeat('x', 100), 4000, 'ab')", 2999).await;
+    assert!(count <= 4, "{count}");
+}
+
+#[tokio::test]
 async fn a_window_over_whole_partitions_takes_one_after_the_other() {
     // A million rows do not fit twice. Their partitions do, and some of them cross batches.
     let by = |key: &str| {

@@ -1,7 +1,7 @@
-//! How wide the rows of a join may be, as far as its plan shows it.
+//! How wide the rows of a plan may be, as far as the plan shows it.
 //!
-//! A join copies the values of both sides into each pair of rows, and gathers as many pairs as a batch has rows. One
-//! value of a megabyte beside 8,000 rows would take 8 GB.
+//! Many operators gather rows until a batch is full: a filter, an exchange between threads, and a join, which copies the
+//! values of both sides into each pair of rows. One value of a megabyte beside 8,000 rows would take 8 GB.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::physical_plan::FileScanConfig;
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::physical_expr::ScalarFunctionExpr;
+use datafusion::physical_expr::expressions::Literal;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::AggregateExec;
 
@@ -17,7 +18,7 @@ use super::{CONSTANT, CONSTANTS, largest_constant};
 use crate::engine::bounds;
 
 /// Bytes of a batch of a data file: where its rows are wide, it has few of them.
-const SCANNED: usize = 2 << 20;
+const SCANNED: usize = 16 << 20;
 
 /// Bytes of the widest records, unless the configuration allows larger ones.
 const RECORD: usize = 16 << 20;
@@ -25,14 +26,22 @@ const RECORD: usize = 16 << 20;
 /// Bytes of a value that a function or an aggregate makes out of many: larger ones are rare.
 const MADE: usize = 2 << 20;
 
-/// The most rows of a batch of this join; `None` where its rows are narrow.
-pub(super) fn rows(join: &Arc<dyn ExecutionPlan>) -> Result<Option<usize>, DataFusionError> {
+/// The most rows of a batch of this plan; `None` where its rows are narrow.
+pub(super) fn rows(plan: &Arc<dyn ExecutionPlan>) -> Result<Option<usize>, DataFusionError> {
     let mut widest = 0;
-    join.apply(|node| {
+    plan.apply(|node| {
         widest = widest.max(width(node)?);
         Ok(TreeNodeRecursion::Continue)
     })?;
     Ok((widest > CONSTANT).then(|| (CONSTANTS / widest).max(1)))
+}
+
+/// Whether an aggregate makes values out of all their input.
+pub(super) fn collects(aggregate: &AggregateExec) -> bool {
+    let calls = aggregate.aggr_expr().iter();
+    calls
+        .map(|call| call.fun().name())
+        .any(bounds::aggregates::collects)
 }
 
 /// The bytes of a wide value that an operator reads or makes.
@@ -46,24 +55,24 @@ fn width(node: &Arc<dyn ExecutionPlan>) -> Result<usize, DataFusionError> {
         let widest_row = if rows > 1 { SCANNED / rows } else { RECORD };
         widest = widest.max(widest_row);
     }
-    if let Some(aggregate) = node.downcast_ref::<AggregateExec>() {
-        let calls = aggregate.aggr_expr().iter();
-        if calls
-            .map(|call| call.fun().name())
-            .any(bounds::aggregates::collects)
-        {
-            widest = widest.max(MADE);
-        }
+    if let Some(aggregate) = node.downcast_ref::<AggregateExec>()
+        && collects(aggregate)
+    {
+        widest = widest.max(MADE);
     }
+    // The values that several calls make stand side by side.
+    let mut made = 0_usize;
     node.apply_expressions(&mut |expression| {
         expression.apply(|part| {
-            if let Some(call) = part.downcast_ref::<ScalarFunctionExpr>()
-                && bounds::multiplies(call.fun())
-            {
-                widest = widest.max(MADE);
+            if let Some(call) = part.downcast_ref::<ScalarFunctionExpr>() {
+                let number = call.args().get(1);
+                let number = number.and_then(|number| number.downcast_ref::<Literal>());
+                let number = number.map(Literal::value);
+                let bytes = bounds::multiplied(call.fun(), number, MADE).unwrap_or(0);
+                made = made.saturating_add(bytes);
             }
             Ok(TreeNodeRecursion::Continue)
         })
     })?;
-    Ok(widest)
+    Ok(widest.max(made))
 }
