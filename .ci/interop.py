@@ -547,6 +547,8 @@ def documents(binary):
             (0, ["ddl", "--dialect", "athena"]),
             (0, ["query", "SELECT count(*) AS n, max(event_time) AS last FROM events"]),
             (2, ["query", "SELECT count(*) FROM event"]),
+            (0, ["test"]),
+            (0, ["test", "--reach"]),
             (0, ["config"]),
             (0, ["--version"]),
             (2, ["rnu"]),

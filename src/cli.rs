@@ -14,7 +14,7 @@ use crate::catalog::ddl::{Dialect, Since};
 use crate::config::Overrides;
 use crate::ledger::Dates;
 use crate::plan::{AskedDates, Rebuild};
-use crate::run::{DdlAsked, MartsAsked, Sql, WhyAsked};
+use crate::run::{DdlAsked, MartsAsked, Sql, TestAsked, WhyAsked};
 use typed::typed_flags;
 pub use typed::{Forms, Typing, forms};
 
@@ -87,6 +87,15 @@ pub enum Verb {
     DropMart(String),
     /// Say what became of events or of a record.
     Why(WhyAsked),
+    /// Test marts on the cases of their fixtures.
+    Test {
+        /// Which marts, and whether the expected rows are written.
+        asked: TestAsked,
+        /// The file that gets the results as JUnit XML.
+        junit: Option<PathBuf>,
+    },
+    /// Compare each date of these marts over its reach with the same date over everything.
+    TestReach(Vec<String>),
     /// Answer a query over the tables.
     Query {
         /// The SELECT.
@@ -201,6 +210,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Request, clap::Erro
             }
         }
         TypedVerb::Marts(marts) => marts.verb()?,
+        TypedVerb::Test(test) => test.verb(),
         TypedVerb::History(history) => Verb::History {
             which: history.which,
             limit: history.limit,
@@ -250,7 +260,7 @@ Exit codes:
     4  refused: too many rejects, a changed raw object, rules or columns changed without a rebuild
     5  another run holds or changed the lake; try again
     6  the store gave no usable answer, or the credentials have expired; try again
-    7  the lake is damaged
+    7  the lake is damaged, or a test of a mart failed
    10  plan --exit-code: there is work to do
   130, 143  interrupted; nothing that was committed is lost; try again";
 
@@ -347,6 +357,14 @@ enum TypedVerb {
     /// forgets the mart. The next run finishes a drop that was interrupted.
     #[command(after_long_help = EXITS)]
     Marts(TypedMarts),
+    /// Test marts on small inputs with expected rows
+    ///
+    /// Each folder fixtures/marts/MART/CASE beside the configuration is a case: <table>.csv or <table>.ndjson with the
+    /// columns that matter, and expected.csv. The rows are compared whatever their order, and the checks of the mart are
+    /// made too. It needs no lake. --reach compares marts of the lake instead: every date over its reach with the same
+    /// date over everything. A difference is exit code 7.
+    #[command(after_long_help = EXITS)]
+    Test(TypedTest),
     /// List past commits, newest first, or print one run
     ///
     /// It reads and never writes. Without a name it lists the last commits: the change that each made
@@ -587,6 +605,37 @@ impl TypedMarts {
             },
             graph: self.graph,
         })
+    }
+}
+
+#[derive(Debug, Args)]
+struct TypedTest {
+    /// Names of marts, folders of marts, `+name` with what it reads, `name+` with what reads it [default: all]
+    #[arg(value_name = "MART")]
+    names: Vec<String>,
+    /// Write the rows that the marts make now as the expected rows
+    #[arg(long)]
+    bless: bool,
+    /// Write the results as JUnit XML into this file, too
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+    /// Compare every date of the lake's marts over its reach with the same date over everything
+    #[arg(long, conflicts_with_all = ["bless", "junit"])]
+    reach: bool,
+}
+
+impl TypedTest {
+    fn verb(self) -> Verb {
+        match self.reach {
+            true => Verb::TestReach(self.names),
+            false => Verb::Test {
+                asked: TestAsked {
+                    names: self.names,
+                    bless: self.bless,
+                },
+                junit: self.junit,
+            },
+        }
     }
 }
 

@@ -123,6 +123,16 @@ async fn perform(request: &Request, job: config::Job, teller: &Teller) -> Result
                 exit_code: *exit_code,
             }
         }
+        Verb::Test { asked, junit } => {
+            let tested = run::test_marts(&job, asked).await?;
+            if let Some(file) = junit {
+                let written = std::fs::write(file, report::junit(&tested));
+                let file = file.clone();
+                written.map_err(|source| Failure::Unwritten { file, source })?;
+            }
+            Outcome::Tested(tested)
+        }
+        Verb::TestReach(names) => Outcome::Reached(run::test_reach(&job, names).await?),
         Verb::Marts {
             asked,
             graph: Some(form),

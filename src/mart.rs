@@ -11,6 +11,9 @@
 //! marts join. The partition columns of a SELECT become strings at the end of the row.
 
 mod blame;
+mod broken;
+mod cases;
+mod check_files;
 mod choice;
 mod claims;
 mod clauses;
@@ -35,11 +38,16 @@ mod strict;
 #[cfg(test)]
 mod values;
 
+pub use broken::Broken;
+pub use cases::{
+    Case, ChangedCell, ChangedRow, Rows, Tables, Unlike, broken, cases, made, refuse_unknown_cases,
+};
+pub use check_files::checks_beside;
 pub use choice::{Drawn, DrawnInput, DrawnMart};
-pub use claims::{Broken, Claim, Severity};
+pub use claims::{Claim, Severity};
 pub use comments::comments;
 pub use error::{MartError, lacks_memory};
-pub use graph::{Graph, Mart, checks_beside, load, names};
+pub use graph::{Graph, Mart, load, names};
 pub use guard::{PanicsCaught, guarded, panics_are_caught};
 pub use query::{Query, answer};
 pub use reach::Reach;

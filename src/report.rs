@@ -10,15 +10,18 @@
 mod answer;
 mod code;
 mod document;
+mod junit;
 mod plain;
 mod teller;
 mod text;
 
 pub use answer::{Answer, Answering};
 pub use code::Code;
+pub use junit::junit;
 pub use teller::Teller;
 
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -31,8 +34,8 @@ use crate::mart::Drawn;
 use crate::plan::{PlanOutcome, RunPlan};
 use crate::progress::{Happened, Progress};
 use crate::run::{
-    CatalogProblem, Dropped, History, Linted, MartOutcome, MartSummary, PastRun, RunError,
-    RunSummary, Tables, Verified, Why,
+    CatalogProblem, Dropped, History, Linted, MartOutcome, MartSummary, PastRun, Reached, RunError,
+    RunSummary, Tables, Tested, TryOutcome, Verified, Why,
 };
 use plain::{Plain, plain};
 use text::Reader;
@@ -182,6 +185,10 @@ pub enum Outcome {
     Why(Why),
     /// The answer to a query.
     Answer(Answer),
+    /// The results of the cases of marts.
+    Tested(Tested),
+    /// The dates of marts that have other rows over everything.
+    Reached(Reached),
     /// The resolved configuration.
     Config(Box<Job>),
 }
@@ -205,6 +212,11 @@ pub enum Failure {
     NoFolder(std::io::Error),
     #[error("the result cannot be written to stdout ({0}); the work itself is done")]
     Unprinted(std::io::Error),
+    #[error("cannot write {}: {source}", file.display())]
+    Unwritten {
+        file: PathBuf,
+        source: std::io::Error,
+    },
     #[error("{0}; this is a defect of rawmart")]
     Defect(String),
 }
@@ -245,7 +257,7 @@ pub enum Exit {
     Busy = 5,
     /// The store could not be reached or denied access.
     Store = 6,
-    /// The lake is damaged.
+    /// The lake is damaged, or a test of a mart failed.
     Damaged = 7,
     /// `plan --exit-code` found work to do.
     Work = 10,
@@ -294,6 +306,30 @@ impl Outcome {
                     (Code::Damaged, message)
                 })
             }
+            Self::Tested(tested) => (tested.failed() > 0).then(|| {
+                let (failed, all) = (tested.failed(), tested.cases.len());
+                let failing = tested.cases.iter();
+                let failing = failing.filter(|tried| tried.outcome == TryOutcome::Failed);
+                let names = failing.map(|tried| format!("{}/{}", tried.mart, tried.case));
+                let names: Vec<String> = names.collect();
+                let message = format!("{failed} of {all} cases failed: {}", names.join(", "));
+                (Code::TestFailed, message)
+            }),
+            Self::Reached(reached) => (reached.differ() > 0).then(|| {
+                let marts = reached.reached.iter();
+                let marts = marts.filter(|mart| !mart.differ.is_empty());
+                let dates = marts.flat_map(|mart| {
+                    let dates = mart.differ.iter();
+                    dates.map(|other| format!("{} {}", mart.mart, other.date))
+                });
+                let dates: Vec<String> = dates.collect();
+                let message = format!(
+                    "{} dates of marts have other rows over everything than over their reach: {}",
+                    dates.len(),
+                    dates.join(", ")
+                );
+                (Code::TestFailed, message)
+            }),
             Self::Plan {
                 plan,
                 exit_code: true,
@@ -366,6 +402,8 @@ impl Outcome {
             Self::Linted(linted) => text::linted(out, linted, reader.here),
             Self::Why(why) => text::why(out, why, reader.here),
             Self::Answer(answer) => answer.write(out),
+            Self::Tested(tested) => text::tested(out, tested),
+            Self::Reached(reached) => text::reached(out, reached),
             Self::Config(job) => text::config(out, job),
         }
     }

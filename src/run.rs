@@ -24,6 +24,7 @@ mod round;
 mod summary;
 mod tables;
 mod tell;
+mod test;
 mod verify;
 mod why;
 
@@ -32,6 +33,7 @@ pub use drop::{Dropped, drop_mart};
 pub use error::RunError;
 pub use history::{Change, History, PastCommit, PastRun, history, past_run};
 pub use lint::{Linted, lint};
+pub use marts::{OtherRows, ReachedMart};
 pub use query::{Part, Sql, Take, query};
 pub use repair::repair;
 pub use summary::{
@@ -40,6 +42,7 @@ pub use summary::{
 };
 pub use tables::{DdlAsked, Tables, ddl, describe_tables};
 pub use tell::{CatalogProblem, CatalogSummary};
+pub use test::{Reached, TestAsked, Tested, Tried, TryOutcome, test_marts, test_reach};
 pub use verify::{Damage, Depth, Note, Repaired, Verified, verify};
 pub use why::{
     Absent, AbsentRecord, CommitOf, Displacement, Fate, Match, Verdict, Why, WhyAsked, why,

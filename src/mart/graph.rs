@@ -99,31 +99,9 @@ impl Graph {
         below
     }
 
-    /// Adds the checks of a folder: each `<mart>__<claim>.sql` must return no rows. `tables` are the names of the
-    /// tables and references. Nothing is added where the folder does not exist.
-    ///
-    /// # Errors
-    /// A file that cannot be read or is named after no mart; SQL that is not one plain SELECT, or that reads a table
-    /// that is not there when the mart is checked.
-    pub fn with_checks(mut self, folder: &Path, tables: &[&[String]]) -> Result<Self, MartError> {
-        let tables = tables.iter().flat_map(|tables| tables.iter());
-        let tables: BTreeSet<&str> = tables.map(String::as_str).collect();
-        for (name, claim, text) in claims::of_folder(folder, &self.below(), &tables)? {
-            let mut marts = self.marts.iter_mut();
-            if let Some(mart) = marts.find(|mart| mart.name == name) {
-                // A mart with another check is built again, and so is checked.
-                mart.fingerprint =
-                    fingerprint(&format!("{} {} {text}", mart.fingerprint, claim.name));
-                mart.claims.push(claim);
-            }
-        }
-        Ok(self)
+    pub(super) fn marts_mut(&mut self) -> &mut [Mart] {
+        &mut self.marts
     }
-}
-
-/// The folder of the checks of a folder of marts: `checks` beside it.
-pub fn checks_beside(marts: &Path) -> PathBuf {
-    marts.with_file_name("checks")
 }
 
 /// The names of the marts whose `.sql` files are below `folder`, whatever the files hold.
@@ -204,7 +182,7 @@ pub fn load(folder: &Path, tables: &[String], references: &[String]) -> Result<G
         let said = |input: &String| header.reads.iter().any(|(table, ..)| table == input);
         let inputs = mart.reach.keys().cloned();
         mart.unsaid = inputs.filter(|input| !said(input)).collect();
-        mart.claims = claims::of_header(&mart, header.claims, header.severity);
+        mart.claims = claims::of_header(&mart.name, &mart.file, header.claims, header.severity);
         marts.insert(name, mart);
     }
     Ok(Graph {

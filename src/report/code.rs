@@ -23,7 +23,7 @@ pub enum Code {
     DiskFull,
     /// The spill folder cannot be written or read.
     SpillFailed,
-    /// The result cannot be written to stdout.
+    /// The result cannot be written to stdout, or to the file that was asked for.
     Unprinted,
     /// The command line is wrong.
     Usage,
@@ -87,6 +87,8 @@ pub enum Code {
     StoreFailed,
     /// The lake is damaged.
     Damaged,
+    /// A case of a mart failed, or a date of a mart has other rows over more dates.
+    TestFailed,
     /// SIGINT.
     Interrupted,
     /// SIGTERM.
@@ -127,7 +129,7 @@ impl Code {
             | Self::CredentialsExpired
             | Self::RawObjectGone
             | Self::StoreFailed => Exit::Store,
-            Self::Damaged => Exit::Damaged,
+            Self::Damaged | Self::TestFailed => Exit::Damaged,
             Self::Interrupted => Exit::Interrupted,
             Self::Terminated => Exit::Terminated,
         }
@@ -191,6 +193,9 @@ impl Code {
             Self::Damaged => {
                 "`rawmart verify` names the damage, `rawmart verify --repair` repairs it."
             }
+            Self::TestFailed => {
+                "Correct the mart that the message names, or its expected rows with `rawmart test --bless`."
+            }
             Self::Interrupted | Self::Terminated => "Run again: the next run goes on.",
         }
     }
@@ -204,7 +209,7 @@ impl Failure {
             Self::Interrupted(Signal::Interrupt) => Code::Interrupted,
             Self::Interrupted(Signal::Terminate) => Code::Terminated,
             Self::NoFolder(_) => Code::Usage,
-            Self::Unprinted(_) => Code::Unprinted,
+            Self::Unprinted(_) | Self::Unwritten { .. } => Code::Unprinted,
             Self::Defect(_) => Code::Defect,
             Self::Run(error) => of_run(error),
         }
@@ -427,7 +432,8 @@ mod tests {
             Code::CredentialsExpired => Code::RawObjectGone,
             Code::RawObjectGone => Code::StoreFailed,
             Code::StoreFailed => Code::Damaged,
-            Code::Damaged => Code::Interrupted,
+            Code::Damaged => Code::TestFailed,
+            Code::TestFailed => Code::Interrupted,
             Code::Interrupted => Code::Terminated,
             Code::Terminated => return None,
         })

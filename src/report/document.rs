@@ -35,6 +35,7 @@ pub(super) enum Word {
     MartsFailed,
     CatalogBehind,
     Damaged,
+    TestsFailed,
     /// A plan: there is work to do.
     Work,
     /// A plan: the run would refuse.
@@ -120,6 +121,7 @@ pub(super) fn of_outcome(outcome: &Outcome, typing: &Typing, seconds: f64) -> St
             PlanOutcome::Refused => Word::Refused,
         },
         (_, Some(error)) if error.code == Code::MartFailed => Word::MartsFailed,
+        (Outcome::Tested(_) | Outcome::Reached(_), Some(_)) => Word::TestsFailed,
         (Outcome::Run(_), Some(_)) => Word::CatalogBehind,
         (_, Some(_)) => Word::Damaged,
         (Outcome::Run(summary), None) if summary.outcome == RunOutcome::NothingNew => {
@@ -144,6 +146,8 @@ pub(super) fn of_outcome(outcome: &Outcome, typing: &Typing, seconds: f64) -> St
             let result = json!({ "columns": answer.columns, "count": answer.rows });
             line(typing, head, result)
         }
+        Outcome::Tested(result) => line(typing, head, result),
+        Outcome::Reached(result) => line(typing, head, result),
         Outcome::Config(result) => line(typing, head, result.as_ref()),
     }
 }

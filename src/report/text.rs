@@ -4,6 +4,7 @@ mod history;
 mod plan;
 mod run;
 mod tables;
+mod tested;
 mod verified;
 mod why;
 
@@ -11,6 +12,7 @@ pub use history::{history, past_run};
 pub use plan::plan;
 pub use run::run;
 pub use tables::tables;
+pub use tested::{reached, tested, tried_lines};
 pub use verified::verified;
 pub use why::why;
 

@@ -80,14 +80,16 @@ pub fn draw_marts(job: &Job, asked: &MartsAsked) -> Result<Drawn, RunError> {
     Ok(graph.draw(&graph.choose(&asked.names)?))
 }
 
-fn marts_alone() -> Options {
+/// The options of a command about marts alone.
+pub fn marts_alone() -> Options {
     Options {
         marts: true,
         ..Options::default()
     }
 }
 
-fn graph<'a>(checked: &'a Checked<'_>, job: &Job) -> Result<&'a Graph, RunError> {
+/// The marts of a job.
+pub fn graph<'a>(checked: &'a Checked<'_>, job: &Job) -> Result<&'a Graph, RunError> {
     checked.graph().ok_or_else(|| RunError::NoMarts {
         file: job.file.display().to_string(),
     })

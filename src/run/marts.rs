@@ -12,10 +12,12 @@ mod build;
 mod checks;
 mod failure;
 mod inputs;
+mod reaching;
 mod sample;
 mod slots;
 
 pub use failure::failed_below;
+pub use reaching::{OtherRows, ReachedMart, Reaching};
 
 use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;

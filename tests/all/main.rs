@@ -8,6 +8,7 @@
     reason = "a test may be one long table of cases"
 )]
 mod bad_input;
+mod cases;
 mod checks;
 mod chosen;
 mod cost;

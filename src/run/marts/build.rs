@@ -18,7 +18,7 @@ use crate::engine::LAW;
 use crate::lake::{Lake, Proof, Writing};
 use crate::layout;
 use crate::ledger::{FileEntry, MartEntry};
-use crate::mart::{self, Mart, MartDate, MartError, Reach};
+use crate::mart::{self, Mart, MartDate, MartError};
 use crate::plan::MartPlan;
 use crate::publish::{self, FileSettings, Finished, Ordered, StoredError, WriteError};
 
@@ -318,19 +318,13 @@ fn of_date(
     made: Vec<Finished>,
     left_out: &mut BTreeSet<NaiveDate>,
 ) -> Result<Vec<Finished>, MartError> {
-    let same_only = mart.reach.values().all(|reach| *reach == Reach::SAME);
     let mut files = Vec::new();
     for file in made {
-        match layout::date_of(&file.partition) {
-            Some(of) if of == date => files.push(file),
-            Some(other) if same_only => {
-                return Err(MartError::of_another_date(mart, date, other));
-            }
-            Some(other) => _ = left_out.insert(other),
-            None => {
-                let dt = layout::value_of(&file.partition, layout::DATE);
-                return Err(MartError::of_no_date(mart, date, dt));
-            }
+        let found = layout::date_of(&file.partition);
+        let dt = layout::value_of(&file.partition, layout::DATE);
+        match mart.belongs(date, found, dt)? {
+            true => files.push(file),
+            false => left_out.extend(found),
         }
     }
     Ok(files)
