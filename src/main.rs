@@ -1,6 +1,7 @@
 //! Sets up the process, and turns an outcome into an exit code.
 
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -123,15 +124,7 @@ async fn perform(request: &Request, job: config::Job, teller: &Teller) -> Result
                 exit_code: *exit_code,
             }
         }
-        Verb::Test { asked, junit } => {
-            let tested = run::test_marts(&job, asked).await?;
-            if let Some(file) = junit {
-                let written = std::fs::write(file, report::junit(&tested));
-                let file = file.clone();
-                written.map_err(|source| Failure::Unwritten { file, source })?;
-            }
-            Outcome::Tested(tested)
-        }
+        Verb::Test { asked, junit } => tested(&job, asked, junit.as_deref()).await?,
         Verb::TestReach(names) => Outcome::Reached(run::test_reach(&job, names).await?),
         Verb::Marts {
             asked,
@@ -215,6 +208,21 @@ async fn answer(
     run::query(job, sql, &mut |part| answering.take(part)).await?;
     let answer = answering.answer();
     answer.ok_or_else(|| Failure::Defect("the answer has no end".to_owned()))
+}
+
+/// Tests marts, and writes the results as JUnit XML into the file `junit`.
+async fn tested(
+    job: &config::Job,
+    asked: &run::TestAsked,
+    junit: Option<&Path>,
+) -> Result<Outcome, Failure> {
+    let tested = run::test_marts(job, asked).await?;
+    if let Some(file) = junit {
+        let written = std::fs::write(file, report::junit(&tested));
+        let file = file.to_owned();
+        written.map_err(|source| Failure::Unwritten { file, source })?;
+    }
+    Ok(Outcome::Tested(tested))
 }
 
 /// Runs a command that may commit.
