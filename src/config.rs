@@ -322,6 +322,8 @@ pub struct Reference {
     pub columns: Option<Vec<(String, crate::event::ColumnType)>>,
     /// The spellings of NULL. Only CSV has any.
     pub null: Vec<String>,
+    /// The byte between two fields. Only CSV has one.
+    pub delimiter: u8,
     /// The encoding of the text. `cp949` is `EUC-KR` here, which holds all characters of that code page.
     #[serde(serialize_with = "encoding_name")]
     pub encoding: &'static encoding_rs::Encoding,

@@ -51,7 +51,7 @@ pub use graph::{Graph, Mart, load, names};
 pub use guard::{PanicsCaught, guarded, panics_are_caught};
 pub use query::{Query, answer};
 pub use reach::Reach;
-pub use reference::ReferenceError;
+pub use reference::{ReferenceError, of_inferred_types};
 pub use reference_table::{ReferenceTable, ReferenceTableError, read_references};
 pub use sample::{Compared, DateTraits, Difference, backwards, compare, date_traits, of_date};
 

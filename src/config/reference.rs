@@ -6,7 +6,8 @@ use super::table::{Table, choice};
 use super::{ConfigError, Reference, ReferenceFormat, columns, place};
 
 /// The keys of a reference.
-pub(super) const REFERENCE_KEYS: [&str; 5] = ["path", "columns", "null", "encoding", "format"];
+pub(super) const REFERENCE_KEYS: [&str; 6] =
+    ["path", "columns", "null", "encoding", "format", "delimiter"];
 
 /// One reference of the configuration. A relative path resolves from `base`.
 pub(super) fn reference(
@@ -31,11 +32,7 @@ pub(super) fn reference(
                 ],
             )
         })?,
-        None => match url
-            .rsplit_once('.')
-            .map(|(_, end)| end.to_ascii_lowercase())
-            .as_deref()
-        {
+        None => match ending(&url).as_deref() {
             Some("csv") => ReferenceFormat::Csv,
             Some("ndjson" | "jsonl" | "json") => ReferenceFormat::Ndjson,
             Some("parquet") => ReferenceFormat::Parquet,
@@ -63,6 +60,15 @@ pub(super) fn reference(
         None if format == ReferenceFormat::Csv => vec![String::new()],
         None => Vec::new(),
     };
+    let delimiter = match table.get("delimiter") {
+        Some(entry) if format != ReferenceFormat::Csv => {
+            return Err(
+                entry.error("is for CSV, other formats have their own: take it out".to_owned())
+            );
+        }
+        Some(entry) => entry.read(delimiter)?,
+        None => b',',
+    };
     let encoding = match table.get("encoding") {
         Some(entry) if format == ReferenceFormat::Parquet => {
             return Err(entry.error("a Parquet file is not text: take it out".to_owned()));
@@ -76,8 +82,26 @@ pub(super) fn reference(
         format,
         columns,
         null,
+        delimiter,
         encoding,
     })
+}
+
+/// The ending of a file's name in lower case, without `.gz`.
+fn ending(url: &str) -> Option<String> {
+    let url = url.to_ascii_lowercase();
+    let url = url.strip_suffix(".gz").unwrap_or(&url);
+    url.rsplit_once('.').map(|(_, end)| end.to_owned())
+}
+
+/// The byte between two fields of a CSV file.
+fn delimiter(text: &str) -> Result<u8, String> {
+    match *text.as_bytes() {
+        [byte] if byte.is_ascii() && !matches!(byte, b'"' | b'\r' | b'\n') => Ok(byte),
+        _ => Err(format!(
+            "{text:?} is no delimiter: write one character, such as \";\", \"|\" or \"\\t\""
+        )),
+    }
 }
 
 /// The encoding of a name, in any capitals.

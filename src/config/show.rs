@@ -217,6 +217,7 @@ impl Reference {
         match self.format {
             super::ReferenceFormat::Csv => {
                 line(out, "null", texts(&self.null))?;
+                line(out, "delimiter", text(char::from(self.delimiter)))?;
                 line(out, "encoding", text(&encoding))?;
             }
             super::ReferenceFormat::Ndjson => line(out, "encoding", text(&encoding))?,

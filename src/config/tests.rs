@@ -229,6 +229,7 @@ fn the_example_of_the_design() {
             format: ReferenceFormat::Csv,
             columns: None,
             null: vec![String::new()],
+            delimiter: b',',
             encoding: encoding_rs::EUC_KR,
         }],
         marts: Some("/etc/sql/marts".into()),

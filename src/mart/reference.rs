@@ -9,6 +9,7 @@
 //! A file may be of any size, because no more than a batch of it is held. A value that does not fit is an error with
 //! its line, never a NULL.
 
+mod advice;
 mod cells;
 mod csv_file;
 mod infer;
@@ -29,6 +30,7 @@ use arrow::record_batch::RecordBatch;
 use crate::config::{Reference, ReferenceFormat};
 use crate::event::ColumnType;
 use crate::names::nearest;
+pub use advice::of_inferred_types;
 use text::{Text, Unreadable};
 
 /// The most rows of a batch.
@@ -60,8 +62,8 @@ pub type Take<'a, E> = dyn FnMut(&SchemaRef, RecordBatch) -> Result<(), E> + 'a;
 /// Reads the file of a reference, which lies at `file` on this disk, and hands its rows to `take`. The result is the
 /// schema of the rows. Names of columns are in lower case.
 ///
-/// Inferred types are `bigint`, `double` and `boolean`, else `string`. Digits that begin with a zero are an id and stay
-/// a string.
+/// Inferred types are `bigint`, `double`, `boolean` and, in CSV, `date` for days such as 2019-04-02; else `string`. Digits
+/// that begin with a zero are an id and stay a string.
 ///
 /// # Errors
 /// A wrong encoding, row or value (with its line), a row of more than 16 MiB, a declared column that the file lacks,

@@ -10,7 +10,7 @@ use futures::{StreamExt, TryStreamExt};
 use super::{Options, RunError, lint};
 use crate::absorb::AbsorbError;
 use crate::catalog::{SourceTables, TableDefinition};
-use crate::config::{ConfigError, Job, OnChangedObject, ReferenceFormat, Source};
+use crate::config::{ConfigError, Job, OnChangedObject, Source};
 use crate::dedup::{Hashing, Keys};
 use crate::engine::Engine;
 use crate::ledger::{self, ObjectEntry, RemovedFile, SourceState, State};
@@ -152,30 +152,15 @@ impl Looked<'_> {
         sources.chain(self.mart_tables.iter().cloned()).collect()
     }
 
-    /// The advice for a value that cannot be cast, if the mart reads references whose types were inferred from
-    /// their rows. The events may hold a code that is not all digits, although all codes of the reference are.
+    /// The advice for an error of a mart, if it may come from inferred types of a reference that the mart reads.
     pub fn of_inferred_types(&self, mart: &Mart, error: &str) -> String {
-        if !error.to_lowercase().contains("cast") {
-            return String::new();
-        }
-        let inferred = self.job.references.iter().filter_map(|reference| {
-            let read = reference.columns.is_none() && mart.inputs.contains(&reference.name);
-            let table = self.references.get(&reference.name).filter(|_| read)?;
-            let columns = crate::catalog::columns(&table.schema).into_iter();
-            let other: Vec<String> = columns
-                .filter(|(_, kind)| kind != "string")
-                .map(|(name, kind)| format!("{name} = \"{kind}\""))
-                .collect();
-            let name = &reference.name;
-            let types = other.join(", ");
-            (!other.is_empty() && reference.format != ReferenceFormat::Parquet).then(|| {
-                format!(
-                    "; the types of references.{name} were inferred from its rows ({types}): where one of \
-                     these columns is text, declare it in [references.{name}.columns]"
-                )
-            })
+        let read = self.job.references.iter();
+        let read = read.filter(|reference| mart.inputs.contains(&reference.name));
+        let read = read.filter_map(|reference| {
+            let table = self.references.get(&reference.name)?;
+            Some((reference, table.schema.as_ref()))
         });
-        inferred.collect()
+        mart::of_inferred_types(read, &mart.sql, error)
     }
 
     /// The fingerprint of each reference's content.

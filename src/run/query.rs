@@ -20,7 +20,7 @@ use crate::catalog::{TableDescription, describe};
 use crate::config::Job;
 use crate::engine::Engine;
 use crate::lake::Lake;
-use crate::mart::{self, MartError, Query, guarded, read_references};
+use crate::mart::{self, Mart, MartError, Query, ReferenceTable, guarded, read_references};
 use crate::publish::{Local, WriteError};
 
 /// The SQL of a query.
@@ -85,7 +85,9 @@ pub fn query<'a>(job: &'a Job, sql: &'a Sql, take: &'a mut Take<'a>) -> Doing<'a
             folder: folder.display().to_string(),
             source,
         };
-        let (schema, mut rows) = mart::answer(&engine, &query, &inputs).await?;
+        let advised = |error: RunError| advised(job, &references, query.mart(), error);
+        let answer = mart::answer(&engine, &query, &inputs).await;
+        let (schema, mut rows) = answer.map_err(|error| advised(error.into()))?;
         let schema = &schema;
         take(Part::Columns { folder, schema }).map_err(unwritten)?;
         guarded(query.mart(), async {
@@ -101,7 +103,30 @@ pub fn query<'a>(job: &'a Job, sql: &'a Sql, take: &'a mut Take<'a>) -> Doing<'a
             }
         })
         .await
+        .map_err(advised)
     })
+}
+
+/// The error of a query with the advice on inferred types of references, if it may come from them.
+fn advised(
+    job: &Job,
+    references: &BTreeMap<String, ReferenceTable>,
+    query: &Mart,
+    error: RunError,
+) -> RunError {
+    let RunError::Mart(mut error) = error else {
+        return error;
+    };
+    let read = job.references.iter().filter_map(|reference| {
+        let table = references.get(&reference.name)?;
+        Some((reference, table.schema.as_ref()))
+    });
+    let advice = mart::of_inferred_types(read, &query.sql, &error.to_string());
+    error.hint = match error.hint {
+        Some(hint) => Some(hint + &advice),
+        None => advice.strip_prefix("; ").map(str::to_owned),
+    };
+    RunError::Mart(error)
 }
 
 /// The query, checked against the names of the tables and references.

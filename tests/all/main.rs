@@ -44,6 +44,7 @@ mod sql_law;
 mod store;
 mod tables;
 mod told;
+mod values;
 mod verify;
 mod why;
 #[cfg(target_os = "linux")]

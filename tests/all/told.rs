@@ -604,10 +604,12 @@ fn a_join_with_an_inferred_type_says_what_to_declare() {
          {\"id\":\"b\",\"at\":\"2024-05-01T02:00:00Z\",\"code\":\"A-1\"}\n",
     );
     let parts = [
-        "code = \"bigint\"",
-        "declare it in [references.codes.columns]",
+        "was read with `code` as bigint, inferred from its values",
+        "write `columns = { code = \"string\", label = \"string\" }` in [references.codes]",
     ];
     project.rawmart(&["run"]).expect(3, &parts);
+    let query = "SELECT c.label FROM app AS e JOIN codes AS c ON c.code = e.code";
+    project.rawmart(&["query", query]).expect(2, &parts);
     let declared = "[references.codes.columns]\ncode = \"string\"\nlabel = \"string\"\n";
     configure(&project, "", &(rest.to_owned() + declared));
     project.rawmart(&["run"]).expect(0, &[]);

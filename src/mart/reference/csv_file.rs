@@ -23,6 +23,7 @@ impl Reader<'_> {
             let message = "the file is empty; its first line is the names of the columns";
             return Err(self.fail(None, message).into());
         }
+        self.refuse_other_delimiter(&names)?;
         let mut row = csv::StringRecord::new();
         let mut picked: Vec<usize> = (0..names.len()).collect();
         let columns: Vec<(String, ColumnType)> = match &self.reference.columns {
@@ -59,11 +60,34 @@ impl Reader<'_> {
         self.give(&mut batch, true, take)
     }
 
+    /// Refuses a header of one name that holds another delimiter: the file would be one column of whole lines.
+    fn refuse_other_delimiter(&self, names: &[String]) -> Result<(), ReferenceError> {
+        let [only] = names else {
+            return Ok(());
+        };
+        let others = [';', '\t', '|']
+            .into_iter()
+            .filter(|_| self.reference.delimiter == b',');
+        match others.into_iter().find(|c| only.contains(*c)) {
+            Some(other) => Err(self.fail(
+                Some(1),
+                format!(
+                    "the header is one name, `{}`: the fields seem to be separated by another delimiter; declare \
+                     `delimiter = {:?}`",
+                    only.replace('\t', " "),
+                    other.to_string()
+                ),
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// The rows of the file from its beginning.
     fn csv_rows(&self) -> Result<csv::Reader<Text>, ReferenceError> {
         let text = self.text()?;
         let mut rows = csv::ReaderBuilder::new();
-        Ok(rows.buffer_capacity(CHUNK).from_reader(text))
+        let rows = rows.buffer_capacity(CHUNK);
+        Ok(rows.delimiter(self.reference.delimiter).from_reader(text))
     }
 
     /// Reads the next row; `false` at the end.

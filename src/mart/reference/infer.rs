@@ -2,6 +2,7 @@
 //! and a number that a double does not hold stay text.
 
 use crate::event::ColumnType;
+use crate::time::read_date;
 
 /// The types that all cells of a CSV column so far can have.
 #[derive(Debug, Clone)]
@@ -11,6 +12,7 @@ pub(super) struct OfCells {
     integer: bool,
     number: bool,
     boolean: bool,
+    date: bool,
 }
 
 impl Default for OfCells {
@@ -20,6 +22,7 @@ impl Default for OfCells {
             integer: true,
             number: true,
             boolean: true,
+            date: true,
         }
     }
 }
@@ -33,6 +36,8 @@ impl OfCells {
         let is_boolean =
             || value.eq_ignore_ascii_case("true") || value.eq_ignore_ascii_case("false");
         self.boolean = self.boolean && is_boolean();
+        self.date =
+            self.date && value.as_bytes().get(4) == Some(&b'-') && read_date(value).is_some();
     }
 
     /// The type of the column.
@@ -42,6 +47,7 @@ impl OfCells {
             Self { integer: true, .. } => ColumnType::BigInt,
             Self { number: true, .. } => ColumnType::Double,
             Self { boolean: true, .. } => ColumnType::Boolean,
+            Self { date: true, .. } => ColumnType::Date,
             _ => ColumnType::String,
         }
     }

@@ -31,6 +31,7 @@ fn reference(format: ReferenceFormat) -> Reference {
         format,
         columns: None,
         null: vec![String::new(), "NULL".into()],
+        delimiter: b',',
         encoding: encoding_rs::UTF_8,
     }
 }
@@ -104,7 +105,12 @@ fn inference_is_never_lossy() {
         (vec!["NaN"], "string"),
         (vec![" 1"], "string"),
         (vec!["True", "false"], "boolean"),
-        (vec!["2019-04-02"], "string"),
+        (vec!["2019-04-02", "0001-12-31"], "date"),
+        (vec!["2019-04-02", "2019-02-29"], "string"),
+        (vec!["2019-04-02", "2019-04"], "string"),
+        (vec!["2019/04/02"], "string"),
+        (vec!["20190402"], "bigint"),
+        (vec!["0000-01-01"], "string"),
         (vec![], "string"),
     ] {
         let mut inferred = OfCells::default();
@@ -329,4 +335,85 @@ fn parquet_is_cast_to_the_types_of_the_lake() {
     assert_eq!(batches[0].num_rows(), 1);
     let error = read(&reference, b"PAR1").unwrap_err().to_string();
     assert!(error.contains("not a Parquet file"), "{error}");
+}
+
+#[test]
+fn csv_may_have_another_delimiter_and_be_compressed() {
+    use std::io::Write;
+
+    let text = "\u{feff}code;\"na;me\";since;share\n870;\"x;\"\"y\"\"\";2019-04-02;0,5\n871;;;1\n";
+    let semicolon = Reference {
+        delimiter: b';',
+        ..reference(ReferenceFormat::Csv)
+    };
+    let expected = [
+        "+------+-------+------------+-------+",
+        "| code | na;me | since      | share |",
+        "+------+-------+------------+-------+",
+        "| 870  | x;\"y\" | 2019-04-02 | 0,5   |",
+        "| 871  |       |            | 1     |",
+        "+------+-------+------------+-------+",
+    ];
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(text.as_bytes()).unwrap();
+    let gzip = gzip.finish().unwrap();
+    for bytes in [text.as_bytes(), &gzip] {
+        let (schema, batches) = read(&semicolon, bytes).unwrap();
+        let kinds = ["code Int64", "na;me Utf8", "since Date32", "share Utf8"];
+        assert_eq!(types(&schema), kinds);
+        assert_batches_eq!(expected, &batches);
+    }
+    // Two members are one file.
+    let lines = [b"{\"a\":1}\n".as_slice(), b"{\"a\":2}\n"].map(|line| {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(line).unwrap();
+        gzip.finish().unwrap()
+    });
+    let (_, batches) = read(&reference(ReferenceFormat::Ndjson), &lines.concat()).unwrap();
+    assert_eq!(batches[0].num_rows(), 2);
+    let cut = &gzip[..gzip.len() - 12];
+    let error = read(&semicolon, cut).unwrap_err().to_string();
+    assert!(
+        error.contains("gzip bytes are damaged or cut off"),
+        "{error}"
+    );
+    // The wrong delimiter would make one column of the lines.
+    let error = read(&reference(ReferenceFormat::Csv), b"a;b\n1;2\n").unwrap_err();
+    assert_eq!(error.line, Some(1));
+    assert!(error.to_string().contains("`delimiter = \";\"`"), "{error}");
+    let (schema, _) = read(&reference(ReferenceFormat::Csv), b"a\n1;2\n").unwrap();
+    assert_eq!(types(&schema), ["a Utf8"]);
+}
+
+#[test]
+fn the_advice_on_inferred_types_names_the_columns_that_the_sql_names() {
+    let (schema, _) = read(
+        &reference(ReferenceFormat::Csv),
+        b"code,label,since,share\n870,x,2019-04-02,0.5\n",
+    )
+    .unwrap();
+    let declared = Reference {
+        columns: Some(Vec::new()),
+        ..reference(ReferenceFormat::Csv)
+    };
+    let inferred = reference(ReferenceFormat::Csv);
+    let advice = |reference: &Reference, sql: &str, error: &str| {
+        of_inferred_types(std::iter::once((reference, schema.as_ref())), sql, error)
+    };
+    let cast = "Cannot cast string 'A-1' to value of bigint type";
+    let sql = "SELECT c.label, c.since FROM e JOIN danji c ON c.Code = e.code";
+    assert_eq!(
+        advice(&inferred, sql, cast),
+        "; the reference danji was read with `code` as bigint, inferred from its values: if such a column is text, \
+         write `columns = { code = \"string\", label = \"string\", since = \"date\", share = \"double\" }` in \
+         [references.danji]"
+    );
+    assert_eq!(advice(&declared, sql, cast), "");
+    assert_eq!(advice(&inferred, "SELECT c.label FROM danji c", cast), "");
+    assert_eq!(advice(&inferred, sql, "cannot divide by zero"), "");
+    let both = advice(&inferred, sql, "cannot compare or combine date and bigint");
+    assert!(
+        both.contains("`code` as bigint and `since` as date"),
+        "{both}"
+    );
 }

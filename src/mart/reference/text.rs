@@ -1,8 +1,10 @@
 //! The text of a reference's file, decoded to UTF-8.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::path::Path;
+
+use flate2::read::MultiGzDecoder;
 
 use encoding_rs::{Decoder, Encoding};
 
@@ -11,9 +13,12 @@ const MOST_OF_ROW: u64 = 16 << 20;
 /// How many bytes of a file are read at once.
 pub(super) const CHUNK: usize = 64 << 10;
 
+/// The first bytes of a gzip file.
+const GZIP: [u8; 2] = [0x1F, 0x8B];
+
 /// The text of a file in UTF-8, decoded as it is read. A byte order mark is left out.
 pub(super) struct Text {
-    file: File,
+    file: Box<dyn Read>,
     decoder: Decoder,
     input: Vec<u8>,
     output: Vec<u8>,
@@ -38,13 +43,20 @@ pub(super) enum Unreadable {
 }
 
 impl Text {
-    /// Opens a file of this encoding.
+    /// Opens a file of this encoding, which may be compressed with gzip.
     ///
     /// # Errors
     /// The file cannot be opened.
     pub(super) fn open(path: &Path, encoding: &'static Encoding) -> io::Result<Self> {
+        let mut file = File::open(path)?;
+        let mut begins = Vec::new();
+        Read::by_ref(&mut file).take(2).read_to_end(&mut begins)?;
+        file.rewind()?;
         Ok(Self {
-            file: File::open(path)?,
+            file: match begins == GZIP {
+                true => Box::new(MultiGzDecoder::new(file)),
+                false => Box::new(file),
+            },
             decoder: encoding.new_decoder(),
             input: Vec::new(),
             output: Vec::new(),
@@ -74,7 +86,7 @@ impl Text {
         while self.output.is_empty() && !self.ended {
             self.input.clear();
             let mut chunk = Read::by_ref(&mut self.file).take(CHUNK as u64);
-            self.ended = chunk.read_to_end(&mut self.input)? < CHUNK;
+            self.ended = chunk.read_to_end(&mut self.input).map_err(damaged)? < CHUNK;
             let most = self.decoder.max_utf8_buffer_length(self.input.len());
             self.output.resize(most.unwrap_or(4 * CHUNK), 0);
             let (_, _, written, wrong) =
@@ -98,6 +110,16 @@ impl Text {
         }
         self.allowed -= written;
         Ok(())
+    }
+}
+
+/// The error of a file whose compressed bytes are damaged. An error of the system has a number and stays as it is.
+fn damaged(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(_) => error,
+        None => io::Error::other(format!(
+            "its gzip bytes are damaged or cut off ({error}): export the file again"
+        )),
     }
 }
 

@@ -411,3 +411,177 @@ fn the_time_may_be_in_a_string() {
         "{detail}"
     );
 }
+
+/// A table of the page on input. The page must have it as it is made here.
+fn assert_on_page(head: [&str; 3], rows: &[[String; 3]]) {
+    let line = |cells: [&str; 3]| format!("| {} |\n", cells.join(" | "));
+    let rows = rows.iter().map(|[a, b, c]| line([a, b, c]));
+    let table = format!("{}|---|---|---|\n{}", line(head), rows.collect::<String>());
+    let page = include_str!("../../../docs/input.md");
+    assert!(page.contains(&table), "docs/input.md must have:\n\n{table}");
+}
+
+#[test]
+fn the_page_on_input_has_the_conversions() {
+    let rows = [
+        ("string", "1001"),
+        ("string", "1001.0"),
+        ("string", "true"),
+        ("boolean", "1"),
+        ("boolean", "0"),
+        ("boolean", "\"true\""),
+        ("boolean", "\"False\""),
+        ("boolean", "\"1\""),
+        ("int", "\"7\""),
+        ("int", "7.0"),
+        ("bigint", "\"12.00\""),
+        ("bigint", "1e3"),
+        ("double", "\"1.5\""),
+        ("decimal(10,2)", "19.999"),
+        ("decimal(10,2)", "0.30000000000000004"),
+        ("decimal(10,2)", "-0.005"),
+        ("map<string,string>", "[]"),
+        ("struct<a:string>", "[]"),
+    ];
+    let rows = rows.map(|(kind, value)| {
+        let column = format!("c {kind}");
+        assert_eq!(one(&spec(&[&column]), value), None, "{kind} {value}");
+        let (read, _, coerced) = one(&lenient(&[&column]), value).unwrap();
+        assert_eq!(coerced, 1, "{kind} {value}");
+        let read = match read.as_str() {
+            "{}" => "an empty map".to_owned(),
+            "{a: -}" => "a struct of NULLs".to_owned(),
+            read => format!("`{read}`"),
+        };
+        [format!("`{kind}`"), format!("`{value}`"), read]
+    });
+    assert_on_page(["type", "written", "read as"], &rows);
+}
+
+#[test]
+fn the_page_on_input_has_the_spellings_of_times() {
+    let mut spec = spec(&["c timestamp"]);
+    spec.naive_timezone = Some("Asia/Seoul".parse().unwrap());
+    let rows = [
+        ("RFC 3339", "\"2019-04-02T09:05:00Z\""),
+        ("", "\"2019-04-02T18:05:00.123456789+09:00\""),
+        ("a space, lower case", "\"2019-04-02 09:05:00z\""),
+        (
+            "an offset without a colon or minutes",
+            "\"2019-04-02T18:05:00 +0900\"",
+        ),
+        ("", "\"2019-04-02T18:05:00+09\""),
+        (
+            "a comma before the fraction",
+            "\"2019-04-02T09:05:00,250Z\"",
+        ),
+        ("no seconds", "\"2019-04-02T09:05Z\""),
+        ("no offset", "\"2019-04-02 18:05:00\""),
+        ("the name of UTC", "\"2019-04-02 09:05:00 UTC\""),
+        (
+            "an offset and the name of its zone",
+            "\"2019-04-02T18:05:00+09:00[Asia/Seoul]\"",
+        ),
+        ("", "\"2019-04-02 18:05:00 +0900 KST\""),
+        ("basic format of ISO 8601", "\"20190402T090500Z\""),
+        ("slashes, with the year first", "\"2019/04/02 18:05:00\""),
+        ("a leap second", "\"2016-12-31T23:59:60Z\""),
+        ("the hour 24", "\"2019-04-02T24:00:00Z\""),
+        ("Apache's log", "\"02/Apr/2019:18:05:00 +0900\""),
+        ("RFC 2822, HTTP", "\"Tue, 02 Apr 2019 18:05:00 +0900\""),
+        ("", "\"Tue, 02 Apr 2019 09:05:00 GMT\""),
+        (
+            "JavaScript's `Date`",
+            "\"Tue Apr 02 2019 18:05:00 GMT+0900 (KST)\"",
+        ),
+        ("C's `asctime`", "\"Tue Apr  2 18:05:00 2019\""),
+        (".NET", "\"/Date(1554195900000+0900)/\""),
+        ("MongoDB", "{\"$date\":\"2019-04-02T09:05:00Z\"}"),
+        ("", "{\"$date\":1554195900000}"),
+        ("", "{\"$date\":{\"$numberLong\":\"1554195900000\"}}"),
+        ("seconds", "1554195900"),
+        ("milliseconds", "1554195900000"),
+        ("a number as text", "\"1554195900.25\""),
+    ];
+    let rows = rows.map(|(what, value)| {
+        let (read, extra, _) = one(&spec, value).unwrap_or_else(|| panic!("{value}"));
+        assert_eq!(extra, "-", "{value}");
+        [what.to_owned(), format!("`{value}`"), format!("`{read}`")]
+    });
+    assert_on_page(["spelling", "written", "read as"], &rows);
+    // MongoDB's numbers are milliseconds, however small.
+    for (value, read) in [
+        ("{\"$date\":1000}", Some("1970-01-01T00:00:01Z")),
+        (
+            "{\"$date\":{\"$numberLong\":\"-1\"}}",
+            Some("1969-12-31T23:59:59.999Z"),
+        ),
+        (
+            "{ \"$date\" : { \"$numberLong\" : \"0\" } }",
+            Some("1970-01-01T00:00:00Z"),
+        ),
+        ("{\"$date\":\"1554195900\"}", None),
+        ("{\"$date\":null}", None),
+        ("{\"$date\":0,\"x\":1}", None),
+        ("{\"$oid\":\"a\"}", None),
+        ("[2019,4,2,12,0]", None),
+        ("true", None),
+    ] {
+        let found = one(&spec, value).map(|(read, _, _)| read);
+        assert_eq!(found.as_deref(), read, "{value}");
+    }
+}
+
+#[test]
+fn formats_come_before_the_everyday_spellings() {
+    let mut spec = spec(&["c timestamp", "d date"]);
+    spec.naive_timezone = Some("Asia/Seoul".parse().unwrap());
+    let formats = ["%d/%m/%Y %H:%M", "%Y%m%d%H%M%S", "[%Y,%m,%d,%H,%M]"];
+    spec.columns[1].time_formats = formats.map(str::to_owned).to_vec();
+    spec.columns[2].time_formats = vec!["%Y%m%d".to_owned(), "[%Y,%m,%d]".to_owned()];
+    for (time, date, expected) in [
+        (
+            "\"01/02/2019 09:05\"",
+            "\"2019-02-01\"",
+            ["2019-02-01T00:05:00Z", "2019-02-01"],
+        ),
+        (
+            "20190201090500",
+            "20190201",
+            ["2019-02-01T00:05:00Z", "2019-02-01"],
+        ),
+        (
+            "[2019, 2, 1, 9, 5]",
+            "[2019,2,1]",
+            ["2019-02-01T00:05:00Z", "2019-02-01"],
+        ),
+        (
+            "1548979500",
+            "\"2019/02/01\"",
+            ["2019-02-01T00:05:00Z", "2019-02-01"],
+        ),
+        (
+            "\"01\\/02\\/2019 09:05\"",
+            "null",
+            ["2019-02-01T00:05:00Z", "-"],
+        ),
+    ] {
+        let values = row(&spec, &format!("\"c\":{time},\"d\":{date}"));
+        assert_eq!(values[..2], expected, "{time} {date}");
+    }
+    let strict = super::spec(&["c timestamp", "d date"]);
+    let record = format!("{{\"t\":{ARRIVAL},\"d\":20190201}}");
+    assert_eq!(refused(&strict, &record).0, Reason::Type);
+}
+
+#[test]
+fn numbers_that_count_local_time_have_a_zone() {
+    let mut spec = spec(&["c timestamp", "d timestamp"]);
+    spec.epoch_timezone = Some("Asia/Seoul".parse().unwrap());
+    spec.accept.from_ms = -86_400_000;
+    let values = row(&spec, "\"c\":1554195900,\"d\":\"2019-04-02T09:05:00Z\"");
+    assert_eq!(
+        values[..2],
+        ["2019-04-02T00:05:00Z", "2019-04-02T09:05:00Z"]
+    );
+}
