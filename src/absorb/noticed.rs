@@ -299,16 +299,16 @@ fn remedy(source: &Source, reason: Reason, samples: &[RejectSample]) -> String {
             format!("correct the `path` of sources.{name}.columns.{time}, which is `{path}`")
         }
         Reason::EventTime => format!(
-            "sources.{name}.event_time names the column `{time}`: RFC 3339 times and epochs are read; correct \
-             its `path`, or name another column"
+            "sources.{name}.event_time names the column `{time}`: correct its `path`, name the format of its \
+             times in sources.{name}.time_formats, or name another column"
         ),
         Reason::OutOfRange => format!(
             "sources.{name}.accept = {{ from = \"2010-01-01\", ahead = \"1d\" }} says which event times are \
              accepted; `ahead` counts from the arrival of the object"
         ),
         Reason::Type => format!(
-            "correct the type of the column, or keep such values in `extra` with \
-             sources.{name}.on_type_error = \"null\""
+            "correct the type of the column, convert such values with sources.{name}.coerce = true, or keep them \
+             in `extra` with sources.{name}.on_type_error = \"null\""
         ),
         Reason::Missing => format!(
             "correct the `path` of the column, give it a `default`, or take `required` out of \

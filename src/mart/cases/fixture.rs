@@ -306,6 +306,7 @@ fn typed(file: &Path, schema: &SchemaRef, columns: &BTreeSet<String>) -> Result<
         format: format_of(file).unwrap_or(ReferenceFormat::Csv),
         columns: Some(declared.collect()),
         null: vec![String::new()],
+        delimiter: b',',
         encoding: encoding_rs::UTF_8,
     };
     let mut batches = Vec::new();
