@@ -121,6 +121,8 @@ pub struct Absorbed {
     /// The change of the counts by this commit.
     pub balance: Balance,
     pub values: ValueCounts,
+    /// Envelopes without a record, by kind.
+    pub empty: BTreeMap<&'static str, u64>,
     pub incomplete: Incomplete,
     /// The bytes of data files that were read.
     pub stored_bytes: u64,

@@ -16,6 +16,7 @@ mod show;
 mod source;
 mod table;
 mod units;
+mod unwrap;
 
 #[cfg(test)]
 mod tests;

@@ -11,12 +11,14 @@
 
 mod columns;
 mod partition;
+mod unwrap;
 
 pub use columns::{
     Column, ColumnType, EXTRA, KEPT_OBJECT, KEPT_RECORD, RAW_OBJECT, RAW_RECORD, RECORD_SHA256,
     RULE, TypeError, reserved,
 };
 pub use partition::{PartitionBy, Place, Slicing};
+pub use unwrap::{ENVELOPE, UnwrapStep};
 
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +58,9 @@ pub struct DecodeSpec {
     pub record_sha256: bool,
     /// The largest records and objects that are read.
     pub limits: Limits,
+    /// The steps from an object of the raw object to the records inside. Without a step the object is the record.
+    #[serde(default)]
+    pub unwrap: Vec<UnwrapStep>,
 }
 
 /// The span of event times that is believed. A record with a time outside of it is a reject.
@@ -126,6 +131,8 @@ pub enum Reason {
     EventTime,
     /// The event time is outside of [`Accept`].
     OutOfRange,
+    /// The object is not such an envelope as `unwrap` names.
+    Envelope,
 }
 
 impl Reason {
@@ -142,10 +149,11 @@ impl Reason {
             Self::Type => "type",
             Self::EventTime => "event_time",
             Self::OutOfRange => "out_of_range",
+            Self::Envelope => "envelope",
         }
     }
 
-    /// Whether the record could not be read as a JSON object at all.
+    /// Whether the record could not be read as a JSON object at all, or is an envelope whose records were not read.
     pub const fn unread(self) -> bool {
         match self {
             Self::NotJson
@@ -153,7 +161,8 @@ impl Reason {
             | Self::TooLarge
             | Self::TooDeep
             | Self::Codec
-            | Self::ObjectTooLarge => true,
+            | Self::ObjectTooLarge
+            | Self::Envelope => true,
             Self::Missing | Self::Type | Self::EventTime | Self::OutOfRange => false,
         }
     }

@@ -1,14 +1,14 @@
 //! Raw objects in, events and rejects out: decompress, frame, decode, reject.
 //!
 //! ```text
-//! Pieces ──▶ codec ──▶ frame ──▶ members ──▶ rows ──▶ Decoded::Events
-//! stored     plain     where     where the   values
-//! bytes      bytes     records   columns'    of types
-//!              │       are       values are    │
-//!              │         │                     │
-//!            kind     explain                  │
-//!              └─────────┴──────────┬──────────┘
-//!                                   └───────────────▶ Decoded::Rejects
+//! Pieces ──▶ codec ──▶ frame ──────────────▶ members ──▶ rows ──▶ Decoded::Events
+//! stored     plain     where     │      ▲    where the   values
+//! bytes      bytes     records   ▼      │    columns'    of types
+//!              │       are      unwrap ─┘    values are    │
+//!              │         │      envelopes                  │
+//!            kind     explain     │                        │
+//!              └─────────┴────────┴───────┬────────────────┘
+//!                                         └───────────────▶ Decoded::Rejects
 //! ```
 //!
 //! One pass over a record validates it and finds the values of its columns: `json` validates, `values` reads.
@@ -28,6 +28,8 @@ mod memory;
 mod refill;
 mod rows;
 mod shape;
+mod sink;
+mod unwrap;
 mod values;
 
 use std::collections::BTreeMap;
@@ -40,18 +42,15 @@ use crate::event::{DecodeSpec, Reason};
 
 use codec::Inflow;
 pub use discover::{DiscoverError, Discovered, RawObject, Roots};
-use frame::{Framer, Unit, readable};
+use frame::Framer;
 use members::Members;
 pub use memory::DecodeMemory;
 pub use refill::{Refill, RefillError};
-pub use rows::NO_OFFSET;
 use rows::Rows;
+pub use rows::{INSIDE, NO_OFFSET};
+use sink::Sink;
+use unwrap::Unwrapper;
 pub use values::check_default;
-
-/// The most rows, or rejects, of one batch.
-const BATCH_ROWS: usize = 8192;
-/// The most bytes that one batch is read from.
-const BATCH_BYTES: usize = 2 << 20;
 
 /// Why a raw object could not be read, or why its records could not be taken. It is passed on as it is.
 pub type PieceError = Box<dyn std::error::Error + Send + Sync>;
@@ -79,9 +78,10 @@ pub enum Decoded {
 pub struct Reject {
     /// The number within the raw object, from 1. Events and rejects are numbered in one sequence.
     pub raw_record: u64,
-    /// The place of the first byte, counted in decompressed bytes from 0.
+    /// The place of the first byte, counted in decompressed bytes from 0. A record inside a text of an envelope has the
+    /// place of that text.
     pub raw_offset: u64,
-    /// The length in decompressed bytes.
+    /// The length in decompressed bytes: of the record, or of the text of the envelope that holds it.
     pub raw_bytes: u64,
     /// Why the record is no event.
     pub reason: Reason,
@@ -107,6 +107,8 @@ pub struct ObjectCounts {
     /// The number of paths that met a value without members, by column. The column, or the field of its struct, is
     /// null there.
     pub unreached: BTreeMap<String, u64>,
+    /// The number of envelopes that hold no record, by kind. They are no records themselves.
+    pub empty: BTreeMap<&'static str, u64>,
     /// The SHA-256 of the stored bytes.
     pub sha256: [u8; 32],
     /// The number of stored bytes.
@@ -126,6 +128,8 @@ pub struct Decoder {
     framer: Framer,
     members: Members,
     rows: Rows,
+    /// Opens the envelopes of the source; `None` where its objects are its records.
+    unwrapper: Option<Box<Unwrapper>>,
 }
 
 impl Decoder {
@@ -137,6 +141,8 @@ impl Decoder {
             memory: memory.clone(),
             framer: Framer::new(spec.limits, memory),
             members,
+            unwrapper: (!spec.unwrap.is_empty())
+                .then(|| Box::new(Unwrapper::new(spec, &places, memory))),
             rows: Rows::new(spec, places),
         }
     }
@@ -163,85 +169,23 @@ impl Decoder {
             // These rows are of an object that an error ended.
             self.rows.finish()?;
         }
-        let mut counts = ObjectCounts::default();
-        let mut rejects = Vec::new();
-        let (mut row_bytes, mut reject_bytes) = (0, 0);
-        // Decompressed bytes of rejects that are not in their text.
-        let mut unkept = 0;
-        let rows = &mut self.rows;
-        let most = self.framer.most();
-        let mut inflow = Inflow::new(pieces, &self.memory, most);
-        let torn = self
-            .framer
-            .run(&mut inflow, &mut self.members, &mut |unit, members| {
-                counts.records += 1;
-                let reject = match unit {
-                    Unit::Object { offset, text } => {
-                        match rows.push(text, members, counts.records, arrival_ms) {
-                            Ok(()) => {
-                                counts.events += 1;
-                                rows.count(&mut counts);
-                                row_bytes += text.len();
-                                if rows.len() >= BATCH_ROWS || row_bytes >= BATCH_BYTES {
-                                    row_bytes = 0;
-                                    out(Decoded::Events(rows.finish()?))?;
-                                }
-                                return Ok(());
-                            }
-                            Err(why) => Reject::of_object(counts.records, offset, text, why),
-                        }
-                    }
-                    Unit::Bad {
-                        offset,
-                        bytes,
-                        head,
-                        reason,
-                        detail,
-                    } => Reject {
-                        raw_record: counts.records,
-                        raw_offset: offset,
-                        raw_bytes: bytes,
-                        reason,
-                        detail,
-                        raw_text: readable(head, bytes > head.len() as u64),
-                    },
-                };
-                unkept += reject.raw_bytes.saturating_sub(frame::HEAD as u64);
-                *counts.rejects.entry(reject.reason).or_default() += 1;
-                reject_bytes += reject.raw_text.len();
-                rejects.push(reject);
-                if rejects.len() >= BATCH_ROWS || reject_bytes >= BATCH_BYTES {
-                    reject_bytes = 0;
-                    out(Decoded::Rejects(std::mem::take(&mut rejects)))?;
-                }
-                Ok(())
-            })?;
+        let mut inflow = Inflow::new(pieces, &self.memory, self.framer.most());
+        let mut sink = Sink::new(&mut self.rows, arrival_ms, out);
+        let torn = match &mut self.unwrapper {
+            None => self
+                .framer
+                .run(&mut inflow, &mut self.members, &mut |unit, members| {
+                    sink.take(unit, members)
+                })?,
+            Some(unwrapper) => {
+                unwrapper.run(&mut self.framer, &mut inflow, &mut self.members, &mut sink)?
+            }
+        };
+        let (mut counts, unkept) = sink.finish()?;
         counts.torn = torn;
         (counts.sha256, counts.bytes, counts.lost) = inflow.finish()?;
         counts.lose(unkept, self.framer.bytes());
-        if self.rows.len() > 0 {
-            out(Decoded::Events(self.rows.finish()?))?;
-        }
-        if !rejects.is_empty() {
-            out(Decoded::Rejects(rejects))?;
-        }
         Ok(counts)
-    }
-}
-
-impl Reject {
-    /// The reject of a JSON object that is no event, for the reason and detail `why`.
-    fn of_object(number: u64, offset: u64, text: &str, why: (Reason, String)) -> Self {
-        let (reason, detail) = why;
-        let shown = text.get(..text.floor_char_boundary(frame::HEAD));
-        Self {
-            raw_record: number,
-            raw_offset: offset,
-            raw_bytes: text.len() as u64,
-            reason,
-            detail,
-            raw_text: shown.unwrap_or_default().to_owned(),
-        }
     }
 }
 
@@ -249,6 +193,7 @@ impl ObjectCounts {
     /// Counts stored bytes as lost for the `unkept` of `decompressed` bytes, which no event and no text of a reject
     /// has. An object without any JSON object is lost as a whole.
     fn lose(&mut self, unkept: u64, decompressed: u64) {
+        let unkept = unkept.min(decompressed);
         let read = u128::from(self.bytes - self.lost) * u128::from(unkept);
         let unkept = read.checked_div(u128::from(decompressed));
         self.lost += unkept.and_then(|n| n.try_into().ok()).unwrap_or(0_u64);

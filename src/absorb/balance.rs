@@ -153,6 +153,7 @@ pub fn balance(
 /// The log entries of the objects that were read, and the objects that are not whole.
 fn read_objects(input: &Input, read: Vec<DecodedObject>) -> Result<Absorbed, AbsorbError> {
     let mut values = ValueCounts::default();
+    let mut empty: BTreeMap<&'static str, u64> = BTreeMap::new();
     let mut incomplete = Incomplete::default();
     let mut objects = Vec::with_capacity(read.len());
     for (read, object) in read.into_iter().zip(&input.objects) {
@@ -163,6 +164,9 @@ fn read_objects(input: &Input, read: Vec<DecodedObject>) -> Result<Absorbed, Abs
             coerced: counts.coerced,
             unreached: counts.unreached,
         });
+        for (kind, count) in counts.empty {
+            *empty.entry(kind).or_default() += count;
+        }
         objects.push(ObjectEntry {
             key: found.identity.to_string(),
             etag: read.etag,
@@ -186,6 +190,7 @@ fn read_objects(input: &Input, read: Vec<DecodedObject>) -> Result<Absorbed, Abs
         objects,
         balance: Balance::default(),
         values,
+        empty,
         incomplete,
         stored_bytes: 0,
         slices: BTreeMap::new(),

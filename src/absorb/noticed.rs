@@ -19,7 +19,7 @@ use serde_json::Value;
 use crate::config::Source;
 use crate::dedup::KeyCounts;
 use crate::event::{EXTRA, Reason};
-use crate::raw::{NO_OFFSET, Reject};
+use crate::raw::{INSIDE, NO_OFFSET, Reject};
 
 /// The most rejects of each reason that are shown, and the most characters of each of them.
 const REJECTS: usize = 3;
@@ -287,6 +287,10 @@ fn remedy(source: &Source, reason: Reason, samples: &[RejectSample]) -> String {
             "sources.{name}.naive_timezone = \"Area/City\" names the zone of times that are written without \
              an offset"
         ),
+        Reason::EventTime if detail(INSIDE) => format!(
+            "sources.{name}.unwrap = {{ array = \"Records\" }}, with the name of the array, reads each object of \
+             an array as a record"
+        ),
         Reason::EventTime if detail("is missing") => {
             let column = source
                 .decode
@@ -324,6 +328,10 @@ fn remedy(source: &Source, reason: Reason, samples: &[RejectSample]) -> String {
         Reason::NotJson => format!(
             "records are JSON of RFC 8259 in UTF-8: leave objects of another kind out with \
              sources.{name}.exclude"
+        ),
+        Reason::Envelope => format!(
+            "correct sources.{name}.unwrap: these objects are other envelopes than it names, or none; leave \
+             other raw objects out with sources.{name}.exclude"
         ),
         Reason::Codec => format!(
             "these objects are damaged or of a compression that is not read: upload them again, or leave \

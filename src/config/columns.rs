@@ -8,7 +8,7 @@ use toml::de::DeValue;
 
 use super::ConfigError;
 use super::table::{Entry, Table};
-use crate::event::{self, Column, ColumnType};
+use crate::event::{self, Column, ColumnType, ENVELOPE, UnwrapStep};
 use crate::layout::LONGEST_NAME;
 use crate::names::nearest;
 use crate::time::{TimeFormat, read_date};
@@ -123,10 +123,18 @@ fn suggestion(text: &str) -> String {
 }
 
 /// The columns of a source, in the order written.
-pub(super) fn declared(table: &Table<'_>, defaults: &Defaults) -> Result<Vec<Column>, ConfigError> {
+pub(super) fn declared(
+    table: &Table<'_>,
+    defaults: &Defaults,
+    unwrap: &[UnwrapStep],
+) -> Result<Vec<Column>, ConfigError> {
     let mut columns = Vec::new();
     for (name, entry) in table.in_order() {
-        columns.push(column(name, &entry, defaults)?);
+        let column = column(name, &entry, defaults)?;
+        if column.is_of_envelope() {
+            of_envelope(&column, unwrap).map_err(|message| entry.error(message))?;
+        }
+        columns.push(column);
     }
     if columns.is_empty() {
         return Err(table.error_at(
@@ -135,6 +143,22 @@ pub(super) fn declared(table: &Table<'_>, defaults: &Defaults) -> Result<Vec<Col
         ));
     }
     Ok(columns)
+}
+
+/// Checks the path of a column that is a member of the envelope.
+fn of_envelope(column: &Column, unwrap: &[UnwrapStep]) -> Result<(), String> {
+    if unwrap.is_empty() {
+        return Err(format!(
+            "the path begins with `{ENVELOPE}`, but the records of this source lie in no envelope: say \
+             with `unwrap` how they do"
+        ));
+    }
+    if column.path.len() < 2 {
+        return Err(format!(
+            "the path `{ENVELOPE}` names no member: write such as `path = \"{ENVELOPE}.owner\"`"
+        ));
+    }
+    Ok(())
 }
 
 /// The columns of a reference: names and types, in the order written.
@@ -245,7 +269,7 @@ fn own_conversions(column: &mut Column, table: &Table<'_>) -> Result<(), ConfigE
 }
 
 /// The member names of a path: text with dots, or a list where a name has a dot.
-fn member_path(entry: &Entry<'_>) -> Result<Vec<String>, ConfigError> {
+pub(super) fn member_path(entry: &Entry<'_>) -> Result<Vec<String>, ConfigError> {
     let path = match entry.value() {
         DeValue::String(text) => text.split('.').map(str::to_owned).collect(),
         _ => entry.texts()?,

@@ -89,6 +89,13 @@ impl Source {
         }
         line(out, "layout_timezone", text(self.layout_timezone))?;
         line(out, "exclude", texts(&self.exclude))?;
+        if !decode.unwrap.is_empty() {
+            line(
+                out,
+                "unwrap",
+                Value::Array(decode.unwrap.iter().map(name).collect()),
+            )?;
+        }
         line(out, "event_time", text(&decode.event_time))?;
         line(out, "partition_by", name(&self.partition_by))?;
         line(out, "slice", text(units::show_duration(self.slice_ms)))?;

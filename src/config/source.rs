@@ -8,9 +8,11 @@ use toml::de::DeValue;
 use super::table::{Table, choice};
 use super::{
     Compression, ConfigError, OnChangedObject, RawRoot, Rule, Source, columns, place, rules, units,
+    unwrap,
 };
 use crate::event::{
     Accept, Column, ColumnType, DecodeSpec, Limits, OnTypeError, PartitionBy, RECORD_SHA256,
+    UnwrapStep,
 };
 use crate::layout::Layout;
 use crate::time::{TimeUnit, Zone};
@@ -48,11 +50,12 @@ const DAY_MS: i64 = 86_400_000;
 const HOUR_MS: i64 = 3_600_000;
 
 /// The keys of a source.
-pub(super) const SOURCE_KEYS: [&str; 23] = [
+pub(super) const SOURCE_KEYS: [&str; 24] = [
     "raw",
     "layout",
     "layout_timezone",
     "exclude",
+    "unwrap",
     "event_time",
     "partition_by",
     "slice",
@@ -84,11 +87,13 @@ pub(super) fn source(
     lake_zone: Zone,
 ) -> Result<Source, ConfigError> {
     table.only(&SOURCE_KEYS)?;
+    let unwrap = unwrap::unwrap(table)?;
     let columns = columns::declared(
         &table
             .need("columns", "declare them, such as `event_id = \"string\"`")?
             .table()?,
         &columns::Defaults::of(table)?,
+        &unwrap,
     )?;
     let rules = rules::rules(table, &columns)?;
     let partition_by = table.text_or("partition_by", PartitionBy::Day, |text| {
@@ -97,13 +102,14 @@ pub(super) fn source(
             &[("day", PartitionBy::Day), ("hour", PartitionBy::Hour)],
         )
     })?;
-    let decode = decode(table, columns, &rules, lake_zone)?;
+    let mut decode = decode(table, columns, &rules, lake_zone)?;
+    decode.unwrap = unwrap;
     Ok(Source {
         name: name.to_owned(),
         raw: raw(table, base)?,
         layout: layout(table)?,
         layout_timezone: table.text_or("layout_timezone", Zone(chrono_tz::UTC), str::parse)?,
-        exclude: exclude(table)?,
+        exclude: exclude(table, &decode.unwrap)?,
         slice_ms: slice(table, partition_by)?,
         partition_by,
         max_rejects: max_rejects(table)?,
@@ -156,6 +162,7 @@ fn decode(
             .flat_map(|rule| &rule.key)
             .any(|part| rules::names(part, RECORD_SHA256)),
         limits: limits(table)?,
+        unwrap: Vec::new(),
         columns,
     })
 }
@@ -245,10 +252,14 @@ fn layout(table: &Table<'_>) -> Result<Option<String>, ConfigError> {
     })
 }
 
-/// The globs of keys that are not read.
-fn exclude(table: &Table<'_>) -> Result<Vec<String>, ConfigError> {
+/// The globs of keys that are not read. A source of records that Firehose could not deliver reads the prefixes that
+/// other sources leave out.
+fn exclude(table: &Table<'_>, unwrap: &[UnwrapStep]) -> Result<Vec<String>, ConfigError> {
     let Some(entry) = table.get("exclude") else {
-        return Ok(EXCLUDE.map(str::to_owned).to_vec());
+        return Ok(match unwrap.first() {
+            Some(UnwrapStep::FirehoseError) => Vec::new(),
+            _ => EXCLUDE.map(str::to_owned).to_vec(),
+        });
     };
     let globs = entry.one_or_more()?;
     for glob in &globs {

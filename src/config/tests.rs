@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::*;
-use crate::event::{Accept, Column, ColumnType, Limits, OnTypeError};
+use crate::event::{Accept, Column, ColumnType, Limits, OnTypeError, UnwrapStep};
 use crate::time::TimeUnit;
 
 const DESIGN: &str = r#"
@@ -205,6 +205,7 @@ fn the_example_of_the_design() {
                 on_type_error: OnTypeError::Reject,
                 record_sha256: false,
                 limits: Limits::default(),
+                unwrap: Vec::new(),
             },
             rules: vec![
                 rule("redelivery", &["event_id"], None, 600_000),
@@ -643,6 +644,49 @@ fn sources_are_selected_by_name() {
     assert_eq!(error, "--source: `event` is no source, is it `events`?");
 }
 
+#[test]
+fn envelopes_are_one_step_or_a_list() {
+    let with = |lines: &str| minimal(TOP, &format!("{SOURCE}\n{lines}"), "", "");
+    let steps = |lines: &str| job(&with(lines)).sources.remove(0).decode.unwrap;
+    let path = |text: &str| text.split('.').map(str::to_owned).collect();
+    assert_eq!(steps(""), []);
+    assert_eq!(
+        steps("unwrap = 'cloudwatch-logs'"),
+        [UnwrapStep::CloudwatchLogs]
+    );
+    assert_eq!(
+        steps("unwrap = ['firehose-error', 'kafka-connect', 'kinesis-agent', 'dynamodb-json']"),
+        [
+            UnwrapStep::FirehoseError,
+            UnwrapStep::KafkaConnect,
+            UnwrapStep::KinesisAgent,
+            UnwrapStep::DynamodbJson
+        ]
+    );
+    let general = "unwrap = [{ array = 'Records' }, { member = 'a.b' }, { text = ['m.n'] }]";
+    assert_eq!(
+        steps(general),
+        [
+            UnwrapStep::Array(path("Records")),
+            UnwrapStep::Member(path("a.b")),
+            UnwrapStep::Text(vec!["m.n".to_owned()])
+        ]
+    );
+    // The resolved configuration loads to the same steps.
+    let columns = "o = { type = 'string', path = '@envelope.owner' }";
+    let source = format!("{SOURCE}\n{general}");
+    let first = job(&minimal(TOP, &source, columns, ""));
+    let again = job(&first.to_toml());
+    assert_eq!(again.sources, first.sources);
+    assert!(first.sources[0].decode.columns[2].is_of_envelope());
+    // Records that Firehose could not deliver lie under the prefixes that other sources leave out.
+    let exclude = |lines: &str| job(&with(lines)).sources.remove(0).exclude;
+    assert!(!exclude("unwrap = { text = 'm' }").is_empty());
+    assert!(exclude("unwrap = 'firehose-error'").is_empty());
+    let own = exclude("unwrap = 'firehose-error'\nexclude = ['x/**']");
+    assert_eq!(own, ["x/**"]);
+}
+
 /// Wrong files, and parts of the message about each: first the key, then cause and remedy.
 #[test]
 fn every_error_says_file_key_and_remedy() {
@@ -659,6 +703,49 @@ fn every_error_says_file_key_and_remedy() {
         (
             TOP.into(),
             vec!["sources: there is no source", "[sources.events]"],
+        ),
+        (
+            with_source("unwrap = 'cloudwatch_logs'"),
+            vec![
+                "sources.a.unwrap: `cloudwatch_logs` is no known envelope, is it `cloudwatch-logs`?",
+            ],
+        ),
+        (
+            with_source("unwrap = 'sqs'"),
+            vec!["sources.a.unwrap: ", "{ array = \"Records\" }"],
+        ),
+        (
+            with_source("unwrap = []"),
+            vec!["sources.a.unwrap: has no step"],
+        ),
+        (
+            with_source("unwrap = [{ array = 'a', text = 'b' }]"),
+            vec!["sources.a.unwrap[1]: is one step", "as a list"],
+        ),
+        (
+            with_source("unwrap = { aray = 'a' }"),
+            vec!["sources.a.unwrap.aray: unknown key, is it `array`?"],
+        ),
+        (
+            with_source("unwrap = { array = 'a..b' }"),
+            vec!["sources.a.unwrap.array: has an empty member name"],
+        ),
+        (
+            with_source("unwrap = 1"),
+            vec!["sources.a.unwrap: must be an envelope"],
+        ),
+        (
+            with_column("o = { type = 'string', path = '@envelope.owner' }"),
+            vec!["sources.a.columns.o: ", "lie in no envelope", "`unwrap`"],
+        ),
+        (
+            minimal(
+                TOP,
+                &format!("{SOURCE}\nunwrap = 'kafka-connect'"),
+                "o = { type = 'string', path = '@envelope' }",
+                "",
+            ),
+            vec!["sources.a.columns.o: ", "names no member"],
         ),
         (
             with_top("timezon = 'UTC'"),

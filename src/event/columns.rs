@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Fields};
 use serde::{Deserialize, Serialize};
 
+use super::ENVELOPE;
 use crate::layout::{DATE, HOUR};
 use crate::time::TimeUnit;
 
@@ -43,7 +44,8 @@ pub struct Column {
     /// The type of its values.
     #[serde(rename = "type")]
     pub kind: ColumnType,
-    /// The names of the members that lead to the value, from the top of the record. There is at least one.
+    /// The names of the members that lead to the value, from the top of the record. There is at least one. A path that
+    /// begins with [`ENVELOPE`](super::ENVELOPE) begins at the top of the envelope instead.
     pub path: Vec<String>,
     /// The value of the column where the member is missing or null.
     pub default: Option<serde_json::Value>,
@@ -69,6 +71,11 @@ impl Column {
             Some(path) => path,
             None => std::slice::from_ref(field),
         }
+    }
+
+    /// Whether the value is a member of the envelope of the record.
+    pub fn is_of_envelope(&self) -> bool {
+        self.path.first().is_some_and(|name| name == ENVELOPE)
     }
 }
 

@@ -88,6 +88,7 @@ fn settings() -> Settings {
                 max_object_bytes: 4_294_967_296,
                 max_depth: 128,
             },
+            unwrap: Vec::new(),
         },
         rules: vec![
             RuleSettings {

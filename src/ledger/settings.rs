@@ -3,14 +3,16 @@
 //! They are types of the log's own, so that a new setting of the configuration does not change the stored form.
 //! A field that is added here needs a serde default that says how the tables were made before the setting
 //! existed. The words of the vocabulary are stored in their spelling: types of columns, units, zones,
-//! partitions.
+//! partitions, steps of `unwrap`.
 
 use std::collections::BTreeMap;
 
 use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Accept, Column, ColumnType, DecodeSpec, Limits, OnTypeError, Slicing};
+use crate::event::{
+    Accept, Column, ColumnType, DecodeSpec, Limits, OnTypeError, Slicing, UnwrapStep,
+};
 use crate::time::{TimeUnit, Zone};
 
 /// Everything that decides the content of the tables of a source, apart from the raw objects.
@@ -61,6 +63,9 @@ pub struct DecodeSettings {
     pub record_sha256: bool,
     /// The bounds of records and raw objects.
     pub limits: LimitSettings,
+    /// The steps from an object to the records inside. Before there were steps, every object was a record.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unwrap: Vec<UnwrapStep>,
 }
 
 /// One declared column.
@@ -166,6 +171,7 @@ impl From<&DecodeSpec> for DecodeSettings {
             },
             record_sha256: spec.record_sha256,
             limits: LimitSettings::from(spec.limits),
+            unwrap: spec.unwrap.clone(),
         }
     }
 }

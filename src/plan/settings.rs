@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::NaiveDate;
 
 use crate::config::{Job, Mode, Rule, Source};
-use crate::event::EXTRA;
+use crate::event::{ENVELOPE, EXTRA};
 use crate::ledger::{ColumnSettings, Dates, DecodeSettings, RuleMode, RuleSettings, Settings};
 
 /// The configured settings that the tables of a source follow from.
@@ -171,6 +171,10 @@ impl Needs {
             self.whole
                 .push("event_time names another column".to_owned());
         }
+        // Other envelopes hold other records, also in raw objects that have no event today.
+        if known.decode.unwrap != now.decode.unwrap {
+            self.whole.push("unwrap changed".to_owned());
+        }
         if (&known.layout, known.layout_timezone) != (&now.layout, now.layout_timezone) {
             self.whole
                 .push("layout or layout_timezone changed".to_owned());
@@ -256,7 +260,8 @@ fn unfilled(
 }
 
 /// Whether a column that was added later can be taken out of the `extra` of stored events with the same result
-/// as from raw. This is so if no other column holds its member or a part of it.
+/// as from raw. This is so if no other column holds its member or a part of it, and the member is not of the
+/// envelope, which `extra` does not keep.
 pub fn is_in_extra(column: &ColumnSettings, decode: &DecodeSettings) -> bool {
     let within = |a: &ColumnSettings, b: &ColumnSettings| a.path.starts_with(&b.path);
     let others = decode
@@ -266,7 +271,12 @@ pub fn is_in_extra(column: &ColumnSettings, decode: &DecodeSettings) -> bool {
     let apart = others.fold(true, |apart, other| {
         apart && !within(column, other) && !within(other, column)
     });
-    apart && !column.required && column.default.is_none() && column.name != decode.event_time
+    let of_envelope = column.path.first().is_some_and(|name| name == ENVELOPE);
+    apart
+        && !of_envelope
+        && !column.required
+        && column.default.is_none()
+        && column.name != decode.event_time
 }
 
 fn concerns(rule: &RuleSettings, date: NaiveDate) -> bool {
@@ -425,6 +435,7 @@ mod tests {
                 on_type_error: TypeErrorSetting::Reject,
                 record_sha256: false,
                 limits: LimitSettings::from(crate::event::Limits::default()),
+                unwrap: Vec::new(),
             },
             rules: vec![RuleSettings {
                 name: "redelivery".to_owned(),

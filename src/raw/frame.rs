@@ -37,8 +37,13 @@ const LONGEST_RECORD: usize = 1 << 30;
 /// One record, in the order of its number.
 #[derive(Debug)]
 pub(super) enum Unit<'a> {
-    /// A whole JSON object. Its members are the members that were read last.
-    Object { offset: u64, text: &'a str },
+    /// A whole JSON object. Its members are the members that were read last. `held` says that memory for a long record
+    /// is held.
+    Object {
+        offset: u64,
+        text: &'a str,
+        held: bool,
+    },
     /// A stretch of bytes that is no JSON object.
     Bad {
         offset: u64,
@@ -84,6 +89,10 @@ pub(super) struct Framer {
     memory: DecodeMemory,
     /// The memory for a long record.
     long: Option<HeldMemory>,
+    /// Whether the memory for a long record is held by the caller.
+    covered: bool,
+    /// The reason of the reject for the bytes beyond the most that are read.
+    beyond: Reason,
     /// How many bytes of room the buffer keeps for the next object.
     keep: usize,
     /// The place of the buffer's first byte, counted in decompressed bytes of the object.
@@ -105,10 +114,20 @@ impl Framer {
             keep: memory.at_once.max(FILL),
             memory: memory.clone(),
             long: None,
+            covered: false,
+            beyond: Reason::ObjectTooLarge,
             base: 0,
             ended: Ended::NotYet,
             head: Vec::new(),
         }
+    }
+
+    /// Prepares for a text inside an envelope. At most `most` decompressed bytes are read; more of them are a reject for
+    /// the reason `beyond`. `covered` says that memory for a long record is held already.
+    pub fn inside(&mut self, most: u64, beyond: Reason, covered: bool) {
+        self.limits.max_object_bytes = most;
+        self.beyond = beyond;
+        self.covered = covered;
     }
 
     /// The most decompressed bytes of an object that are read.
@@ -219,7 +238,8 @@ impl Framer {
                 Verdict::Object(text) => {
                     let offset = self.base + at as u64;
                     at += text.len();
-                    take(Unit::Object { offset, text }, members)?;
+                    let held = self.covered || self.long.is_some();
+                    take(Unit::Object { offset, text, held }, members)?;
                 }
                 Verdict::Failed(failure) => {
                     match self.stretch(at, failure, inflow, members, take)? {
@@ -338,7 +358,8 @@ impl Framer {
         self.buffer.let_go(at);
         self.base += at as u64;
         let enough = FILL.max((self.buffer.len() * 2).min(self.longest));
-        let is_long = enough > self.memory.record && matches!(self.ended, Ended::NotYet);
+        let is_long =
+            enough > self.memory.record && !self.covered && matches!(self.ended, Ended::NotYet);
         match (is_long, &self.long) {
             (true, None) => {
                 let most = self.longest as u64;
@@ -364,7 +385,7 @@ impl Framer {
                 self.buffer
                     .truncate(usize::try_from(limit - self.base).unwrap_or(usize::MAX));
                 let detail = format!("more than {limit} decompressed bytes{lost}");
-                self.ended = Ended::Torn(Reason::ObjectTooLarge, detail);
+                self.ended = Ended::Torn(self.beyond, detail);
             }
         }
         Ok(())

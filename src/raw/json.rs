@@ -433,15 +433,15 @@ impl<'a> Iterator for ObjectMembers<'a, '_> {
 }
 
 /// An iterator over the items of an array, which must be valid JSON with its brackets.
-pub(super) struct Items<'a> {
+pub(super) struct Items<'a, 's> {
     text: &'a str,
     at: usize,
-    skipper: &'a mut Skipper,
+    skipper: &'s mut Skipper,
 }
 
-impl<'a> Items<'a> {
+impl<'a, 's> Items<'a, 's> {
     /// The items of `text`.
-    pub fn of(text: &'a str, skipper: &'a mut Skipper) -> Self {
+    pub fn of(text: &'a str, skipper: &'s mut Skipper) -> Self {
         Self {
             text,
             at: 1,
@@ -450,7 +450,7 @@ impl<'a> Items<'a> {
     }
 }
 
-impl<'a> Iterator for Items<'a> {
+impl<'a> Iterator for Items<'a, '_> {
     type Item = &'a str;
 
     fn next(&mut self) -> Option<&'a str> {

@@ -228,13 +228,14 @@ impl Names {
 /// The place of the value of a node in the record, in bytes. `end` is 0 where the value is missing.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Slot {
-    name: u32,
+    /// The first byte of the name, which is a quote.
+    pub name: u32,
     /// The first byte of the value.
     pub start: u32,
     /// The byte behind the value.
     pub end: u32,
     /// The byte behind the name with its quotes.
-    name_end: u32,
+    pub name_end: u32,
     /// Whether the value is a string without escapes.
     pub plain: bool,
 }
@@ -319,6 +320,16 @@ impl Members {
         let mut nodes = vec![Node::default()];
         let mut places = Vec::with_capacity(columns.len());
         for (index, column) in columns.iter().enumerate() {
+            if column.is_of_envelope() {
+                // No member of the record leads to this node. `place` gives it a value.
+                places.push(nodes.len());
+                nodes.push(Node {
+                    named: true,
+                    whole: true,
+                    ..Node::default()
+                });
+                continue;
+            }
             let mut node = 0;
             for name in &column.path {
                 if let Some(node) = nodes.get_mut(node) {
@@ -357,6 +368,13 @@ impl Members {
     #[inline]
     pub fn slot(&self, node: usize) -> Slot {
         self.found.slots.get(node).copied().unwrap_or_default()
+    }
+
+    /// Gives a value to a node that no member of the record leads to. The value lies behind the record.
+    pub fn place(&mut self, node: usize, slot: Slot) {
+        if let Some(place) = self.found.slots.get_mut(node) {
+            *place = slot;
+        }
     }
 
     /// Validates the object that opens at the start of `text`, and notes the places of its members. The result is its

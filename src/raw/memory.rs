@@ -30,6 +30,14 @@ const MOST_AT_ONCE: usize = 64 << 20;
 const LEAST_RECORD: usize = 512 << 10;
 
 impl DecodeMemory {
+    /// The same shares for a decoder inside another decoder, which holds no object at once.
+    pub(super) fn inner(&self) -> Self {
+        Self {
+            at_once: 0,
+            ..self.clone()
+        }
+    }
+
     /// Divides `bytes` of memory among `decoders`.
     pub fn new(bytes: usize, decoders: usize) -> Self {
         Self {

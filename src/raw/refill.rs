@@ -396,6 +396,7 @@ mod tests {
                 },
                 record_sha256: false,
                 limits: Limits::default(),
+                unwrap: Vec::new(),
             };
             let mut then = now.clone();
             then.columns.truncate(old);

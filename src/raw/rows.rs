@@ -26,6 +26,9 @@ use crate::event::{
 /// The words in the detail of a reject whose time has no offset, where no zone is given for such times.
 pub const NO_OFFSET: &str = "has no offset from UTC";
 
+/// The words in the detail of a reject that may be an envelope around records.
+pub const INSIDE: &str = "are not read as records";
+
 /// The most characters of a value that the detail of a reject shows.
 const EXCERPT: usize = 64;
 
@@ -176,10 +179,12 @@ impl Rows {
         }
     }
 
-    /// Appends a record whose members are given, or says why it is no event.
+    /// Appends a record whose members are given, or says why it is no event. Only the first `length` bytes of `record` are
+    /// the record; values of its envelope may lie behind it.
     pub fn push(
         &mut self,
         record: &str,
+        length: usize,
         members: &mut Members,
         number: u64,
         arrival_ms: i64,
@@ -187,9 +192,10 @@ impl Rows {
         self.misfits.clear();
         self.tallies.clear();
         let mut whole = std::mem::take(&mut self.whole);
+        let own = record.get(..length).unwrap_or(record);
         let pushed = match members.open(record, &mut whole) {
-            true => self.push_members(record, &whole, members, arrival_ms),
-            false => self.push_members(record, record, members, arrival_ms),
+            true => self.push_members(own, &whole, members, arrival_ms),
+            false => self.push_members(own, record, members, arrival_ms),
         };
         whole.shrink_to(LARGE);
         self.whole = whole;
@@ -253,7 +259,7 @@ impl Rows {
             .filter(|value| !is_null(value))
         else {
             let inside = objects_inside(record).map_or(String::new(), |inside| {
-                format!("; the objects inside `{inside}` are not read as records")
+                format!("; the objects inside `{inside}` {INSIDE}")
             });
             let inside = format!("{}{inside}", unreached(members, self.event_time));
             return Err((Reason::EventTime, format!("`{name}` is missing{inside}")));

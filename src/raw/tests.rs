@@ -32,7 +32,7 @@ impl Pieces for Cut<'_> {
     }
 }
 
-fn column(name: &str, kind: &str) -> Column {
+pub(super) fn column(name: &str, kind: &str) -> Column {
     Column {
         name: name.replace('.', "_"),
         kind: kind.parse().unwrap(),
@@ -46,7 +46,7 @@ fn column(name: &str, kind: &str) -> Column {
 }
 
 /// A source with an event time `t` and more columns, as `path type`.
-fn spec(columns: &[&str]) -> DecodeSpec {
+pub(super) fn spec(columns: &[&str]) -> DecodeSpec {
     let mut all = vec![column("t", "timestamp")];
     all.extend(columns.iter().map(|text| {
         let (name, kind) = text.split_once(' ').unwrap();
@@ -65,24 +65,25 @@ fn spec(columns: &[&str]) -> DecodeSpec {
         on_type_error: OnTypeError::Reject,
         record_sha256: false,
         limits: Limits::default(),
+        unwrap: Vec::new(),
     }
 }
 
 const ARRIVAL: i64 = 1_554_195_900_000;
 
 #[derive(Debug, PartialEq, Default)]
-struct Found {
+pub(super) struct Found {
     /// Record number and the columns after `t`, then extra, as text; null is `-`.
-    events: Vec<(i64, Vec<String>)>,
-    rejects: Vec<Reject>,
-    counts: ObjectCounts,
+    pub events: Vec<(i64, Vec<String>)>,
+    pub rejects: Vec<Reject>,
+    pub counts: ObjectCounts,
 }
 
 fn decoder(spec: &DecodeSpec) -> Decoder {
     Decoder::new(spec, &DecodeMemory::new(1 << 30, 1))
 }
 
-fn decode_cut(spec: &DecodeSpec, bytes: &[u8], next: impl FnMut() -> usize) -> Found {
+pub(super) fn decode_cut(spec: &DecodeSpec, bytes: &[u8], next: impl FnMut() -> usize) -> Found {
     let mut decoder = decoder(spec);
     decode_with(&mut decoder, bytes, next)
 }
@@ -147,7 +148,7 @@ fn decode_with(decoder: &mut Decoder, bytes: &[u8], next: impl FnMut() -> usize)
     found
 }
 
-fn decode(spec: &DecodeSpec, bytes: &[u8]) -> Found {
+pub(super) fn decode(spec: &DecodeSpec, bytes: &[u8]) -> Found {
     decode_cut(spec, bytes, || usize::MAX)
 }
 

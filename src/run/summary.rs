@@ -94,6 +94,9 @@ pub struct SourceSummary {
     /// The number of values that this run made null, converted or did not reach, by column.
     #[serde(flatten)]
     pub values: ValueCounts,
+    /// The number of envelopes without a record that this run read, by kind.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub empty: BTreeMap<&'static str, u64>,
     /// The columns that are null in every event that this run read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub null_columns: Vec<NullColumn>,
@@ -335,6 +338,7 @@ fn source_summary(
             .map(|(why, keys)| (*why, keys.len() as u64))
             .collect(),
         values: total.values,
+        empty: total.empty,
         incomplete: total.incomplete,
         slices: total.slices,
         partitions: partitions.into_iter().collect(),
@@ -357,6 +361,7 @@ struct SourceTotals {
     committed: bool,
     added: Added,
     values: ValueCounts,
+    empty: BTreeMap<&'static str, u64>,
     incomplete: Incomplete,
     slices: BTreeMap<WhySlice, u64>,
     noticed: Noticed,
@@ -369,6 +374,7 @@ impl Totals {
             objects,
             balance,
             values,
+            empty,
             incomplete,
             stored_bytes,
             slices,
@@ -380,6 +386,9 @@ impl Totals {
         total.added.objects += objects.len() as u64;
         total.added.counts.add(&balance);
         total.values.add(values);
+        for (kind, count) in empty {
+            *total.empty.entry(kind).or_default() += count;
+        }
         total.incomplete.append(incomplete);
         for (why, count) in slices {
             *total.slices.entry(why).or_default() += count;

@@ -18,6 +18,7 @@ mod demo;
 mod docs;
 mod drops;
 mod endless;
+mod envelopes;
 mod estimates;
 mod fake_glue;
 mod full_disk;

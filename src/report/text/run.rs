@@ -190,6 +190,9 @@ fn changes(
             "  the path of column {column} met values that have no members and are no JSON text: it is NULL there"
         )?;
     }
+    for (kind, n) in &source.empty {
+        new(out, *n, "no record", kind)?;
+    }
     incomplete(out, &source.incomplete)?;
     slices(out, source)?;
     let span = match source.partitions.as_slice() {
