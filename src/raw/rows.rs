@@ -193,10 +193,11 @@ impl Rows {
         self.tallies.clear();
         let mut whole = std::mem::take(&mut self.whole);
         let own = record.get(..length).unwrap_or(record);
-        let pushed = match members.open(record, &mut whole) {
-            true => self.push_members(own, &whole, members, arrival_ms),
-            false => self.push_members(own, record, members, arrival_ms),
+        let text = match members.open(record, &mut whole) {
+            true => whole.as_str(),
+            false => record,
         };
+        let pushed = self.push_members(own, text, members, arrival_ms);
         whole.shrink_to(LARGE);
         self.whole = whole;
         pushed?;

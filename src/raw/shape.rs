@@ -224,8 +224,8 @@ impl ValueReader {
         }
         match super::values::quoted(value) {
             Some(text) => read_time(&resolved(text)?, self.unit, self.zones),
-            None if value.starts_with('{') => read_mongo(value, self.unit, self.zones),
-            None => read_epoch(value, self.unit, self.zones.epoch),
+            None => read_epoch(value, self.unit, self.zones.epoch)
+                .or_else(|| read_mongo(value, self.unit, self.zones)),
         }
     }
 
