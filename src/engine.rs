@@ -9,18 +9,22 @@
 //! The text of an expression is the setting that is stored and sent. It is compiled where it is evaluated. This
 //! room does not know what tables mean.
 
+mod athena;
 mod bounds;
 mod depth;
 mod expressions;
 mod frames;
+mod functions;
 mod law;
 mod percentiles;
 mod plans;
 mod pool;
 mod shifts;
+mod unnests;
 #[cfg(test)]
 mod window_tests;
 
+pub(crate) use athena::{is_json_member, spelled};
 pub use bounds::TooLarge;
 pub(crate) use depth::{level, on_large_stack};
 pub(crate) use expressions::reads_too_far;

@@ -26,6 +26,8 @@ mod guard;
 mod header;
 mod local;
 mod order;
+#[cfg(test)]
+mod page_tests;
 mod phrases;
 mod query;
 mod reach;
@@ -659,7 +661,7 @@ mod tests {
                 "38 digits",
             ),
             (
-                "SELECT danji,\nsha256(user_id) AS h FROM events",
+                "SELECT danji,\nto_utf8(user_id) AS h FROM events",
                 Some(2),
                 "bytes, which Redshift Spectrum does not read",
             ),

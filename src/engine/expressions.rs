@@ -23,7 +23,7 @@ use datafusion::sql::sqlparser::ast::visit_expressions;
 use datafusion::sql::sqlparser::parser::ParserError;
 
 use super::bounds::Bounds;
-use super::{depth, law};
+use super::{athena, depth, law};
 use crate::names::nearest;
 
 /// The key and the predicate of one rule, compiled for one schema.
@@ -244,6 +244,8 @@ fn compile(state: &SessionState, text: &str, schema: &SchemaRef) -> Result<Compi
                 .to_owned(),
         );
     }
+    athena::spelled(&mut parsed.expr)
+        .map_err(|refused| format!("{}: {}", refused.message, refused.hint))?;
     let expression = state
         .create_logical_expr_from_sql_expr(parsed, &columns)
         .map_err(|error| explain(&error, schema))?;

@@ -41,12 +41,13 @@ use datafusion::prelude::SessionConfig;
 
 pub use times::{floored, floored_array, is_finer};
 
+use super::{functions, unnests};
 use operators::{Arithmetic, Negative, Whole};
 use sums::Exact;
 
 /// The version of the law. It counts up when the law gives other rows than before, so that marts are built
 /// again.
-pub const LAW: u32 = 1;
+pub const LAW: u32 = 2;
 
 /// The beginning of a state whose plans are lawful. [`session`] completes it.
 pub(super) fn state(mut config: SessionConfig, runtime: Arc<RuntimeEnv>) -> SessionStateBuilder {
@@ -61,7 +62,9 @@ pub(super) fn state(mut config: SessionConfig, runtime: Arc<RuntimeEnv>) -> Sess
         .with_config(config)
         .with_runtime_env(runtime)
         .with_default_features()
+        .with_relation_planners(vec![Arc::new(unnests::Planner)])
         .with_analyzer_rules(vec![
+            Arc::new(unnests::Rewrite),
             Arc::new(ResolveGroupingFunction::new()),
             Arc::new(Before),
             Arc::new(TypeCoercion::new()),
@@ -75,6 +78,7 @@ pub(super) fn session(state: SessionState) -> SessionContext {
     let session = SessionContext::new_with_state(state);
     session.register_udaf(AggregateUDF::new_from_impl(Exact::sum()));
     session.register_udaf(AggregateUDF::new_from_impl(Exact::average()));
+    functions::register(&session);
     session
 }
 
@@ -121,7 +125,7 @@ pub(super) fn expression(
 }
 
 /// Whether the fields of a time in this zone are the fields of UTC.
-fn is_utc(zone: &str) -> bool {
+pub(super) fn is_utc(zone: &str) -> bool {
     matches!(zone, "UTC" | "Z" | "+00:00" | "Etc/UTC")
 }
 

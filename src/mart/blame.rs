@@ -398,13 +398,7 @@ mod tests {
     #[tokio::test]
     async fn an_error_of_a_value_names_line_and_remedy() {
         for (expression, expected) in [
-            ("date_trunc('day', at)", "2262-04-11"),
-            ("date_bin(INTERVAL '1 day', at)", "2262-04-11"),
-            ("to_char(at, '%Y')", "2262-04-11"),
-            (
-                "date_trunc('day', CAST('2300-01-01' AS timestamp))",
-                "2262-04-11",
-            ),
+            ("split_part(id, 'x', n - n)", "counts from 1"),
             ("at + INTERVAL '300000 years'", "years -262143 to 262142"),
             (
                 "1 / (n - 3)",
@@ -424,7 +418,7 @@ mod tests {
                 "CAST one operand to decimal(38, 0)",
             ),
             ("sqrt(-n)", "square root"),
-            ("split_part(id, 'x', 0)", "field position"),
+            ("split_part(id, 'x', 0)", "counts from 1"),
             ("factorial(n)", "the factorial of 20"),
             ("(SELECT n FROM t)", "gives more than one row"),
         ] {
@@ -659,7 +653,7 @@ mod tests {
             (
                 "SELECT date_trunc('fortnight', at) AS a FROM t",
                 1,
-                "date_trunc() has no unit 'fortnight'; units are",
+                "`date_trunc()` has no unit 'fortnight'; units are",
             ),
             (
                 "SELECT date_part('fortnight', at) AS a FROM t",
@@ -672,7 +666,7 @@ mod tests {
                 "the regular expression is wrong: unclosed group",
             ),
             (
-                "SELECT regexp_match(id, 'a', 'q') AS a FROM t",
+                "SELECT regexp_like(id, 'a', 'q') AS a FROM t",
                 1,
                 "the regular expression is wrong: unrecognized flag; put",
             ),
@@ -734,7 +728,7 @@ mod tests {
             (
                 "SELECT CAST(at AS bigint) AS a FROM t",
                 1,
-                "there is no CAST from timestamp to bigint; write `date_part('epoch', time)`",
+                "there is no CAST from timestamp to bigint; write `to_unixtime(time)`",
             ),
             (
                 "SELECT n,\n  sum(n) OVER (ORDER BY id RANGE 1 PRECEDING) AS a FROM t",

@@ -10,70 +10,6 @@ use super::error::{MartError, line_of, one_line, root, short};
 use super::phrases;
 use crate::names::{nearest, slips};
 
-/// Functions of other databases, and how this engine writes them.
-const FUNCTIONS: &[(&[&str], &str)] = &[
-    (&["if", "iif"], "write `CASE WHEN … THEN … ELSE … END`"),
-    (
-        &["len"],
-        "`length(text)` counts characters, `array_length(list)` the items of a list",
-    ),
-    (&["size"], "write `array_length(list)`"),
-    (&["sign"], "write `signum(x)`"),
-    (
-        &["max_by", "arg_max", "argmax"],
-        "write `last_value(x ORDER BY y)`",
-    ),
-    (
-        &["min_by", "arg_min", "argmin"],
-        "write `first_value(x ORDER BY y)`",
-    ),
-    (&["any_value", "arbitrary"], "write `min(x)`"),
-    (
-        &["count_if", "countif"],
-        "write `count(*) FILTER (WHERE …)`",
-    ),
-    (&["sum_if", "sumif"], "write `sum(x) FILTER (WHERE …)`"),
-    (&["approx_count_distinct"], "write `approx_distinct(x)`"),
-    (
-        &["approx_percentile", "approx_quantile", "percentile"],
-        "write `approx_percentile_cont(0.5) WITHIN GROUP (ORDER BY x)`",
-    ),
-    (&["group_concat", "listagg"], "write `string_agg(x, ',')`"),
-    (
-        &["strftime", "date_format", "format_datetime"],
-        "write `to_char(time, '%Y-%m-%d')`",
-    ),
-    (
-        &["time_bucket"],
-        "write `date_bin(INTERVAL '15 minutes', time)`",
-    ),
-    (
-        &["date_diff", "datediff"],
-        "the days between two dates are `date2 - date1`",
-    ),
-    (
-        &["date_add", "dateadd", "date_sub", "datesub"],
-        "write `time + INTERVAL '1 day'`",
-    ),
-    (
-        &["last_day", "last_day_of_month"],
-        "write `date_trunc('month', day) + INTERVAL '1 month' - INTERVAL '1 day'`",
-    ),
-    (
-        &["year", "month", "day", "hour", "minute", "second", "week"],
-        "write `date_part('year', time)`, and so for the other fields",
-    ),
-    (&["instr", "charindex"], "write `strpos(text, part)`"),
-    (&["ucase"], "write `upper(text)`"),
-    (&["lcase"], "write `lower(text)`"),
-    (&["safe_cast"], "write `TRY_CAST(x AS type)`"),
-    (&["isnull"], "write `x IS NULL`"),
-    (
-        &["regexp_extract", "regexp_substr"],
-        "write `regexp_match(text, pattern)[1]`",
-    ),
-];
-
 /// Functions that are calculated over a window only.
 const WINDOWS: &[&str] = &[
     "row_number",
@@ -210,6 +146,13 @@ pub(super) fn planning(file: &Path, line: Option<usize>, text: &str) -> MartErro
             None => made,
         };
     }
+    if let Some((message, hint)) = own(text) {
+        let made = MartError::new(file, line, short(&message));
+        return match hint {
+            Some(hint) => made.hint(hint),
+            None => made,
+        };
+    }
     let said = phrases::of_planning(text).map(|said| (said.message, Some(said.hint)));
     let (message, hint) = said.or_else(|| types(text)).unwrap_or_else(|| {
         let found = running(text);
@@ -220,6 +163,29 @@ pub(super) fn planning(file: &Path, line: Option<usize>, text: &str) -> MartErro
         Some(hint) => made.hint(hint),
         None => made,
     }
+}
+
+/// An error of the engine room's own functions, which is in our words: the message, and what to write.
+fn own(text: &str) -> Option<(String, Option<String>)> {
+    let coercion = text.split_once("user-defined coercion failed with: Error during planning: ");
+    let own = match coercion {
+        Some((_, rest)) => rest.split(" No function matches").next()?,
+        None => plain(text),
+    };
+    if coercion.is_none() && !own.starts_with("UNNEST ") {
+        return None;
+    }
+    let own = phrases::in_words(own.trim_end_matches('.').trim());
+    Some(match own.split_once(": write ") {
+        Some((message, hint)) => (message.to_owned(), Some(format!("write {hint}"))),
+        None => {
+            let is_of_types = own.contains("does not take these types");
+            (
+                own,
+                is_of_types.then(|| "give each argument its type with CAST".to_owned()),
+            )
+        }
+    })
 }
 
 /// The text of an error without the names of the engine's kinds of errors.
@@ -521,10 +487,6 @@ fn function_hint(name: &str, suggested: Option<&str>) -> Option<String> {
             "it needs a window: `{name}(…) OVER (PARTITION BY … ORDER BY …)`"
         ));
     }
-    let known = FUNCTIONS.iter().find(|(names, _)| names.contains(&name));
-    if let Some((_, hint)) = known {
-        return Some((*hint).to_owned());
-    }
     let slip = |near: &&str| name.len() >= 5 && slips(name, near) == 1;
     suggested
         .filter(slip)
@@ -539,36 +501,12 @@ fn between<'a>(text: &'a str, from: &str, to: &str) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
-    use datafusion::prelude::SessionContext;
-
     use super::*;
-
-    #[test]
-    fn a_function_that_is_proposed_is_there() {
-        let state = SessionContext::new().state();
-        for (_, hint) in FUNCTIONS {
-            for (end, _) in hint.match_indices('(') {
-                let before = &hint[..end];
-                let start = before
-                    .rfind(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-                    .map_or(0, |i| i + 1);
-                let name = &before[start..];
-                if name.is_empty() || name == "TRY_CAST" {
-                    continue;
-                }
-                let is_there = state.scalar_functions().contains_key(name)
-                    || state.aggregate_functions().contains_key(name);
-                assert!(is_there, "{name}");
-            }
-        }
-    }
 
     #[test]
     fn a_function_that_is_not_there_has_a_hint_that_does_not_mislead() {
         for (name, suggested, expected) in [
-            ("if", "sin", Some("CASE WHEN")),
-            ("len", "ln", Some("length(text)")),
-            ("sign", "sin", Some("signum")),
+            ("iff", "sin", None),
             ("lenght", "length", Some("is it `length`?")),
             ("cuont", "count", Some("is it `count`?")),
             ("qqqq", "sqrt", None),

@@ -37,7 +37,15 @@ impl MartError {
         if made.line.is_none()
             && let Ok(select) = select::parse(&mart.file, &mart.sql)
         {
-            made.line = blame::of_calls(&select.statement, told.calls);
+            // An error of one of our own functions begins with its name.
+            let own = made
+                .message
+                .strip_prefix('`')
+                .and_then(|rest| rest.split_once("()`"));
+            made.line = match own {
+                Some((name, _)) => blame::of_calls(&select.statement, &[name]),
+                None => blame::of_calls(&select.statement, told.calls),
+            };
         }
         match lacks_memory(error) {
             true => made.hint("give more with `--memory`"),

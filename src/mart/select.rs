@@ -8,10 +8,12 @@ use datafusion::logical_expr::binary::type_union_coercion;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Volatility};
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::resolve::resolve_table_references;
-use datafusion::sql::sqlparser::ast::{SelectItem, Spanned, Statement as Sql};
+use datafusion::sql::sqlparser::ast::{Query, Select, SelectItem, Spanned, Statement as Sql};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 
-use super::clauses::{self, Beside, Call, DateUse, Recursion, leftmost, line_of, only_select};
+use super::clauses::{
+    self, Beside, Call, DateUse, Notes, Recursion, leftmost, line_of, only_select,
+};
 use super::{MartError, blame};
 use crate::engine;
 use crate::layout::LONGEST_NAME;
@@ -135,6 +137,8 @@ pub(super) fn too_long(name: &str) -> Option<String> {
 /// The text is not one plain SELECT.
 pub(super) fn parse(file: &Path, text: &str) -> Result<Parsed, MartError> {
     clauses::spelling::check(file, text)?;
+    let text = clauses::spelling::with_types_read(text);
+    let text = text.as_ref();
     engine::on_large_stack(text, || parse_here(file, text))
         .unwrap_or_else(|error| Err(MartError::new(file, None, error.to_string())))
 }
@@ -163,38 +167,12 @@ fn parse_here(file: &Path, text: &str) -> Result<Parsed, MartError> {
         engine::level(sql.as_mut())
             .map_err(|error| MartError::new(file, None, error.to_string()))?;
     }
-    let Statement::Statement(sql) = &statement else {
-        return Err(only_select(file, first_line(text), &statement.to_string()));
-    };
-    let Sql::Query(query) = sql.as_ref() else {
-        return Err(only_select(
-            file,
-            line_of(sql.as_ref()).or_else(|| first_line(text)),
-            &sql.to_string(),
-        ));
-    };
-    let notes = clauses::check(file, text, query)?;
+    let notes = checked(file, text, &mut statement)?;
+    let query = query_of(file, text, &statement)?;
     let Some(select) = leftmost(&query.body) else {
-        return Err(only_select(
-            file,
-            line_of(query.as_ref()),
-            &query.body.to_string(),
-        ));
+        return Err(only_select(file, line_of(query), &query.body.to_string()));
     };
-    let columns = select
-        .projection
-        .iter()
-        .take_while(|item| {
-            matches!(
-                item,
-                SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. }
-            )
-        })
-        .map(|item| {
-            let line = usize::try_from(item.span().start.line).unwrap_or(0);
-            (line, matches!(item, SelectItem::ExprWithAlias { .. }))
-        })
-        .collect();
+    let columns = columns_of(select);
     let (references, _) = resolve_table_references(&statement, true)
         .map_err(|error| MartError::planning(file, &error))?;
     let tables = references
@@ -219,6 +197,50 @@ fn parse_here(file: &Path, text: &str) -> Result<Parsed, MartError> {
         recursions: notes.recursions,
         aliases: notes.aliases,
     })
+}
+
+/// Checks the clauses of a statement, and spells its functions as the engine does.
+fn checked(file: &Path, text: &str, statement: &mut Statement) -> Result<Notes, MartError> {
+    let notes = clauses::check(file, text, query_of(file, text, statement)?)?;
+    if let Statement::Statement(sql) = statement {
+        engine::spelled(sql.as_mut()).map_err(|refused| {
+            MartError::new(file, refused.line, refused.message).hint(refused.hint)
+        })?;
+    }
+    Ok(notes)
+}
+
+/// The query that a statement is.
+fn query_of<'a>(file: &Path, text: &str, statement: &'a Statement) -> Result<&'a Query, MartError> {
+    let Statement::Statement(sql) = statement else {
+        return Err(only_select(file, first_line(text), &statement.to_string()));
+    };
+    match sql.as_ref() {
+        Sql::Query(query) => Ok(query),
+        other => Err(only_select(
+            file,
+            line_of(other).or_else(|| first_line(text)),
+            &other.to_string(),
+        )),
+    }
+}
+
+/// The lines of the columns of a SELECT up to the first wildcard, and whether AS names them.
+fn columns_of(select: &Select) -> Vec<(usize, bool)> {
+    select
+        .projection
+        .iter()
+        .take_while(|item| {
+            matches!(
+                item,
+                SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. }
+            )
+        })
+        .map(|item| {
+            let line = usize::try_from(item.span().start.line).unwrap_or(0);
+            (line, matches!(item, SelectItem::ExprWithAlias { .. }))
+        })
+        .collect()
 }
 
 /// The number of the first line that is neither blank nor a comment.

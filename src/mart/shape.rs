@@ -281,7 +281,7 @@ pub(super) fn written(kind: &DataType, unit: TimeUnit) -> Result<DataType, Refus
         DataType::Interval(_) | DataType::Duration(_) => {
             return refuse(
                 "a span of time, which Parquet readers do not know",
-                "give a number: `date_part('epoch', …)` are seconds",
+                "give a number: `to_unixtime(b) - to_unixtime(a)` are seconds",
             );
         }
         DataType::Time32(_) | DataType::Time64(_) => {

@@ -94,9 +94,9 @@ fn wrong(expression: &Expr, schema: &DFSchema) -> Result<Option<Wrong>, DataFusi
         is_time(to),
     ) {
         (true, _, _, true) => {
-            "say what the number counts: `to_timestamp_seconds(n)` or `to_timestamp_millis(n)`, and CAST that"
+            "say what the number counts: `from_unixtime(n)` takes seconds, `from_unixtime(n / 1000e0)` milliseconds; CAST that"
         }
-        (_, true, true, _) => "write `date_part('epoch', time)`, which gives seconds",
+        (_, true, true, _) => "write `to_unixtime(time)`, which gives seconds",
         _ => return Ok(None),
     };
     let words = |kind: &DataType| phrases::in_words(&kind.to_string());

@@ -35,7 +35,7 @@ pub(super) enum Growth {
 }
 
 /// The functions whose result is not bounded by a small multiple of one argument.
-pub(super) const GROWING: [(&str, Growth); 24] = [
+pub(super) const GROWING: [(&str, Growth); 26] = [
     ("concat", Growth::Sum),
     ("concat_ws", Growth::Joined),
     ("overlay", Growth::Sum),
@@ -45,6 +45,8 @@ pub(super) const GROWING: [(&str, Growth); 24] = [
     ("replace", Growth::Replaced),
     ("regexp_replace", Growth::RegexReplaced),
     ("to_char", Growth::Format),
+    ("date_format", Growth::Format),
+    ("format_datetime", Growth::Format),
     ("range", Growth::Listed),
     ("generate_series", Growth::Listed),
     ("array_repeat", Growth::Times),

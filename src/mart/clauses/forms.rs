@@ -13,6 +13,8 @@ use datafusion::sql::sqlparser::ast::{
     SelectItem, TypedString, UnaryOperator, Value, WildcardAdditionalOptions, visit_expressions,
 };
 
+use crate::engine::is_json_member;
+
 use super::{Clauses, PASSED, Passed, at, folded, line_of, shown};
 
 /// What to write in the place of a form; `None` where the form is possible.
@@ -269,7 +271,7 @@ fn is_count(expression: &Expr) -> bool {
 /// What to write in the place of an expression.
 fn instead_of(expression: &Expr) -> Instead {
     const PATTERN: &str = "write LIKE, or `regexp_like(text, pattern)`";
-    const JSON: &str = "declare the member of the JSON as a column of the source, with `path`";
+    const JSON: &str = "write `json_extract_scalar(json, '$.name')`";
     match expression {
         Expr::Identifier(_)
         | Expr::CompoundIdentifier(_)
@@ -325,14 +327,16 @@ fn instead_of(expression: &Expr) -> Instead {
         Expr::Ceil { field, .. } | Expr::Floor { field, .. } => rounding(field),
         Expr::Interval(interval) => span(interval),
         Expr::Overlay { .. } => Some("write `substr(text, 1, 3) || 'new' || substr(text, 6)`"),
-        Expr::InUnnest { .. } | Expr::MemberOf(_) => Some("write `array_has(list, x)`"),
+        Expr::InUnnest { .. } | Expr::MemberOf(_) => Some("write `contains(list, x)`"),
         Expr::IsNormalized { .. } => Some("compare with `normalize(text)` where the text is made"),
         Expr::JsonAccess { .. } => Some(JSON),
         Expr::Collate { .. } => Some(
             "texts are compared by their bytes: write `lower(text)` where case does not matter",
         ),
         Expr::Struct { .. } | Expr::Named { .. } => Some("write `named_struct('a', 1)`"),
-        Expr::Lambda(_) => Some("put unnest() into a sub-query, and aggregate it"),
+        Expr::Lambda(lambda) => (!is_json_member(lambda)).then_some(
+            "a mart has no lambdas: write `FROM t CROSS JOIN UNNEST(list) AS u (x)`, and aggregate the items",
+        ),
         Expr::Prefixed { .. } => Some("write `'…'`"),
         Expr::MatchAgainst { .. } => Some(PATTERN),
         Expr::OuterJoin(_) => Some("write `LEFT JOIN … ON …`"),
@@ -427,7 +431,9 @@ fn instead_of_operator(operator: &BinaryOperator) -> Instead {
         | B::BitwiseAnd
         | B::BitwiseOr
         | B::PGBitwiseShiftLeft
-        | B::PGBitwiseShiftRight => None,
+        | B::PGBitwiseShiftRight
+        | B::Arrow
+        | B::LongArrow => None,
         B::Xor => Some("write `a <> b`"),
         B::BitwiseXor | B::PGBitwiseXor | B::PGExp => Some("write `power(a, b)`"),
         B::MyIntegerDivide => Some("write `/`: an integer divided by an integer is an integer"),

@@ -1,10 +1,13 @@
 //! Spellings that another database reads and Athena does not, found in the tokens of a mart: the syntax tree no longer
 //! shows them, or the parser fails on them in words that help nobody.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use datafusion::sql::sqlparser::dialect::{AnsiDialect, GenericDialect};
-use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer, Whitespace};
+use datafusion::sql::sqlparser::tokenizer::{
+    Location, Token, TokenWithSpan, Tokenizer, Whitespace,
+};
 
 use crate::mart::MartError;
 
@@ -31,6 +34,54 @@ pub(in crate::mart) fn check(file: &Path, text: &str) -> Result<(), MartError> {
             instead,
         }) => Err(MartError::new(file, Some(line), what).hint(instead)),
     }
+}
+
+/// The text with `array(bigint)` behind AS, as Athena writes the type, as `array<bigint>`, which the parser reads. All
+/// characters keep their places.
+pub(in crate::mart) fn with_types_read(text: &str) -> Cow<'_, str> {
+    let is_word = |token: &TokenWithSpan, word: &str| match &token.token {
+        Token::Word(found) => found.quote_style.is_none() && found.value.eq_ignore_ascii_case(word),
+        _ => false,
+    };
+    let tokens = Tokenizer::new(&GenericDialect {}, text).tokenize_with_location();
+    let tokens = tokens.unwrap_or_default();
+    let tokens: Vec<_> = tokens
+        .iter()
+        .filter(|token| !matches!(token.token, Token::Whitespace(_)))
+        .collect();
+    // The places of parentheses, and what stands there instead.
+    let mut instead = Vec::new();
+    let mut types = Vec::new();
+    for (at, token) in tokens.iter().enumerate() {
+        let before = |distance: usize| at.checked_sub(distance).and_then(|at| tokens.get(at));
+        match &token.token {
+            Token::LParen => {
+                let is_array = before(1).is_some_and(|word| is_word(word, "array"));
+                let is_type = before(2).is_some_and(|word| is_word(word, "as"))
+                    || types.last() == Some(&true);
+                types.push(is_array && is_type);
+                if is_array && is_type {
+                    instead.push((token.span.start, "<"));
+                }
+            }
+            Token::RParen if types.pop() == Some(true) => instead.push((token.span.start, ">")),
+            _ => {}
+        }
+    }
+    if instead.is_empty() {
+        return Cow::Borrowed(text);
+    }
+    let mut made = String::with_capacity(text.len());
+    for (line, number) in text.split_inclusive('\n').zip(1_u64..) {
+        for (letter, column) in line.chars().zip(1_u64..) {
+            let place = Location::new(number, column);
+            match instead.iter().find(|(at, _)| *at == place) {
+                Some((_, bracket)) => made.push_str(bracket),
+                None => made.push(letter),
+            }
+        }
+    }
+    Cow::Owned(made)
 }
 
 /// A spelling that is refused.
@@ -207,9 +258,7 @@ fn operator(token: &Token) -> Option<(String, &'static str)> {
         Token::AtSign | Token::AtAt => {
             "a mart has no variables: write the value; the absolute value is `abs(x)`"
         }
-        Token::Arrow | Token::LongArrow | Token::HashArrow | Token::HashLongArrow => {
-            "declare the member of the JSON as a column of the source, with `path`"
-        }
+        Token::HashArrow | Token::HashLongArrow => "write `json_extract_scalar(json, '$.a.b')`",
         Token::AtArrow | Token::ArrowAt => "write `array_has_all(a, b)`",
         Token::Placeholder(_) | Token::Question => {
             "a mart is given no values: write the value into the SQL"

@@ -333,15 +333,12 @@ impl Clauses<'_> {
                 array_exprs,
                 with_offset,
                 with_offset_alias: _,
-                with_ordinality,
+                with_ordinality: _,
             } => {
                 self.unnest(factor, array_exprs, alias.as_ref());
                 self.without(
                     line_of(factor),
-                    &[
-                        (*with_offset, "WITH OFFSET"),
-                        (*with_ordinality, "WITH ORDINALITY"),
-                    ],
+                    &[(*with_offset, "WITH OFFSET; write WITH ORDINALITY")],
                 )?;
                 self.alias(alias.as_ref())
             }
@@ -351,6 +348,15 @@ impl Clauses<'_> {
             } => {
                 self.joins(table_with_joins)?;
                 self.alias(alias.as_ref())
+            }
+            TableFactor::Function { name, .. }
+                if name.to_string().eq_ignore_ascii_case("unnest") =>
+            {
+                self.fail(
+                    line_of(name),
+                    "LATERAL in front of UNNEST is not possible in a mart",
+                    "leave LATERAL out: UNNEST reads the tables before it anyway",
+                )
             }
             TableFactor::Function { name, .. } => self.fail(
                 line_of(name),
