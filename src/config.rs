@@ -222,6 +222,8 @@ pub struct Source {
     /// How much older than the newest prefix a prefix is, in milliseconds, when runs no longer list it. `None` lists
     /// all prefixes.
     pub settled_ms: Option<i64>,
+    /// How long no raw object may arrive before a run fails, in milliseconds. `None` allows every silence.
+    pub fresh_within_ms: Option<i64>,
     /// The codec of the data files.
     pub compression: Compression,
     /// The columns that have a bloom filter.

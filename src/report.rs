@@ -35,7 +35,7 @@ use crate::plan::{PlanOutcome, RunPlan};
 use crate::progress::{Happened, Progress};
 use crate::run::{
     CatalogProblem, Dropped, History, Linted, MartOutcome, MartSummary, PastRun, Reached, RunError,
-    RunSummary, Tables, Tested, TryOutcome, Verified, Why,
+    RunSummary, Silence, Tables, Tested, TryOutcome, Verified, Why,
 };
 use plain::{Plain, plain};
 use text::Reader;
@@ -289,6 +289,7 @@ impl Outcome {
         match self {
             Self::Run(summary) => {
                 let marts = self.marts_fault(summary.marts.len());
+                let marts = with_silences(marts, &summary.silences);
                 let catalog = summary.catalog.iter();
                 let problems: Vec<_> = catalog.flat_map(|catalog| &catalog.problems).collect();
                 match problems.first() {
@@ -407,6 +408,19 @@ impl Outcome {
             Self::Config(job) => text::config(out, job),
         }
     }
+}
+
+/// What is wrong with the marts of a run, and which sources are silent.
+fn with_silences(marts: Option<(Code, String)>, silences: &[Silence]) -> Option<(Code, String)> {
+    if silences.is_empty() {
+        return marts;
+    }
+    let told: Vec<String> = silences.iter().map(text::silence).collect();
+    let told = told.join("; ");
+    Some(match marts {
+        None => (Code::Silent, told),
+        Some((code, message)) => (code, format!("{message}. {told}")),
+    })
 }
 
 /// What is wrong with the catalog of a run, and with its marts.

@@ -14,6 +14,7 @@
 mod chosen;
 mod drop;
 mod error;
+mod fresh;
 mod history;
 mod lint;
 mod look;
@@ -31,6 +32,7 @@ mod why;
 pub use chosen::{MartsAsked, build_marts, draw_marts};
 pub use drop::{Dropped, drop_mart};
 pub use error::RunError;
+pub use fresh::Silence;
 pub use history::{Change, History, PastCommit, PastRun, history, past_run};
 pub use lint::{Linted, lint};
 pub use marts::{OtherRows, ReachedMart};
@@ -235,8 +237,20 @@ fn once<'a>(job: &'a Job, options: &'a Options, context: &'a Context) -> Doing<'
         let catalog = telling.finish(&lake).await;
         lake.sweep().await?;
         lake.checkpoint().await?;
+        // A rebuild is no time at which something must have arrived.
+        let silences = match options.rebuild {
+            Some(_) => Vec::new(),
+            None => {
+                let names = marts.iter().map(|mart| mart.name.clone());
+                looked.silences(lake.state(), &names.collect(), context.now)
+            }
+        };
         let summary = summary(&lake, &looked, &plan, rolled_forward, marts, totals);
-        Ok(RunSummary { catalog, ..summary })
+        Ok(RunSummary {
+            catalog,
+            silences,
+            ..summary
+        })
     })
 }
 

@@ -1,4 +1,9 @@
--- Which apartment complexes are looked at. Content team, dashboard "Complexes".
+-- Which apartment complexes are looked at.
+-- unique: danji_id
+-- not_null: danji_id, views
+-- check: viewers <= views AND first_viewed <= last_viewed
+-- owner: Content team
+-- dashboard: Complexes
 --
 -- One row for each complex over all days, so the table has no partitions. A complex that is not in
 -- the master keeps its row, without a name.

@@ -1,5 +1,11 @@
--- Daily active users by operating system. Product team, dashboard "Daily users".
+-- Daily active users by operating system.
 -- partition: dt
+-- unique: dt, os
+-- accepted: os in ('Android', 'iOS', 'web', 'unknown')
+-- check: active_users <= events
+-- check: share > 0 AND share <= 1
+-- owner: Product team
+-- dashboard: Daily users
 --
 -- share is of all of the day's active users, as new_and_active_users counts them; a user of two
 -- systems counts in both.

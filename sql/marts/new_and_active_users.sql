@@ -1,6 +1,10 @@
--- New and active users per day. Growth team, dashboard "Daily users".
+-- New and active users per day.
 -- partition: dt
 -- reads: events back all
+-- unique: dt
+-- check: new_users + returning_users = active_users
+-- owner: Growth team
+-- dashboard: Daily users
 --
 -- A user is active on a day with at least one kept event, and new on the first such day.
 WITH first_seen AS (

@@ -1,5 +1,10 @@
--- What the pipeline kept, dropped and refused, per day. Data team, dashboard "Pipeline".
+-- What the pipeline kept, dropped and refused, per day.
 -- partition: dt
+-- unique: dt
+-- not_null: events, rejects
+-- check: kept + redelivered + double_clicks = events
+-- owner: Data team
+-- dashboard: Pipeline
 --
 -- Events count on their event date, rejects on the date their raw object arrived.
 SELECT

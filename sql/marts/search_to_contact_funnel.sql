@@ -1,5 +1,9 @@
--- From a search to a contact, per day. Sales team, dashboard "Funnel".
+-- From a search to a contact, per day.
 -- partition: dt
+-- unique: dt
+-- check: contacts <= views AND views <= searches
+-- owner: Sales team
+-- dashboard: Funnel
 --
 -- Counts sessions: those with a search, those that viewed a complex at or after their first search,
 -- and those that contacted an agent at or after that view. A session over midnight is two.

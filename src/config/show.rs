@@ -136,6 +136,13 @@ impl Source {
         if let Some(settled) = self.settled_ms {
             line(out, "settled", text(units::show_duration(settled)))?;
         }
+        if let Some(fresh_within) = self.fresh_within_ms {
+            line(
+                out,
+                "fresh_within",
+                text(units::show_duration(fresh_within)),
+            )?;
+        }
         line(out, "compression", name(&self.compression))?;
         line(out, "bloom_filters", texts(&self.bloom_filters))?;
         self.write_columns(out)?;

@@ -50,7 +50,7 @@ const DAY_MS: i64 = 86_400_000;
 const HOUR_MS: i64 = 3_600_000;
 
 /// The keys of a source.
-pub(super) const SOURCE_KEYS: [&str; 24] = [
+pub(super) const SOURCE_KEYS: [&str; 25] = [
     "raw",
     "layout",
     "layout_timezone",
@@ -71,6 +71,7 @@ pub(super) const SOURCE_KEYS: [&str; 24] = [
     "max_object_bytes",
     "on_changed_object",
     "settled",
+    "fresh_within",
     "compression",
     "bloom_filters",
     "columns",
@@ -124,6 +125,8 @@ pub(super) fn source(
             )
         })?,
         settled_ms: settled(table)?,
+        fresh_within_ms: table
+            .text_or("fresh_within", None, |text| units::duration(text).map(Some))?,
         compression: table.text_or("compression", Compression::Snappy, |text| {
             choice(
                 text,

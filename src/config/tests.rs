@@ -221,6 +221,7 @@ fn the_example_of_the_design() {
             max_rejects: 0.01,
             on_changed_object: OnChangedObject::Fail,
             settled_ms: None,
+            fresh_within_ms: None,
             compression: Compression::Snappy,
             bloom_filters: Vec::new(),
         }],

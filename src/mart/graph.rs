@@ -99,6 +99,20 @@ impl Graph {
         below
     }
 
+    /// Refuses a mart that has `fresh_within` and reads none of the `tables` of sources, directly or not.
+    fn refuse_idle_freshness(&self, tables: &[String]) -> Result<(), MartError> {
+        let mut fed: BTreeSet<&str> = tables.iter().map(String::as_str).collect();
+        for mart in &self.marts {
+            if mart.inputs.iter().any(|input| fed.contains(input.as_str())) {
+                fed.insert(&mart.name);
+            } else if mart.fresh_within.is_some() {
+                let message = "`fresh_within` says how long a source may be silent, and the mart reads no source";
+                return Err(MartError::new(&mart.file, None, message).hint("take the line out"));
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn marts_mut(&mut self) -> &mut [Mart] {
         &mut self.marts
     }
@@ -185,10 +199,12 @@ pub fn load(folder: &Path, tables: &[String], references: &[String]) -> Result<G
         mart.claims = claims::of_header(&mart.name, &mart.file, header.claims, header.severity);
         marts.insert(name, mart);
     }
-    Ok(Graph {
+    let graph = Graph {
         folder: folder.to_owned(),
         marts: order(marts)?,
-    })
+    };
+    graph.refuse_idle_freshness(tables)?;
+    Ok(graph)
 }
 
 /// Refuses the first of the tables that a file mentions and that is not `known`.

@@ -57,6 +57,8 @@ pub enum Code {
     NoSuchRun,
     /// The events are published, and a mart is not.
     MartFailed,
+    /// The events are published, and a source is silent for longer than it, or a mart, allows.
+    Silent,
     /// More records or bytes are rejects than `max_rejects` allows.
     TooManyRejects,
     /// Raw objects have keys that cannot be requested.
@@ -115,7 +117,7 @@ impl Code {
             | Self::NoSpillFolder
             | Self::FileTooLarge
             | Self::NoSuchRun => Exit::Usage,
-            Self::MartFailed => Exit::MartFailed,
+            Self::MartFailed | Self::Silent => Exit::MartFailed,
             Self::TooManyRejects
             | Self::UnreadableKeys
             | Self::ChangedObjects
@@ -166,6 +168,9 @@ impl Code {
             Self::FileTooLarge => "Set a smaller `slice` for the source, or partition the mart.",
             Self::NoSuchRun => "`rawmart history` names the runs and commits.",
             Self::MartFailed => "Correct the mart that the message names, then run again.",
+            Self::Silent => {
+                "Find out why no raw object arrives, or allow more with `fresh_within`."
+            }
             Self::TooManyRejects => {
                 "Correct the configuration, or accept the rejects once with --max-rejects 100%."
             }
@@ -417,7 +422,8 @@ mod tests {
             Code::NoSpillFolder => Code::FileTooLarge,
             Code::FileTooLarge => Code::NoSuchRun,
             Code::NoSuchRun => Code::MartFailed,
-            Code::MartFailed => Code::TooManyRejects,
+            Code::MartFailed => Code::Silent,
+            Code::Silent => Code::TooManyRejects,
             Code::TooManyRejects => Code::UnreadableKeys,
             Code::UnreadableKeys => Code::ChangedObjects,
             Code::ChangedObjects => Code::MissingObjects,

@@ -34,6 +34,7 @@ pub(super) enum Word {
     NothingNew,
     MartsFailed,
     CatalogBehind,
+    Silent,
     Damaged,
     TestsFailed,
     /// A plan: there is work to do.
@@ -121,6 +122,7 @@ pub(super) fn of_outcome(outcome: &Outcome, typing: &Typing, seconds: f64) -> St
             PlanOutcome::Refused => Word::Refused,
         },
         (_, Some(error)) if error.code == Code::MartFailed => Word::MartsFailed,
+        (_, Some(error)) if error.code == Code::Silent => Word::Silent,
         (Outcome::Tested(_) | Outcome::Reached(_), Some(_)) => Word::TestsFailed,
         (Outcome::Run(_), Some(_)) => Word::CatalogBehind,
         (_, Some(_)) => Word::Damaged,

@@ -10,7 +10,7 @@ mod why;
 
 pub use history::{history, past_run};
 pub use plan::plan;
-pub use run::run;
+pub use run::{run, silence};
 pub use tables::tables;
 pub use tested::{reached, tested, tried_lines};
 pub use verified::verified;

@@ -57,15 +57,13 @@ pub fn build_marts<'a>(
         built.retain(|mart| chosen.contains(&mart.name));
         lake.sweep().await?;
         lake.checkpoint().await?;
+        let silences = looked.silences(lake.state(), &chosen, context.now);
         let plan = RunPlan::default();
-        Ok(summary(
-            &lake,
-            &looked,
-            &plan,
-            rolled_forward,
-            built,
-            totals,
-        ))
+        let summary = summary(&lake, &looked, &plan, rolled_forward, built, totals);
+        Ok(RunSummary {
+            silences,
+            ..summary
+        })
     })
 }
 

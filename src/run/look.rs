@@ -5,8 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
+use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt};
 
+use super::fresh::{Silence, silences};
 use super::{Options, RunError, lint};
 use crate::absorb::AbsorbError;
 use crate::catalog::{SourceTables, TableDefinition};
@@ -84,6 +86,19 @@ impl Looked<'_> {
             true => plan::gone_marts(self.graph.as_ref().map_or(&[], Graph::marts), state),
             false => Vec::new(),
         }
+    }
+
+    /// The silences of the sources that are asked for and of the marts `chosen`, at the time `now`.
+    pub fn silences(
+        &self,
+        state: &State,
+        chosen: &BTreeSet<String>,
+        now: DateTime<Utc>,
+    ) -> Vec<Silence> {
+        let sources = self.sources.iter().map(|listed| listed.source);
+        let sources: Vec<&Source> = sources.collect();
+        let marts = self.graph.as_ref().map(|graph| (graph, chosen));
+        silences(self.job, &sources, marts, state, now)
     }
 
     /// Plans the chosen marts: those that have changed, and what is asked for. The others are not built.

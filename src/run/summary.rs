@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::NaiveDate;
 use serde::Serialize;
 
+use super::fresh::Silence;
 use super::look::{ListedSource, Looked};
 use super::tell::CatalogSummary;
 use crate::absorb::{Absorbed, Incomplete, Noticed, NullColumn, ValueCounts, WhySlice};
@@ -40,6 +41,9 @@ pub struct RunSummary {
     /// Marts that the log has, and whose SQL files are gone.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub gone_marts: Vec<String>,
+    /// The sources of which no raw object has arrived for longer than they, or marts above them, allow.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub silences: Vec<Silence>,
     /// Data files without rows that were removed, because they lay at places of an earlier partitioning.
     #[serde(skip_serializing_if = "is_zero")]
     pub removed: u64,
@@ -288,6 +292,7 @@ pub fn summary(
         catalog: None,
         files: totals.files,
         gone_marts: looked.gone_marts(state),
+        silences: Vec::new(),
         removed: totals.removed,
         bytes_read: totals.bytes_read,
         bytes_written: totals.bytes_written,

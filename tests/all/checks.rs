@@ -345,6 +345,60 @@ fn a_wrong_claim_is_refused_before_anything_is_published() {
 }
 
 #[test]
+fn silence_is_told_beside_what_is_published() {
+    let fresh = "-- owner: Growth team\n-- fresh_within: 2h\nSELECT count(*) AS n FROM base\n";
+    let project = project(&[
+        ("marts/base", "SELECT who FROM app_duplicates\n"),
+        ("marts/count", fresh),
+    ]);
+    let source = |within: &str| {
+        let toml = CONFIG.replace(
+            "event_time =",
+            &format!("fresh_within = \"{within}\"\nevent_time ="),
+        );
+        project.write("rawmart.toml", toml);
+    };
+    // The newest folder is the hour that ends at 13:00 on the second day.
+    source("90m");
+    let ran = run(&project, 3);
+    let last = "2019-04-02T13:00:00Z";
+    let of_mart = json!({"source": "app", "mart": "count", "owner": "Growth team", "fresh_within": "2h",
+                         "last_arrival": last});
+    assert_eq!(
+        ran.json()["silences"],
+        json!([{"source": "app", "fresh_within": "1h30m", "last_arrival": last}, of_mart])
+    );
+    assert_eq!(
+        (&ran.json()["error"]["code"], &ran.json()["outcome"]),
+        (&json!("silent"), &json!("silent"))
+    );
+    assert_eq!(project.lake().tables(), ["app", "base", "count"]);
+    source("36500d");
+    let ran = project.rawmart(&["run"]);
+    let told = "SILENT mart count, owner Growth team: the last raw object of app arrived at 2019-04-02T13:00:00Z";
+    ran.expect(3, &["Nothing new", told, "must be fresh within 2h"]);
+    project
+        .rawmart(&["marts", "count"])
+        .expect(3, &["must be fresh within 2h"]);
+    project.rawmart(&["marts", "base"]).expect(0, &[]);
+    project.rawmart(&["run", "--no-marts"]).expect(0, &[]);
+    project.write("sql/marts/count.sql", fresh.replace("2h", "36500d"));
+    project.rawmart(&["run"]).expect(0, &[]);
+
+    let none = "-- fresh_within: 1d\nSELECT 1 AS n\n";
+    project.write("sql/marts/none.sql", none);
+    project.rawmart(&["run"]).expect(
+        2,
+        &["sql/marts/none.sql: `fresh_within`", "reads no source"],
+    );
+    project.write("sql/marts/none.sql", "SELECT 1 AS n\n");
+    source("2 hours");
+    project
+        .rawmart(&["run"])
+        .expect(2, &["sources.app.fresh_within"]);
+}
+
+#[test]
 fn a_claim_that_cannot_be_evaluated_fails_the_mart_at_its_line() {
     let project = project(&[(
         "marts/divides",

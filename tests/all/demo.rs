@@ -27,6 +27,17 @@ fn expected() -> PathBuf {
     repository().join("fixtures/expected")
 }
 
+#[test]
+fn the_marts_of_the_demo_pass_their_tests() {
+    let ran = rawmart(repository(), &["test", "--output", "json"], &[]);
+    ran.expect(0, &[]);
+    let json = ran.json();
+    assert_eq!(json["untested"], serde_json::json!([]));
+    let marts = json["cases"].as_array().unwrap().iter();
+    let marts: Vec<&str> = marts.map(|tried| tried["mart"].as_str().unwrap()).collect();
+    assert_eq!(BTreeSet::from_iter(marts), BTreeSet::from(MARTS));
+}
+
 /// The configuration of the demo with a lake of its own.
 struct Demo {
     folder: tempfile::TempDir,

@@ -11,7 +11,7 @@ use crate::event::Reason;
 use crate::mart::{Broken, Severity};
 use crate::run::{
     CatalogSummary, CheckSummary, MartOutcome, MartSummary, RunOutcome, RunSummary, Sample,
-    SourceSummary,
+    Silence, SourceSummary,
 };
 
 /// Writes the summary of a run that took so many seconds.
@@ -38,6 +38,9 @@ pub fn run(
         one_mart(out, mart)?;
     }
     gone_marts(out, &summary.gone_marts)?;
+    for found in &summary.silences {
+        writeln!(out, "SILENT {}", silence(found))?;
+    }
     if summary.removed > 0 {
         writeln!(
             out,
@@ -75,6 +78,30 @@ pub fn run(
             )?;
             next_steps(out, summary, &lake, reader)
         }
+    }
+}
+
+/// A sentence about a source that is silent for too long.
+pub fn silence(silence: &Silence) -> String {
+    let Silence {
+        source,
+        mart,
+        owner,
+        fresh_within,
+        last_arrival,
+    } = silence;
+    let last = match last_arrival {
+        Some(time) => format!("the last raw object of {source} arrived at {time}"),
+        None => format!("no raw object of {source} has arrived"),
+    };
+    let owner = owner
+        .as_ref()
+        .map_or_else(String::new, |owner| format!(", owner {}", shown(owner)));
+    match mart {
+        Some(mart) => {
+            format!("mart {mart}{owner}: {last}, and it must be fresh within {fresh_within}")
+        }
+        None => format!("source {source}: {last}, and it must be fresh within {fresh_within}"),
     }
 }
 
@@ -233,10 +260,12 @@ fn slices(out: &mut impl Write, source: &SourceSummary) -> Result<()> {
 fn one_mart(out: &mut impl Write, mart: &MartSummary) -> Result<()> {
     match &mart.outcome {
         MartOutcome::Built => {
-            let dates = mart
-                .dates
-                .map_or_else(String::new, |n| format!(" ({} dates built)", count(n)));
-            line(out, mart.rows, "rows", &format!("{}{dates}", mart.name))?;
+            line(
+                out,
+                mart.rows,
+                "rows",
+                &format!("{}{}", mart.name, notes(mart)),
+            )?;
             if let Some(partitions) = mart.many_partitions {
                 writeln!(
                     out,
@@ -283,15 +312,26 @@ fn one_mart(out: &mut impl Write, mart: &MartSummary) -> Result<()> {
     }
 }
 
-/// What became of the claims of a mart, with the rows that break them.
-pub(super) fn checked(out: &mut impl Write, checks: &CheckSummary) -> Result<()> {
-    if checks.failed.is_empty() {
-        let checks = match checks.ran {
-            1 => "1 check holds".to_owned(),
-            n => format!("{} checks hold", count(n)),
-        };
-        return writeln!(out, "    {checks}");
+/// How many dates of a mart were built, and how many claims were checked and hold.
+fn notes(mart: &MartSummary) -> String {
+    let mut notes = Vec::new();
+    notes.extend(mart.dates.map(|n| format!("{} dates built", count(n))));
+    let held = mart
+        .checks
+        .as_ref()
+        .filter(|checks| checks.failed.is_empty());
+    notes.extend(held.map(|checks| match checks.ran {
+        1 => "1 check holds".to_owned(),
+        n => format!("{} checks hold", count(n)),
+    }));
+    match notes.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", notes.join(", ")),
     }
+}
+
+/// The claims of a mart that do not hold, with the rows that break them.
+pub(super) fn checked(out: &mut impl Write, checks: &CheckSummary) -> Result<()> {
     for failed in &checks.failed {
         if failed.severity == Severity::Warn {
             writeln!(out, "    WARNING {}", failed.error)?;
