@@ -585,3 +585,120 @@ fn numbers_that_count_local_time_have_a_zone() {
         ["2019-04-02T00:05:00Z", "2019-04-02T09:05:00Z"]
     );
 }
+
+/// A random value. Some strings hold JSON.
+fn random_value(random: &mut ChaCha8Rng, depth: u32) -> serde_json::Value {
+    use serde_json::{Value, json};
+    match random.random_range(0..if depth < 4 { 12 } else { 6 }) {
+        0 => Value::Null,
+        1 => json!(random.random_range(0..9)),
+        2 => json!("null"),
+        3 => json!("x \"\\y"),
+        4 => json!([{"a": 1}]),
+        5 => json!("{\"a\":1,}"),
+        6 | 7 => json!(random_value(random, depth + 1).to_string()),
+        _ => {
+            let mut members = serde_json::Map::new();
+            for name in ["a", "b", "c"] {
+                if random.random_bool(0.6) {
+                    members.insert(name.to_owned(), random_value(random, depth + 1));
+                }
+            }
+            Value::Object(members)
+        }
+    }
+}
+
+/// Takes the values at these paths out of an object, which is left as `extra`. `values` and `unreached` have an entry for
+/// each path, which `paths` gives with its index.
+fn take_out(
+    object: &mut serde_json::Map<String, serde_json::Value>,
+    paths: &[(usize, &[String])],
+    values: &mut [Option<serde_json::Value>],
+    unreached: &mut u64,
+) {
+    for name in ["a", "b", "c"] {
+        let here = paths.iter().filter(|(_, path)| path[0] == name);
+        let rest: Vec<(usize, &[String])> = here.map(|(i, path)| (*i, &path[1..])).collect();
+        let Some((first, _)) = rest.first() else {
+            continue;
+        };
+        if rest.iter().any(|(_, path)| path.is_empty()) {
+            values[*first] = object.remove(name).filter(|value| !value.is_null());
+            continue;
+        }
+        let Some(value) = object.get_mut(name) else {
+            continue;
+        };
+        let text = value.as_str().unwrap_or_default().to_owned();
+        if let Ok(inside @ serde_json::Value::Object(_)) = serde_json::from_str(&text) {
+            *value = inside;
+        }
+        match value {
+            serde_json::Value::Object(inside) => {
+                take_out(inside, &rest, values, unreached);
+                if inside.is_empty() {
+                    object.remove(name);
+                }
+            }
+            serde_json::Value::Null => {}
+            _ if text == "null" => {}
+            _ => *unreached += rest.len() as u64,
+        }
+    }
+}
+
+/// The columns and `extra` together hold each value once, whichever parts of a record are strings that hold JSON.
+#[test]
+fn nothing_of_a_string_is_lost_or_told_twice() {
+    let mut random = ChaCha8Rng::seed_from_u64(17);
+    let (mut opened, mut met) = (0, 0);
+    for _ in 0..3_000 {
+        let mut paths: Vec<Vec<String>> = Vec::new();
+        for _ in 0..random.random_range(1..4) {
+            let length = random.random_range(1..4);
+            let name =
+                |random: &mut ChaCha8Rng| ["a", "b", "c"][random.random_range(0..3)].to_owned();
+            let path: Vec<String> = (0..length).map(|_| name(&mut random)).collect();
+            if !paths
+                .iter()
+                .any(|p| p.starts_with(&path) || path.starts_with(p))
+            {
+                paths.push(path);
+            }
+        }
+        let columns: Vec<String> = paths
+            .iter()
+            .map(|path| format!("{} json", path.join(".")))
+            .collect();
+        let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+        let spec = spec(&columns);
+        let mut extra = serde_json::Map::new();
+        for name in ["a", "b", "c"] {
+            extra.insert(name.to_owned(), random_value(&mut random, 0));
+        }
+        let mut record = extra.clone();
+        record.insert("t".to_owned(), ARRIVAL.into());
+        let record = serde_json::Value::Object(record).to_string();
+        let found = decode(&spec, record.as_bytes());
+        let numbered: Vec<_> = paths.iter().map(Vec::as_slice).enumerate().collect();
+        let mut values = vec![None; paths.len()];
+        let mut unreached = 0;
+        let before = serde_json::Value::Object(extra.clone()).to_string().len();
+        take_out(&mut extra, &numbered, &mut values, &mut unreached);
+        let given = &found.events[0].1;
+        let read = |text: &String| (text != "-").then(|| serde_json::from_str(text).unwrap());
+        for (value, given) in values.iter().zip(given) {
+            let given: Option<serde_json::Value> = read(given);
+            assert_eq!(&given, value, "{columns:?} {record}");
+        }
+        let left: Option<serde_json::Value> = read(given.last().unwrap());
+        let expected = (!extra.is_empty()).then(|| serde_json::Value::Object(extra.clone()));
+        assert_eq!(left, expected, "{columns:?} {record}");
+        let counted: u64 = found.counts.unreached.values().sum();
+        assert_eq!(counted, unreached, "{columns:?} {record}");
+        opened += u64::from(before > 60 && record.contains("{\\\""));
+        met += unreached;
+    }
+    assert!(opened > 300 && met > 300, "{opened} {met}");
+}
