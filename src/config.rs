@@ -89,6 +89,21 @@ pub struct Job {
     pub marts: Option<PathBuf>,
     /// The catalog that is told of each commit.
     pub catalog: Option<Catalog>,
+    /// Where the data files of a partition are published.
+    pub publish: Publish,
+    /// How long a retired version of a partition stays after the catalog was told of its successor, in milliseconds.
+    pub retain_ms: i64,
+}
+
+/// Where the data files of a partition are published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Publish {
+    /// Below the root of the table, in the place of the earlier files.
+    #[default]
+    Directory,
+    /// Each version of a partition in a folder of its own. The catalog names the current one.
+    Catalog,
 }
 
 /// A program that reads the tables.

@@ -19,10 +19,12 @@
 mod commit;
 mod proof;
 mod snapshot;
+mod versions;
 
 pub use commit::Committed;
 pub use proof::Proof;
 pub use snapshot::Snapshot;
+pub use versions::expired;
 
 use crate::layout;
 use crate::ledger::{self, DamagedEntry, LedgerError, State};
@@ -53,6 +55,16 @@ pub enum LakeError {
     Defect(String),
 }
 
+impl LakeError {
+    /// The error of the store, if the store is the reason why a commit was not made.
+    fn failure_of_store(&self) -> Option<&StoreError> {
+        match self {
+            Self::Store(error) | Self::Publish(PublishError::Store(error)) => Some(error),
+            _ => None,
+        }
+    }
+}
+
 /// The permission to read a lake, but not to commit.
 pub struct Reading(());
 
@@ -72,6 +84,9 @@ pub struct Writer {
     pub progress: Progress,
     /// The most bytes of data files that are staged or published at once.
     pub in_flight: u64,
+    /// Whether each version of a partition gets a folder of its own, for a catalog that names the current one.
+    /// Otherwise files are published below the roots of their tables.
+    pub versions: bool,
 }
 
 /// An open lake, with the state from its log when it was opened and from the commits that its holder has made

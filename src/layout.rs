@@ -2,9 +2,12 @@
 //!
 //! ```text
 //! <lake>/<table>/<column>=<value>/part-<slice>.parquet             data file
+//! <lake>/rawmart-versions/<table>/<column>=<value>/<n>/part-<slice>.parquet
+//!                                                                  data file of the version that commit n published
 //! <lake>/_rawmart/log/<n>                                          commit, 20 digits
 //! <lake>/_rawmart/log/<n>.published                                the marker of that commit
 //! <lake>/_rawmart/checkpoint/<n>                                   the fold of commits 1 to n
+//! <lake>/_rawmart/told/<n>-<ms>                                     the catalog knew commit n at this time
 //! <lake>/_rawmart/probe                                            which conditional writes the store respects
 //! <lake>/_rawmart/aside/<key>                                      a file that a repair took away from this key
 //! <lake>/_rawmart/staging/<n>-<run>/<table>/…/part-<slice>.parquet  staged data file
@@ -27,6 +30,11 @@ pub const CHECKPOINT: &str = "_rawmart/checkpoint/";
 pub const STAGING: &str = "_rawmart/staging/";
 /// The folder of files that a repair took away. On disk, rawmart deletes no file that it did not write.
 pub const ASIDE: &str = "_rawmart/aside/";
+/// The folder of the versions of partitions, outside every table's root. No table has a name with `-`. The name does
+/// not begin with `_`, because some readers ignore every file below such a folder.
+pub const VERSIONS: &str = "rawmart-versions/";
+/// The folder of the notes that say when the catalog was told of a commit.
+pub const TOLD: &str = "_rawmart/told/";
 /// The object that says which conditional writes the store respects.
 pub const PROBE: &str = "_rawmart/probe";
 /// The file whose lock guards the writers of a lake on disk.
@@ -65,6 +73,18 @@ pub fn checkpoint_key(n: u64) -> String {
 pub fn logged(key: &str) -> Option<u64> {
     let name = key.strip_prefix(LOG)?;
     commit_number(name.strip_suffix(".published").unwrap_or(name))
+}
+
+/// The key of the note that the catalog was told of commit `n` and of all commits before it, by the time `at_ms`
+/// (milliseconds since 1970 UTC).
+pub fn told_key(n: u64, at_ms: i64) -> String {
+    format!("{TOLD}{n:020}-{at_ms}")
+}
+
+/// The commit and the time in milliseconds of a key that [`told_key`] makes. `None` for any other key.
+pub fn told_of(key: &str) -> Option<(u64, i64)> {
+    let (n, at_ms) = key.strip_prefix(TOLD)?.split_once('-')?;
+    Some((commit_number(n)?, at_ms.parse().ok()?))
 }
 
 /// The number of the last commit of a checkpoint, from the checkpoint's key. `None` for any other key.
@@ -152,13 +172,37 @@ pub fn partition_folder(partition: &[(String, Option<String>)]) -> String {
     parts.join("/")
 }
 
-/// The key of a data file below the lake.
-pub fn file_key(table: &str, partition_folder: &str, name: &str) -> String {
-    if partition_folder.is_empty() {
-        format!("{table}/{name}")
-    } else {
-        format!("{table}/{partition_folder}/{name}")
+/// The folder of the data files of a partition, below the lake and with `/` at its end. `version` is the commit that
+/// published this version of the partition; `None` is the folder below the root of the table.
+pub fn data_folder(table: &str, partition_folder: &str, version: Option<u64>) -> String {
+    let mut folder = data_root(table, version);
+    if !partition_folder.is_empty() {
+        folder.push_str(partition_folder);
+        folder.push('/');
     }
+    if let Some(version) = version {
+        folder.push_str(&format!("{version:020}/"));
+    }
+    folder
+}
+
+/// The folder of all partitions of a table that are published with or without a version, below the lake and with `/`
+/// at its end.
+pub fn data_root(table: &str, version: Option<u64>) -> String {
+    format!("{}{table}/", version.map_or("", |_| VERSIONS))
+}
+
+/// The version of the partition that a data file's key belongs to. `None` for a key below the root of a table.
+pub fn version_of(key: &str) -> Option<u64> {
+    let mut names = key.strip_prefix(VERSIONS)?.rsplit('/');
+    names.next()?;
+    commit_number(names.next()?)
+}
+
+/// The table that a data file's key belongs to.
+pub fn table_of(key: &str) -> &str {
+    let below = key.strip_prefix(VERSIONS).unwrap_or(key);
+    below.split('/').next().unwrap_or(below)
 }
 
 /// The path of a key below a root in its store. The key is not escaped once more, as the client's own joining of paths
@@ -277,6 +321,44 @@ mod tests {
             "events/x",
         ] {
             assert_eq!(checkpoint_of(stray), None);
+        }
+    }
+
+    #[test]
+    fn the_folder_of_a_version_lies_outside_the_table_and_reads_back() {
+        let folder = partition_folder(&dated("2019-04-02".parse().unwrap(), Some(9)));
+        for (folder, version, expected) in [
+            ("", None, "m/"),
+            ("", Some(7), "rawmart-versions/m/00000000000000000007/"),
+            (&folder, None, "m/dt=2019-04-02/hour=09/"),
+            (
+                &folder,
+                Some(12),
+                "rawmart-versions/m/dt=2019-04-02/hour=09/00000000000000000012/",
+            ),
+        ] {
+            assert_eq!(data_folder("m", folder, version), expected);
+            let key = format!("{expected}{}", file_name(0));
+            assert_eq!(version_of(&key), version, "{key}");
+            assert_eq!(table_of(&key), "m", "{key}");
+            assert!(!is_hidden(&key), "{key}");
+        }
+        for other in [
+            "rawmart-versions/m",
+            "rawmart-versions/m/7/part-00000.parquet",
+        ] {
+            assert_eq!(version_of(other), None, "{other}");
+        }
+        assert_eq!(
+            told_of(&told_key(7, 1_554_120_000_000)),
+            Some((7, 1_554_120_000_000))
+        );
+        for other in [
+            "_rawmart/told/7-1",
+            "_rawmart/told/00000000000000000007",
+            "events/x",
+        ] {
+            assert_eq!(told_of(other), None, "{other}");
         }
     }
 

@@ -44,7 +44,7 @@ pub use settings::{
     AcceptSettings, ColumnSettings, Dates, DecodeSettings, LimitSettings, RuleMode, RuleSettings,
     Settings, TypeErrorSetting,
 };
-pub use state::{File, MartState, SourceState, State};
+pub use state::{File, MartState, Retired, SourceState, State};
 
 use crate::store::StoreError;
 

@@ -247,6 +247,7 @@ fn context(job: &config::Job, report: &Report) -> Context {
     let run = format!("{}-{:08x}", now.format("%Y%m%dT%H%M%SZ"), unique());
     Context {
         now,
+        begun: Instant::now(),
         run,
         progress: report.listen(),
         store: run::stores(job),

@@ -29,7 +29,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::NaiveDate;
 use serde::Serialize;
 
-use crate::config::{Job, OnChangedObject, Source};
+use crate::config::{Job, OnChangedObject, Publish, Source};
 use crate::ledger::{Dates, File, Rebuilt, Settings, SourceState, State};
 use crate::mart::Mart;
 use crate::raw::{Discovered, RawObject};
@@ -285,6 +285,13 @@ pub struct Rebuild {
     pub drop: BTreeSet<String>,
 }
 
+impl Rebuild {
+    /// Whether everything is rebuilt: all dates, and nothing is dropped.
+    pub fn is_whole(&self) -> bool {
+        self.dates.is_none() && self.drop.is_empty()
+    }
+}
+
 /// The plan of one mart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct MartPlan {
@@ -537,6 +544,21 @@ fn new_objects(listed: &Listed<'_>, known: Option<&SourceState>) -> Vec<usize> {
         .collect()
 }
 
+/// The refusal to add to a lake that was published under another `publish`. A rebuild of everything moves its files.
+pub fn published_otherwise(job: &Job, state: &State) -> Option<Refusal> {
+    let versions = job.publish == Publish::Catalog;
+    let others = state.files.values();
+    let others = others.filter(|file| file.entry.version.is_some() != versions);
+    let (files, bytes) = others.fold((0, 0), |(files, bytes), file| {
+        (files + 1, bytes + file.entry.bytes)
+    });
+    (files > 0).then_some(Refusal::Published {
+        publish: job.publish,
+        files,
+        bytes,
+    })
+}
+
 /// Plans a run or a rebuild.
 pub fn plan(
     job: &Job,
@@ -550,7 +572,10 @@ pub fn plan(
     let sources: Vec<SourcePlan> = listed
         .iter()
         .map(|listed| {
-            let plan = plan_source(job, limits, listed, state, rebuild);
+            let mut plan = plan_source(job, limits, listed, state, rebuild);
+            if plan.refused.is_none() && !rebuild.is_some_and(Rebuild::is_whole) {
+                plan.refused = published_otherwise(job, state);
+            }
             if let Some(of_source) = plan.moved() {
                 let tables = listed.source.tables().into_iter();
                 moved.extend(tables.map(|table| (table, of_source.clone())));

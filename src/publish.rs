@@ -47,8 +47,8 @@ pub use ordered::{Ordered, OrderedError};
 pub use parquet::{FileSettings, ParquetFile};
 pub use runs::in_order;
 pub use stage::{
-    Local, PublishError, Staged, check, is_staged_whole, prove, publish, stage, sweep, sweep_dead,
-    unstage,
+    Local, PublishError, Staged, are_there, changed, check, is_staged_whole, prove, publish, stage,
+    sweep, sweep_dead, unstage,
 };
 pub use stored::{Content, StoredError, StoredFile, Wanted};
 pub use words::Words;

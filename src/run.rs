@@ -6,6 +6,7 @@
 //!   ─▶ marts from the published tables      ─▶ stage ─▶ check ─▶ COMMIT n+1 ─▶ publish ─▶ mark
 //!   ─▶ emptied files at places of an earlier partitioning ─▶ check ─▶ COMMIT n+2 ─▶ remove ─▶ mark ─▶ sweep
 //!   after each mark, and once before: tell the catalog
+//!   at the end: retired versions of partitions, `retain` after the catalog was told ─▶ COMMIT ─▶ remove ─▶ mark
 //! ```
 //!
 //! A run that dies before a COMMIT leaves no trace in the tables. A run that dies after a COMMIT is finished by
@@ -21,6 +22,7 @@ mod look;
 mod marts;
 mod query;
 mod repair;
+mod retire;
 mod round;
 mod summary;
 mod tables;
@@ -50,11 +52,13 @@ pub use why::{
     Absent, AbsentRecord, CommitOf, Displacement, Fate, Match, Verdict, Why, WhyAsked, why,
 };
 
+use std::time::Instant;
+
 use chrono::{DateTime, SecondsFormat, Utc};
 use futures::future::LocalBoxFuture;
 
 use crate::absorb::{AbsorbError, SpillFolder};
-use crate::config::{Job, Source};
+use crate::config::{Job, Publish, Source};
 use crate::dedup::Hashing;
 use crate::lake::{self, Lake, Writer, Writing};
 use crate::ledger::Commit;
@@ -73,6 +77,8 @@ use tell::Telling;
 pub struct Context {
     /// The time of the run. The clock is read once.
     pub now: DateTime<Utc>,
+    /// The moment at which the clock was read, for the time that passes during the run.
+    pub begun: Instant,
     /// The name of this run, different for every run.
     pub run: String,
     /// The progress that is told.
@@ -90,6 +96,7 @@ impl Context {
             at: self.now.to_rfc3339_opts(SecondsFormat::Secs, true),
             progress: self.progress.clone(),
             in_flight: job.memory / 2,
+            versions: job.publish == Publish::Catalog,
         }
     }
 }
@@ -200,10 +207,16 @@ fn once<'a>(job: &'a Job, options: &'a Options, context: &'a Context) -> Doing<'
         let mut telling = Telling::new(job, context);
         // What an earlier run has not told.
         telling.follow(&lake).await;
-        let proof = lake.proof();
         let looked = Looked::look(job, checked, lake.state(), spill.path(), &context.store).await?;
         let plan = looked.plan(lake.state());
         refuse(&plan)?;
+        let mut totals = Totals::default();
+        if let Some(converted) = lake.convert().await? {
+            totals.note_commit(converted);
+        }
+        let proof = lake.proof();
+        // After a conversion the state is another.
+        let plan = looked.plan(lake.state());
         let lost = Lost::default();
         let rounds = Rounds {
             job,
@@ -214,7 +227,6 @@ fn once<'a>(job: &'a Job, options: &'a Options, context: &'a Context) -> Doing<'
             spill: spill.path(),
             proof: &proof,
         };
-        let mut totals = Totals::default();
         let mut local = Local::default();
         for round in 0..rounds.count() {
             // The local disk may be too small for the files of all rounds together.
@@ -234,7 +246,9 @@ fn once<'a>(job: &'a Job, options: &'a Options, context: &'a Context) -> Doing<'
         };
         let marts = marts.build(&mut lake, &mut totals).await?;
         remove_leftovers(&looked, &mut lake, &mut totals).await?;
-        let catalog = telling.finish(&lake).await;
+        telling.finish(&lake).await;
+        retire::retire(&mut telling, &mut lake, context, job.retain_ms).await?;
+        let catalog = telling.summary();
         lake.sweep().await?;
         lake.checkpoint().await?;
         // A rebuild is no time at which something must have arrived.

@@ -216,6 +216,8 @@ mod tests {
                 times: None,
                 staged: String::new(),
                 sha256: None,
+                version: None,
+                written: None,
             },
             etag: None,
         }

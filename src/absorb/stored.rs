@@ -110,7 +110,7 @@ impl StoredTables {
             Ok(bytes)
         };
         let content = Content::new(Arc::new(fetch), file.entry.bytes, self.ahead);
-        StoredFile::open(url, content, file.commit, file.entry.rows)
+        StoredFile::open(url, content, file.written(), file.entry.rows)
     }
 
     /// Whether a file lacks some of these columns: it was written before they were declared.

@@ -166,6 +166,7 @@ impl Writer<'_> {
     /// The facts that a user of this dialect must know, one sentence each.
     fn notes(&self, tables: &[TableDescription]) -> Vec<String> {
         let mut notes = Vec::new();
+        let versions = tables.iter().any(|table| table.versions);
         let columns = || tables.iter().flat_map(|table| &table.columns);
         let has_timestamps = columns().any(|column| holds_timestamp(&column.kind));
         match self.dialect() {
@@ -200,10 +201,22 @@ impl Writer<'_> {
                 "Tables with partition projection need no new partitions: only the others are here."
                     .to_owned(),
             ),
-            Dialect::DuckDb if self.options.since.is_some() => {
+            Dialect::DuckDb if self.options.since.is_some() && !versions => {
                 notes.push("Views of DuckDB find new files by themselves.".to_owned());
             }
             _ => {}
+        }
+        if versions {
+            notes.push(match self.dialect() {
+                Dialect::DuckDb => "The views name the versions of today: run these statements again after each run."
+                    .to_owned(),
+                Dialect::Trino => "Partitions are registered where hive.allow-register-partition-procedure is true. \
+                     For a new version of a partition, call unregister_partition before."
+                    .to_owned(),
+                _ => "Partitions are named in the versions of today: run these statements again after each run, or \
+                     let `[catalog]` do it."
+                    .to_owned(),
+            });
         }
         for table in tables {
             for column in &table.columns {
@@ -237,7 +250,8 @@ impl Writer<'_> {
 
     fn table(&self, table: &TableDescription) -> Vec<String> {
         let mut statements = Vec::new();
-        if self.options.since.is_none() {
+        let names_versions = self.dialect() == Dialect::DuckDb && table.versions;
+        if self.options.since.is_none() || names_versions {
             statements.push(match self.dialect() {
                 Dialect::Athena | Dialect::Hive | Dialect::Spark => self.hive_table(table),
                 Dialect::Spectrum => self.spectrum_table(table),
@@ -266,6 +280,11 @@ impl Writer<'_> {
                 .map(|partition| self.redshift_load(table, partition))
                 .collect(),
             Dialect::DuckDb => Vec::new(),
+            Dialect::Trino if table.versions => partitions
+                .iter()
+                .filter_map(|partition| self.register_partition(table, partition))
+                .collect(),
+            _ if table.versions => self.locations(table, &partitions),
             _ if table.partition_columns.is_empty() => Vec::new(),
             Dialect::Trino => vec![format!(
                 "CALL \"hive\".system.sync_partition_metadata({}, {}, 'FULL');",
@@ -280,6 +299,63 @@ impl Writer<'_> {
         }
     }
 
+    /// The statements that add partitions, and that name the current version of each.
+    fn locations(
+        &self,
+        table: &TableDescription,
+        partitions: &[&PartitionDescription],
+    ) -> Vec<String> {
+        let name = self.qualified(table);
+        let set = |partition: &&PartitionDescription| {
+            let values = match table.partition_columns.is_empty() {
+                true => String::new(),
+                false => format!(" PARTITION ({})", self.values(table, partition)),
+            };
+            let location = self.literal(&partition.location);
+            format!("ALTER TABLE {name}{values} SET LOCATION {location};")
+        };
+        let mut statements = Vec::new();
+        if !table.partition_columns.is_empty() {
+            let chunks = partitions.chunks(PARTITIONS_OF_A_STATEMENT);
+            statements.extend(chunks.map(|chunk| self.add_partitions(table, chunk)));
+        }
+        statements.extend(partitions.iter().map(set));
+        statements
+    }
+
+    /// Trino: the statement that makes one version of a partition known. `None` for a table without partitions.
+    fn register_partition(
+        &self,
+        table: &TableDescription,
+        partition: &PartitionDescription,
+    ) -> Option<String> {
+        if table.partition_columns.is_empty() {
+            return None;
+        }
+        let columns = table.partition_columns.iter();
+        let columns = columns.map(|column| self.literal(&column.name));
+        let values = partition.values.iter();
+        let values = values.map(|value| self.literal(value.as_deref().unwrap_or(NULL_VALUE)));
+        Some(format!(
+            "CALL \"hive\".system.register_partition({}, {}, ARRAY[{}], ARRAY[{}], {});",
+            self.literal(&self.options.database),
+            self.literal(&table.name),
+            list(columns, ", "),
+            list(values, ", "),
+            self.literal(&partition.location)
+        ))
+    }
+
+    /// The columns and values of a partition, as statements spell them.
+    fn values(&self, table: &TableDescription, partition: &PartitionDescription) -> String {
+        let values = table.partition_columns.iter().zip(&partition.values);
+        let values = values.map(|(column, value)| {
+            let value = value.as_deref().unwrap_or(NULL_VALUE);
+            format!("{} = {}", self.name(&column.name), self.literal(value))
+        });
+        list(values, ", ")
+    }
+
     fn add_partitions(
         &self,
         table: &TableDescription,
@@ -287,17 +363,11 @@ impl Writer<'_> {
     ) -> String {
         let mut sql = format!("ALTER TABLE {} ADD IF NOT EXISTS", self.qualified(table));
         for partition in partitions {
-            let values = table.partition_columns.iter().zip(&partition.values);
-            let values = values.map(|(column, value)| {
-                let value = value.as_deref().unwrap_or(NULL_VALUE);
-                format!("{} = {}", self.name(&column.name), self.literal(value))
-            });
-            let location = format!("{}{}/", table.location, partition.folder);
             let _ = write!(
                 sql,
                 "\n  PARTITION ({}) LOCATION {}",
-                list(values, ", "),
-                self.literal(&location)
+                self.values(table, partition),
+                self.literal(&partition.location)
             );
         }
         sql + ";"
@@ -332,7 +402,8 @@ impl Writer<'_> {
         sql + ";"
     }
 
-    /// Whether Athena computes the partitions of a table: they are dates, or dates and hours.
+    /// Whether Athena computes the partitions of a table: they are dates, or dates and hours, and their folders follow
+    /// from their values.
     fn projected(&self, table: &TableDescription) -> bool {
         let names = table.partition_columns.iter();
         let names: Vec<&str> = names.map(|column| column.name.as_str()).collect();
@@ -344,7 +415,7 @@ impl Writer<'_> {
         // A partition that is no date would be invisible.
         let dates = || table.partitions.iter().map(|p| table.date(p));
         let dated = !table.partitions.is_empty() && dates().all(|date| date.is_some());
-        !self.options.partitions && of_clock && hours && dated
+        !self.options.partitions && !table.versions && of_clock && hours && dated
     }
 
     fn athena_properties(&self, table: &TableDescription) -> Vec<(String, String)> {
@@ -419,14 +490,14 @@ impl Writer<'_> {
     /// the rows pass through a table without the partition's columns.
     fn redshift_load(&self, table: &TableDescription, partition: &PartitionDescription) -> String {
         let name = self.qualified(table);
-        let copy = |to: &str, folder: &str| {
+        let copy = |to: &str| {
             let nested = table.columns.iter().any(|column| is_nested(&column.kind));
             let nested = if nested { " SERIALIZETOJSON" } else { "" };
-            let from = self.literal(&format!("{}{folder}", table.location));
+            let from = self.literal(&partition.location);
             format!("COPY {to}\nFROM {from}\nIAM_ROLE default\nFORMAT AS PARQUET{nested};\n")
         };
         if table.partition_columns.is_empty() {
-            return format!("BEGIN;\nDELETE FROM {name};\n{}COMMIT;", copy(&name, ""));
+            return format!("BEGIN;\nDELETE FROM {name};\n{}COMMIT;", copy(&name));
         }
         let values = table.partition_columns.iter().zip(&partition.values);
         let same = values.map(|(column, value)| {
@@ -446,7 +517,7 @@ impl Writer<'_> {
             "BEGIN;\nCREATE TEMP TABLE rawmart_load (\n{}\n);\n{}DELETE FROM {name} WHERE {same};\n\
              INSERT INTO {name} SELECT *, {values} FROM rawmart_load;\nDROP TABLE rawmart_load;\nCOMMIT;",
             self.columns(table, &table.columns),
-            copy("rawmart_load", &format!("{}/", partition.folder)),
+            copy("rawmart_load"),
         )
     }
 
@@ -486,17 +557,14 @@ impl Writer<'_> {
             let columns = list(columns, ",\n");
             return format!("CREATE OR REPLACE VIEW {name} AS\nSELECT\n{columns}\nWHERE false;");
         }
-        let depth = "*/".repeat(table.partition_columns.len());
-        // A path is a glob to DuckDB, which knows no `file://` URL.
-        let local = Url::parse(&table.location)
-            .ok()
-            .filter(|url| url.scheme() == "file");
-        let local = local.and_then(|url| Some(url.to_file_path().ok()?.display().to_string()));
-        let root = local.unwrap_or_else(|| table.location.clone());
-        let files = format!(
-            "{}/{depth}*.parquet",
-            glob_escaped(root.trim_end_matches('/'))
-        );
+        let files = match table.versions {
+            true => {
+                let versions = table.partitions.iter();
+                let versions = versions.map(|found| self.duckdb_glob(&found.location, 0));
+                format!("[\n  {}\n]", list(versions, ",\n  "))
+            }
+            false => self.duckdb_glob(&table.location, table.partition_columns.len()),
+        };
         let mut options = String::new();
         if !table.partition_columns.is_empty() {
             let types = table.partition_columns.iter();
@@ -505,9 +573,23 @@ impl Writer<'_> {
             options = format!(", hive_partitioning = true, hive_types = {{{types}}}");
         }
         format!(
-            "CREATE OR REPLACE VIEW {name} AS\nFROM read_parquet({}{options}, union_by_name = true);",
-            self.literal(&files)
+            "CREATE OR REPLACE VIEW {name} AS\nFROM read_parquet({files}{options}, union_by_name = true);"
         )
+    }
+
+    /// The files in a folder, `depth` folders deep, as DuckDB spells them.
+    fn duckdb_glob(&self, location: &str, depth: usize) -> String {
+        // A path is a glob to DuckDB, which knows no `file://` URL.
+        let local = Url::parse(location)
+            .ok()
+            .filter(|url| url.scheme() == "file");
+        let local = local.and_then(|url| Some(url.to_file_path().ok()?.display().to_string()));
+        let root = local.unwrap_or_else(|| location.to_owned());
+        self.literal(&format!(
+            "{}/{}*.parquet",
+            glob_escaped(root.trim_end_matches('/')),
+            "*/".repeat(depth)
+        ))
     }
 
     /// The declarations of columns, one a line. Columns that the dialect cannot hold are left out.
@@ -724,8 +806,13 @@ mod tests {
             .collect();
         let names = columns.iter().map(|column| column.name.clone());
         let named: Vec<_> = names.zip(values.clone()).collect();
+        let folder = layout::partition_folder(&named);
         PartitionDescription {
-            folder: layout::partition_folder(&named),
+            location: match folder.as_str() {
+                "" => "s3://lake/m/".to_owned(),
+                folder => format!("s3://lake/m/{folder}/"),
+            },
+            folder,
             values,
             rows: 7,
             bytes: 700,
@@ -761,6 +848,7 @@ mod tests {
             files: partitions.len() as u64,
             last_commit: 3,
             location: format!("s3://lake/{name}/"),
+            versions: false,
             partition_columns,
             partitions,
         }

@@ -68,7 +68,11 @@ pub struct TableDescription {
     pub files: u64,
     /// The last commit that wrote a data file of the table; 0 where there is none.
     pub last_commit: u64,
-    /// The URL of the table's folder, with `/` at its end.
+    /// Whether each version of a partition has a folder of its own.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub versions: bool,
+    /// The URL of the table's folder, with `/` at its end. Where versions have folders of their own, this is the
+    /// folder of the current version of a table without partitions.
     pub location: String,
 }
 
@@ -90,8 +94,10 @@ pub struct ColumnDescription {
 pub struct PartitionDescription {
     /// One value for each partition column; `None` is NULL.
     pub values: Vec<Option<String>>,
-    /// The folder below the table's folder, escaped as Hive does, without `/` at its end.
+    /// The folder that Hive gives it below the table's folder: its columns and values, escaped, without `/` at its end.
     pub folder: String,
+    /// The URL of the folder that holds its data files and no others, with `/` at its end.
+    pub location: String,
     /// The number of rows.
     pub rows: u64,
     /// The bytes of the data files.
@@ -186,7 +192,13 @@ pub fn describe(
             name: column,
         });
         let partition_columns: Vec<ColumnDescription> = partition_columns.collect();
-        let partitions = partitions(state, name, &partition_columns);
+        let partitions = partitions(state, name, &partition_columns, &url_of);
+        let whole = partitions.first().filter(|_| partition_columns.is_empty());
+        let location = match whole {
+            Some(whole) => whole.location.clone(),
+            None => url_of(&layout::data_folder(name, "", None)),
+        };
+        let versions = state.table(name).any(|file| file.entry.version.is_some());
         tables.push(TableDescription {
             name: name.clone(),
             holds,
@@ -206,7 +218,8 @@ pub fn describe(
             files: partitions.iter().map(|partition| partition.files).sum(),
             last_commit: state.version(name),
             partitions,
-            location: url_of(&format!("{name}/")),
+            versions,
+            location,
         });
     }
     Ok(tables)
@@ -257,6 +270,7 @@ fn partitions(
     state: &State,
     table: &str,
     columns: &[ColumnDescription],
+    url_of: &impl Fn(&str) -> String,
 ) -> Vec<PartitionDescription> {
     let columns: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
     let mut by_folder: BTreeMap<String, PartitionDescription> = BTreeMap::new();
@@ -271,6 +285,7 @@ fn partitions(
             .or_insert_with_key(|folder| PartitionDescription {
                 values: partition.iter().map(|(_, value)| value.clone()).collect(),
                 folder: folder.clone(),
+                location: location(table, folder, file.entry.version, url_of),
                 rows: 0,
                 bytes: 0,
                 files: 0,
@@ -282,6 +297,19 @@ fn partitions(
         found.last_commit = found.last_commit.max(file.commit);
     }
     by_folder.into_values().collect()
+}
+
+/// The URL of the folder of a partition. Folders of partitions are not escaped once more.
+fn location(
+    table: &str,
+    folder: &str,
+    version: Option<u64>,
+    url_of: &impl Fn(&str) -> String,
+) -> String {
+    let root = layout::data_root(table, version);
+    let below = layout::data_folder(table, folder, version);
+    let below = below.strip_prefix(&root).unwrap_or_default();
+    format!("{}{below}", url_of(&root))
 }
 
 fn table_comment(source: &Source, holds: Holds) -> String {

@@ -109,6 +109,18 @@ pub enum GlueError {
         /// The name of the table.
         table: String,
     },
+    /// Athena computes the locations of the partitions of this table, so it would not find their versions.
+    #[error(
+        "the table {table} of the database {database} has partition projection, with which Athena does not look for the \
+         current versions of partitions: take the parameters `projection.*` and `storage.location.template` out, or \
+         set `publish = \"directory\"`"
+    )]
+    Projected {
+        /// The database of the catalog.
+        database: String,
+        /// The name of the table.
+        table: String,
+    },
     /// A table of this name is there, and this lake has not made it.
     #[error(
         "the database {database} of the catalog has a table {table} that this lake has not made, so it stays as it is: \

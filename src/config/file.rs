@@ -17,8 +17,8 @@ use toml::de::DeTable;
 
 use super::table::{Entry, Table, choice};
 use super::{
-    ConfigError, Encryption, Job, Overrides, Reader, Reference, Source, catalog, columns, place,
-    reference, source, units,
+    ConfigError, Encryption, Job, Overrides, Publish, Reader, Reference, Source, catalog, columns,
+    place, reference, source, units,
 };
 use crate::layout::LONGEST_NAME;
 use crate::time::Zone;
@@ -31,7 +31,7 @@ const MEMORY: u64 = 1 << 30;
 const LEAST_MEMORY: u64 = 256 << 20;
 
 /// The keys of the file itself.
-pub(super) const TOP_KEYS: [&str; 15] = [
+pub(super) const TOP_KEYS: [&str; 17] = [
     "lake",
     "timezone",
     "memory",
@@ -47,7 +47,11 @@ pub(super) const TOP_KEYS: [&str; 15] = [
     "references",
     "marts",
     "catalog",
+    "publish",
+    "retain",
 ];
+/// How long a retired version stays where nothing is said, in milliseconds.
+const RETAIN_MS: i64 = 24 * 3_600_000;
 /// The algorithms of server-side encryption. The first has no key that can be chosen.
 const ALGORITHMS: [(&str, &str); 3] = [
     ("AES256", "AES256"),
@@ -126,6 +130,19 @@ pub fn load(
         Some(entry) => Some(catalog::catalog(&entry.table()?, &lake)?),
         None => None,
     };
+    let modes = [
+        ("directory", Publish::Directory),
+        ("catalog", Publish::Catalog),
+    ];
+    let publish = top.text_or("publish", Publish::default(), |text| choice(text, &modes))?;
+    if publish == Publish::Catalog && catalog.is_none() {
+        return Err(top.error_at(
+            "publish",
+            "readers find the current version of a partition in the catalog, and there is none: write a table \
+             `[catalog]` with `type = \"glue\"`"
+                .to_owned(),
+        ));
+    }
     Ok(Job {
         file,
         lake,
@@ -141,6 +158,8 @@ pub fn load(
         references,
         marts,
         catalog,
+        publish,
+        retain_ms: top.text_or("retain", RETAIN_MS, units::duration)?,
     })
 }
 

@@ -42,6 +42,8 @@ impl Job {
             let names = readers.iter().map(|reader| text(reader.name()));
             line(out, "readers", Value::Array(names.collect()))?;
         }
+        line(out, "publish", name(&self.publish))?;
+        line(out, "retain", text(units::show_duration(self.retain_ms)))?;
         for source in &self.sources {
             source.write(out)?;
         }

@@ -236,6 +236,8 @@ fn the_example_of_the_design() {
         }],
         marts: Some("/etc/sql/marts".into()),
         catalog: None,
+        publish: Publish::Directory,
+        retain_ms: 86_400_000,
     };
     assert_eq!(job(DESIGN), expected);
 }

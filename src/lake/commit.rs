@@ -41,6 +41,7 @@ impl Lake<Writing> {
             found: Vec::new(),
             files: Vec::new(),
             removed: Vec::new(),
+            retired: Vec::new(),
             columns: BTreeMap::new(),
             marts: Vec::new(),
             dropped: Vec::new(),
@@ -55,17 +56,27 @@ impl Lake<Writing> {
     pub async fn commit(
         &mut self,
         mut commit: Commit,
+        mut staged: Staged,
+    ) -> Result<Committed, LakeError> {
+        self.state.find(&commit.found);
+        commit.files.append(&mut staged.entries);
+        if let Err(error) = self.version(&mut commit).await {
+            self.unstage(&commit, error.failure_of_store()).await;
+            return Err(error);
+        }
+        self.make(commit, staged).await
+    }
+
+    /// Checks, commits, publishes and marks a commit that names all its files. `staged` has the local copies of files.
+    pub(super) async fn make(
+        &mut self,
+        commit: Commit,
         staged: Staged,
     ) -> Result<Committed, LakeError> {
-        commit.files.extend(staged.entries.iter().cloned());
-        self.state.find(&commit.found);
         if let Err(error) = publish::check(&self.store, &commit, &self.state).await {
-            let failure = match &error {
-                PublishError::Store(error) => Some(error),
-                _ => None,
-            };
-            self.unstage(&commit, failure).await;
-            return Err(error.into());
+            let error = LakeError::from(error);
+            self.unstage(&commit, error.failure_of_store()).await;
+            return Err(error);
         }
         let writing = &self.permission;
         if let Err(error) = ledger::commit(&self.store, &writing.lock, &commit).await {
@@ -85,7 +96,7 @@ impl Lake<Writing> {
         Ok(Committed {
             files: commit.files.len() as u64,
             bytes: commit.files.iter().map(|file| file.bytes).sum(),
-            local: staged.published(),
+            local: staged.published(&commit.files),
         })
     }
 

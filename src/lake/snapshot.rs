@@ -112,11 +112,12 @@ impl Snapshot<'_> {
         table: &'f str,
         staged: &'f [FileEntry],
     ) -> impl Iterator<Item = (&'f FileEntry, String)> {
-        let replaced: BTreeSet<String> = staged.iter().map(FileEntry::key).collect();
+        let replaced: BTreeSet<String> = staged.iter().map(FileEntry::place).collect();
         let staged = staged.iter().map(|entry| (entry, entry.staged.clone()));
         let published = self.state.table(table);
-        let published = published.map(|file| (&file.entry, file.entry.key()));
-        let stays = published.filter(move |(_, key)| !replaced.contains(key));
+        let published = published.map(|file| &file.entry);
+        let stays = published.filter(move |entry| !replaced.contains(&entry.place()));
+        let stays = stays.map(|entry| (entry, entry.key()));
         // Slices of an earlier partitioning stay as empty files in folders of other columns.
         staged.chain(stays).filter(|(entry, _)| entry.rows > 0)
     }
@@ -172,7 +173,10 @@ impl Snapshot<'_> {
 
     /// The table that a file belongs to, if it is a file of the lake.
     pub fn table_of(&self, file: &Path) -> Option<String> {
-        let mut below = file.prefix_match(&self.root)?;
-        below.next().map(|part| part.as_ref().to_owned())
+        let below: Vec<String> = file
+            .prefix_match(&self.root)?
+            .map(|part| part.as_ref().to_owned())
+            .collect();
+        Some(layout::table_of(&below.join("/")).to_owned())
     }
 }

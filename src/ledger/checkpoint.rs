@@ -34,7 +34,7 @@ use super::log::{READ_AHEAD, read};
 use super::objects::Packer;
 use super::{
     Balance, Commit, DamagedEntry, FORMAT, File, FileEntry, LedgerError, MartState, OLDEST,
-    ObjectEntry, Settings, Sha256, SourceState, State,
+    ObjectEntry, Retired, Settings, Sha256, SourceState, State,
 };
 use crate::layout;
 use crate::store::Store;
@@ -66,6 +66,11 @@ struct Rest {
     sources: BTreeMap<String, RestOfSource>,
     columns: BTreeMap<String, Vec<(String, String)>>,
     marts: BTreeMap<String, MartState>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    retired: BTreeMap<String, Retired>,
+    /// For copies of published files: the commit that wrote the content, by key.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    written: BTreeMap<String, u64>,
     files: u64,
     /// The number of bytes of the file before the footer. The digest covers these bytes.
     bytes: usize,
@@ -392,6 +397,12 @@ pub(super) fn encode(state: &State) -> Result<Vec<u8>, String> {
         sources,
         columns: state.columns.clone(),
         marts: state.marts.clone(),
+        retired: state.retired.clone(),
+        written: state
+            .files
+            .iter()
+            .filter_map(|(key, file)| Some((key.clone(), file.entry.written?)))
+            .collect(),
         files: state.files.len() as u64,
         bytes: file.inner().len(),
     };
@@ -457,7 +468,8 @@ pub(super) fn decode(bytes: Bytes) -> Result<State, String> {
             match text(columns.source, row) {
                 Some(source) => take_object(&mut objects, source, &columns.object(row)?)?,
                 None => {
-                    let (key, file) = columns.file(row)?;
+                    let (key, mut file) = columns.file(row)?;
+                    file.entry.written = rest.written.get(&key).copied();
                     files.insert(key, file);
                 }
             }
@@ -486,6 +498,7 @@ pub(super) fn decode(bytes: Bytes) -> Result<State, String> {
         unpublished: None,
         sources,
         files,
+        retired: rest.retired,
         columns: rest.columns,
         marts: rest.marts,
     })
@@ -586,6 +599,8 @@ impl<'a> Columns<'a> {
                 times: self.times(row),
                 staged: self.staged.value(row).to_owned(),
                 sha256: self.sha256(row)?,
+                version: layout::version_of(self.key.value(row)),
+                written: None,
             },
             etag: text(self.etag, row).map(str::to_owned),
         };

@@ -1,4 +1,4 @@
-//! The stored types of the log. The newest format is 3. The tests keep a sample of every format for ever.
+//! The stored types of the log. The newest format is 4. The tests keep a sample of every format for ever.
 //!
 //! ```text
 //! log/<n>            Commit     JSON: objects absorbed, files, marts, the balance of this commit
@@ -7,7 +7,9 @@
 //!
 //! Format 1 had only a fingerprint of the settings, and no event times of raw objects. Its settings are read as
 //! unknown: the next run asks for a `rebuild`. Format 2 could not take a data file away. A version that reads only
-//! format 2 would look for the files that `removed` names, so it refuses format 3.
+//! format 2 would look for the files that `removed` names, so it refuses format 3. Format 3
+//! had no versions of partitions. A version that reads only format 3 would look for all files below the root of their
+//! table, so it refuses format 4.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,7 +22,7 @@ use crate::layout::Partition;
 use crate::time::TimeUnit;
 
 /// The newest format. This build writes it.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 /// The oldest format that this build reads.
 pub const OLDEST: u32 = 1;
 
@@ -44,10 +46,14 @@ pub struct Commit {
     pub found: Vec<FoundFile>,
     /// The data files that it writes.
     pub files: Vec<FileEntry>,
-    /// Data files that this commit takes away: files without rows, and the files of `dropped` marts. They are deleted
-    /// after `files` are published and before the marker is created.
+    /// Data files that this commit takes away: files without rows, the files of `dropped` marts, and files that an
+    /// earlier commit `retired`. They are deleted after `files` are published and before the marker is created.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub removed: Vec<RemovedFile>,
+    /// The keys of data files that the lake has no more, while their objects stay: a query in flight may read them. A
+    /// later commit names them in `removed`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retired: Vec<String>,
     /// The columns of every table that has files in this commit, in order.
     pub columns: BTreeMap<String, Vec<(String, String)>>,
     /// The marts that it builds.
@@ -213,11 +219,19 @@ pub struct FileEntry {
     /// The first and the last event time in the unit of the table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub times: Option<(i64, i64)>,
-    /// The key of the staged file, below the lake.
+    /// The key of the staged file, below the lake. For a file that did not change while its partition got a new
+    /// version: the key of the published file that it is a copy of.
     pub staged: String,
     /// The SHA-256 of its bytes; `None` in commits of format 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Sha256>,
+    /// The commit that published the version of the partition that the file belongs to; `None` for a file below the
+    /// root of its table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
+    /// The commit that wrote the content, as the footer of the file names it, where this is a copy of a published file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written: Option<u64>,
 }
 
 /// The object that a repair has found under a published name.

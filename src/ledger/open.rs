@@ -29,8 +29,9 @@ impl State {
         if state.last > 0 {
             return Ok(state);
         }
-        for table in tables {
-            let listing = store.list(&format!("{table}/")).await?;
+        let roots = tables.into_iter().map(|table| format!("{table}/"));
+        for root in roots.chain([layout::VERSIONS.to_owned()]) {
+            let listing = store.list(&root).await?;
             let mut keys = listing.objects.into_iter().map(|object| object.key);
             if let Some(key) = keys.find(|key| !layout::is_hidden(key)) {
                 // Another run may have made the first commit since.

@@ -2,7 +2,8 @@
 //!
 //! `samples/1.commit.json` and `1.published.json` are of format 1, `2.*` of format 2, `2.sealed.*` with seals;
 //! `2.checkpoint.parquet` is the checkpoint after the commit of format 2. `2.written.commit.json` has the
-//! bytes that were written last in format 2. `3.written.*` have the bytes that are written today.
+//! bytes that were written last in format 2, `3.written.*` those of format 3. `4.written.*` have the bytes that are
+//! written today.
 
 use std::collections::BTreeMap;
 
@@ -196,6 +197,8 @@ fn sample() -> Commit {
                 )
                 .unwrap(),
             ),
+            version: None,
+            written: None,
         },
         FileEntry {
             table: "events_rejects".to_owned(),
@@ -206,6 +209,8 @@ fn sample() -> Commit {
             times: None,
             staged: staged("events_rejects/dt=__HIVE_DEFAULT_PARTITION__/part-00000.parquet"),
             sha256: None,
+            version: None,
+            written: None,
         },
     ];
     let columns = [
@@ -246,6 +251,7 @@ fn sample() -> Commit {
         marts: vec![mart],
         dropped: Vec::new(),
         removed: Vec::new(),
+        retired: Vec::new(),
         found: vec![
             FoundFile {
                 key: "events/dt=2019-04-01/part-00000.parquet".to_owned(),
@@ -464,10 +470,9 @@ async fn format_3() {
     assert_eq!(open(&files).await, state(&sample_3(), &marker(3)));
 }
 
-/// A commit and a marker are written with these bytes, with their seals. A new setting of the configuration or
-/// another order of the fields would show here.
+/// A commit without versions has the same words as before.
 #[test]
-fn format_3_as_it_is_written() {
+fn format_3_as_it_was_written() {
     let written =
         |json: serde_json::Result<Vec<u8>>| String::from_utf8(seal::sealed(json.unwrap())).unwrap();
     assert_eq!(
@@ -477,6 +482,83 @@ fn format_3_as_it_is_written() {
     assert_eq!(
         written(serde_json::to_vec(&marker(3))),
         include_str!("samples/3.written.published.json")
+    );
+}
+
+/// What format 4 says more: versions of partitions, and files that are retired.
+fn sample_4() -> Commit {
+    let retired = "rawmart-versions/events/dt=2019-04-01/00000000000000000003/part-00000.parquet";
+    let mut commit = Commit {
+        format: 4,
+        retired: vec![
+            retired.to_owned(),
+            "complex_views/part-00000.parquet".to_owned(),
+        ],
+        removed: Vec::new(),
+        ..sample_3()
+    };
+    for file in &mut commit.files {
+        file.version = Some(1);
+    }
+    if let Some(file) = commit.files.last_mut() {
+        file.staged = retired.replace(
+            "events/dt=2019-04-01",
+            "events_rejects/dt=__HIVE_DEFAULT_PARTITION__",
+        );
+        file.written = Some(3);
+    }
+    commit
+}
+
+fn marker_4() -> Published {
+    let mut marker = marker(4);
+    for (put, entry) in marker.files.iter_mut().zip(sample_4().files) {
+        put.key = entry.key();
+    }
+    marker
+}
+
+#[tokio::test]
+async fn format_4() {
+    let (commit, published): (&[u8], &[u8]) = (
+        include_bytes!("samples/4.written.commit.json"),
+        include_bytes!("samples/4.written.published.json"),
+    );
+    assert!(seal::check(commit).is_ok() && seal::check(published).is_ok());
+    let read: Commit = serde_json::from_slice(commit).unwrap();
+    assert_eq!(read, sample_4());
+    let read: Published = serde_json::from_slice(published).unwrap();
+    assert_eq!(read, marker_4());
+    let files = [
+        (layout::commit_key(1), commit),
+        (layout::published_key(1), published),
+    ];
+    let state = open(&files).await;
+    assert_eq!(state, self::state(&sample_4(), &marker_4()));
+    assert!(state.files.values().all(|file| file.etag.is_some()));
+    let keys: Vec<&String> = state.files.keys().collect();
+    assert_eq!(
+        keys,
+        [
+            "rawmart-versions/events/dt=2019-04-01/00000000000000000001/part-00000.parquet",
+            "rawmart-versions/events_rejects/dt=__HIVE_DEFAULT_PARTITION__/00000000000000000001/part-00000.parquet",
+        ]
+    );
+}
+
+/// A commit and a marker are written with these bytes, with their seals. A new setting of the configuration or
+/// another order of the fields would show here.
+#[test]
+fn format_4_as_it_is_written() {
+    let written =
+        |json: serde_json::Result<Vec<u8>>| String::from_utf8(seal::sealed(json.unwrap())).unwrap();
+    assert_eq!(
+        written(serde_json::to_vec(&sample_4())),
+        include_str!("samples/4.written.commit.json")
+    );
+    assert_eq!(
+        written(serde_json::to_vec(&marker_4())),
+        include_str!("samples/4.written.published.json")
     );
 }
 

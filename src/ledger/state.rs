@@ -12,11 +12,27 @@ use crate::layout;
 /// A data file, as the log knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
-    /// The commit that last wrote it.
+    /// The commit that last put it where it is.
     pub commit: u64,
     /// The entry of the commit.
     pub entry: FileEntry,
     /// `None` until its commit is published.
+    pub etag: Option<String>,
+}
+
+impl File {
+    /// The commit that wrote the content of the file.
+    pub fn written(&self) -> u64 {
+        self.entry.written.unwrap_or(self.commit)
+    }
+}
+
+/// An object of a data file that the lake has no more. Queries in flight may read it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retired {
+    /// The commit that retired it.
+    pub commit: u64,
+    /// The ETag that it was published with.
     pub etag: Option<String>,
 }
 
@@ -55,6 +71,8 @@ pub struct State {
     pub sources: BTreeMap<String, SourceState>,
     /// The data files by their key below the lake.
     pub files: BTreeMap<String, File>,
+    /// Files of earlier versions whose objects stay for a while, by their key below the lake.
+    pub retired: BTreeMap<String, Retired>,
     /// The columns of each table.
     pub columns: BTreeMap<String, Vec<(String, String)>>,
     /// The marts by name.
@@ -95,18 +113,27 @@ impl State {
         self.find(&commit.found);
         for removed in &commit.removed {
             self.files.remove(&removed.key);
+            self.retired.remove(&removed.key);
+        }
+        for key in &commit.retired {
+            if let Some(file) = self.files.remove(key) {
+                let retired = Retired {
+                    commit: commit.number,
+                    etag: file.etag,
+                };
+                self.retired.insert(key.clone(), retired);
+            }
         }
         for entry in &commit.files {
-            let etag = self
-                .files
-                .get(&entry.key())
-                .and_then(|file| file.etag.clone());
+            let key = entry.key();
+            let etag = self.etag(&key);
+            self.retired.remove(&key);
             let file = File {
                 commit: commit.number,
                 entry: entry.clone(),
                 etag,
             };
-            self.files.insert(entry.key(), file);
+            self.files.insert(key, file);
         }
         for (table, columns) in &commit.columns {
             self.columns.insert(table.clone(), columns.clone());
@@ -121,6 +148,15 @@ impl State {
                 entry: mart.clone(),
             };
             self.marts.insert(mart.name.clone(), state);
+        }
+    }
+
+    /// The ETag of the object that lies under the key of a data file, as far as the log knows: the file is published,
+    /// or retired.
+    pub fn etag(&self, key: &str) -> Option<String> {
+        match self.files.get(key) {
+            Some(file) => file.etag.clone(),
+            None => self.retired.get(key)?.etag.clone(),
         }
     }
 
@@ -167,10 +203,17 @@ impl FileEntry {
 
     /// The final key of the file, below the lake.
     pub fn key(&self) -> String {
-        layout::file_key(
-            &self.table,
-            &layout::partition_folder(&self.partition),
-            &self.name,
-        )
+        self.key_in(self.version)
+    }
+
+    /// The place of the file: its table, partition and name. All versions of a file have one place.
+    pub fn place(&self) -> String {
+        self.key_in(None)
+    }
+
+    fn key_in(&self, version: Option<u64>) -> String {
+        let partition = layout::partition_folder(&self.partition);
+        let folder = layout::data_folder(&self.table, &partition, version);
+        format!("{folder}{}", self.name)
     }
 }

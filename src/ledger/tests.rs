@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rand::seq::{IndexedRandom, IteratorRandom};
+use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -185,6 +185,14 @@ impl RandomLog {
                 .random
                 .random_bool(0.8)
                 .then(|| Sha256(self.random.random())),
+            version: match self.random.random_bool(0.3) {
+                true => Some(self.random.random_range(1..40)),
+                false => None,
+            },
+            written: match self.random.random_bool(0.3) {
+                true => Some(self.number()),
+                false => None,
+            },
         }
     }
 
@@ -202,18 +210,23 @@ impl RandomLog {
                 .collect();
             files.sort_by_key(FileEntry::key);
             files.dedup_by_key(|file| file.key());
-            let mut known = log
+            let known: Vec<String> = log
                 .iter()
                 .flat_map(|(commit, _): &(Commit, _)| &commit.files)
                 .map(FileEntry::key)
-                .filter(|key| files.iter().all(|file| file.key() != *key));
-            let known = known.by_ref().choose(&mut self.random);
-            let known = known.filter(|_| self.random.random_bool(0.3));
-            let removed = known.map(|key| RemovedFile {
+                .filter(|key| files.iter().all(|file| file.key() != *key))
+                .collect();
+            let mut some = || {
+                let key = known.choose(&mut self.random).cloned();
+                key.filter(|_| self.random.random_bool(0.3))
+            };
+            let (removed, retired) = (some(), some());
+            let removed = removed.map(|key| RemovedFile {
                 key,
                 etag: Some(self.text()),
             });
-            let removed = removed.into_iter().collect();
+            let removed: Vec<RemovedFile> = removed.into_iter().collect();
+            let retired = retired.into_iter().collect();
             let marts = (0..self.random.random_range(0..2)).map(|_| MartEntry {
                 name: format!("mart{}", self.random.random_range(0..3)),
                 sql: self.text(),
@@ -236,6 +249,7 @@ impl RandomLog {
                 marts,
                 files,
                 removed,
+                retired,
                 dropped: match self.random.random_bool(0.2) {
                     true => vec!["mart0".to_owned()],
                     false => Vec::new(),
@@ -519,6 +533,7 @@ async fn years(commits: u64) {
             columns: BTreeMap::new(),
             marts: Vec::new(),
             removed: Vec::new(),
+            retired: Vec::new(),
             dropped: Vec::new(),
             found: Vec::new(),
         };

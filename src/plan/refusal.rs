@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::config::Publish;
+
 /// The reason why a source cannot be changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "refused")]
@@ -31,6 +33,13 @@ pub enum Refusal {
     },
     /// A raw object is to be dropped that was never absorbed.
     NotAbsorbed { key: String },
+    /// The lake has data files that another `publish` has published.
+    Published {
+        /// The configured one.
+        publish: Publish,
+        files: u64,
+        bytes: u64,
+    },
     /// A rebuild of some dates was asked for, and only a rebuild of all dates is possible.
     OnlyWhole { reasons: String },
 }
@@ -85,6 +94,22 @@ impl Refusal {
                  the number of a commit prints the keys of raw objects. To keep an object out that was not \
                  absorbed yet, name it in sources.{name}.exclude"
             ),
+            Self::Published {
+                publish,
+                files,
+                bytes,
+            } => {
+                let (now, before) = match publish {
+                    Publish::Catalog => ("catalog", "directory"),
+                    Publish::Directory => ("directory", "catalog"),
+                };
+                format!(
+                    "{name}: the configuration says `publish = \"{now}\"`, and {files} data files of the lake were \
+                     published with `publish = \"{before}\"`: `rawmart rebuild` copies these files ({}) to their new \
+                     places and builds everything again; or set `publish = \"{before}\"` again",
+                    Bytes(*bytes)
+                )
+            }
             Self::OnlyWhole { reasons } => format!(
                 "{name}: {reasons}; this changes every file of its tables, so a rebuild of some dates is not \
                  enough: leave out --from and --to"

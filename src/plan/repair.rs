@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Listed, Moved, SourcePlan, Step, Why, new_objects, settings};
 use crate::config::{Job, OnChangedObject, Source};
 use crate::event::{Place, Slicing};
+use crate::layout;
 use crate::ledger::{File, FoundFile, ObjectEntry, Settings, SourceState, State};
 use crate::time::TimeUnit;
 
@@ -25,9 +26,9 @@ impl Lost {
     }
 
     /// The objects in the places of the lost files of a table.
-    pub fn of_table(&self, table: &str) -> impl Iterator<Item = FoundFile> {
-        let root = format!("{table}/");
-        let of_table = self.0.iter().filter(move |(key, _)| key.starts_with(&root));
+    pub fn of_table<'l>(&'l self, table: &'l str) -> impl Iterator<Item = FoundFile> + 'l {
+        let of_table = self.0.iter();
+        let of_table = of_table.filter(move |(key, _)| layout::table_of(key) == table);
         of_table.map(|(key, etag)| FoundFile {
             key: key.clone(),
             etag: etag.clone(),

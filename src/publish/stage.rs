@@ -90,9 +90,9 @@ impl Staged {
         self.entries
     }
 
-    /// The local copies, once the files are published.
-    pub fn published(self) -> Local {
-        let Self { entries, mut local } = self;
+    /// The local copies, once the files with these entries are published.
+    pub fn published(self, entries: &[FileEntry]) -> Local {
+        let Self { mut local, .. } = self;
         let files = entries
             .iter()
             .filter_map(|entry| Some((entry.key(), local.remove(&entry.staged)?)));
@@ -128,7 +128,8 @@ pub async fn stage(
     let files = files.take_while(|_| ready(!failed.load(Ordering::Relaxed)));
     let uploads = files.map(|file| {
         let partition = layout::partition_folder(&file.partition);
-        let key = layout::file_key(&file.table, &partition, &file.name);
+        let place = layout::data_folder(&file.table, &partition, None);
+        let key = format!("{place}{}", file.name);
         let staged = format!("{folder}{key}");
         let room = &room;
         let upload = async move {
@@ -157,6 +158,8 @@ pub async fn stage(
                 times: file.times,
                 staged,
                 sha256: Some(sha256),
+                version: None,
+                written: None,
             };
             Ok((entry, local))
         };
@@ -261,8 +264,7 @@ pub async fn prove(store: &Store, commit: &Commit) -> Result<(), PublishError> {
 pub async fn check(store: &Store, commit: &Commit, state: &State) -> Result<(), PublishError> {
     let replaced = commit.files.iter().map(|entry| {
         let key = entry.key();
-        let file = state.files.get(&key);
-        let expected = file.and_then(|file| file.etag.clone());
+        let expected = state.etag(&key);
         (key, expected, false)
     });
     let removed = commit.removed.iter();
@@ -288,8 +290,36 @@ pub async fn check(store: &Store, commit: &Commit, state: &State) -> Result<(), 
         .await
 }
 
-/// Finds out who has changed a file that a commit replaces or takes away.
-async fn changed(store: &Store, commit: &Commit, key: &str) -> Result<PublishError, StoreError> {
+/// Whether each of some published files is there, with the ETag that is expected of it.
+///
+/// # Errors
+/// A store that does not answer.
+pub async fn are_there(
+    store: &Store,
+    files: Vec<(&str, Option<&str>)>,
+) -> Result<Vec<bool>, StoreError> {
+    let looks = files.into_iter().map(|(key, expected)| async move {
+        let found = store.head(key).await?;
+        Ok(found.is_some_and(|found| match (&found.etag, expected) {
+            (Some(found), Some(expected)) => found == expected,
+            _ => true,
+        }))
+    });
+    stream::iter(looks)
+        .buffered(LOOKED_AT_ONCE)
+        .try_collect()
+        .await
+}
+
+/// Finds out who has changed a file that a commit replaces, copies or takes away.
+///
+/// # Errors
+/// A store that does not answer.
+pub async fn changed(
+    store: &Store,
+    commit: &Commit,
+    key: &str,
+) -> Result<PublishError, StoreError> {
     let url = store.url_of(key);
     let next = store.head(&layout::commit_key(commit.number)).await?;
     Ok(match next {
@@ -303,9 +333,9 @@ fn forget(path: &Path) {
     let _ = std::fs::remove_file(path);
 }
 
-/// Puts every file of a commit under its final name, then deletes the files that it takes away. This may be repeated after any interruption. `state` is
-/// the state with this commit applied. `memory` is the most bytes that are on their way at once. Files that
-/// this run has `staged` are read from its own disk.
+/// Puts every file of a commit under its final name, then deletes the files that it takes away. This may be repeated
+/// after any interruption. `state` is the state with this commit applied. `memory` is the most bytes that are on their
+/// way at once. Files that this run has `staged` are read from its own disk.
 ///
 /// # Errors
 /// A file of the lake that somebody else has changed.

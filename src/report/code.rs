@@ -279,7 +279,9 @@ pub(super) const fn of_refusal(refusal: &Refusal) -> Code {
         Refusal::Unreadable { .. } => Code::UnreadableKeys,
         Refusal::Changed { .. } => Code::ChangedObjects,
         Refusal::Vanished { .. } => Code::MissingObjects,
-        Refusal::Settings { .. } | Refusal::OnlyWhole { .. } => Code::SettingsChanged,
+        Refusal::Settings { .. } | Refusal::OnlyWhole { .. } | Refusal::Published { .. } => {
+            Code::SettingsChanged
+        }
         Refusal::NotAbsorbed { .. } => Code::NotAbsorbed,
     }
 }

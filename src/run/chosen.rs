@@ -3,12 +3,13 @@
 use super::look::{Checked, Looked};
 use super::marts::Marts;
 use super::summary::{Totals, summary};
+use super::tell::Telling;
 use super::{Context, Doing, Options, RunError, RunSummary, tables};
 use crate::absorb::SpillFolder;
 use crate::config::Job;
 use crate::lake;
 use crate::mart::{Drawn, Graph};
-use crate::plan::{AskedDates, Lost, RunPlan};
+use crate::plan::{self, AskedDates, Lost, RunPlan};
 use crate::publish::Local;
 
 /// Which marts are asked for, and which of their dates.
@@ -39,6 +40,14 @@ pub fn build_marts<'a>(
         lake.probe(job.single_writer).await?;
         let rolled_forward = lake.roll_forward().await?;
         lake.sweep_dead().await?;
+        if let Some(refusal) = plan::published_otherwise(job, lake.state()) {
+            let name = job.sources.first().map(|source| source.name.clone());
+            return Err(RunError::Refused {
+                name: name.unwrap_or_default(),
+                refusal,
+            });
+        }
+        let mut telling = Telling::new(job, context);
         let proof = lake.proof();
         let looked = Looked::look(job, checked, lake.state(), spill.path(), &context.store).await?;
         let plans = looked.plan_chosen_marts(lake.state(), &chosen, asked.dates);
@@ -55,6 +64,7 @@ pub fn build_marts<'a>(
         let mut totals = Totals::default();
         let mut built = marts.build(&mut lake, &mut totals).await?;
         built.retain(|mart| chosen.contains(&mart.name));
+        telling.finish(&lake).await;
         lake.sweep().await?;
         lake.checkpoint().await?;
         let silences = looked.silences(lake.state(), &chosen, context.now);
@@ -62,6 +72,7 @@ pub fn build_marts<'a>(
         let summary = summary(&lake, &looked, &plan, rolled_forward, built, totals);
         Ok(RunSummary {
             silences,
+            catalog: telling.summary(),
             ..summary
         })
     })

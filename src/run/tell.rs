@@ -22,7 +22,7 @@
 //!
 //! A catalog that cannot be told does not stop a run.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -51,9 +51,16 @@ pub struct CatalogSummary {
     pub tables: u64,
     /// Partitions that were created, changed or deleted.
     pub partitions: u64,
+    /// Data files of earlier versions of partitions that were deleted, because `retain` has passed.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub expired: u64,
     /// What the catalog was not told. The next run tries again.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<CatalogProblem>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// What the catalog was not told, and why.
@@ -121,10 +128,75 @@ impl<'a> Telling<'a> {
         }
     }
 
-    /// Tells the catalog for the last time in this run, and gives what it was told. `None` without a catalog.
-    pub async fn finish(mut self, lake: &Lake<Writing>) -> Option<CatalogSummary> {
+    /// Tells the catalog for the last time in this run.
+    pub async fn finish(&mut self, lake: &Lake<Writing>) {
         self.tell(lake).await;
+    }
+
+    /// What the catalog was told. `None` without a catalog.
+    pub fn summary(self) -> Option<CatalogSummary> {
         self.job.catalog.as_ref().map(|_| self.summary)
+    }
+
+    /// Whether the catalog was told of all tables, as commit `last` left them.
+    pub fn is_told(&self, last: u64) -> bool {
+        self.told == Some(last)
+    }
+
+    /// So many data files of earlier versions are deleted.
+    pub fn note_expired(&mut self, files: usize) {
+        self.summary.expired = files as u64;
+    }
+
+    /// Tells the catalog once more of those of these tables that it has in one of these folders, given as URLs, and
+    /// gives whether there is any. `None` where the catalog gives no usable answer.
+    pub async fn correct(
+        &mut self,
+        lake: &Lake<Writing>,
+        folders: &BTreeMap<String, BTreeSet<String>>,
+    ) -> Option<bool> {
+        let catalog = self.job.catalog.as_ref()?;
+        let mut corrected = false;
+        for (table, folders) in folders {
+            match self.correct_table(catalog, lake, (table, folders)).await {
+                Ok(found) => corrected |= found,
+                Err(error) => {
+                    let problem = CatalogProblem::new(Some(table), &error);
+                    self.summary.problems.push(problem);
+                    return None;
+                }
+            }
+        }
+        Some(corrected)
+    }
+
+    async fn correct_table(
+        &mut self,
+        catalog: &config::Catalog,
+        lake: &Lake<Writing>,
+        (table, folders): (&str, &BTreeSet<String>),
+    ) -> Result<bool, GlueError> {
+        let glue = Glue::open(catalog, &self.context.store).await?;
+        let Some(known) = glue.table(table).await? else {
+            return Ok(false);
+        };
+        let mut located = BTreeSet::new();
+        if !known.input.partition_keys.is_empty() {
+            located.extend(glue.partitions(table).await?.into_values());
+        }
+        located.extend(known.input.storage_descriptor.location);
+        if located.is_disjoint(folders) {
+            return Ok(false);
+        }
+        let one = One {
+            glue: &glue,
+            lake: lake.root(),
+            database: &catalog.database,
+        };
+        let partitions = self.again(&one, table).await?;
+        self.summary.tables += 1;
+        self.summary.partitions += partitions.unwrap_or(0);
+        Ok(true)
     }
 
     async fn tell(&mut self, lake: &Lake<Writing>) {
@@ -135,7 +207,11 @@ impl<'a> Telling<'a> {
         if last == 0 || self.told == Some(last) {
             return;
         }
-        self.summary.problems = match self.all(catalog, lake).await {
+        let Ok(tables) = described(self.job, lake) else {
+            // `rawmart tables` says it.
+            return;
+        };
+        self.summary.problems = match self.all(catalog, lake, &tables).await {
             Ok(problems) => problems,
             Err(error) => vec![CatalogProblem::new(None, &error)],
         };
@@ -149,6 +225,7 @@ impl<'a> Telling<'a> {
         &mut self,
         catalog: &config::Catalog,
         lake: &Lake<Writing>,
+        tables: &[TableDescription],
     ) -> Result<Vec<CatalogProblem>, GlueError> {
         self.context.progress.tell(Happened::Telling {
             database: catalog.database.clone(),
@@ -162,16 +239,12 @@ impl<'a> Telling<'a> {
             }
         };
         let mut problems = Vec::new();
-        let Ok(tables) = described(self.job, lake) else {
-            // `rawmart tables` says it.
-            return Ok(problems);
-        };
         let one = One {
             glue: &glue,
             lake: lake.root(),
             database: &catalog.database,
         };
-        for table in &tables {
+        for table in tables {
             let known = known.remove(&table.name);
             let told = one.tell((table, lake.state().last), known, None).await;
             let done = match told {
@@ -272,6 +345,12 @@ impl One<'_> {
         let wanted = Wanted::new(described, (self.lake, last), input);
         let name = &wanted.table.name;
         let standing = judge(&wanted, known.as_ref());
+        if described.versions && wanted.is_projected() {
+            return Err(GlueError::Projected {
+                database: self.database.to_owned(),
+                table: name.clone(),
+            });
+        }
         let partitions = match standing {
             Standing::Foreign => {
                 return Err(GlueError::Foreign {

@@ -28,6 +28,7 @@ use crate::lake::{Lake, Reading};
 use crate::layout;
 use crate::ledger::{self, Commit, DamagedEntry, Sha256, State};
 use crate::mart;
+use crate::publish;
 use crate::store::{Lies, Object, Store, StoreSettings};
 
 /// The result of `verify`.
@@ -356,10 +357,14 @@ pub async fn control(lake: &Store) -> Result<Vec<DamagedEntry>, RunError> {
 async fn unpublished(lake: &Store, commit: &Commit) -> Result<Damage, RunError> {
     let listing = lake.list(layout::STAGING).await?;
     let staged: BTreeSet<String> = listing.objects.into_iter().map(|o| o.key).collect();
-    let finishable = commit
-        .files
-        .iter()
-        .all(|file| staged.contains(&file.staged));
+    let copies = commit.files.iter().map(|file| file.staged.as_str());
+    let copies = copies.filter(|key| layout::staged_for(key).is_none());
+    let copies = publish::are_there(lake, copies.map(|key| (key, None)).collect()).await?;
+    let mut files = commit.files.iter();
+    let finishable = copies.into_iter().all(|there| there)
+        && files.all(|file| {
+            layout::staged_for(&file.staged).is_none() || staged.contains(&file.staged)
+        });
     let commit = commit.number;
     Ok(match finishable {
         true => Damage::Unpublished { commit },
@@ -425,7 +430,7 @@ fn set_gone_apart(state: &State, job: &Job, compared: &mut ComparedFiles) {
 /// Objects by key.
 type Objects = BTreeMap<String, Object>;
 
-/// Lists the tables of the job and of the log.
+/// Lists the tables of the job and of the log, and the versions of their partitions.
 async fn listed<P>(
     lake: &Lake<P>,
     job: &Job,
@@ -434,10 +439,9 @@ async fn listed<P>(
     let known = lake.state().files.values();
     let known = known.map(|file| file.entry.table.clone());
     let tables: BTreeSet<String> = tables(job).chain(known).collect();
-    let listings = tables.iter().map(|table| {
-        let root = format!("{table}/");
-        async move { lake.store().list(&root).await }
-    });
+    let roots = tables.into_iter().map(|table| format!("{table}/"));
+    let roots = roots.chain([layout::VERSIONS.to_owned()]);
+    let listings = roots.map(|root| async move { lake.store().list(&root).await });
     let mut there = Objects::new();
     for listing in try_join_all(listings).await? {
         let objects = listing.objects.into_iter();
@@ -465,6 +469,10 @@ async fn look<P>(
     for removed in unpublished.iter().flat_map(|commit| &commit.removed) {
         // The run that publishes the commit removes it.
         there.remove(&removed.key);
+    }
+    for key in state.retired.keys() {
+        // Queries in flight may read it, and a later run deletes it.
+        there.remove(key);
     }
     let unpublished = unpublished.map_or(u64::MAX, |commit| commit.number);
     let mut whole = Vec::new();

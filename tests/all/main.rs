@@ -47,6 +47,8 @@ mod tables;
 mod told;
 mod values;
 mod verify;
+mod versions;
+mod versions_told;
 mod why;
 #[cfg(target_os = "linux")]
 mod within_memory;

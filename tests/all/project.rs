@@ -207,6 +207,31 @@ impl Lake {
         tables
     }
 
+    /// The same lake with the newest version of each partition in the place below the root of its table, and without
+    /// earlier versions.
+    pub fn current(&self) -> Self {
+        let version = |key: &str| {
+            let below = key.strip_prefix("rawmart-versions/")?;
+            let (folder, name) = below.rsplit_once('/')?;
+            let (partition, version) = folder.rsplit_once('/')?;
+            Some((format!("{partition}/"), version.to_owned(), name.to_owned()))
+        };
+        let mut newest: BTreeMap<String, String> = BTreeMap::new();
+        for (partition, found, _) in self.0.keys().filter_map(|key| version(key)) {
+            let newest = newest.entry(partition).or_default();
+            *newest = found.max(std::mem::take(newest));
+        }
+        let all = self.0.iter();
+        let files = all.filter_map(|(key, bytes)| match version(key) {
+            Some((partition, found, name)) => {
+                let is_newest = newest[&partition] == found;
+                is_newest.then(|| (format!("{partition}{name}"), bytes.clone()))
+            }
+            None => Some((key.clone(), bytes.clone())),
+        });
+        Self(files.collect())
+    }
+
     /// All files that readers see.
     pub fn data_files(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.0

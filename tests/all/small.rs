@@ -11,7 +11,7 @@ use chrono::DateTime;
 use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
-use rawmart::config::{self, Job, Overrides};
+use rawmart::config::{self, Job, Overrides, Publish};
 use rawmart::dedup::Hashing;
 use rawmart::progress::Progress;
 use rawmart::report::{Exit, Failure, Outcome};
@@ -117,7 +117,26 @@ pub fn job(project: &Project) -> Job {
         threads: Some(1),
         ..Overrides::default()
     };
-    config::load(&overrides, &|_| None, &project.path("")).unwrap()
+    let job = config::load(&overrides, &|_| None, &project.path("")).unwrap();
+    let toml = std::fs::read_to_string(project.path("rawmart.toml")).unwrap();
+    match toml.contains(VERSIONS) {
+        true => Job {
+            publish: Publish::Catalog,
+            ..job
+        },
+        false => job,
+    }
+}
+
+/// The line of a configuration that [`job`] takes for `publish = "catalog"`, also without a catalog and on disk.
+const VERSIONS: &str = "# publish = catalog";
+
+/// Each version of a partition gets a folder of its own, and a partition has several data files.
+pub fn with_versions(project: &Project) {
+    let toml = std::fs::read_to_string(project.path("rawmart.toml")).unwrap();
+    let sliced = toml.replace("max_rejects", "slice = \"6h\"\nmax_rejects");
+    assert_ne!(sliced, toml);
+    project.write("rawmart.toml", format!("{VERSIONS}\n{sliced}"));
 }
 
 /// Runs once in this process. Each run of a test needs its own name.
@@ -136,15 +155,20 @@ pub fn run_with(
     name: &str,
     store: StoreSettings,
 ) -> Result<RunSummary, RunError> {
-    let context = context(name, 1_710_000_000, store);
+    run_at(job, options, &context(name, 1_710_000_000, store))
+}
+
+/// Runs once in this context.
+pub fn run_at(job: &Job, options: &Options, context: &Context) -> Result<RunSummary, RunError> {
     settle(&job.lake);
-    runtime().block_on(run::run(job, options, &context))
+    runtime().block_on(run::run(job, options, context))
 }
 
 /// The context of a run with this name. `now` is its clock, in seconds since 1970 UTC.
 pub fn context(name: &str, now: i64, store: StoreSettings) -> Context {
     Context {
         now: DateTime::from_timestamp(now, 0).unwrap(),
+        begun: std::time::Instant::now(),
         run: name.to_owned(),
         progress: Progress::unheard(),
         store,
@@ -190,7 +214,7 @@ pub fn exit(ran: Result<RunSummary, RunError>) -> (Exit, String) {
 
 /// The content of every table that has rows.
 pub fn content(lake: &Lake) -> BTreeMap<String, Vec<Row>> {
-    let mut content = lake.content();
+    let mut content = lake.current().content();
     content.retain(|_, rows| !rows.is_empty());
     content
 }
@@ -223,6 +247,7 @@ pub fn assert_whole(lake: &Lake, expected: &BTreeMap<String, Vec<Row>>, when: &s
 
 /// The folders of a table have the same columns everywhere. No reader takes a table with others.
 pub fn assert_one_depth(lake: &Lake, when: &str) {
+    let lake = lake.current();
     let mut columns: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (key, _) in lake.data_files() {
         let table = key.split('/').next().unwrap();
@@ -290,13 +315,13 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// The lake holds `before`. The raw objects of `batch` are new.
-    pub fn new(before: &[Batch], batch: Batch) -> Self {
+    /// The lake of a project, which was `run` before. The raw objects of `batch` are new.
+    pub fn new(project: Project, run: bool, batch: Batch) -> Self {
         let made = Self {
-            project: on_disk(before),
+            project,
             lake: Arc::default(),
         };
-        if !before.is_empty() {
+        if run {
             made.run("before", made.store()).unwrap();
         }
         add(&made.project, batch);

@@ -104,6 +104,12 @@ impl Wanted {
         }
     }
 
+    /// Whether Athena computes the partitions of the table, because somebody has set the parameter in the catalog.
+    pub fn is_projected(&self) -> bool {
+        let enabled = self.table.parameters.get("projection.enabled");
+        enabled.is_some_and(|value| value.trim().eq_ignore_ascii_case("true"))
+    }
+
     /// The table before its partitions are told. Whoever finds it so goes on.
     pub fn begun(&self) -> TableInput {
         let mut table = self.table.clone();
@@ -185,10 +191,7 @@ fn partition(table: &TableDescription, found: &PartitionDescription) -> Partitio
         // Readers show the comments of the table.
         column.comment = None;
     }
-    stored_at(
-        &mut storage,
-        &format!("{}{}/", table.location, found.folder),
-    );
+    stored_at(&mut storage, &found.location);
     PartitionInput {
         values: values.collect(),
         storage_descriptor: storage,
@@ -256,6 +259,7 @@ mod tests {
             let value = day.map(str::to_owned);
             PartitionDescription {
                 folder: layout::partition_folder(&[("dt".to_owned(), value.clone())]),
+                location: format!("{LAKE_URL}m/dt={}/", value.as_deref().unwrap_or(NULL_VALUE)),
                 values: vec![value],
                 rows: 1,
                 bytes: 1,
@@ -279,6 +283,7 @@ mod tests {
             files: days.len() as u64,
             last_commit: days.iter().map(|(_, commit)| *commit).max().unwrap_or(1),
             location: format!("{LAKE_URL}m/"),
+            versions: false,
             partitions: partitions.collect(),
         }
     }

@@ -123,6 +123,7 @@ fn one_catalog(out: &mut impl Write, catalog: &CatalogSummary) -> Result<()> {
         database,
         tables,
         partitions,
+        expired,
         problems,
     } = catalog;
     match (*tables, problems.as_slice()) {
@@ -134,6 +135,13 @@ fn one_catalog(out: &mut impl Write, catalog: &CatalogSummary) -> Result<()> {
             count(*tables),
             count(*partitions)
         )?,
+    }
+    if *expired > 0 {
+        writeln!(
+            out,
+            "Deleted {} data files of earlier versions of partitions: `retain` has passed.",
+            count(*expired)
+        )?;
     }
     for problem in problems {
         writeln!(out, "catalog: {database} is BEHIND: {}", problem.error)?;
