@@ -134,7 +134,7 @@ const VERSIONS: &str = "# publish = catalog";
 /// Each version of a partition gets a folder of its own, and a partition has several data files.
 pub fn with_versions(project: &Project) {
     let toml = std::fs::read_to_string(project.path("rawmart.toml")).unwrap();
-    let sliced = toml.replace("max_rejects", "slice = \"6h\"\nmax_rejects");
+    let sliced = toml.replace("max_rejects", "slice = \"1h\"\nmax_rejects");
     assert_ne!(sliced, toml);
     project.write("rawmart.toml", format!("{VERSIONS}\n{sliced}"));
 }
@@ -418,9 +418,11 @@ impl Bucket {
         }
     }
 
-    /// Another server with the same objects.
+    /// Another server with the same objects, and a project with the same configuration.
     pub fn copy(&self) -> Self {
         let copy = Self::new();
+        let toml = std::fs::read(self.project.path("rawmart.toml")).unwrap();
+        copy.project.write("rawmart.toml", toml);
         for bucket in ["raw", "lake"] {
             for (key, bytes) in self.server.objects(bucket) {
                 copy.server.put(bucket, &key, bytes);

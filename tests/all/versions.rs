@@ -38,16 +38,16 @@ fn a_first_run_with_versions_may_die_at_some_operations_on_disk() {
 
 #[test]
 fn a_later_run_with_versions_may_die_at_some_operations_on_disk() {
-    let expected = small::expected(&[FIRST, SECOND]);
-    dies_everywhere(&prepared(&[FIRST], SECOND), &usual(), &expected, 3);
+    let expected = small::expected(&[FIRST, SECOND, THIRD]);
+    dies_everywhere(&prepared(&[FIRST, SECOND], THIRD), &usual(), &expected, 5);
 }
 
 #[test]
 fn a_later_run_with_versions_may_die_at_some_operations_in_memory() {
-    let project = small::on_disk(&[FIRST]);
+    let project = small::on_disk(&[FIRST, SECOND]);
     small::with_versions(&project);
-    let start = Memory::new(project, true, SECOND);
-    dies_everywhere_there(&start, &small::expected(&[FIRST, SECOND]), 2);
+    let start = Memory::new(project, true, THIRD);
+    dies_everywhere_there(&start, &small::expected(&[FIRST, SECOND, THIRD]), 4);
 }
 
 /// The files of each partition: the folder of its current version, and the names in it.
@@ -101,9 +101,12 @@ fn a_partition_lies_whole_in_the_folder_of_its_version_and_earlier_versions_stay
     assert_eq!(of_day.1.len(), 1, "{of_day:?}");
 
     small::add(&project, SECOND);
-    small::add(&project, THIRD);
     small::run(&job, "second", StoreSettings::default()).unwrap();
+    small::add(&project, THIRD);
+    small::run(&job, "third", StoreSettings::default()).unwrap();
     let second = current(&job);
+    let of_day = &second[&("app".to_owned(), "dt=2024-03-04".to_owned())];
+    assert_eq!(of_day.1.len(), 2, "one of them is a copy: {of_day:?}");
     let mut moved = 0;
     for (partition, (folder, names)) in &first {
         let (now, names_now) = &second[partition];
@@ -218,10 +221,47 @@ fn a_conversion_may_die_at_some_operations_on_disk() {
     small::with_versions(&project);
     let toml = std::fs::read_to_string(project.path("rawmart.toml")).unwrap();
     // Another slice would be another refusal.
-    project.write("rawmart.toml", toml.replace("slice = \"6h\"\n", ""));
+    project.write("rawmart.toml", toml.replace("slice = \"1h\"\n", ""));
     let rebuild = Options {
         rebuild: Some(Rebuild::default()),
         ..usual()
     };
-    dies_everywhere(&project, &rebuild, &small::expected(&[FIRST]), 5);
+    dies_everywhere(&project, &rebuild, &small::expected(&[FIRST]), 9);
+}
+
+/// A repair makes the files of a partition again, one after the other, and the partition is whole in the end.
+#[test]
+fn lost_files_of_a_version_are_made_again_and_the_partition_is_whole() {
+    let start = prepared(&[FIRST, SECOND], THIRD);
+    small::run(&small::job(&start), "third", StoreSettings::default()).unwrap();
+    let expected = small::expected(&[FIRST, SECOND, THIRD]);
+    let all = current(&small::job(&start));
+    let several = all.values().find(|(_, names)| names.len() > 1).unwrap();
+    for names in [&several.1, &several.1.iter().take(1).cloned().collect()] {
+        let project = small::linked(&start);
+        let job = small::job(&project);
+        let folder = &current(&job)[all.iter().find(|(_, v)| *v == several).unwrap().0].0;
+        for name in names {
+            std::fs::remove_file(format!("{folder}{name}")).unwrap();
+        }
+        let repaired = small::repair(&job, "repair", StoreSettings::default()).unwrap();
+        assert!(
+            repaired.damage.is_empty(),
+            "{repaired:?}, without {names:?}"
+        );
+        assert_eq!(repaired.strays, Vec::<String>::new());
+        assert!(!repaired.repaired.is_empty());
+        current(&job);
+        small::recovers(&project, &expected, "after a repair");
+    }
+    // An empty file and another one of the same partition.
+    let project = small::linked(&start);
+    let job = small::job(&project);
+    let emptied = &current(&job)[&("app".to_owned(), "dt=2024-03-02".to_owned())];
+    for name in &emptied.1 {
+        std::fs::remove_file(format!("{}{name}", emptied.0)).unwrap();
+    }
+    let repaired = small::repair(&job, "repair", StoreSettings::default()).unwrap();
+    assert!(repaired.damage.is_empty(), "{repaired:?}");
+    small::recovers(&project, &expected, "after a repair of an emptied file");
 }

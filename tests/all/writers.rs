@@ -364,6 +364,17 @@ fn a_run_held_at_some_requests_harms_no_other() {
     zombies(&unpublished(), 1, 9);
 }
 
+/// Each version of a partition has a folder of its own.
+#[test]
+fn a_run_with_versions_held_at_some_requests_harms_no_other() {
+    let bucket = Bucket::new();
+    small::with_versions(&bucket.project);
+    bucket.add(FIRST);
+    bucket.run("before", 4).unwrap();
+    bucket.add(SECOND);
+    zombies(&Start::of(bucket, THIRD, &[FIRST, SECOND, THIRD]), 3, 11);
+}
+
 /// A and B take turns at random. B starts at the beginning or a while later.
 fn turns_at_random(start: &Start, seed: u64) {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
