@@ -232,7 +232,9 @@ fn a_conversion_may_die_at_some_operations_on_disk() {
 /// A repair makes the files of a partition again, one after the other, and the partition is whole in the end.
 #[test]
 fn lost_files_of_a_version_are_made_again_and_the_partition_is_whole() {
-    let start = prepared(&[FIRST, SECOND], THIRD);
+    let start = prepared(&[FIRST], SECOND);
+    small::run(&small::job(&start), "second", StoreSettings::default()).unwrap();
+    small::add(&start, THIRD);
     small::run(&small::job(&start), "third", StoreSettings::default()).unwrap();
     let expected = small::expected(&[FIRST, SECOND, THIRD]);
     let all = current(&small::job(&start));
