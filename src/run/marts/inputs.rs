@@ -96,11 +96,11 @@ impl<'a> Inputs<'a> {
         claim: &'f Claim,
         staged: &'f [FileEntry],
     ) -> impl Iterator<Item = &'f File> {
-        let made: BTreeSet<String> = staged.iter().map(FileEntry::key).collect();
+        let made: BTreeSet<String> = staged.iter().map(FileEntry::place).collect();
         let inputs = claim.inputs.iter();
         let inputs = inputs.filter(|input| **input != mart.name || claim.reads_whole);
         let files = inputs.flat_map(|input| self.snapshot.files(input));
-        let files = files.filter(move |(_, key)| !made.contains(key));
+        let files = files.filter(move |(entry, _)| !made.contains(&entry.place()));
         files.filter_map(|(_, key)| self.snapshot.state().files.get(&key))
     }
 

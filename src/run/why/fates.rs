@@ -239,7 +239,7 @@ impl<'a> Teller<'a> {
         let fates = || matches.iter().flat_map(|found| &found.chain);
         let commit_of = |file: &Option<String>| {
             let file = self.lake.state().files.get(file.as_ref()?)?;
-            Some(file.commit)
+            Some(file.written())
         };
         let mut wanted: BTreeMap<u64, Option<CommitOf>> = BTreeMap::new();
         wanted.extend(fates().filter_map(|fate| Some((commit_of(&fate.file)?, None))));
