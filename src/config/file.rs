@@ -130,19 +130,7 @@ pub fn load(
         Some(entry) => Some(catalog::catalog(&entry.table()?, &lake)?),
         None => None,
     };
-    let modes = [
-        ("directory", Publish::Directory),
-        ("catalog", Publish::Catalog),
-    ];
-    let publish = top.text_or("publish", Publish::default(), |text| choice(text, &modes))?;
-    if publish == Publish::Catalog && catalog.is_none() {
-        return Err(top.error_at(
-            "publish",
-            "readers find the current version of a partition in the catalog, and there is none: write a table \
-             `[catalog]` with `type = \"glue\"`"
-                .to_owned(),
-        ));
-    }
+    let publish = publish(&top, catalog.is_some())?;
     Ok(Job {
         file,
         lake,
@@ -161,6 +149,24 @@ pub fn load(
         publish,
         retain_ms: top.text_or("retain", RETAIN_MS, units::duration)?,
     })
+}
+
+/// Where data files are published.
+fn publish(top: &Table<'_>, has_catalog: bool) -> Result<Publish, ConfigError> {
+    let modes = [
+        ("directory", Publish::Directory),
+        ("catalog", Publish::Catalog),
+    ];
+    let publish = top.text_or("publish", Publish::default(), |text| choice(text, &modes))?;
+    match publish == Publish::Catalog && !has_catalog {
+        false => Ok(publish),
+        true => Err(top.error_at(
+            "publish",
+            "readers find the current version of a partition in the catalog, and there is none: write a table \
+             `[catalog]` with `type = \"glue\"`"
+                .to_owned(),
+        )),
+    }
 }
 
 /// How S3 encrypts what is written.

@@ -442,17 +442,7 @@ pub(super) fn decode(bytes: Bytes) -> Result<State, String> {
     if digest(rows, json) != value(DIGEST)? || *reader.schema().fields() != *schema().fields() {
         return Err("it is damaged".to_owned());
     }
-    // The reader panics at a place before the beginning of the file.
-    let groups = reader.metadata().row_groups().iter();
-    let is_odd = |column: &ColumnChunkMetaData| {
-        let dictionary = column.dictionary_page_offset().unwrap_or(0);
-        column
-            .data_page_offset()
-            .min(dictionary)
-            .min(column.compressed_size())
-            < 0
-    };
-    if groups.flat_map(RowGroupMetaData::columns).any(is_odd) {
+    if reader.metadata().row_groups().iter().any(is_odd) {
         return Err("it is damaged".to_owned());
     }
     let mut objects: BTreeMap<String, Packer> = BTreeMap::new();
@@ -501,6 +491,18 @@ pub(super) fn decode(bytes: Bytes) -> Result<State, String> {
         retired: rest.retired,
         columns: rest.columns,
         marts: rest.marts,
+    })
+}
+
+/// Whether a column of a row group begins before the file. The reader panics at such a place.
+fn is_odd(group: &RowGroupMetaData) -> bool {
+    group.columns().iter().any(|column: &ColumnChunkMetaData| {
+        let dictionary = column.dictionary_page_offset().unwrap_or(0);
+        column
+            .data_page_offset()
+            .min(dictionary)
+            .min(column.compressed_size())
+            < 0
     })
 }
 
