@@ -11,7 +11,8 @@
 //!                                         └───────────────▶ Decoded::Rejects
 //! ```
 //!
-//! One pass over a record validates it and finds the values of its columns: `json` validates, `values` reads.
+//! One pass over a record validates it and finds the values of its columns: `json` validates, `values` reads. `shape` is
+//! a column's type prepared for reading: which members its fields are read from, and how times are read.
 //! Decoding reads no clock, knows no windows and no partitions, and touches no store. Bytes come in as [`Pieces`], and
 //! the same bytes always give the same records, however they are cut into pieces.
 

@@ -6,6 +6,13 @@
 //!      └ slot        │       └ slot      │     │
 //!                    └ open      entry ──┘     └ entry  ──▶ extra {"device":{"ram":4},"ab":1}
 //! ```
+//!
+//! Where a path meets a string that holds a JSON object, the object is put behind the record, and the path goes on there:
+//!
+//! ```text
+//! {"device":"{\"os\":\"ios\",\"ram\":4}"}{"os":"ios","ram":4}
+//!           └ obstacle                  └ opened: slot of os, entry of ram ──▶ extra {"device":{"ram":4}}
+//! ```
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -430,8 +437,8 @@ impl Members {
             let inside = value
                 .strip_prefix('"')
                 .and_then(|rest| unescape(rest.strip_suffix('"')?));
-            let inside = inside.as_deref().unwrap_or_default();
-            let inside = inside.trim_matches([' ', '\t', '\r', '\n']).to_owned();
+            let inside = inside.map(Cow::into_owned).unwrap_or_default();
+            let inside = inside.trim_matches([' ', '\t', '\r', '\n']);
             if inside == "null" {
                 continue;
             }
@@ -446,7 +453,7 @@ impl Members {
                         until: self.found.entries.len(),
                     });
                 }
-                let opened = self.found.open(&self.nodes, node, obstacle, &inside, whole);
+                let opened = self.found.open(&self.nodes, node, obstacle, inside, whole);
                 self.opened.extend(opened);
                 opened.is_some()
             };
