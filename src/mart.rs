@@ -18,6 +18,7 @@ mod choice;
 mod claims;
 mod clauses;
 mod comments;
+mod differs;
 mod error;
 mod explain;
 mod failure;
@@ -150,6 +151,50 @@ async fn check_claims(
         claim.breaking(engine, &empty).await?;
     }
     Ok(())
+}
+
+impl Graph {
+    /// The notes on each mart, in the order of [`Graph::marts`]: constructs that Athena and DuckDB answer differently,
+    /// and fields of times in UTC if the days of the lake are not those of UTC. `tables` holds the schema of every
+    /// name in [`Graph::tables`], and `made` the tables that the marts make.
+    ///
+    /// # Errors
+    /// The first mart that cannot be planned.
+    pub async fn notes(
+        &self,
+        engine: &Engine,
+        tables: &[(String, SchemaRef)],
+        made: &[TableDefinition],
+        is_utc: bool,
+    ) -> Result<Vec<Vec<String>>, MartError> {
+        let made = made
+            .iter()
+            .map(|table| (table.name.clone(), table.full_schema()));
+        let schemas: Vec<_> = tables.iter().cloned().chain(made).collect();
+        let mut notes = Vec::new();
+        for mart in self.marts() {
+            let session = engine.session();
+            let read = schemas
+                .iter()
+                .filter(|(name, _)| mart.inputs.contains(name));
+            for (name, schema) in read {
+                let table = Arc::new(EmptyTable::new(Arc::clone(schema)));
+                register(&session, mart, name, table)?;
+            }
+            let made = guarded(mart, async {
+                let select = select::parse(&mart.file, &mart.sql)?;
+                let plan = session
+                    .state()
+                    .statement_to_plan(select.statement.clone())
+                    .await;
+                let plan = plan.map_err(|error| MartError::planning(&mart.file, &error))?;
+                let (statement, seen) = (&select.statement, &select.differing);
+                Ok(differs::notes(statement, seen, &plan, is_utc))
+            });
+            notes.push(made.await?);
+        }
+        Ok(notes)
+    }
 }
 
 /// Evaluates one mart over `inputs`, which holds all of [`Mart::inputs`]. A mart that is built date by date is

@@ -313,6 +313,9 @@ pub struct MartPlan {
     /// for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reads: Vec<Reads>,
+    /// What is worth knowing about its SQL, such as constructs that DuckDB answers in another way.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// The facts that the engine's plan shows about a mart before it is built.
@@ -429,6 +432,7 @@ impl MartPlan {
             every_date: false,
             sample_due: false,
             reads: Vec::new(),
+            notes: Vec::new(),
         }
     }
 }

@@ -326,6 +326,11 @@ impl VisitorMut for Spelling {
                 Ok(name.map(|name| call(name, vec![(**left).clone(), (**right).clone()])))
             }
             Expr::Lambda(lambda) => Ok(of_arrow(lambda)),
+            Expr::InList {
+                expr,
+                list,
+                negated,
+            } => Ok(of_rows(expr, list, *negated)),
             Expr::Cast {
                 kind,
                 expr,
@@ -625,6 +630,15 @@ impl VisitorMut for Filling<'_> {
                     };
                 }
             }
+            // A CASE that the author wrote has a place.
+            Expr::Case {
+                case_token,
+                end_token,
+                ..
+            } if case_token.0.span == Span::empty() => {
+                case_token.0.span = self.span;
+                end_token.0.span = self.span;
+            }
             Expr::Function(function) => {
                 for part in &mut function.name.0 {
                     if let ObjectNamePart::Identifier(name) = part {
@@ -865,6 +879,51 @@ fn of_field(field: &DateTimeField, time: &Expr) -> Option<Expr> {
         _ => return None,
     };
     Some(call(name, vec![time.clone()]))
+}
+
+/// `(a, b) IN ((1, 2), (3, NULL))` as comparisons of the parts, so that a NULL among them is not false.
+fn of_rows(row: &Expr, list: &[Expr], negated: bool) -> Option<Expr> {
+    let Expr::Tuple(parts) = row else {
+        return None;
+    };
+    let joined = |left: Expr, op: BinaryOperator, right: Expr| Expr::BinaryOp {
+        left: Box::new(left),
+        op,
+        right: Box::new(right),
+    };
+    let is_row = |other: &Expr| {
+        let Expr::Tuple(others) = other else {
+            return None;
+        };
+        if others.len() != parts.len() {
+            return None;
+        }
+        let pairs = parts.iter().zip(others);
+        let equal = pairs.map(|(a, b)| joined(a.clone(), BinaryOperator::Eq, b.clone()));
+        let all = equal.reduce(|left, right| joined(left, BinaryOperator::And, right))?;
+        Some(Expr::Nested(Box::new(all)))
+    };
+    let mut rows = list.iter().map(is_row).collect::<Option<Vec<_>>>()?;
+    // Pairs are joined first, so that a long list does not nest deep.
+    while rows.len() > 1 {
+        let mut halves = Vec::with_capacity(rows.len() / 2 + 1);
+        let mut rest = rows.into_iter();
+        while let Some(left) = rest.next() {
+            halves.push(match rest.next() {
+                Some(right) => joined(left, BinaryOperator::Or, right),
+                None => left,
+            });
+        }
+        rows = halves;
+    }
+    let any = Expr::Nested(Box::new(rows.pop()?));
+    Some(match negated {
+        true => Expr::UnaryOp {
+            op: datafusion::sql::sqlparser::ast::UnaryOperator::Not,
+            expr: Box::new(any),
+        },
+        false => any,
+    })
 }
 
 /// `j -> 'a'`, which the parser takes for a lambda where `j` is one word.

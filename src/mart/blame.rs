@@ -209,6 +209,7 @@ impl Visitor for Calls<'_> {
             Expr::Extract { .. } => "date_part".to_owned(),
             Expr::Substring { .. } => "substr".to_owned(),
             Expr::Subquery(_) => "sub-query".to_owned(),
+            Expr::Case { .. } => "case".to_owned(),
             Expr::CompoundFieldAccess { access_chain, .. }
                 if access_chain
                     .iter()

@@ -20,21 +20,21 @@ mod windows;
 #[cfg(test)]
 mod tests;
 
-pub(super) use notes::{Beside, Call, DateUse, Notes, Recursion};
+pub(super) use notes::{Beside, Call, DateUse, Differing, Notes, Recursion};
 
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Distinct, DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, LimitClause, ObjectName, OrderBy,
-    OrderByKind, Query, Select, SelectFlavor, SetExpr, SetOperator, SetQuantifier, Spanned,
-    TableFactor, Visit, Visitor, WindowType,
+    BinaryOperator, DateTimeField, Distinct, DuplicateTreatment, Expr, Function, FunctionArg,
+    FunctionArgExpr, FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, LimitClause,
+    ObjectName, OrderBy, OrderByKind, Query, Select, SelectFlavor, SetExpr, SetOperator,
+    SetQuantifier, Spanned, TableFactor, Visit, Visitor, WindowType,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, Tokenizer};
 
-use super::MartError;
+use super::{MartError, differs};
 use crate::engine::reads_too_far;
 use crate::layout::DATE;
 
@@ -126,7 +126,21 @@ impl Clauses<'_> {
     /// Checks how SELECTs are combined.
     fn body(&self, body: &SetExpr) -> Passed {
         match body {
-            SetExpr::Select(_) | SetExpr::Query(_) | SetExpr::Values(_) => PASSED,
+            SetExpr::Select(_) | SetExpr::Query(_) => PASSED,
+            SetExpr::Values(values) => {
+                let first = values.rows.first().map_or(0, |row| row.len());
+                match values.rows.iter().find(|row| row.len() != first) {
+                    None => PASSED,
+                    Some(row) => self.fail(
+                        row.iter().find_map(|value| line_of(value)),
+                        &format!(
+                            "a row of VALUES has {} values, and the first row has {first}",
+                            row.len()
+                        ),
+                        "give each the same number; a value that is missing is NULL",
+                    ),
+                }
+            }
             SetExpr::SetOperation {
                 op,
                 set_quantifier,
@@ -161,6 +175,19 @@ impl Clauses<'_> {
                 line_of(other),
                 &other.to_string(),
             ))),
+        }
+    }
+
+    /// Notes a function that Athena and DuckDB answer differently.
+    fn differing(&mut self, function: &Function) {
+        let given = match &function.args {
+            FunctionArguments::List(list) => list.args.len(),
+            _ => 0,
+        };
+        let name = function.name.to_string().to_lowercase();
+        if let Some(what) = differs::of_call(&name, given) {
+            let line = line_of(&function.name);
+            self.notes.differing.push(Differing { what, line });
         }
     }
 
@@ -406,8 +433,19 @@ impl Visitor for Clauses<'_> {
     fn pre_visit_expr(&mut self, expression: &Expr) -> Passed {
         self.form(expression)?;
         match expression {
+            Expr::Extract {
+                field: DateTimeField::Dow | DateTimeField::DayOfWeek,
+                ..
+            } => {
+                self.notes.differing.push(Differing {
+                    what: "extract(dow FROM t)",
+                    line: line_of(expression),
+                });
+                PASSED
+            }
             Expr::Function(function) => {
                 self.dates_of(function);
+                self.differing(function);
                 self.call(function)
             }
             _ if reads_too_far(expression) => self.fail(

@@ -19,10 +19,6 @@ struct Functions {
 /// One function; see the head of the file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(
-    dead_code,
-    reason = "the page and the comparison with DuckDB read the other fields"
-)]
 struct Function {
     group: String,
     name: String,
@@ -31,6 +27,97 @@ struct Function {
     duckdb: Option<String>,
     athena: Option<String>,
     says: Option<String>,
+}
+
+/// The page `docs/sql.md`.
+fn page(functions: &[Function]) -> String {
+    let cell = |text: &str| text.replace('|', "\\|");
+    let code = |text: &str| match text {
+        "" => "none".to_owned(),
+        text => format!("`{}`", cell(text)),
+    };
+    let mut page = String::from(PAGE);
+    let mut group = "";
+    for function in functions {
+        if function.group != group {
+            group = &function.group;
+            page.push_str(&format!("\n### {group}\n\n"));
+            page.push_str(
+                "| function | example | value | in DuckDB | in Athena |\n|---|---|---|---|---|\n",
+            );
+        }
+        let other = |other: &Option<String>| match other {
+            None => "the same".to_owned(),
+            Some(other) => code(other),
+        };
+        let value = match function.gives.as_str() {
+            "NULL" => "NULL".to_owned(),
+            value => code(value),
+        };
+        page.push_str(&format!(
+            "| {} | {} | {value} | {} | {} |\n",
+            code(&function.name),
+            code(&function.example),
+            other(&function.duckdb),
+            other(&function.athena),
+        ));
+    }
+    page.push_str("\n### Notes on functions\n\n");
+    for function in functions {
+        if let Some(says) = &function.says {
+            page.push_str(&format!("- `{}`: {says}\n", function.name));
+        }
+    }
+    page.push_str(DIFFERING);
+    for construct in super::differs::DIFFERENCES {
+        page.push_str(&format!(
+            "| {} | {} | {} | {} |\n",
+            code(construct.what),
+            cell(construct.athena),
+            cell(construct.duckdb),
+            code(construct.portable)
+        ));
+    }
+    page
+}
+
+const PAGE: &str = "\
+# The SQL of marts
+
+This page lists the functions that a mart, the key of a rule and `rawmart query` may use, and what Athena and DuckDB
+answer differently. A test makes this page from `fixtures/sql/functions.toml` and evaluates every example.
+[marts.md](marts.md) has the grammar and the answers of operators and types.
+
+## Functions
+
+`the same` means that the other program reads the example as it is. Other functions that both Athena and DuckDB have
+may work too. A function that is not possible is refused with its line and the spelling that works.
+";
+
+const DIFFERING: &str = "
+## What Athena and DuckDB answer differently
+
+A mart gives Athena's answer. `rawmart plan` lists the constructs of this table that a mart uses, each once with its line,
+and `rawmart run` lists them when the mart is built for the first time or with a new SQL. In a lake whose time zone is not
+UTC, both also note where a mart takes the date or the hour of a time without `AT TIME ZONE`.
+
+| construct | in Athena and here | in DuckDB | both read |
+|---|---|---|---|
+";
+
+fn functions() -> Vec<Function> {
+    let text = include_str!("../../fixtures/sql/functions.toml");
+    toml::from_str::<Functions>(text).unwrap().function
+}
+
+#[test]
+fn the_page_of_the_sql_is_made_of_its_functions() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/sql.md");
+    let page = page(&functions());
+    if std::fs::read_to_string(&path).ok().as_ref() != Some(&page) {
+        std::fs::write(&path, page).unwrap();
+        panic!("docs/sql.md was another page: it has been made again, and must be committed");
+    }
 }
 
 fn engine() -> (tempfile::TempDir, Engine) {
@@ -64,11 +151,9 @@ async fn rows(engine: &Engine, sql: &str) -> Result<String, MartError> {
 
 #[tokio::test]
 async fn every_function_has_the_value_of_its_example() {
-    let text = include_str!("../../fixtures/sql/functions.toml");
-    let functions: Functions = toml::from_str(text).unwrap();
     let (_folder, engine) = engine();
     let mut wrong = Vec::new();
-    for function in functions.function {
+    for function in functions() {
         let sql = format!("SELECT {} AS x", function.example);
         let found = match rows(&engine, &sql).await {
             Ok(found) => found,
@@ -277,6 +362,9 @@ async fn a_function_in_a_form_that_is_not_possible_is_refused_with_its_line() {
         ("date_add('day', 1.5, d)", "an integer", ""),
         ("contains(xs, 'a')", "does not take", ""),
         ("to_hex(n)", "bytes", "to_utf8"),
+        ("CASE WHEN n THEN 1 END", "WHEN is bigint", "x > 0"),
+        ("if(n, 1, 2)", "WHEN is bigint", "x > 0"),
+        ("count(*) FILTER (WHERE n)", "FILTER is bigint", "x > 0"),
     ] {
         let sql = format!(
             "SELECT\n  {expression} AS x\nFROM (SELECT 1 AS n, 'a' AS s, DATE '2024-05-05' AS d, \
@@ -294,4 +382,37 @@ async fn a_function_in_a_form_that_is_not_possible_is_refused_with_its_line() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test]
+async fn rows_are_compared_part_by_part_and_lists_of_other_lengths_have_a_line() {
+    let (_folder, engine) = engine();
+    for (expression, expected) in [
+        ("(2, 'b') IN ((NULL, 'b'))", "NULL"),
+        ("(2, 'b') IN ((NULL, 'c'))", "false"),
+        ("(2, 'b') IN ((1, 'a'), (2, 'b'), (NULL, 'b'))", "true"),
+        ("(2, 'b') NOT IN ((NULL, 'b'))", "NULL"),
+        ("(2, 'b') NOT IN ((1, 'b'), (2, 'c'), (3, 'b'))", "true"),
+    ] {
+        let found = rows(&engine, &format!("SELECT {expression} AS x")).await;
+        assert_eq!(found.unwrap(), expected, "{expression}");
+    }
+    for (sql, message) in [
+        (
+            "SELECT a\nFROM (VALUES (1, 2),\n(3)) AS t (a, b)",
+            "a row of VALUES has 1 values",
+        ),
+        (
+            "SELECT a\nFROM\n(VALUES (1, 2)) AS t (a)",
+            "`t` has 2 columns",
+        ),
+        (
+            "SELECT a\nFROM\n(SELECT 1 AS x) AS t (a, b)",
+            "`t` has 1 columns",
+        ),
+    ] {
+        let error = rows(&engine, sql).await.unwrap_err();
+        assert!(error.to_string().contains(message), "{sql}: {error}");
+        assert_eq!(error.line, Some(3), "{sql}: {error}");
+    }
 }

@@ -12,7 +12,7 @@ use datafusion::sql::sqlparser::ast::{Query, Select, SelectItem, Spanned, Statem
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 
 use super::clauses::{
-    self, Beside, Call, DateUse, Notes, Recursion, leftmost, line_of, only_select,
+    self, Beside, Call, DateUse, Differing, Notes, Recursion, leftmost, line_of, only_select,
 };
 use super::{MartError, blame};
 use crate::engine;
@@ -35,6 +35,8 @@ pub(super) struct Parsed {
     pub(super) dates: Vec<DateUse>,
     /// Recursive queries, by their SELECT that may read the query itself.
     recursions: Vec<Recursion>,
+    /// Constructs that Athena and DuckDB answer differently.
+    pub(super) differing: Vec<Differing>,
     /// Names after AS in all SELECTs.
     pub(super) aliases: Vec<String>,
 }
@@ -195,6 +197,7 @@ fn parse_here(file: &Path, text: &str) -> Result<Parsed, MartError> {
         beside: notes.beside,
         dates: notes.dates,
         recursions: notes.recursions,
+        differing: notes.differing,
         aliases: notes.aliases,
     })
 }

@@ -57,6 +57,9 @@ pub(super) fn check(
 
 /// What is wrong with one expression over rows of this schema.
 fn wrong(expression: &Expr, schema: &DFSchema) -> Result<Option<Wrong>, DataFusionError> {
+    if let Some(wrong) = no_condition(expression, schema) {
+        return Ok(Some(wrong));
+    }
     let (inner, to) = match expression {
         Expr::Cast(cast) => (&cast.expr, cast.field.data_type()),
         Expr::TryCast(cast) => (&cast.expr, cast.field.data_type()),
@@ -105,6 +108,37 @@ fn wrong(expression: &Expr, schema: &DFSchema) -> Result<Option<Wrong>, DataFusi
         hint,
         calls: vec!["cast".to_owned()],
     }))
+}
+
+/// A number or a text in the place of a condition, which the engine would cast to boolean.
+fn no_condition(expression: &Expr, schema: &DFSchema) -> Option<Wrong> {
+    let (conditions, clause) = match expression {
+        Expr::Case(case) if case.expr.is_none() => {
+            let conditions = case.when_then_expr.iter().map(|(when, _)| &**when);
+            (conditions.collect::<Vec<_>>(), "WHEN")
+        }
+        Expr::AggregateFunction(call) => (
+            call.params.filter.as_deref().into_iter().collect(),
+            "FILTER",
+        ),
+        _ => return None,
+    };
+    conditions.into_iter().find_map(|condition| {
+        let kind = condition.get_type(schema).ok()?;
+        let is_condition = matches!(kind, DataType::Boolean | DataType::Null);
+        let calls = match expression {
+            Expr::AggregateFunction(call) => vec![call.func.name().to_owned()],
+            _ => vec!["case".to_owned()],
+        };
+        (!is_condition).then(|| Wrong {
+            message: format!(
+                "the condition behind {clause} is {}, not boolean",
+                phrases::in_words(&kind.to_string())
+            ),
+            hint: "write a comparison, such as `x > 0` or `x IS NOT NULL`",
+            calls,
+        })
+    })
 }
 
 fn is_time(kind: &DataType) -> bool {

@@ -76,6 +76,7 @@ pub fn plan_marts(
             dates,
             every_date,
             reads: Vec::new(),
+            notes: Vec::new(),
         }
     };
     marts.iter().zip(tables).map(plan).collect()

@@ -46,6 +46,8 @@ pub struct Looked<'a> {
     pub graph: Option<Graph>,
     /// The tables of the marts, in the order of the graph.
     pub mart_tables: Vec<TableDefinition>,
+    /// The notes on the SQL of each mart, in the order of the graph.
+    mart_notes: Vec<Vec<String>>,
     pub references: BTreeMap<String, ReferenceTable>,
     pub engine: Engine,
 }
@@ -64,6 +66,7 @@ impl Looked<'_> {
         );
         RunPlan {
             gone_marts: self.gone_marts(state),
+            marts: self.noted(plan.marts),
             ..plan
         }
     }
@@ -71,7 +74,21 @@ impl Looked<'_> {
     /// Plans the marts. The changes are known once the sources are absorbed.
     pub fn plan_marts(&self, state: &State, lost: &Lost) -> Vec<MartPlan> {
         let references = self.fingerprints();
-        plan::plan_marts(self.marts(&references), state, lost.moved(state))
+        self.noted(plan::plan_marts(
+            self.marts(&references),
+            state,
+            lost.moved(state),
+        ))
+    }
+
+    /// Adds the notes on the SQL of each mart to the plans, which are in the order of the graph.
+    fn noted(&self, plans: Vec<MartPlan>) -> Vec<MartPlan> {
+        let plans = plans.into_iter().zip(&self.mart_notes);
+        let plans = plans.map(|(plan, notes)| MartPlan {
+            notes: notes.clone(),
+            ..plan
+        });
+        plans.collect()
     }
 
     /// The files without rows at places of an earlier partitioning: they are removed.
@@ -126,7 +143,7 @@ impl Looked<'_> {
             let planned = plans.next_if(|plan| plan.mart == mart.name);
             planned.unwrap_or_else(|| MartPlan::nothing(&mart.name))
         };
-        all.marts.iter().map(plan).collect()
+        self.noted(all.marts.iter().map(plan).collect())
     }
 
     /// Plans the steps that make lost files of the sources again.
@@ -245,6 +262,7 @@ impl<'a> Looked<'a> {
         let engine = Engine::new(job.memory / 4 * 3, job.threads, &spill.join("engine"))?;
         let graph = checked.graph;
         let (mut references, mut mart_tables) = (BTreeMap::new(), Vec::new());
+        let mut mart_notes = Vec::new();
         if let Some(graph) = &graph {
             references = read_references(job, &graph.tables(), spill, settings).await?;
             let tables = SourceTables::of(job, &state.columns);
@@ -262,6 +280,8 @@ impl<'a> Looked<'a> {
                     .map(|(name, table)| (name.clone(), Arc::clone(&table.schema))),
             );
             mart_tables = graph.check(&engine, &schemas).await?;
+            let is_utc = job.timezone.0 == chrono_tz::UTC;
+            mart_notes = graph.notes(&engine, &schemas, &mart_tables, is_utc).await?;
         }
         let of_sources = SourceTables::of(job, &state.columns);
         let of_sources = of_sources.iter().flat_map(SourceTables::all);
@@ -281,6 +301,7 @@ impl<'a> Looked<'a> {
             sources,
             graph,
             mart_tables,
+            mart_notes,
             references,
             engine,
         })

@@ -30,7 +30,7 @@ use crate::config::{Compression, Job};
 use crate::lake::{Lake, Proof, Writing};
 use crate::ledger::Commit;
 use crate::mart::{self, Mart, PanicsCaught};
-use crate::plan::{Foreseen, Lost, MartPlan, RunPlan};
+use crate::plan::{Foreseen, Lost, MartPlan, RunPlan, WhyMart};
 use crate::progress::Happened;
 use crate::publish::{FileSettings, Local, Staged};
 use build::{Build, Built};
@@ -169,6 +169,12 @@ impl Marts<'_> {
             left_out: BTreeSet::new(),
             sample: None,
             checks: None,
+            notes: match planned.why {
+                Some(WhyMart::First | WhyMart::SqlChanged | WhyMart::LawChanged) => {
+                    planned.notes.clone()
+                }
+                _ => Vec::new(),
+            },
             owner: mart.owner.clone(),
             dashboard: mart.dashboard.clone(),
             outcome: MartOutcome::Built,
@@ -289,6 +295,7 @@ mod tests {
             every_date: false,
             sample_due: false,
             reads: Vec::new(),
+            notes: Vec::new(),
         };
         let mut planned = graph.marts().iter().map(|mart| (mart, &plan)).collect();
         let waves = std::iter::from_fn(|| {

@@ -149,6 +149,9 @@ pub struct MartSummary {
     /// The result of the comparison of sample dates.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sample: Option<Sample>,
+    /// What is worth knowing about its SQL, where it was built of a new SQL.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// What became of the claims about its rows, where it was built and claims something.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checks: Option<CheckSummary>,

@@ -337,3 +337,42 @@ fn a_mart_with_unnest_json_date_diff_and_case_has_athenas_rows() {
         [["b", "1", "2", "buy"]]
     );
 }
+
+#[test]
+fn what_duckdb_answers_differently_is_noted_once_with_its_line() {
+    let rate = "SELECT kind,\ncount(*) FILTER (WHERE n > 0) / count(*) AS rate,\n\
+                greatest(max(n), 1) AS top FROM app GROUP BY kind";
+    let hours = "SELECT hour(at) AS hour,\ncount(*) AS events FROM app GROUP BY 1";
+    let local = "SELECT hour(at AT TIME ZONE 'Asia/Seoul') AS hour FROM app";
+    let marts = [("rate", rate), ("hours", hours), ("local", local)];
+    let project = project("timezone = \"Asia/Seoul\"", &marts);
+    let division = "line 2: `integer / integer`: an integer: 7 / 2 is 3; in DuckDB a double: 3.5. Both read `CAST(a AS \
+                    double) / b`";
+    let greatest = "line 3: `greatest(a, b)`: NULL if one value is NULL";
+    let utc = "line 1: `hour` takes a time in UTC";
+    let plan = project.rawmart(&["plan"]);
+    plan.expect(0, &[division, greatest, utc]);
+    assert_eq!(
+        plan.out.matches("takes a time in UTC").count(),
+        1,
+        "{plan:?}"
+    );
+    let json = project.rawmart(&["plan", "--output", "json"]).json();
+    let notes = |name: &str| {
+        let marts = json["marts"].as_array().unwrap();
+        let mart = marts.iter().find(|mart| mart["mart"] == name).unwrap();
+        mart["notes"].as_array().map_or(0, Vec::len)
+    };
+    assert_eq!([notes("rate"), notes("hours"), notes("local")], [2, 1, 0]);
+    project
+        .rawmart(&["run"])
+        .expect(0, &[division, greatest, utc]);
+    // A run tells it when the SQL is new, and not every hour.
+    project.write(
+        "raw/2024/05/05/15/b.json",
+        "{\"id\": \"e\", \"at\": \"2024-05-05T15:31:00Z\", \"kind\": \"view\", \"n\": 1}\n",
+    );
+    let again = project.rawmart(&["run"]);
+    again.expect(0, &["rate"]);
+    assert!(!again.out.contains("in DuckDB"), "{again:?}");
+}

@@ -13,6 +13,8 @@ pub(in crate::mart) struct Notes {
     pub dates: Vec<DateUse>,
     /// Recursive queries, by their SELECT that may read the query itself.
     pub recursions: Vec<Recursion>,
+    /// Constructs that Athena and DuckDB answer differently.
+    pub differing: Vec<Differing>,
     /// Names after AS in all SELECTs, as the planner folds them.
     pub aliases: Vec<String>,
 }
@@ -25,6 +27,14 @@ pub(in crate::mart) struct Beside {
     pub line: Option<usize>,
     /// How to write the same so that it can be carried out.
     pub instead: String,
+}
+
+/// A construct on the closed list of `differs`.
+pub(in crate::mart) struct Differing {
+    /// The construct, as the list names it.
+    pub what: &'static str,
+    /// The line, from 1.
+    pub line: Option<usize>,
 }
 
 /// The column `dt` as an operand.

@@ -43,6 +43,7 @@ impl Clauses<'_> {
                 closing_paren_token: _,
             } = cte;
             let line = at(&alias.name);
+            self.counted(alias, &query.body)?;
             if !self.has_as(&alias.name) {
                 return self.fail(
                     line,
@@ -119,6 +120,35 @@ impl Clauses<'_> {
             }
         }
         PASSED
+    }
+
+    /// Refuses an alias that names more or fewer columns than its query has. The columns of a `*` are not known here.
+    fn counted(&self, alias: &TableAlias, body: &SetExpr) -> Passed {
+        let columns = match body {
+            SetExpr::Values(values) => values.rows.first().map(|row| row.len()),
+            other => leftmost(other).and_then(|select| {
+                let is_one = |item: &SelectItem| {
+                    matches!(
+                        item,
+                        SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. }
+                    )
+                };
+                let all = select.projection.iter().all(is_one);
+                all.then_some(select.projection.len())
+            }),
+        };
+        let named = alias.columns.len();
+        match columns {
+            Some(columns) if named > 0 && named != columns => self.fail(
+                at(&alias.name),
+                &format!(
+                    "`{}` has {columns} columns, and its alias names {named}",
+                    alias.name
+                ),
+                "write one name for each column",
+            ),
+            _ => PASSED,
+        }
     }
 
     /// Refuses two tables of one name in one FROM.
@@ -312,11 +342,14 @@ impl Clauses<'_> {
             TableFactor::Table { .. } => self.named_table(factor),
             TableFactor::Derived {
                 lateral,
-                subquery: _,
+                subquery,
                 alias,
                 sample,
             } => {
                 let line = line_of(factor);
+                if let Some(alias) = alias {
+                    self.counted(alias, &subquery.body)?;
+                }
                 if *lateral {
                     self.notes.beside.push(Beside {
                         text: "LATERAL".to_owned(),

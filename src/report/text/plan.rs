@@ -130,6 +130,9 @@ fn one_mart(out: &mut impl Write, mart: &MartPlan) -> Result<()> {
     };
     let (dates, sample) = (dates_of(mart), sample_of(mart));
     writeln!(out, "mart {}: {why}{dates}{sample}", mart.mart)?;
+    for note in &mart.notes {
+        writeln!(out, "    {note}")?;
+    }
     for alike in mart.reads.chunk_by(|a, b| a == b) {
         let Some(reads) = alike.first() else { continue };
         let times = match alike.len() {

@@ -295,6 +295,9 @@ fn one_mart(out: &mut impl Write, mart: &MartSummary) -> Result<()> {
             if let Some(sample) = &mart.sample {
                 sampled(out, &mart.name, sample)?;
             }
+            for note in &mart.notes {
+                writeln!(out, "    {}: {note}", mart.name)?;
+            }
         }
         MartOutcome::Fresh => line(out, mart.rows, "rows", &format!("{} (fresh)", mart.name))?,
         MartOutcome::Failed { error } => {
