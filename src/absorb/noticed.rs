@@ -348,6 +348,63 @@ mod tests {
         text.split('.').map(str::to_owned).collect()
     }
 
+    /// The page on input has this table of the reasons and their remedies.
+    #[test]
+    fn the_page_on_input_has_every_reason_with_its_remedy() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "lake = '/lake'\n[sources.events]\nraw = '/raw'\nevent_time = 'at'\n\
+                    [sources.events.columns]\nat = 'timestamp'\n";
+        std::fs::write(folder.path().join("rawmart.toml"), text).unwrap();
+        let overrides = crate::config::Overrides::default();
+        let job = crate::config::load(&overrides, &|_| None, folder.path()).unwrap();
+        let mut table = "\n| reason | meaning | remedy |\n|---|---|---|\n".to_owned();
+        for (reason, meaning) in [
+            (
+                Reason::NotJson,
+                "The bytes are no JSON, or the object is cut off.",
+            ),
+            (Reason::NotObject, "A JSON value that is no object."),
+            (Reason::TooLarge, "Longer than `max_record_bytes`."),
+            (Reason::TooDeep, "Nested more than 128 levels."),
+            (
+                Reason::Codec,
+                "The compressed bytes are damaged or cut off, or the object is of another kind.",
+            ),
+            (
+                Reason::ObjectTooLarge,
+                "The bytes beyond `max_object_bytes`.",
+            ),
+            (Reason::Missing, "A required column has no value."),
+            (Reason::Type, "A value does not fit its column."),
+            (
+                Reason::EventTime,
+                "The event time is missing or unreadable.",
+            ),
+            (Reason::OutOfRange, "The event time is outside `accept`."),
+            (
+                Reason::Envelope,
+                "The object is not the envelope that `unwrap` names.",
+            ),
+        ] {
+            let mut remedy = remedy(&job.sources[0], reason, &[]);
+            let first = remedy.remove(0).to_ascii_uppercase();
+            let first = if remedy.starts_with("ources.") {
+                's'
+            } else {
+                first
+            };
+            table.push_str(&format!(
+                "| `{}` | {meaning} | {first}{remedy}. |\n",
+                reason.name()
+            ));
+        }
+        table.push('\n');
+        let page = include_str!("../../docs/input.md");
+        let (_, rest) = page.split_once("<!-- table: reasons -->\n").unwrap();
+        let found = rest.split_once("<!-- end of table -->").unwrap().0;
+        assert!(found == table, "docs/input.md is to hold:\n{table}");
+    }
+
     #[test]
     fn the_path_that_was_meant() {
         let texts = [

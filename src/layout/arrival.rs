@@ -336,6 +336,151 @@ mod tests {
         }
     }
 
+    /// The keys that producers write: Firehose by default, in a zone, in Hive's form and with dynamic partitions; the
+    /// partitioners of Kafka Connect; Secor, Vector and CloudTrail; a tenant before the date.
+    #[test]
+    fn keys_of_producers() {
+        let stream = "app-1-2019-04-01-23-58-59-124d4beb-1ba0-2f3b-8318-73fcbb919fc4.gz";
+        for (pattern, zone, folder, expected) in [
+            (
+                "%Y/%m/%d/%H/",
+                "UTC",
+                "2019/04/01/23/",
+                "2019-04-02T00:00:00",
+            ),
+            (
+                "%Y/%m/%d/%H/",
+                "UTC",
+                "app-events/2019/04/01/23/",
+                "2019-04-02T00:00:00",
+            ),
+            (
+                "%Y/%m/%d/%H/",
+                "Asia/Seoul",
+                "2019/04/02/08/",
+                "2019-04-02T00:00:00",
+            ),
+            (
+                "%Y/%m/%d/%H/",
+                "Asia/Kolkata",
+                "2019/04/01/23/",
+                "2019-04-01T18:30:00",
+            ),
+            // The hour that the clock of Berlin leaves out, and the hour that it repeats.
+            (
+                "%Y/%m/%d/%H/",
+                "Europe/Berlin",
+                "2019/03/31/01/",
+                "2019-03-31T01:00:00",
+            ),
+            (
+                "%Y/%m/%d/%H/",
+                "Europe/Berlin",
+                "2019/10/27/02/",
+                "2019-10-27T02:00:00",
+            ),
+            (
+                "year=%Y/month=%m/day=%d/hour=%H/",
+                "UTC",
+                "year=2019/month=04/day=01/hour=23/",
+                "2019-04-02T00:00:00",
+            ),
+            (
+                "year=%Y/month=%m/day=%d/",
+                "UTC",
+                "year=2019/month=04/day=01/",
+                "2019-04-02T00:00:00",
+            ),
+            (
+                "dt=%F/hr=%H/",
+                "UTC",
+                "dt=2019-04-01/hr=23/",
+                "2019-04-02T00:00:00",
+            ),
+            (
+                "%Y/%m/%d/%H/",
+                "UTC",
+                "customer_id=17/device=ios/2019/04/01/23/",
+                "2019-04-02T00:00:00",
+            ),
+            (
+                "year=%Y/month=%m/day=%d/hour=%H/",
+                "UTC",
+                "customer_id=2019/year=2019/month=04/day=01/hour=23/",
+                "2019-04-02T00:00:00",
+            ),
+            // Firehose appends nothing to a prefix without a slash.
+            (
+                "raw-%Y/%m/%d/%H/",
+                "UTC",
+                "raw-2019/04/01/23/",
+                "2019-04-02T00:00:00",
+            ),
+            // An error prefix of the documentation has the day of the year.
+            (
+                "%Y/%m/%j/%H/",
+                "UTC",
+                "processing-failed/2019/04/091/23/",
+                "2019-04-02T00:00:00",
+            ),
+            (
+                "year=%Y/month=%m/day=%d/hour=%H/",
+                "UTC",
+                "topics/app/year=2019/month=04/day=01/hour=23/",
+                "2019-04-02T00:00:00",
+            ),
+            (
+                "'year'=%Y/'month'=%m/'day'=%d/",
+                "UTC",
+                "topics/app/'year'=2019/'month'=04/'day'=01/",
+                "2019-04-02T00:00:00",
+            ),
+            (
+                "%Y-%m-%d/",
+                "UTC",
+                "secor/app/2019-04-01/",
+                "2019-04-02T00:00:00",
+            ),
+            ("date=%F/", "UTC", "date=2019-04-01/", "2019-04-02T00:00:00"),
+            (
+                "%Y/%m/%d/",
+                "UTC",
+                "AWSLogs/123456789012/CloudTrail/us-east-1/2019/04/01/",
+                "2019-04-02T00:00:00",
+            ),
+            (
+                "%Y/%-m/%-d/%-H/",
+                "UTC",
+                "tenant-7/2019/4/1/23/",
+                "2019-04-02T00:00:00",
+            ),
+            // A tenant that looks like the beginning of a date.
+            (
+                "%Y/%m/%d/%H/",
+                "UTC",
+                "1999/12/2019/04/01/23/",
+                "2019-04-02T00:00:00",
+            ),
+            (
+                "%Y/%m/%d/%H/",
+                "UTC",
+                "20190401/2019/04/01/23/",
+                "2019-04-02T00:00:00",
+            ),
+        ] {
+            let key = format!("{folder}{stream}");
+            let found = arrival(pattern, zone, &key);
+            assert_eq!(
+                found,
+                Some(format!("{expected}+00:00")),
+                "{pattern} {zone} {key}"
+            );
+        }
+        // The default partitioner of Kafka Connect has no time in its keys: `layout = false`.
+        let key = "topics/app/partition=0/app+0+0000000000.json.gz";
+        assert_eq!(arrival("%Y/%m/%d/%H/", "UTC", key), None);
+    }
+
     #[test]
     fn what_sorts_before_a_time() {
         let ms = DateTime::parse_from_rfc3339("2019-04-15T05:00:00Z")

@@ -1,7 +1,9 @@
 //! Stored bytes in, decompressed bytes out. The bytes decide about the codec, not the name of the object.
 //!
 //! ```text
-//! Pieces ──▶ sha256 ──▶ blocks of 64 KiB ──▶ none | gzip members | zstd frames ──▶ Buffer
+//! Pieces ──▶ sha256 ──▶ blocks of 64 KiB ──▶ none | streams | zstd frames | UTF-16 ──▶ Buffer
+//!                              ▲                                                        │
+//!                              └─────── where the first bytes show another codec ◀──────┘
 //! ```
 //!
 //! Codecs are fed in blocks that do not depend on how the bytes arrived. The number of bytes that a decompressor
@@ -12,15 +14,23 @@
 //! about three times as fast. An object that is not certainly such a member, or that is larger than the memory
 //! allows, is read in blocks from its first byte. Both ways yield the same bytes.
 //!
-//! Between gzip members, and between zstd frames, white space and zeros are skipped: shippers put a line
+//! The first decompressed bytes are looked at as the stored ones are: Firehose compresses once more what a subscription of
+//! CloudWatch Logs has compressed. Up to four codecs may lie inside each other.
+//!
+//! Between gzip members, and between streams of the other codecs, white space and zeros are skipped: shippers put a line
 //! feed behind each batch that they compress, and tapes and block devices pad with zeros. The stored bytes behind
 //! the place where decompression breaks off are counted as lost. All bytes of a member or frame
-//! whose checksum is wrong are counted as lost too, because nobody knows which of them are right.
+//! whose checksum is wrong are counted as lost too, because nobody knows which of them are right. Where codecs lie inside
+//! each other, the lost share of the inner bytes is a share of the stored bytes.
 //!
 //! A zstd frame says how large its window is. Memory for the window is taken from a share of all decoders before the
 //! decoder allocates it.
 
-mod gzip_members;
+mod lz4;
+mod snappy;
+mod streams;
+mod utf16;
+mod zip;
 mod zstd_frames;
 
 use bytes::{Buf, Bytes};
@@ -30,7 +40,10 @@ use super::buffer::Buffer;
 use super::kind;
 use super::memory::DecodeMemory;
 use super::{PieceError, Pieces};
-use gzip_members::{GZIP, Member, PACKED, inflate};
+use lz4::LZ4;
+use snappy::SNAPPY;
+use streams::{GZIP, Kind, PACKED, Streams, inflate};
+use utf16::Utf16;
 use zstd_frames::{Frames, ZSTD, begins_frame};
 
 /// How many stored bytes a codec is fed with at once.
@@ -40,6 +53,9 @@ const WINDOW: usize = 128 << 10;
 
 /// How many stored bytes decide about the codec.
 const SNIFFED: usize = 512;
+
+/// How many codecs may lie inside each other.
+const MOST_LEVELS: u8 = 4;
 
 /// The messages of zlib and zstd about a wrong checksum.
 const CHECKSUMS: [&str; 3] = [
@@ -63,21 +79,30 @@ pub(super) enum Flow {
 enum Codec {
     /// The stored bytes are the decompressed bytes.
     None,
-    /// Between gzip members, of which there were so many. White space and zeros may come.
-    BetweenMembers { members: u64 },
-    /// Inside a gzip member.
-    Gzip(Member),
+    /// Streams that follow each other.
+    Streams(Streams),
     /// Zstd frames.
     Zstd(Frames),
+    /// A text in UTF-16.
+    Utf16(Utf16),
 }
 
-/// The decompressed bytes of one raw object.
+/// The bytes that a codec is fed with.
+enum Below<'a> {
+    /// The stored bytes, and their hash where it is wanted.
+    Pieces(&'a mut dyn Pieces, Option<Sha256>),
+    /// The bytes that another codec gives.
+    Level(Box<Inflow<'a>>),
+    /// No bytes. This is only so while a codec is put above another.
+    Nothing,
+}
+
+/// The decompressed bytes of one raw object. "Stored" are here the bytes that this codec is fed with.
 pub(super) struct Inflow<'a> {
-    pieces: &'a mut dyn Pieces,
+    below: Below<'a>,
     memory: &'a DecodeMemory,
     /// The most decompressed bytes that are wanted.
     most: u64,
-    sha256: Sha256,
     /// How many stored bytes have arrived.
     stored: u64,
     /// How many stored bytes were lost.
@@ -93,16 +118,35 @@ pub(super) struct Inflow<'a> {
     ended: bool,
     codec: Option<Codec>,
     may_wait: bool,
+    /// How many codecs lie below this one.
+    level: u8,
+    /// Whether the first decompressed bytes may show another codec.
+    probing: bool,
+    /// How the decompressed bytes have ended.
+    last: Option<Flow>,
 }
 
 impl<'a> Inflow<'a> {
     /// The decompressed bytes of `pieces`. The caller stops after `most` of them, so no more are inflated at once.
     pub fn new(pieces: &'a mut dyn Pieces, memory: &'a DecodeMemory, most: u64) -> Self {
+        let below = Below::Pieces(pieces, Some(Sha256::new()));
+        Self::over(below, memory, most)
+    }
+
+    /// The decompressed bytes of a text inside an envelope. Their hash is not wanted. A decoder of such a text never waits
+    /// for memory, because the decoder of the raw object may hold some.
+    pub fn inside(pieces: &'a mut dyn Pieces, memory: &'a DecodeMemory, most: u64) -> Self {
         Self {
-            pieces,
+            may_wait: false,
+            ..Self::over(Below::Pieces(pieces, None), memory, most)
+        }
+    }
+
+    fn over(below: Below<'a>, memory: &'a DecodeMemory, most: u64) -> Self {
+        Self {
+            below,
             memory,
             most,
-            sha256: Sha256::new(),
             stored: 0,
             lost: 0,
             piece: Bytes::new(),
@@ -112,69 +156,168 @@ impl<'a> Inflow<'a> {
             ended: false,
             codec: None,
             may_wait: true,
+            level: 0,
+            probing: false,
+            last: None,
         }
     }
 
     /// Says whether a decoder may wait for memory for its window. It must not wait while memory for a long record is
-    /// held.
+    /// held, nor while a codec inside or outside of it may hold a window.
     pub fn may_wait(&mut self, may_wait: bool) {
-        self.may_wait = may_wait;
+        self.may_wait = may_wait && self.level == 0;
     }
 
-    /// Appends some decompressed bytes to `out`.
+    /// Appends some decompressed bytes to `out`. Before the first call, `out` is empty.
     ///
     /// # Errors
     /// `pieces` fails. A damaged object is [`Flow::Broken`].
     pub fn fill(&mut self, out: &mut Buffer) -> Result<Flow, PieceError> {
+        Ok(match self.advance(out)? {
+            Flow::Broken(why) => Flow::Broken(why + &self.words()),
+            flow => flow,
+        })
+    }
+
+    /// Appends some decompressed bytes to `out`.
+    fn advance(&mut self, out: &mut Buffer) -> Result<Flow, PieceError> {
         let mut codec = match self.codec.take() {
             Some(codec) => codec,
             None => {
                 self.join_pieces(SNIFFED)?;
-                match sniff(self.piece.get(..SNIFFED).unwrap_or(&self.piece)) {
-                    Ok(Codec::BetweenMembers { .. }) => Codec::BetweenMembers {
-                        members: self.at_once(out)?.into(),
-                    },
+                let codec = match sniff(self.piece.get(..SNIFFED).unwrap_or(&self.piece)) {
                     Ok(codec) => codec,
                     Err(error) => return self.broken(0, error.to_string()),
+                };
+                let compressed = matches!(codec, Codec::Streams(_) | Codec::Zstd(_));
+                self.probing = compressed && self.level + 1 < MOST_LEVELS;
+                match codec {
+                    Codec::Streams(streams) if streams.kind == Kind::Gzip && self.level == 0 => {
+                        Codec::Streams(Streams::after(Kind::Gzip, self.at_once(out)?))
+                    }
+                    codec => codec,
                 }
             }
         };
-        let flow = self.step(&mut codec, out)?;
+        let mut flow = self.step(&mut codec, out)?;
         self.codec = Some(codec);
+        // The end of the bytes below is an end only if they have ended as they should.
+        if flow != Flow::More
+            && let Below::Level(lower) = &self.below
+            && let Some(Flow::Broken(why)) = &lower.last
+        {
+            flow = Flow::Broken(why.clone());
+        }
+        if self.probing && (out.len() >= SNIFFED || flow != Flow::More) {
+            return self.look_inside(flow, out);
+        }
         Ok(flow)
     }
 
-    /// Reads the rest of the object. The result is the SHA-256 and the number of all stored bytes, and how many of them
-    /// were lost.
-    pub fn finish(mut self) -> Result<([u8; 32], u64, u64), PieceError> {
-        while self.next_piece()? {}
-        Ok((self.sha256.finalize().into(), self.stored, self.lost))
+    /// Puts another codec above this one, where the first decompressed bytes, which `out` holds, show one.
+    #[cold]
+    fn look_inside(&mut self, flow: Flow, out: &mut Buffer) -> Result<Flow, PieceError> {
+        self.probing = false;
+        match sniff(out.get(..SNIFFED).unwrap_or(out)) {
+            Ok(Codec::None) => return Ok(flow),
+            Ok(_) => {}
+            Err(error) => return self.broken(0, error.to_string()),
+        }
+        let mut upper = Self::over(Below::Nothing, self.memory, self.most);
+        upper.level = self.level + 1;
+        upper.may_wait = false;
+        upper.piece = Bytes::copy_from_slice(out);
+        upper.stored = out.len() as u64;
+        out.truncate(0);
+        let mut lower = std::mem::replace(self, upper);
+        lower.may_wait = false;
+        lower.last = (flow != Flow::More).then_some(flow);
+        self.below = Below::Level(Box::new(lower));
+        Ok(Flow::More)
     }
 
-    /// The name of the codec. `None` where the stored bytes are not compressed.
-    pub fn codec(&self) -> Option<&'static str> {
-        match self.codec {
-            None | Some(Codec::None) => None,
-            Some(Codec::BetweenMembers { .. } | Codec::Gzip(_)) => Some("gzip"),
-            Some(Codec::Zstd(_)) => Some("zstd"),
+    /// The next decompressed bytes; `None` at their end.
+    fn decompressed(&mut self) -> Result<Option<Bytes>, PieceError> {
+        let mut out = Buffer::default();
+        while self.last.is_none() && out.is_empty() {
+            let flow = self.advance(&mut out)?;
+            self.last = (flow != Flow::More).then_some(flow);
+        }
+        Ok((!out.is_empty()).then(|| Bytes::copy_from_slice(&out)))
+    }
+
+    /// Reads the rest of the object. The result is the SHA-256 and the number of all stored bytes of the raw object, and
+    /// how many of them were lost.
+    pub fn finish(mut self) -> Result<([u8; 32], u64, u64), PieceError> {
+        while self.next_piece()? {}
+        let (own, stored) = (self.lost, self.stored);
+        match self.below {
+            Below::Pieces(_, sha256) => {
+                let sha256 = sha256.map(|sha256| sha256.finalize().into());
+                Ok((sha256.unwrap_or_default(), stored, own))
+            }
+            Below::Level(lower) => {
+                let (sha256, bytes, lost) = lower.finish()?;
+                Ok((sha256, bytes, lost + share(bytes - lost, own, stored)))
+            }
+            Below::Nothing => Ok(([0; 32], 0, 0)),
         }
     }
 
-    /// Counts all stored bytes as lost, and returns their number.
+    /// How many stored bytes of the raw object are lost, and how many there are.
+    fn lost_of_all(&self) -> (u64, u64) {
+        match &self.below {
+            Below::Pieces(..) => (self.lost, self.stored),
+            Below::Level(lower) => {
+                let (lost, all) = lower.lost_of_all();
+                (lost + share(all - lost, self.lost, self.stored), all)
+            }
+            Below::Nothing => (0, 0),
+        }
+    }
+
+    /// The words that say how many stored bytes of the raw object are lost.
+    fn words(&self) -> String {
+        match self.lost_of_all() {
+            (0, _) => String::new(),
+            (lost, all) => format!("; {lost} of {all} stored bytes are lost"),
+        }
+    }
+
+    /// The name of the codec, and of the codecs around it. `None` where the stored bytes are not compressed.
+    pub fn codec(&self) -> Option<String> {
+        let own = match &self.codec {
+            None | Some(Codec::None) => return None,
+            Some(Codec::Streams(streams)) => streams.kind.name(),
+            Some(Codec::Zstd(_)) => "zstd",
+            Some(Codec::Utf16(_)) => "UTF-16",
+        };
+        Some(match &self.below {
+            Below::Level(lower) => {
+                let outer = lower.codec().unwrap_or_default();
+                format!("{own} inside {outer}")
+            }
+            _ => own.to_owned(),
+        })
+    }
+
+    /// Counts all stored bytes as lost, and returns the number of those of the raw object.
     pub fn lose_all(&mut self) -> Result<u64, PieceError> {
         self.lose(0)?;
-        Ok(self.stored)
+        let (_, all) = self.lost_of_all();
+        Ok(all)
     }
 
     /// Stops reading. The last `excess` bytes that were given are not wanted either. The result says in words how many
     /// stored bytes are lost.
     pub fn stop(&mut self, excess: u64) -> Result<String, PieceError> {
-        let excess = match self.codec() {
-            None => excess,
+        let excess = match self.codec {
+            None | Some(Codec::None) => excess,
             Some(_) => 0,
         };
         let at = self.at();
-        self.lose(at - excess.min(at))
+        self.lose(at - excess.min(at))?;
+        Ok(self.words())
     }
 
     /// The place of the codec, counted in stored bytes.
@@ -182,20 +325,17 @@ impl<'a> Inflow<'a> {
         self.block_at + self.taken as u64
     }
 
-    /// Counts the stored bytes from `from` on as lost. The result says in words how many are lost.
-    fn lose(&mut self, from: u64) -> Result<String, PieceError> {
+    /// Counts the stored bytes from `from` on as lost.
+    fn lose(&mut self, from: u64) -> Result<(), PieceError> {
         while self.next_piece()? {}
         self.lost = self.stored.saturating_sub(from);
-        Ok(match self.lost {
-            0 => String::new(),
-            lost => format!("; {lost} of {} stored bytes are lost", self.stored),
-        })
+        Ok(())
     }
 
     /// Ends the object, because the stored bytes from `from` on cannot be decompressed.
     fn broken(&mut self, from: u64, why: String) -> Result<Flow, PieceError> {
-        let lost = self.lose(from)?;
-        Ok(Flow::Broken(why + &lost))
+        self.lose(from)?;
+        Ok(Flow::Broken(why))
     }
 
     /// Fetches the next piece; `false` at the end.
@@ -203,9 +343,25 @@ impl<'a> Inflow<'a> {
         if self.ended {
             return Ok(false);
         }
-        match self.pieces.next()? {
+        let piece = match &mut self.below {
+            Below::Pieces(pieces, sha256) => {
+                let piece = pieces.next()?;
+                if let (Some(piece), Some(sha256)) = (&piece, sha256) {
+                    sha256.update(piece);
+                }
+                piece
+            }
+            // A codec inside another is fed with no more bytes than an object may have.
+            Below::Level(lower) if self.stored > self.most => {
+                let why = format!("more than {} decompressed bytes", self.most);
+                lower.last = Some(lower.broken(lower.at(), why)?);
+                None
+            }
+            Below::Level(lower) => lower.decompressed()?,
+            Below::Nothing => None,
+        };
+        match piece {
             Some(piece) => {
-                self.sha256.update(&piece);
                 self.stored += piece.len() as u64;
                 self.piece = piece;
                 Ok(true)
@@ -292,22 +448,20 @@ impl<'a> Inflow<'a> {
                     Flow::More
                 })
             }
-            Codec::BetweenMembers { members } => match self.next_member(*members)? {
-                Ok(member) => {
-                    *codec = Codec::Gzip(member);
-                    Ok(Flow::More)
+            Codec::Streams(streams) => self.unpack(streams, out),
+            Codec::Utf16(text) => {
+                let input = self.block.get(self.taken..).unwrap_or_default();
+                let (read, ended) = text.run(input, out);
+                self.taken += read;
+                match ended {
+                    false => Ok(Flow::More),
+                    true if text.is_cut() => {
+                        let why = "the UTF-16 text is cut off inside a character";
+                        self.broken(self.at(), why.to_owned())
+                    }
+                    true => Ok(Flow::End),
                 }
-                Err(flow) => Ok(flow),
-            },
-            Codec::Gzip(member) => match self.unpack_gzip(member, out)? {
-                Some(flow) => Ok(flow),
-                None => {
-                    *codec = Codec::BetweenMembers {
-                        members: member.number,
-                    };
-                    Ok(Flow::More)
-                }
-            },
+            }
             Codec::Zstd(frames) => self.unpack_zstd(frames, out),
         }
     }
@@ -335,16 +489,42 @@ fn checksum(error: &str) -> bool {
     CHECKSUMS.iter().any(|known| error.ends_with(known))
 }
 
-/// The codec of an object that begins with these bytes. Bytes that end within a magic number count as it, because they
-/// are no JSON either. No record begins with white space or zeros and then a magic number.
+/// The part of `bytes` that is as large as `part` of `whole`.
+fn share(bytes: u64, part: u64, whole: u64) -> u64 {
+    let share = (u128::from(bytes) * u128::from(part)).checked_div(u128::from(whole));
+    share.and_then(|n| n.try_into().ok()).unwrap_or(0)
+}
+
+/// The codec of an object that begins with these bytes. Bytes that end within the magic number of gzip or zstd count as
+/// it, because they are no JSON either. No record begins with white space or zeros and then a magic number. A codec
+/// without a magic number is taken only if its bytes are no text and decompress.
 fn sniff(bytes: &[u8]) -> std::io::Result<Codec> {
-    let bytes = bytes.get(blank(bytes)..).unwrap_or_default();
-    if bytes.starts_with(&GZIP) || bytes == [0x1F] {
-        Ok(Codec::BetweenMembers { members: 0 })
-    } else if begins_frame(bytes) || (bytes.len() > 1 && ZSTD.starts_with(bytes)) {
-        Ok(Codec::Zstd(Frames::new()?))
-    } else {
-        Ok(Codec::None)
+    let streams = |kind| Ok(Codec::Streams(Streams::new(kind)));
+    let rest = bytes.get(blank(bytes)..).unwrap_or_default();
+    match rest.first() {
+        _ if kind::hadoop_snappy(bytes) => return streams(Kind::HadoopSnappy),
+        None => return Ok(Codec::None),
+        Some(b'{' | b'[') if rest.len() == bytes.len() || kind::plain(bytes) => {
+            return Ok(Codec::None);
+        }
+        _ => {}
+    }
+    if let Some(text) = Utf16::of(bytes) {
+        return Ok(Codec::Utf16(text));
+    }
+    match rest {
+        _ if rest.starts_with(&GZIP) || rest == [0x1F] => streams(Kind::Gzip),
+        _ if begins_frame(rest) || (rest.len() > 1 && ZSTD.starts_with(rest)) => {
+            Ok(Codec::Zstd(Frames::new()?))
+        }
+        _ if kind::bzip2(rest) => streams(Kind::Bzip2),
+        _ if rest.starts_with(b"\xFD7zXZ\0") => streams(Kind::Xz),
+        _ if rest.starts_with(&LZ4) => streams(Kind::Lz4),
+        _ if rest.starts_with(&SNAPPY) => streams(Kind::Snappy),
+        _ if rest.starts_with(&zip::ENTRY) || rest.starts_with(&zip::END) => streams(Kind::Zip),
+        _ if kind::zlib(rest) => streams(Kind::Zlib),
+        _ if kind::deflate(bytes) => streams(Kind::Deflate),
+        _ => Ok(Codec::None),
     }
 }
 
@@ -385,7 +565,7 @@ mod tests {
         let mut pieces = Cut(stored.chunks(piece));
         let mut inflow = Inflow::new(&mut pieces, memory, u64::MAX);
         if streaming {
-            inflow.codec = Some(Codec::BetweenMembers { members: 0 });
+            inflow.codec = Some(Codec::Streams(Streams::new(Kind::Gzip)));
         }
         let mut out = Buffer::default();
         let flow = loop {

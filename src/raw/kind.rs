@@ -1,7 +1,7 @@
 //! Which kind of file a raw object is, where it is of a kind that is not read.
 //!
 //! ```text
-//! first bytes ──▶ of() ──▶ "a Parquet file" | "bzip2-compressed" | "UTF-16 text" | … | nothing
+//! first bytes ──▶ of() ──▶ "a Parquet file" | "lzo-compressed" | "UTF-32 text" | … | nothing
 //! ```
 //!
 //! A text that holds a record is never taken for another kind: each signature has a byte that UTF-8
@@ -15,10 +15,11 @@ const SIGNATURES: &[(&[u8], &str)] = &[
     (b"\x28\xB5\x2F\xFD", "zstd-compressed"),
     (b"\xFD7zXZ\0", "xz-compressed"),
     (b"\x04\x22\x4D\x18", "lz4-compressed"),
-    (b"\x02\x21\x4C\x18", "lz4-compressed"),
+    (b"\x02\x21\x4C\x18", "lz4-compressed (the legacy frame)"),
     (b"\xFF\x06\0\0sNaPpY", "snappy-compressed"),
     (b"\x89LZO\0\r\n\x1A\n", "lzo-compressed"),
     (b"LZIP\x01", "lzip-compressed"),
+    (b"\x82SNAPPY\0", "snappy-compressed (snappy-java's framing)"),
     (b"\x1F\x9D", "compressed with compress(1)"),
     (b"7z\xBC\xAF\x27\x1C", "a 7z archive"),
     (b"PK\x03\x04", "a zip archive"),
@@ -55,20 +56,34 @@ pub(super) fn of(head: &[u8]) -> Option<&'static str> {
         return Some(kind);
     }
     match head {
-        [b'B', b'Z', b'h', b'1'..=b'9', rest @ ..]
-            if BZIP2_BLOCKS.iter().any(|magic| rest.starts_with(magic)) =>
-        {
-            Some("bzip2-compressed")
-        }
+        _ if bzip2(head) => Some("bzip2-compressed"),
+        _ if tar(head) => Some("a tar archive"),
         [b'%', b'P', b'D', b'F', b'-', b'0'..=b'9', b'.', ..] => Some("a PDF"),
         [b'O', b'R', b'C', rest @ ..] if binary(rest) => Some("an ORC file"),
         _ if wide(head, 4) => Some("UTF-32 text"),
-        _ if wide(head, 2) => Some("UTF-16 text"),
+        _ if wide(head, 2) => Some("UTF-16 text without a byte order mark"),
         _ if lzma(head) => Some("lzma-compressed"),
         _ if zlib(head) => Some("zlib-compressed"),
         _ if hadoop_snappy(head) => Some("snappy-compressed (Hadoop's framing)"),
         _ => None,
     }
+}
+
+/// Whether the bytes are a bzip2 stream: its level, and a block or the end.
+pub(super) fn bzip2(head: &[u8]) -> bool {
+    match head {
+        [b'B', b'Z', b'h', b'1'..=b'9', rest @ ..] => {
+            BZIP2_BLOCKS.iter().any(|magic| rest.starts_with(magic))
+        }
+        _ => false,
+    }
+}
+
+/// Whether the bytes are a header of tar: a name that is filled up with zeros, and the mark.
+fn tar(head: &[u8]) -> bool {
+    let marked = |mark: &[u8]| head.get(257..263) == Some(mark);
+    (marked(b"ustar\0") || marked(b"ustar "))
+        && head.get(..100).is_some_and(|name| name.contains(&0))
 }
 
 /// Whether no text begins with these bytes.
@@ -107,7 +122,7 @@ fn lzma(head: &[u8]) -> bool {
 
 /// Whether the bytes are a zlib stream. The header has two bytes with a check, which is too little to be certain, so the
 /// bytes must also inflate.
-fn zlib(head: &[u8]) -> bool {
+pub(super) fn zlib(head: &[u8]) -> bool {
     let [method, flags, ..] = *head else {
         return false;
     };
@@ -115,23 +130,58 @@ fn zlib(head: &[u8]) -> bool {
     if method & 0x0F != 8 || method >> 4 > 7 || flags & 0x20 != 0 || !checked {
         return false;
     }
-    let mut inflate = Decompress::new(true);
+    inflates(Decompress::new(true), head).is_some()
+}
+
+/// Whether the bytes are a deflate stream without a header. Nothing marks such a stream, so its bytes must be no text, must
+/// inflate, and the text that they inflate to must begin as JSON.
+pub(super) fn deflate(head: &[u8]) -> bool {
+    if plain(head) {
+        return false;
+    }
+    let Some(text) = inflates(Decompress::new(false), head) else {
+        return false;
+    };
+    let begins = text.iter().find(|byte| !byte.is_ascii_whitespace());
+    matches!(begins, Some(b'{' | b'[')) && plain(&text)
+}
+
+/// Whether the bytes are text without control characters, except for half a character at their end.
+pub(super) fn plain(bytes: &[u8]) -> bool {
+    let whole = match std::str::from_utf8(bytes) {
+        Ok(_) => true,
+        Err(error) => error.error_len().is_none(),
+    };
+    whole
+        && !bytes
+            .iter()
+            .any(|byte| *byte < b' ' && !matches!(byte, b'\t' | b'\n' | b'\r'))
+}
+
+/// The first bytes that `head` inflates to. `None` where it is no such stream.
+fn inflates(mut inflate: Decompress, head: &[u8]) -> Option<Vec<u8>> {
+    let mut first = Vec::new();
     let mut out = [0; 4096];
     loop {
         let (read, written) = (inflate.total_in(), inflate.total_out());
         let rest = head.get(read as usize..).unwrap_or_default();
-        match inflate.decompress(rest, &mut out, FlushDecompress::None) {
-            Ok(Status::StreamEnd) => return true,
-            Ok(_) if inflate.total_in() >= SURE => return true,
+        let ran = inflate.decompress(rest, &mut out, FlushDecompress::None);
+        if written == 0 {
+            let given = usize::try_from(inflate.total_out()).unwrap_or(0);
+            first = out.get(..given).unwrap_or_default().to_vec();
+        }
+        match ran {
+            Ok(Status::StreamEnd) => return Some(first),
+            Ok(_) if inflate.total_in() >= SURE => return Some(first),
             Ok(_) if (inflate.total_in(), inflate.total_out()) != (read, written) => {}
-            _ => return false,
+            _ => return None,
         }
     }
 }
 
 /// Whether the bytes are Hadoop's framing of snappy: the length of a block, the length of its first chunk, and the
-/// length that the chunk itself names.
-fn hadoop_snappy(head: &[u8]) -> bool {
+/// length that the chunk itself names. A chunk is shorter than 16 MiB, so that the fifth byte is zero, which no text has.
+pub(super) fn hadoop_snappy(head: &[u8]) -> bool {
     let Some((block, rest)) = head.split_first_chunk::<4>() else {
         return false;
     };
@@ -140,6 +190,9 @@ fn hadoop_snappy(head: &[u8]) -> bool {
     };
     let block = u64::from(u32::from_be_bytes(*block));
     let stored = u64::from(u32::from_be_bytes(*stored));
+    if stored >= 1 << 24 {
+        return false;
+    }
     let mut told = 0;
     for (i, byte) in rest.iter().enumerate().take(4) {
         told |= u64::from(byte & 0x7F) << (7 * i);
@@ -161,6 +214,13 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
 
     use super::*;
+
+    fn tar_header(mark: &[u8; 6]) -> Vec<u8> {
+        let mut header = vec![0; 512];
+        header[..6].copy_from_slice(b"a.json");
+        header[257..263].copy_from_slice(mark);
+        header
+    }
 
     #[test]
     fn kinds_are_told_by_their_first_bytes() {
@@ -192,11 +252,22 @@ mod tests {
             (b"PAR1\x15\x04\x15", "a Parquet file"),
             (b"Obj\x01\x04\x14avro.codec", "an Avro file"),
             (b"ORC\x1D\0\0\x0A", "an ORC file"),
+            (&tar_header(b"ustar\0"), "a tar archive"),
+            (&tar_header(b"ustar "), "a tar archive"),
             (b"%PDF-1.7\n", "a PDF"),
             (b"\x1F\x8B\x08\0", "gzip-compressed"),
-            (&utf16(json, u16::to_le_bytes), "UTF-16 text"),
-            (&utf16(json, u16::to_be_bytes), "UTF-16 text"),
-            (&utf16("id,at\n", u16::to_le_bytes), "UTF-16 text"),
+            (
+                &utf16(json, u16::to_le_bytes),
+                "UTF-16 text without a byte order mark",
+            ),
+            (
+                &utf16(json, u16::to_be_bytes),
+                "UTF-16 text without a byte order mark",
+            ),
+            (
+                &utf16("id,at\n", u16::to_le_bytes),
+                "UTF-16 text without a byte order mark",
+            ),
             (&utf16("\u{FEFF}한", u16::to_be_bytes), "UTF-16 text"),
             (&utf32(json), "UTF-32 text"),
             (&utf32("\u{FEFF}한"), "UTF-32 text"),

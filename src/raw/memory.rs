@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! gzip member ──▶ at once, up to an equal part of one half ── larger ──▶ block by block
-//! zstd frame ───▶ its window, out of the other half ── none left ──▶ wait until one is let go
+//! zstd, xz, … ──▶ its window, out of the other half ── none left ──▶ wait until one is let go
 //! record ───────▶ beside others, up to a small part ── longer ──▶ one of a few at a time
 //! ```
 //!
@@ -15,7 +15,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 pub struct DecodeMemory {
     /// How many decompressed bytes of one object a decoder may hold.
     pub(super) at_once: usize,
-    /// The memory for windows of zstd frames.
+    /// The memory for windows of zstd frames, and for what decoders of other codecs hold.
     pub(super) windows: SharedMemory,
     /// How many bytes a record may have that a decoder holds without taking memory from a share. The values of a record
     /// are held several times while they become rows, so this is a small part of the memory.
@@ -49,8 +49,8 @@ impl DecodeMemory {
     }
 }
 
-/// An amount of memory that several threads take parts of: for the windows of zstd frames, up to 128 MiB each, or for
-/// long records.
+/// An amount of memory that several threads take parts of: for the windows of decoders, up to 128 MiB each, or for long
+/// records.
 #[derive(Debug, Clone)]
 pub(super) struct SharedMemory(Arc<Share>);
 

@@ -14,6 +14,10 @@ use super::*;
 use crate::event::{Accept, Column, Limits, OnTypeError};
 use crate::time::TimeUnit;
 
+mod conformance;
+mod packed;
+mod page;
+
 /// Pieces that are cut from one slice.
 struct Cut<'a> {
     bytes: &'a [u8],
@@ -609,7 +613,7 @@ mod framing {
     }
 
     /// The grammar on the whole slice, as serde_json knows it.
-    fn oracle(bytes: &[u8], limits: Limits) -> Frames {
+    pub(super) fn oracle(bytes: &[u8], limits: Limits) -> Frames {
         let mut found = Vec::new();
         let mut p = 0;
         while p < bytes.len() {
@@ -689,11 +693,19 @@ mod framing {
         if text.first() != Some(&b'{') {
             return Err((0, Reason::NotJson));
         }
-        let (mut depth, mut inside, mut escape) = (0, false, false);
+        let (mut depth, mut inside, mut escape, mut digits) = (0, false, false, 0);
         for (at, byte) in text.iter().enumerate() {
             if at as u64 == limits.max_record_bytes {
                 return Err((at, Reason::TooLarge));
             }
+            // serde_json reads the four digits of an escape at once, and so finds a wrong one too late.
+            if digits > 0 && !byte.is_ascii_hexdigit() {
+                return Err((at, Reason::NotJson));
+            }
+            digits = match (inside && escape, byte) {
+                (true, b'u') => 4,
+                _ => i32::max(digits - 1, 0),
+            };
             let before = depth;
             match (inside, escape, byte) {
                 (true, true, _) => escape = false,
@@ -740,7 +752,7 @@ mod framing {
         "log {\"a\":1} more {\"b\":\"{\",\"c\":\"}\"}\nnull",
     ];
 
-    fn mutated(rng: &mut ChaCha8Rng) -> Vec<u8> {
+    pub(super) fn mutated(rng: &mut ChaCha8Rng) -> Vec<u8> {
         const BYTES: &[u8] = b"{}[]\",:\\nu0-1.eE tf\n\r\x1E\x00\x80\xC3\xA9\xEF\xBB\xBF\xFF";
         let mut bytes: Vec<u8> = Vec::new();
         for _ in 0..rng.random_range(1..4) {
@@ -1185,49 +1197,40 @@ mod codecs {
     fn another_kind_is_one_reject() {
         let spec = spec(&["n int"]);
         let text = lines(5_000);
-        let zlib = {
-            let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::new(6));
-            zlib.write_all(&text).unwrap();
-            zlib.finish().unwrap()
-        };
         let utf16: Vec<u8> = String::from_utf8(text.clone())
             .unwrap()
             .encode_utf16()
             .flat_map(u16::to_be_bytes)
             .collect();
-        let bzip2 = [&b"BZh91AY&SY"[..], &text].concat();
-        let xz = [&b"\xFD7zXZ\0\0\x04"[..], &text].concat();
+        let parquet = [&b"PAR1\x15\x04"[..], &text].concat();
+        let lzo = [&b"\x89LZO\0\r\n\x1A\n"[..], &text].concat();
+        let wide = "the object is UTF-16 text without a byte order mark";
         for (stored, bytes, detail) in [
+            (utf16.clone(), utf16.len(), format!("{wide}, which")),
             (
-                zlib.clone(),
-                zlib.len(),
-                "the object is zlib-compressed, which",
+                parquet.clone(),
+                parquet.len(),
+                "the object is a Parquet file, which".to_owned(),
             ),
             (
-                utf16.clone(),
-                utf16.len(),
-                "the object is UTF-16 text, which",
+                lzo.clone(),
+                lzo.len(),
+                "the object is lzo-compressed, which".to_owned(),
             ),
             (
-                bzip2.clone(),
-                bzip2.len(),
-                "the object is bzip2-compressed, which",
-            ),
-            (xz.clone(), xz.len(), "the object is xz-compressed, which"),
-            (
-                gzip(&gzip(&text)),
-                gzip(&text).len(),
-                "the object is gzip-compressed inside gzip, which",
+                gzip(&parquet),
+                parquet.len(),
+                "the object is a Parquet file inside gzip, which".to_owned(),
             ),
             (
-                zstd(&gzip(&text)),
-                gzip(&text).len(),
-                "the object is gzip-compressed inside zstd, which",
+                zstd(&gzip(&parquet)),
+                parquet.len(),
+                "the object is a Parquet file inside gzip inside zstd, which".to_owned(),
             ),
             (
                 gzip(&utf16),
                 utf16.len(),
-                "the object is UTF-16 text inside gzip, which",
+                format!("{wide} inside gzip, which"),
             ),
         ] {
             let found = decode(&spec, &stored);
@@ -1239,7 +1242,7 @@ mod codecs {
             let reject = &found.rejects[0];
             assert_eq!((reject.reason, reject.raw_offset), (Reason::Codec, 0));
             assert_eq!(reject.raw_bytes, bytes as u64, "{detail}");
-            assert!(reject.detail.contains(detail), "{}", reject.detail);
+            assert!(reject.detail.contains(&detail), "{}", reject.detail);
             let all = format!("all of its {} stored bytes are lost", stored.len());
             assert!(reject.detail.contains(&all), "{}", reject.detail);
             assert_eq!(found.counts.lost, stored.len() as u64, "{detail}");

@@ -509,8 +509,7 @@ impl Opening<'_, '_> {
         };
         framer.inside(most, beyond, envelope.held);
         let mut piece = Piece(Some(decoded.into()));
-        let mut inflow = Inflow::new(&mut piece, self.memory, most);
-        inflow.may_wait(!envelope.held);
+        let mut inflow = Inflow::inside(&mut piece, self.memory, most);
         let before = self.sink.records();
         let place = Place::Inside(span);
         match rest.split_first_mut() {
