@@ -173,15 +173,21 @@ pub fn plan<'a>(job: &'a Job, options: &'a Options) -> Doing<'a, RunPlan> {
 /// Every reason why nothing was published, or nothing more.
 pub fn run<'a>(job: &'a Job, options: &'a Options, context: &'a Context) -> Doing<'a, RunSummary> {
     Box::pin(async move {
-        let error = match (once(job, options, context).await, &options.rebuild) {
-            (Err(error @ RunError::Absorb(AbsorbError::OnlyRaw { .. })), Some(rebuild))
-                if !rebuild.raw =>
-            {
-                error
-            }
+        let (name, found_in, why) = match (once(job, options, context).await, &options.rebuild) {
+            (
+                Err(RunError::Absorb(AbsorbError::OnlyRaw {
+                    name,
+                    found_in,
+                    why,
+                })),
+                Some(rebuild),
+            ) if !rebuild.raw => (name, found_in, why),
             (result, _) => return result,
         };
-        tracing::warn!("{error}; this run now reads the raw objects");
+        tracing::warn!(
+            "{name}: {found_in}: {why}. Read from raw, the record is a reject, so the stored tables do not give the \
+             same events: this run now reads the raw objects"
+        );
         let rebuild = Rebuild {
             raw: true,
             ..options.rebuild.clone().unwrap_or_default()

@@ -418,11 +418,9 @@ impl Bucket {
         }
     }
 
-    /// Another server with the same objects, and a project with the same configuration.
+    /// Another server with the same objects.
     pub fn copy(&self) -> Self {
         let copy = Self::new();
-        let toml = std::fs::read(self.project.path("rawmart.toml")).unwrap();
-        copy.project.write("rawmart.toml", toml);
         for bucket in ["raw", "lake"] {
             for (key, bytes) in self.server.objects(bucket) {
                 copy.server.put(bucket, &key, bytes);

@@ -201,6 +201,8 @@ impl Start {
 
     fn copy(&self) -> Bucket {
         let copy = self.bucket.copy();
+        let toml = std::fs::read(self.bucket.project.path("rawmart.toml")).unwrap();
+        copy.project.write("rawmart.toml", toml);
         copy.server.page(self.page);
         if self.scrambled {
             copy.server.scramble_listings();
