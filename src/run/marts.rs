@@ -85,11 +85,11 @@ impl Marts<'_> {
         let built = commit.marts.iter().map(|mart| mart.name.as_str());
         let found = built.flat_map(|mart| self.lost.of_table(mart));
         commit.found = found.collect();
-        if commit.marts.is_empty() {
-            // A mart that was staged, and whose claims do not hold, stays in staging.
-            lake.unstage(&commit, None).await;
-        } else {
+        if !commit.marts.is_empty() {
             totals.note_commit(lake.commit(commit, Staged::default()).await?);
+        } else if summaries.iter().any(|mart| mart.checks.is_some()) {
+            // The files of a mart whose claims do not hold are staged, and no commit sweeps them.
+            lake.unstage(&commit, None).await;
         }
         Ok(summaries)
     }
