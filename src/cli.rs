@@ -77,6 +77,8 @@ pub enum Verb {
         /// The depth to which data files are read.
         depth: Depth,
     },
+    /// Make a new project from a sample of this raw prefix.
+    Init(String),
     /// Describe each table.
     Tables,
     /// Print SQL that makes the tables known to a reader.
@@ -227,6 +229,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Request, clap::Erro
                 (false, false) => Depth::Usual,
             },
         },
+        TypedVerb::Init(init) => Verb::Init(init.raw),
         TypedVerb::Tables => Verb::Tables,
         TypedVerb::Ddl(ddl) => Verb::Ddl(ddl.into()),
         TypedVerb::Lint => Verb::Lint,
@@ -266,6 +269,7 @@ Exit codes:
 
 const EXAMPLES: &str = "\
 Examples:
+  rawmart init s3://bucket/prefix/     a new project from a sample of raw objects
   rawmart run                          absorb new raw objects, then build the marts
   rawmart plan                         print what a run would do; nothing is written
   rawmart history                      list what past runs changed
@@ -328,6 +332,13 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum TypedVerb {
+    /// Make a new project from a sample of raw objects
+    ///
+    /// Reads some raw objects, infers the layout of their keys, columns, event time and duplicate rules, and writes
+    /// rawmart.toml and a first mart. A comment behind each line says what was seen. No file is ever replaced. It
+    /// prints what it is not sure of.
+    #[command(after_long_help = EXITS)]
+    Init(TypedInit),
     /// Absorb new raw objects, then build the marts that they change
     ///
     /// Finds new raw objects, decides which events are duplicates, commits and publishes the tables,
@@ -682,6 +693,13 @@ struct TypedDdl {
     /// The version of Hive; 3 declares timestamps as bigint
     #[arg(long, value_name = "VERSION", value_parser = ["3", "4"], default_value = "4")]
     hive: String,
+}
+
+#[derive(Debug, Args)]
+struct TypedInit {
+    /// The prefix of the raw objects: an s3:// URL or a folder
+    #[arg(value_name = "RAW_URL")]
+    raw: String,
 }
 
 #[derive(Debug, Args)]

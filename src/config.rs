@@ -22,7 +22,8 @@ mod unwrap;
 mod tests;
 
 pub use catalog::{Catalog, CatalogKind};
-pub use file::load;
+pub use file::{file_to_write, load, of_text};
+pub use place::folder_url;
 pub use units::{duration, show_duration};
 
 use std::ffi::OsString;

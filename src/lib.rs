@@ -33,6 +33,7 @@ pub mod config;
 pub mod dedup;
 mod engine;
 pub mod event;
+mod infer;
 pub mod lake;
 mod layout;
 pub mod ledger;

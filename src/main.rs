@@ -10,7 +10,8 @@ use chrono::Utc;
 use rawmart::cli::{Asked, Format, GraphForm, LogFormat, Output, Request, Verb};
 use rawmart::dedup::Hashing;
 use rawmart::report::{Answer, Answering, Failure, Outcome, Report, Signal, Teller};
-use rawmart::run::{Context, Depth, Options};
+use rawmart::run::{Context, Depth, InitAsked, Options};
+use rawmart::store::StoreSettings;
 use rawmart::{cli, config, report, run};
 
 fn main() -> ExitCode {
@@ -85,15 +86,24 @@ fn execute(request: &Request, teller: &Teller) -> Result<Outcome, Failure> {
     let interrupted = interruption(teller.clone())
         .map_err(|error| Failure::Defect(format!("cannot wait for signals: {error}")))?;
     let here = std::env::current_dir().map_err(Failure::NoFolder)?;
-    let job = config::load(&request.overrides, &config::environment, &here)?;
+    // A new project has no configuration yet.
+    let job = match &request.verb {
+        Verb::Init(_) => None,
+        _ => Some(config::load(
+            &request.overrides,
+            &config::environment,
+            &here,
+        )?),
+    };
+    let threads = job.as_ref().map_or(2, |job| job.threads.max(2));
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(job.threads.max(2))
+        .worker_threads(threads)
         .enable_all()
         .build()
         .map_err(|error| Failure::Defect(format!("cannot start threads: {error}")))?;
     let outcome = runtime.block_on(async {
         tokio::select! {
-            outcome = perform(request, job, teller) => outcome,
+            outcome = begin(request, job, &here, teller) => outcome,
             Ok(signal) = interrupted => Err(Failure::Interrupted(signal)),
         }
     });
@@ -102,8 +112,32 @@ fn execute(request: &Request, teller: &Teller) -> Result<Outcome, Failure> {
     outcome
 }
 
+/// Does what needs no configuration, and everything else with the one that was read.
+async fn begin(
+    request: &Request,
+    job: Option<config::Job>,
+    here: &Path,
+    teller: &Teller,
+) -> Result<Outcome, Failure> {
+    match (&request.verb, job) {
+        (Verb::Init(raw), _) => {
+            let overrides = &request.overrides;
+            let asked = InitAsked {
+                raw,
+                overrides,
+                here,
+            };
+            let settings = StoreSettings::default();
+            Ok(Outcome::Initiated(run::init(&asked, &settings).await?))
+        }
+        (_, Some(job)) => perform(request, job, teller).await,
+        (_, None) => Err(Failure::Defect("no configuration was read".to_owned())),
+    }
+}
+
 async fn perform(request: &Request, job: config::Job, teller: &Teller) -> Result<Outcome, Failure> {
     Ok(match &request.verb {
+        Verb::Init(_) => return Err(Failure::Defect("init has no configuration".to_owned())),
         Verb::Config => Outcome::Config(Box::new(job)),
         Verb::Lint => Outcome::Linted(run::lint(&job).await?),
         Verb::Why(asked) => Outcome::Why(run::why(&job, asked).await?),

@@ -34,8 +34,7 @@ use crate::mart::Drawn;
 use crate::plan::{PlanOutcome, RunPlan};
 use crate::progress::{Happened, Progress};
 use crate::run::{
-    CatalogProblem, Dropped, History, Linted, MartOutcome, MartSummary, PastRun, Reached, RunError,
-    RunSummary, Silence, Tables, Tested, TryOutcome, Verified, Why,
+    CatalogProblem, Dropped, History, Initiated, Linted, MartOutcome, MartSummary, PastRun, Reached, RunError, RunSummary, Silence, Tables, Tested, TryOutcome, Verified, Why,
 };
 use plain::{Plain, plain};
 use text::Reader;
@@ -173,6 +172,8 @@ pub enum Outcome {
     History(History),
     /// One past run.
     PastRun(PastRun),
+    /// The project that was made.
+    Initiated(Initiated),
     /// The description of the tables.
     Tables(Tables),
     /// The SQL for a reader.
@@ -342,6 +343,7 @@ impl Outcome {
             | Self::Drawn { .. }
             | Self::History(_)
             | Self::PastRun(_)
+            | Self::Initiated(_)
             | Self::Tables(_)
             | Self::Ddl(_)
             | Self::Dropped(_)
@@ -397,6 +399,7 @@ impl Outcome {
             Self::Verified(verified) => text::verified(out, verified, reader),
             Self::History(history) => text::history(out, history, reader.here),
             Self::PastRun(run) => text::past_run(out, run, reader.here),
+            Self::Initiated(initiated) => text::initiated(out, initiated),
             Self::Tables(tables) => text::tables(out, tables, reader.here),
             Self::Ddl(script) => write!(out, "{script}"),
             Self::Dropped(dropped) => text::dropped(out, dropped, reader.here),

@@ -83,19 +83,55 @@ pub fn load(
         .unwrap_or_else(|| PathBuf::from(FILE));
     let file = folder.join(&shown);
     let text = read(&file, &shown)?;
-    let document = DeTable::parse(&text).map_err(|error| ConfigError::Syntax {
-        file: shown.clone(),
-        line: error.span().map_or(1, |span| line_of(&text, span.start)),
-        message: error.message().to_owned(),
-    })?;
-    let top = Table::top(&shown, document.get_ref());
-    top.only(&TOP_KEYS)?;
-    let settings = Settings {
+    let given = Given {
         overrides,
         environment: &environment,
         folder,
+    };
+    resolve(&text, file, &shown, &given)
+}
+
+/// The file that a new configuration is written to, as an absolute path.
+pub fn file_to_write(overrides: &Overrides, folder: &Path) -> PathBuf {
+    let named = overrides.config.as_deref();
+    folder.join(named.unwrap_or_else(|| Path::new(FILE)))
+}
+
+/// Validates the text of a configuration as if it were in `file`. No flag and no variable has a say.
+///
+/// # Errors
+/// See [`load`].
+pub fn of_text(text: &str, file: &Path, folder: &Path) -> Result<Job, ConfigError> {
+    let given = Given {
+        overrides: &Overrides::default(),
+        environment: &|_| None,
+        folder,
+    };
+    resolve(text, file.to_owned(), file, &given)
+}
+
+/// What the flags and the environment say, and the folder that the command runs in.
+struct Given<'a> {
+    overrides: &'a Overrides,
+    environment: &'a dyn Fn(&str) -> Option<OsString>,
+    folder: &'a Path,
+}
+
+/// Puts the job together. `shown` is the file as messages name it.
+fn resolve(text: &str, file: PathBuf, shown: &Path, given: &Given<'_>) -> Result<Job, ConfigError> {
+    let document = DeTable::parse(text).map_err(|error| ConfigError::Syntax {
+        file: shown.to_owned(),
+        line: error.span().map_or(1, |span| line_of(text, span.start)),
+        message: error.message().to_owned(),
+    })?;
+    let top = Table::top(shown, document.get_ref());
+    top.only(&TOP_KEYS)?;
+    let settings = Settings {
+        overrides: given.overrides,
+        environment: given.environment,
+        folder: given.folder,
         top: &top,
-        base: file.parent().unwrap_or(folder),
+        base: file.parent().unwrap_or(given.folder),
     };
     let lake = settings.lake()?;
     let memory = settings.memory()?;

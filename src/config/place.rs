@@ -5,7 +5,10 @@ use std::path::{Component, Path, PathBuf};
 use url::Url;
 
 /// The URL of a folder. It is absolute and ends with `/`.
-pub(super) fn folder_url(text: &str, base: &Path) -> Result<String, String> {
+///
+/// # Errors
+/// The text is empty, or is no URL and no path that can be used.
+pub fn folder_url(text: &str, base: &Path) -> Result<String, String> {
     let mut url = locate(text, base)?;
     if !url.ends_with('/') {
         url.push('/');

@@ -139,6 +139,7 @@ pub(super) fn of_outcome(outcome: &Outcome, typing: &Typing, seconds: f64) -> St
         Outcome::Verified(result) => line(typing, head, result),
         Outcome::History(result) => line(typing, head, result),
         Outcome::PastRun(result) => line(typing, head, result),
+        Outcome::Initiated(result) => line(typing, head, result),
         Outcome::Tables(result) => line(typing, head, result),
         Outcome::Ddl(result) => line(typing, head, result),
         Outcome::Dropped(result) => line(typing, head, result),

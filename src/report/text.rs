@@ -1,6 +1,7 @@
 //! Results as text for people.
 
 mod history;
+mod init;
 mod plan;
 mod run;
 mod tables;
@@ -9,6 +10,7 @@ mod verified;
 mod why;
 
 pub use history::{history, past_run};
+pub use init::initiated;
 pub use plan::plan;
 pub use run::{run, silence};
 pub use tables::tables;

@@ -310,7 +310,7 @@ impl<'a> Looked<'a> {
 
 /// Reads every default and compiles the expressions of every rule, so that an error is reported before anything
 /// is read.
-fn check_sources(job: &Job) -> Result<(), RunError> {
+pub fn check_sources(job: &Job) -> Result<(), RunError> {
     for source in &job.sources {
         for column in &source.decode.columns {
             let (unit, naive) = (source.decode.unit, source.decode.naive_timezone);

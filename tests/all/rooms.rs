@@ -6,9 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the top of the house to its ground floor. A room may import the rooms after it.
-const ROOMS: [&str; 20] = [
+const ROOMS: [&str; 21] = [
     "report", "cli", "run", "absorb", "plan", "mart", "lake", "publish", "catalog", "ledger",
-    "raw", "dedup", "engine", "store", "config", "event", "layout", "time", "names", "progress",
+    "infer", "raw", "dedup", "engine", "store", "config", "event", "layout", "time", "names",
+    "progress",
 ];
 
 /// Files that are not rooms: the list of the rooms, the set-up of the process, and a test.
