@@ -79,6 +79,8 @@ pub enum Verb {
     },
     /// Make a new project from a sample of this raw prefix.
     Init(String),
+    /// Check what a run needs.
+    Doctor,
     /// Describe each table.
     Tables,
     /// Print SQL that makes the tables known to a reader.
@@ -230,6 +232,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Request, clap::Erro
             },
         },
         TypedVerb::Init(init) => Verb::Init(init.raw),
+        TypedVerb::Doctor => Verb::Doctor,
         TypedVerb::Tables => Verb::Tables,
         TypedVerb::Ddl(ddl) => Verb::Ddl(ddl.into()),
         TypedVerb::Lint => Verb::Lint,
@@ -409,6 +412,14 @@ enum TypedVerb {
     /// file, and never writes. Findings are exit code 0: a run refuses what a reader cannot read that `readers` names.
     #[command(after_long_help = EXITS)]
     Lint,
+    /// Check the configuration, the stores and this machine, and say what to do about what is wrong
+    ///
+    /// Checks the configuration with its rules and SQL, the spill folder, the memory, each raw prefix, and the lake:
+    /// credentials, region, log, conditional writes and the clock. It writes one small object below the staging folder
+    /// of the lake and deletes it. The exit code is 0, or 2 where something is wrong, or 6 where a store cannot be
+    /// reached.
+    #[command(after_long_help = EXITS)]
+    Doctor,
     /// Say what became of an event, or of a record of a raw object
     ///
     /// For each event: whether it is kept or a duplicate, the rule and the event that displaced it, the raw object and

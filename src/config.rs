@@ -41,6 +41,22 @@ pub fn environment(name: &str) -> Option<OsString> {
     std::env::var_os(name)
 }
 
+/// The bytes of memory that are free on this machine, or for this container; `None` where the system does not say.
+pub fn memory_there_is() -> Option<u64> {
+    let number = |text: String| text.trim().parse::<u64>().ok();
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    let meminfo = read("/proc/meminfo")?;
+    let line = meminfo
+        .lines()
+        .find(|line| line.starts_with("MemAvailable:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    let machine = kib.saturating_mul(1 << 10);
+    let limit = read("/sys/fs/cgroup/memory.max").and_then(number);
+    let used = read("/sys/fs/cgroup/memory.current").and_then(number);
+    let container = limit.map(|limit| limit.saturating_sub(used.unwrap_or(0)));
+    Some(container.map_or(machine, |container| container.min(machine)))
+}
+
 /// The settings of the command line. They are stronger than the environment and the file.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {

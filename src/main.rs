@@ -10,7 +10,7 @@ use chrono::Utc;
 use rawmart::cli::{Asked, Format, GraphForm, LogFormat, Output, Request, Verb};
 use rawmart::dedup::Hashing;
 use rawmart::report::{Answer, Answering, Failure, Outcome, Report, Signal, Teller};
-use rawmart::run::{Context, Depth, InitAsked, Options};
+use rawmart::run::{Context, Depth, Diagnosis, InitAsked, Options};
 use rawmart::store::StoreSettings;
 use rawmart::{cli, config, report, run};
 
@@ -89,6 +89,10 @@ fn execute(request: &Request, teller: &Teller) -> Result<Outcome, Failure> {
     // A new project has no configuration yet.
     let job = match &request.verb {
         Verb::Init(_) => None,
+        Verb::Doctor => match config::load(&request.overrides, &config::environment, &here) {
+            Ok(job) => Some(job),
+            Err(error) => return Ok(Outcome::Diagnosed(Diagnosis::of_configuration(&error))),
+        },
         _ => Some(config::load(
             &request.overrides,
             &config::environment,
@@ -138,6 +142,12 @@ async fn begin(
 async fn perform(request: &Request, job: config::Job, teller: &Teller) -> Result<Outcome, Failure> {
     Ok(match &request.verb {
         Verb::Init(_) => return Err(Failure::Defect("init has no configuration".to_owned())),
+        Verb::Doctor => {
+            let report = Report::new(teller);
+            let found = run::doctor(&job, &context(&job, &report)).await;
+            report.finish();
+            Outcome::Diagnosed(found?)
+        }
         Verb::Config => Outcome::Config(Box::new(job)),
         Verb::Lint => Outcome::Linted(run::lint(&job).await?),
         Verb::Why(asked) => Outcome::Why(run::why(&job, asked).await?),

@@ -34,7 +34,9 @@ use crate::mart::Drawn;
 use crate::plan::{PlanOutcome, RunPlan};
 use crate::progress::{Happened, Progress};
 use crate::run::{
-    CatalogProblem, Dropped, History, Initiated, Linted, MartOutcome, MartSummary, PastRun, Reached, RunError, RunSummary, Silence, Tables, Tested, TryOutcome, Verified, Why,
+    CatalogProblem, Check, Diagnosis, Dropped, History, Initiated, Linted, MartOutcome,
+    MartSummary, PastRun, Reached, RunError, RunSummary, Silence, Tables, Tested, TryOutcome,
+    Verified, Why,
 };
 use plain::{Plain, plain};
 use text::Reader;
@@ -174,6 +176,8 @@ pub enum Outcome {
     PastRun(PastRun),
     /// The project that was made.
     Initiated(Initiated),
+    /// What was checked.
+    Diagnosed(Diagnosis),
     /// The description of the tables.
     Tables(Tables),
     /// The SQL for a reader.
@@ -332,6 +336,7 @@ impl Outcome {
                 );
                 (Code::TestFailed, message)
             }),
+            Self::Diagnosed(found) => diagnosed_fault(&found.checks),
             Self::Plan {
                 plan,
                 exit_code: true,
@@ -400,6 +405,7 @@ impl Outcome {
             Self::History(history) => text::history(out, history, reader.here),
             Self::PastRun(run) => text::past_run(out, run, reader.here),
             Self::Initiated(initiated) => text::initiated(out, initiated),
+            Self::Diagnosed(found) => text::diagnosed(out, found),
             Self::Tables(tables) => text::tables(out, tables, reader.here),
             Self::Ddl(script) => write!(out, "{script}"),
             Self::Dropped(dropped) => text::dropped(out, dropped, reader.here),
@@ -424,6 +430,29 @@ fn with_silences(marts: Option<(Code, String)>, silences: &[Silence]) -> Option<
         None => (Code::Silent, told),
         Some((code, message)) => (code, format!("{message}. {told}")),
     })
+}
+
+/// What is wrong with what a run needs. A store that cannot be reached may be reached later, so it counts last.
+fn diagnosed_fault(checks: &[Check]) -> Option<(Code, String)> {
+    let wrong: Vec<&Check> = checks.iter().filter(|check| !check.ok).collect();
+    let code = |check: &Check| check.kind.map_or(Code::Configuration, code::of_kind);
+    let codes = wrong.iter().map(|check| code(check));
+    let first = codes.min_by_key(|code| match code.exit() {
+        Exit::Usage => 0,
+        _ => 1,
+    })?;
+    let first = match first.exit() {
+        Exit::Usage | Exit::Store => first,
+        _ => Code::Configuration,
+    };
+    let names: Vec<&str> = wrong.iter().map(|check| check.check.as_str()).collect();
+    let message = format!(
+        "{} of {} checks failed: {}",
+        wrong.len(),
+        checks.len(),
+        names.join(", ")
+    );
+    Some((first, message))
 }
 
 /// What is wrong with the catalog of a run, and with its marts.

@@ -13,6 +13,7 @@
 //! the next run.
 
 mod chosen;
+mod doctor;
 mod drop;
 mod error;
 mod fresh;
@@ -33,6 +34,7 @@ mod verify;
 mod why;
 
 pub use chosen::{MartsAsked, build_marts, draw_marts};
+pub use doctor::{Check, Diagnosis, doctor};
 pub use drop::{Dropped, drop_mart};
 pub use error::RunError;
 pub use fresh::Silence;

@@ -62,6 +62,17 @@ const MEMORY: &str = "memory";
 /// megabytes.
 const SMALL: u64 = 256 << 20;
 
+/// Who asks a bucket, as far as the client knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// The id of the access key, which is no secret.
+    pub key: String,
+    /// The region for which requests are signed.
+    pub region: String,
+    /// The endpoint, where it is not that of AWS.
+    pub endpoint: Option<String>,
+}
+
 /// Limits of a [`Store`].
 #[derive(Debug, Clone)]
 pub struct StoreSettings {
@@ -336,6 +347,14 @@ impl Store {
         match &self.inner {
             Inner::Disk(disk) => disk.url_of(key),
             Inner::Bucket(bucket) => bucket.url_of(key),
+        }
+    }
+
+    /// Who asks the bucket; `None` for a root on disk.
+    pub fn caller(&self) -> Option<&Caller> {
+        match &self.inner {
+            Inner::Disk(_) => None,
+            Inner::Bucket(bucket) => bucket.caller(),
         }
     }
 

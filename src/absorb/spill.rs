@@ -82,6 +82,12 @@ impl SpillFolder {
         &self.path
     }
 
+    /// The bytes that are free on its disk, for this user; `None` where the system does not say.
+    pub fn free_bytes(&self) -> Option<u64> {
+        let disk = rustix::fs::statvfs(&self.path).ok()?;
+        disk.f_bavail.checked_mul(disk.f_frsize)
+    }
+
     /// Removes the folders of dead runs of the same user. A folder that cannot be removed stays.
     fn sweep(&self, above: &Path) {
         let owner = fs::metadata(&self.path).map(|found| found.uid()).ok();

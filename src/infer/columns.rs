@@ -1,11 +1,11 @@
 //! Columns from the shape of records: name, path, type, and what was seen.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
 use super::shape::Node;
-use super::spelling::{column_name, is_name, percent};
+use super::spelling::{column_name, percent};
 use super::times::TimeMember;
 use crate::event::ColumnType;
 
@@ -13,6 +13,8 @@ use crate::event::ColumnType;
 const COLUMNS: usize = 200;
 /// The share of values of another type that are taken for mistakes: their records become rejects.
 const MISTAKES: f64 = 0.005;
+/// A member that is seen less than once in so many records has no column.
+const RARE: u64 = 1_000;
 /// The most members of a struct.
 const FIELDS: usize = 24;
 /// The least share of its objects that a member of a struct is in, on average.
@@ -30,6 +32,9 @@ pub struct DraftColumn {
     pub kind: ColumnType,
     /// The names of members that lead to the value.
     pub path: Vec<String>,
+    /// The names of members that lead to fields of structs, by the dotted places of the fields.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub paths: Paths,
     /// Whether values of other types are converted.
     pub coerce: bool,
     /// What was seen, in words.
@@ -40,6 +45,9 @@ pub struct DraftColumn {
     #[serde(skip)]
     pub values: Vec<(String, u64)>,
 }
+
+/// The member that each field of a struct is read from, by the dotted place of the field.
+pub type Paths = BTreeMap<String, String>;
 
 /// The names that are taken.
 #[derive(Debug, Default)]
@@ -76,7 +84,15 @@ pub fn columns(
             ));
             break;
         }
-        match kind(node, 0) {
+        if node.seen * RARE < records.objects {
+            unsure.push(format!(
+                "{member} was seen in {}: it is no column, and its values will be in `extra`",
+                percent(node.seen, records.objects)
+            ));
+            continue;
+        }
+        let mut paths = Paths::new();
+        match kind(node, &mut Inside::top(&mut paths)) {
             Typed::Nothing => unsure.push(format!(
                 "{member} is always null: it is no column, and its values will be in `extra`"
             )),
@@ -91,6 +107,7 @@ pub fn columns(
                     name: names.of(member),
                     kind,
                     path: vec![member.clone()],
+                    paths,
                     coerce,
                     note: all,
                     seen,
@@ -119,6 +136,7 @@ pub fn put_time(columns: &mut Vec<DraftColumn>, name: &str, time: &TimeMember, r
             name: name.to_owned(),
             kind: ColumnType::Timestamp,
             path: time.path.clone(),
+            paths: Paths::new(),
             coerce: false,
             note: format!("seen in {}; {}", percent(time.seen, records), time.note),
             seen: time.seen,
@@ -149,8 +167,27 @@ impl Typed {
     }
 }
 
-/// The type of the values at one place, `level` levels below the column.
-fn kind(node: &Node, level: usize) -> Typed {
+/// A place inside of a column.
+struct Inside<'p> {
+    /// How many levels it lies below the column.
+    level: usize,
+    /// The dotted place of the struct, with a dot at its end; empty for the column itself.
+    place: String,
+    paths: &'p mut Paths,
+}
+
+impl<'p> Inside<'p> {
+    const fn top(paths: &'p mut Paths) -> Self {
+        Self {
+            level: 0,
+            place: String::new(),
+            paths,
+        }
+    }
+}
+
+/// The type of the values at one place.
+fn kind(node: &Node, inside: &mut Inside<'_>) -> Typed {
     let values = node.values();
     if values == 0 {
         return Typed::Nothing;
@@ -169,23 +206,15 @@ fn kind(node: &Node, level: usize) -> Typed {
         .unwrap_or((0, ""));
     let odd = values - most;
     if odd as f64 > MISTAKES * values as f64 {
-        let seen = classes.iter().filter(|(count, _)| *count > 0);
-        let kinds: Vec<String> = seen
-            .map(|(count, class)| format!("{class} in {}", percent(*count, values)))
-            .collect();
-        return Typed::As {
-            kind: ColumnType::Json,
-            note: format!("values of several types: {}", kinds.join(", ")),
-            coerce: false,
-        };
+        return mixed(node, inside, &classes);
     }
     let mut typed = match class {
         "boolean" => Typed::plain(ColumnType::Boolean),
         "number" if node.floats == 0 => Typed::plain(ColumnType::BigInt),
         "number" => Typed::plain(ColumnType::Double),
         "text" => Typed::plain(of_texts(node)),
-        "array" => Typed::plain(of_arrays(node, level)),
-        _ => Typed::plain(of_objects(node, level)),
+        "array" => Typed::plain(of_arrays(node, inside)),
+        _ => Typed::plain(of_objects(node, inside)),
     };
     if let (Typed::As { note, kind, .. }, true) = (&mut typed, odd > 0)
         && *kind != ColumnType::Json
@@ -196,6 +225,30 @@ fn kind(node: &Node, level: usize) -> Typed {
         );
     }
     typed
+}
+
+/// The type of values of several classes: text for single values, the type of the objects where an empty list stands
+/// for an empty object, or else JSON.
+fn mixed(node: &Node, inside: &mut Inside<'_>, classes: &[(u64, &str)]) -> Typed {
+    let values = node.values();
+    let seen = classes.iter().filter(|(count, _)| *count > 0);
+    let kinds: Vec<String> = seen
+        .map(|(count, class)| format!("{class} in {}", percent(*count, values)))
+        .collect();
+    let kinds = kinds.join(", ");
+    let nested = node.arrays + node.objects;
+    let no_items = node.items.as_ref().is_none_or(|items| items.seen == 0);
+    let kind = match nested {
+        0 => ColumnType::String,
+        nested if nested == values && no_items => of_objects(node, inside),
+        _ => ColumnType::Json,
+    };
+    let coerce = kind != ColumnType::Json;
+    let note = match coerce {
+        true => format!("values of several types are converted: {kinds}"),
+        false => format!("values of several types: {kinds}"),
+    };
+    Typed::As { kind, note, coerce }
 }
 
 fn of_texts(node: &Node) -> ColumnType {
@@ -211,10 +264,19 @@ fn of_texts(node: &Node) -> ColumnType {
     }
 }
 
-fn of_arrays(node: &Node, level: usize) -> ColumnType {
-    let items = node.items.as_deref().filter(|_| level < LEVELS);
-    match items.map(|items| kind(items, level + 1)) {
-        Some(Typed::As { kind, note, .. }) if note.is_empty() && kind != ColumnType::Json => {
+fn of_arrays(node: &Node, inside: &mut Inside<'_>) -> ColumnType {
+    let Some(items) = node.items.as_deref().filter(|_| inside.level < LEVELS) else {
+        return ColumnType::Json;
+    };
+    let mut paths = Paths::new();
+    let mut deeper = Inside {
+        level: inside.level + 1,
+        place: inside.place.clone(),
+        paths: &mut paths,
+    };
+    match kind(items, &mut deeper) {
+        Typed::As { kind, note, .. } if note.is_empty() && kind != ColumnType::Json => {
+            inside.paths.extend(paths);
             ColumnType::Array(Box::new(kind))
         }
         _ => ColumnType::Json,
@@ -222,51 +284,58 @@ fn of_arrays(node: &Node, level: usize) -> ColumnType {
 }
 
 /// A struct where objects have the same members, a map where they have many members of one type, or else JSON.
-fn of_objects(node: &Node, level: usize) -> ColumnType {
-    if level >= LEVELS || node.members.is_empty() {
+fn of_objects(node: &Node, inside: &mut Inside<'_>) -> ColumnType {
+    if inside.level >= LEVELS || node.members.is_empty() {
         return ColumnType::Json;
     }
-    let kinds: Vec<(&str, Typed)> = node
-        .members
-        .iter()
-        .map(|(name, member)| (name.as_str(), kind(member, level + 1)))
-        .collect();
-    let odd = |typed: &Typed| matches!(typed, Typed::As { note, .. } if !note.is_empty());
-    if kinds.iter().any(|(_, typed)| odd(typed)) {
-        return ColumnType::Json;
+    let mut names = Names::default();
+    let mut paths = Paths::new();
+    let mut fields: Vec<(String, ColumnType)> = Vec::new();
+    for (member, values) in &node.members {
+        let field = names.of(member);
+        let place = format!("{}{field}", inside.place);
+        let mut own = Paths::new();
+        let mut deeper = Inside {
+            level: inside.level + 1,
+            place: format!("{place}."),
+            paths: &mut own,
+        };
+        match kind(values, &mut deeper) {
+            Typed::Nothing => {}
+            Typed::As { note, .. } if !note.is_empty() || member.is_empty() => {
+                return ColumnType::Json;
+            }
+            Typed::As { kind, .. } => {
+                paths.extend(own);
+                if field != *member {
+                    paths.insert(place, member.clone());
+                }
+                fields.push((field, kind));
+            }
+        }
     }
     let of_members: u64 = node.members.iter().map(|(_, member)| member.seen).sum();
-    let steady = of_members as f64 / node.members.len() as f64 >= STEADY * node.objects as f64;
+    let steady = of_members as f64 >= STEADY * (node.objects as f64 * node.members.len() as f64);
     let few = node.members.len() <= FIELDS && node.more_members == 0;
-    let names = kinds.iter().all(|(name, _)| is_name(name));
-    if few && steady && names {
-        let fields = kinds.into_iter().filter_map(|(name, typed)| match typed {
-            Typed::As { kind, .. } => Some((name.to_owned(), kind)),
-            Typed::Nothing => None,
-        });
-        let fields: Vec<(String, ColumnType)> = fields.collect();
-        return match fields.is_empty() {
-            true => ColumnType::Json,
-            false => ColumnType::Struct(fields),
-        };
-    }
-    let mut kinds = kinds.into_iter().filter_map(|(_, typed)| match typed {
-        Typed::As { kind, .. } => Some(kind),
-        Typed::Nothing => None,
-    });
-    let first = kinds.next();
-    let is_scalar = |kind: &ColumnType| {
-        matches!(
-            kind,
-            ColumnType::String | ColumnType::Boolean | ColumnType::BigInt | ColumnType::Double
-        )
-    };
-    match first {
-        Some(kind) if !steady && is_scalar(&kind) && kinds.all(|other| other == kind) => {
-            ColumnType::Map(Box::new(kind))
+    match fields.first().map(|(_, kind)| kind.clone()) {
+        Some(_) if few && steady => {
+            inside.paths.extend(paths);
+            ColumnType::Struct(fields)
+        }
+        Some(first)
+            if !steady && is_scalar(&first) && fields.iter().all(|(_, kind)| *kind == first) =>
+        {
+            ColumnType::Map(Box::new(first))
         }
         _ => ColumnType::Json,
     }
+}
+
+const fn is_scalar(kind: &ColumnType) -> bool {
+    matches!(
+        kind,
+        ColumnType::String | ColumnType::Boolean | ColumnType::BigInt | ColumnType::Double
+    )
 }
 
 #[cfg(test)]
@@ -289,7 +358,12 @@ mod tests {
                 &["a bigint", "b double", "c boolean", "d string"][..],
             ),
             (&[r#"{"a":1}"#, r#"{"a":0.5}"#], &["a double"]),
-            (&[r#"{"a":1}"#, r#"{"a":"1"}"#], &["a json"]),
+            (&[r#"{"a":1}"#, r#"{"a":"1"}"#], &["a string"]),
+            (&[r#"{"a":1}"#, r#"{"a":[1]}"#], &["a json"]),
+            (
+                &[r#"{"a":[]}"#, r#"{"a":{"x":1}}"#],
+                &["a struct<x:bigint>"],
+            ),
             (&[r#"{"a":null}"#], &[]),
             (
                 &[r#"{"a":"2019-04-01T00:00:00Z","b":"2019-04-01"}"#],
@@ -301,7 +375,7 @@ mod tests {
                 &[r#"{"a":{"x":1,"y":{"z":"t"}}}"#],
                 &["a struct<x:bigint,y:struct<z:string>>"],
             ),
-            (&[r#"{"a":{"xY":1}}"#], &["a json"]),
+            (&[r#"{"a":{"xY":1}}"#], &["a struct<x_y:bigint>"]),
             (&[r#"{"a":[{"x":1}]}"#], &["a array<struct<x:bigint>>"]),
             (
                 &[
@@ -326,6 +400,18 @@ mod tests {
         ] {
             assert_eq!(types(records), expected, "{records:?}");
         }
+    }
+
+    #[test]
+    fn a_field_of_a_struct_has_the_path_of_its_member() {
+        let mut node = Node::default();
+        assert!(node.add(r#"{"a":[{"sellerId":1,"shop":{"ID":2,"x":3}}]}"#));
+        let found = columns(&node, &mut Names::default(), &mut Vec::new(), &[]);
+        let kind = "array<struct<seller_id:bigint,shop:struct<id:bigint,x:bigint>>>";
+        assert_eq!(found[0].kind.to_string(), kind);
+        let paths = [("seller_id", "sellerId"), ("shop.id", "ID")];
+        let paths = paths.map(|(place, member)| (place.to_owned(), member.to_owned()));
+        assert_eq!(found[0].paths, Paths::from(paths));
     }
 
     #[test]

@@ -228,7 +228,7 @@ impl Draft {
 fn column_line(column: &DraftColumn) -> String {
     let (name, kind) = (&column.name, quoted(&column.kind.to_string()));
     let is_plain = column.path.len() == 1 && column.path.first() == Some(name);
-    if is_plain && !column.coerce {
+    if is_plain && !column.coerce && column.paths.is_empty() {
         return format!("{name} = {kind}");
     }
     let mut settings = vec![format!("type = {kind}")];
@@ -244,6 +244,17 @@ fn column_line(column: &DraftColumn) -> String {
                 format!("path = [{}]", parts.join(", "))
             }
         });
+    }
+    if !column.paths.is_empty() {
+        let paths = column.paths.iter().map(|(place, member)| {
+            let place = match place.contains('.') {
+                true => quoted(place),
+                false => place.clone(),
+            };
+            format!("{place} = [{}]", quoted(member))
+        });
+        let paths: Vec<String> = paths.collect();
+        settings.push(format!("paths = {{ {} }}", paths.join(", ")));
     }
     if column.coerce {
         settings.push("coerce = true".to_owned());

@@ -26,7 +26,7 @@ const WINDOWS: [i64; 5] = [
     35 * 86_400_000,
 ];
 /// The share of repeats that a window must hold.
-const HELD: f64 = 0.99;
+const HELD: f64 = 0.98;
 /// The window of a double click, in milliseconds.
 const CLICK_MS: i64 = 1_000;
 /// The least share of different values among the values of an id.

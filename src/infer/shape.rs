@@ -5,8 +5,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use crate::time::TimeUnit;
-use crate::time::{Zone, read_date, read_epoch, read_time};
+use crate::time::{TimeUnit, Zone, Zones, read_date, read_epoch, read_time};
 
 /// The most members of one object that are told apart. An object with more of them is a map.
 const MEMBERS: usize = 256;
@@ -16,6 +15,12 @@ const TEXTS: usize = 64;
 const LONGEST_TEXT: usize = 80;
 /// The first and the last time, in milliseconds since 1970, that a number may stand for: 2010 and 2100.
 const TIMES: std::ops::Range<i64> = 1_262_304_000_000..4_102_444_800_000;
+
+/// Times without an offset are read as UTC.
+pub const UTC: Zones = Zones {
+    naive: Some(Zone(chrono_tz::UTC)),
+    epoch: None,
+};
 
 /// All values that were seen at one place.
 #[derive(Debug, Default)]
@@ -80,19 +85,21 @@ impl Node {
     }
 
     fn number(&mut self, text: &str) {
-        let epoch = read_epoch(text, TimeUnit::Ms);
+        let epoch = read_epoch(text, TimeUnit::Ms, None);
         self.epochs += u64::from(epoch.is_some_and(|ms| TIMES.contains(&ms)));
     }
 
     fn text(&mut self, text: &str) {
         let texts = &mut self.texts;
         texts.count += 1;
-        let is_spelt = text.as_bytes().get(4) == Some(&b'-');
-        if is_spelt && read_date(text).is_some() {
+        if read_date(text).is_some() {
             texts.dates += 1;
-        } else if is_spelt && read_time(text, TimeUnit::Ms, Some(Zone(chrono_tz::UTC))).is_some() {
+        } else if read_epoch(text, TimeUnit::Ms, None).is_none()
+            && read_time(text, TimeUnit::Ms, UTC).is_some()
+        {
             texts.times += 1;
-            texts.naive += u64::from(read_time(text, TimeUnit::Ms, None).is_none());
+            let offset = Zones { naive: None, ..UTC };
+            texts.naive += u64::from(read_time(text, TimeUnit::Ms, offset).is_none());
         }
         texts.json += u64::from(is_json_object(text));
         if texts.many {

@@ -3,9 +3,9 @@
 use serde_json::Value;
 
 use super::SampledObject;
-use super::shape::Node;
+use super::shape::{Node, UTC};
 use super::spelling::percent;
-use crate::time::{TimeUnit, Zone, read_epoch, read_time};
+use crate::time::{TimeUnit, read_epoch, read_time};
 
 /// The least share of records that have the event time.
 const LEAST: f64 = 0.95;
@@ -244,8 +244,8 @@ pub fn follow<'v>(record: &'v Value, path: &[String]) -> Option<&'v Value> {
 
 fn read(value: &Value) -> Option<i64> {
     match value {
-        Value::Number(number) => read_epoch(&number.to_string(), TimeUnit::Ms),
-        Value::String(text) => read_time(text, TimeUnit::Ms, Some(Zone(chrono_tz::UTC))),
+        Value::Number(number) => read_epoch(&number.to_string(), TimeUnit::Ms, None),
+        Value::String(text) => read_time(text, TimeUnit::Ms, UTC),
         _ => None,
     }
 }
@@ -308,7 +308,7 @@ mod tests {
         assert_eq!(times(hour(100)).hours_behind(), None);
         for (hours, zone) in [(9, "Etc/GMT-9"), (-5, "Etc/GMT+5"), (0, "UTC")] {
             assert_eq!(offset_zone(hours), zone);
-            assert!(zone.parse::<Zone>().is_ok());
+            assert!(zone.parse::<crate::time::Zone>().is_ok());
         }
     }
 }

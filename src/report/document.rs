@@ -125,6 +125,7 @@ pub(super) fn of_outcome(outcome: &Outcome, typing: &Typing, seconds: f64) -> St
         (_, Some(error)) if error.code == Code::Silent => Word::Silent,
         (Outcome::Tested(_) | Outcome::Reached(_), Some(_)) => Word::TestsFailed,
         (Outcome::Run(_), Some(_)) => Word::CatalogBehind,
+        (Outcome::Diagnosed(_), Some(_)) => Word::Failed,
         (_, Some(_)) => Word::Damaged,
         (Outcome::Run(summary), None) if summary.outcome == RunOutcome::NothingNew => {
             Word::NothingNew
@@ -140,6 +141,7 @@ pub(super) fn of_outcome(outcome: &Outcome, typing: &Typing, seconds: f64) -> St
         Outcome::History(result) => line(typing, head, result),
         Outcome::PastRun(result) => line(typing, head, result),
         Outcome::Initiated(result) => line(typing, head, result),
+        Outcome::Diagnosed(result) => line(typing, head, result),
         Outcome::Tables(result) => line(typing, head, result),
         Outcome::Ddl(result) => line(typing, head, result),
         Outcome::Dropped(result) => line(typing, head, result),

@@ -1,5 +1,6 @@
 //! Results as text for people.
 
+mod doctor;
 mod history;
 mod init;
 mod plan;
@@ -9,6 +10,7 @@ mod tested;
 mod verified;
 mod why;
 
+pub use doctor::diagnosed;
 pub use history::{history, past_run};
 pub use init::initiated;
 pub use plan::plan;

@@ -104,6 +104,17 @@ impl From<PublishError> for RunError {
 }
 
 impl RunError {
+    /// The failure of a store that is the reason.
+    pub(super) fn store(&self) -> Option<&StoreError> {
+        match self {
+            Self::Store(error)
+            | Self::Lake(LakeError::Store(error) | LakeError::Ledger(LedgerError::Store(error))) => {
+                Some(error)
+            }
+            _ => None,
+        }
+    }
+
     /// The error of the lake's store, if it is the reason why no commit will be made.
     pub(super) fn failure_of_store(&self) -> Option<&StoreError> {
         match self {

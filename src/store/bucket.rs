@@ -17,7 +17,7 @@ use super::disk::open_source;
 use super::error::{Answer, timed_out};
 use super::wire::{SLOWEST_DOWNLOAD, WireConnector, representable, unspell};
 use super::{
-    ByteStream, Conditions, Listing, MEMORY, Object, Publish, Put, Remove, StoreError,
+    ByteStream, Caller, Conditions, Listing, MEMORY, Object, Publish, Put, Remove, StoreError,
     StoreErrorKind, StoreSettings,
 };
 use crate::config::Encryption;
@@ -64,6 +64,8 @@ pub(super) struct Bucket {
     client: Arc<dyn ObjectStore>,
     /// `None` for a bucket in memory.
     delete_if: Option<ConditionalDelete>,
+    /// Who asks; `None` for a bucket in memory.
+    caller: Option<Arc<Caller>>,
     base: Url,
     root: Arc<str>,
     /// The prefix; empty, or with `/` at its end.
@@ -101,17 +103,19 @@ impl Bucket {
         let root = format!("{scheme}://{name}/{prefix}");
         let base = Url::parse(&format!("{scheme}://{name}"))
             .map_err(|error| other(&format!("not a bucket name: {error}")))?;
-        let (client, delete_if): (Arc<dyn ObjectStore>, _) = match (scheme, &settings.memory) {
-            (MEMORY, Some(memory)) => (Arc::clone(memory) as Arc<dyn ObjectStore>, None),
-            _ => {
-                let delete_if = Self::client(name, &root, settings).await?;
-                let client = Arc::clone(&delete_if.signer);
-                (client, Some(delete_if))
-            }
-        };
+        let (client, delete_if, caller): (Arc<dyn ObjectStore>, _, _) =
+            match (scheme, &settings.memory) {
+                (MEMORY, Some(memory)) => (Arc::clone(memory) as Arc<dyn ObjectStore>, None, None),
+                _ => {
+                    let (delete_if, caller) = Self::client(name, &root, settings).await?;
+                    let client = Arc::clone(&delete_if.signer);
+                    (client, Some(delete_if), Some(Arc::new(caller)))
+                }
+            };
         Ok(Bucket {
             client,
             delete_if,
+            caller,
             base,
             root: root.into(),
             prefix: prefix.into(),
@@ -125,7 +129,7 @@ impl Bucket {
         name: &str,
         root: &str,
         settings: &StoreSettings,
-    ) -> Result<ConditionalDelete, StoreError> {
+    ) -> Result<(ConditionalDelete, Caller), StoreError> {
         let chain;
         let aws = match &settings.aws {
             Some(given) => given,
@@ -137,9 +141,13 @@ impl Bucket {
         let endpoint = credentials::endpoint(aws, "s3");
         let region = credentials::region(aws, endpoint.as_deref(), root)?;
         let keys = ChainCredentials::new(aws);
-        keys.get()
-            .await
-            .map_err(|failure| failure.to_store_error("opening", root.to_owned()))?;
+        let own = keys.get().await;
+        let own = own.map_err(|failure| failure.to_store_error("opening", root.to_owned()))?;
+        let caller = Caller {
+            key: own.key_id.clone(),
+            region: region.clone(),
+            endpoint: endpoint.clone(),
+        };
 
         let options = ClientOptions::new()
             // Silence is limited, and not the time of a whole object: see `wire`.
@@ -184,10 +192,15 @@ impl Bucket {
         if let Some(encryption) = &settings.encryption {
             builder = encrypted(builder, encryption).map_err(failed)?;
         }
-        Ok(ConditionalDelete {
+        let delete_if = ConditionalDelete {
             signer: Arc::new(builder.build().map_err(failed)?),
             http,
-        })
+        };
+        Ok((delete_if, caller))
+    }
+
+    pub(super) fn caller(&self) -> Option<&Caller> {
+        self.caller.as_deref()
     }
 
     pub(super) fn root_url(&self) -> &str {

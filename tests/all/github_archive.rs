@@ -67,7 +67,7 @@ FROM github
 GROUP BY type, dt
 ";
 
-fn event(id: &str, kind: &str, who: (i64, &str), repo: (i64, &str), payload: Value) -> Value {
+pub fn event(id: &str, kind: &str, who: (i64, &str), repo: (i64, &str), payload: Value) -> Value {
     json!({
         "id": id,
         "type": kind,
@@ -83,17 +83,17 @@ fn event(id: &str, kind: &str, who: (i64, &str), repo: (i64, &str), payload: Val
     })
 }
 
-fn at(mut event: Value, time: &str) -> Value {
+pub fn at(mut event: Value, time: &str) -> Value {
     event["created_at"] = time.into();
     event
 }
 
-fn of(mut event: Value, org: &str) -> Value {
+pub fn of(mut event: Value, org: &str) -> Value {
     event["org"] = json!({ "id": 7, "login": org });
     event
 }
 
-fn gzip(events: &[Value]) -> Vec<u8> {
+pub fn gzip(events: &[Value]) -> Vec<u8> {
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     for event in events {
         writeln!(gzip, "{event}").unwrap();

@@ -272,7 +272,7 @@ fn each(
     let mut decoder = Decoder::new(&source.decode, &DecodeMemory::new(0, 1));
     let mut left = most;
     let is_end = |reject: &Reject| {
-        let until = reject.raw_offset + reject.raw_bytes;
+        let until = reject.raw_offset.saturating_add(reject.raw_bytes);
         chosen.is_cut && (reject.reason == Reason::Codec || until >= chosen.bytes.len() as u64)
     };
     let mut pieces = Once(Some(chosen.bytes.clone()));
