@@ -340,3 +340,81 @@ fn more_rejects_than_usual_are_told_and_accepted() {
     let text = std::fs::read_to_string(project.path("rawmart.toml")).unwrap();
     assert!(text.contains("max_rejects = \"10%\""), "{text}");
 }
+
+#[test]
+fn records_inside_of_envelopes_are_found() {
+    let time = |n: i64| format!("2019-04-01T01:{:02}:{:02}Z", n / 60, n % 60);
+    let trail = |n: i64| {
+        json!({"eventVersion": "1.08", "eventTime": time(n), "eventID": format!("e{n}"),
+               "eventName": "GetObject", "userIdentity": {"type": "IAMUser", "userName": "kim"},
+               "requestParameters": {"bucketName": "b"}})
+    };
+    let trails: Vec<Value> = (0..100).map(trail).collect();
+    let firehose = |n: i64| {
+        let event = json!({"event_id": format!("e{n}"), "event_time": time(n), "n": n}).to_string();
+        let text = base64(event.as_bytes());
+        format!(
+            "{}\n",
+            json!({"attemptsMade": 4, "arrivalTimestamp": 1554080400000_i64, "errorCode": "x", "errorMessage": "y", "attemptEndingTimestamp": 1554080460000_i64, "rawData": text})
+        )
+    };
+    let connect = |n: i64| {
+        format!(
+            "{}\n",
+            json!({"schema": {"type": "struct"}, "payload": {"id": format!("e{n}"), "ts": time(n)}})
+        )
+    };
+    for (key, content, unwrap, id, time) in [
+        (
+            "AWSLogs/1/CloudTrail/eu-west-1/2019/04/01/a.json",
+            json!({ "Records": trails }).to_string(),
+            "{ array = \"Records\" }",
+            "event_id",
+            "event_time",
+        ),
+        (
+            "processing-failed/2019/04/01/01/a",
+            (0..100).map(firehose).collect(),
+            "\"firehose-error\"",
+            "event_id",
+            "event_time",
+        ),
+        (
+            "topics/t/2019/04/01/01/a",
+            (0..100).map(connect).collect(),
+            "\"kafka-connect\"",
+            "id",
+            "ts",
+        ),
+    ] {
+        let project = Project::new();
+        project.write(&format!("raw/{key}"), content);
+        let (made, ran) = begun(&project, "raw");
+        assert_eq!(made["unwrap"], unwrap);
+        assert_eq!(made["records"], 100, "{unwrap}");
+        assert_eq!(made["event_time"], time, "{unwrap}");
+        assert_eq!(made["rules"][0]["key"], json!([id]), "{unwrap}");
+        let source = &ran["sources"]["events"];
+        assert_eq!(source["events"], 100, "{unwrap}");
+        assert_eq!(source["rejects"], json!({}), "{unwrap}");
+    }
+}
+
+/// Base64 with padding.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for group in bytes.chunks(3) {
+        let bits = group
+            .iter()
+            .fold(0_u32, |bits, byte| (bits << 8) | u32::from(*byte));
+        let bits = bits << (8 * (3 - group.len()));
+        for digit in 0..4 {
+            match digit <= group.len() {
+                true => text.push(DIGITS[(bits >> (18 - 6 * digit)) as usize & 63] as char),
+                false => text.push('='),
+            }
+        }
+    }
+    text
+}
