@@ -188,7 +188,8 @@ impl Times {
                         .to_owned(),
                 );
             }
-            (false, Some(hours)) if hours != 0 => {
+            (false, Some(hours)) if hours.abs() > 1 && self.objects.len() > 2 => {
+                // Events that arrive an hour late are more usual than a zone of one hour.
                 let zone = offset_zone(hours);
                 unsure.push(format!(
                     "layout_timezone: the hours in the keys are {hours} h from the event times; name your zone in \
@@ -202,19 +203,17 @@ impl Times {
     }
 
     /// How many hours the keys, read as UTC, are ahead of the event times. `None` where that is not the same for nearly
-    /// all objects.
+    /// all events.
     fn hours_behind(&self) -> Option<i64> {
-        let mut apart: Vec<i64> = Vec::new();
-        for (key, times) in &self.objects {
-            let newest = times.iter().flatten().max();
-            if let (Some(key), Some(newest)) = (key, newest) {
-                apart.push(key - newest);
-            }
-        }
+        let objects = self.objects.iter();
+        let apart = objects.filter_map(|(key, times)| {
+            let key = (*key)?;
+            Some(times.iter().flatten().map(move |time| key - time))
+        });
+        let mut apart: Vec<i64> = apart.flatten().collect();
         apart.sort_unstable();
-        let median = *apart.get(apart.len() / 2)?;
-        // An event of the first minute and one of the last minute of the hour are in one object.
-        let hours = (median + LATE_MS).div_euclid(HOUR_MS);
+        let median = *apart.get(apart.len().checked_sub(1)? / 2)?;
+        let hours = median.div_euclid(HOUR_MS);
         let steady = apart.iter().filter(|apart| {
             let rest = **apart - hours * HOUR_MS;
             (-LATE_MS..HOUR_MS + LATE_MS).contains(&rest)
