@@ -69,7 +69,7 @@ pub struct Other {
 pub fn event_time(records: &Node) -> Option<TimeMember> {
     let mut found: Vec<(usize, usize, Vec<String>, &Node)> = Vec::new();
     collect(records, records.objects, &mut Vec::new(), &mut found);
-    found.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
+    found.sort_by_key(|(rank, order, ..)| (*rank, *order));
     let mut found = found.into_iter();
     let (_, _, path, node) = found.next()?;
     let others = found.map(|(rank, _, path, _)| Other {

@@ -156,7 +156,7 @@ fn accept_rejects(draft: &mut Draft, decoded: &Decoded) -> bool {
     }
     let percent = (share * 100.0).ceil().min(50.0) as u64 * 2;
     let note = format!(
-        "{:.1} % of the sample are rejects; the default is 1%",
+        "{:.1} % of the sample are rejects or lost bytes; the default is 1%",
         share * 100.0
     );
     draft.unsure.push(format!("max_rejects: {note}"));

@@ -339,6 +339,20 @@ fn more_rejects_than_usual_are_told_and_accepted() {
     );
     let text = std::fs::read_to_string(project.path("rawmart.toml")).unwrap();
     assert!(text.contains("max_rejects = \"10%\""), "{text}");
+
+    // An object of another kind is one reject, and many bytes.
+    let project = Project::new();
+    project.write(
+        "raw/2019/04/01/02/a",
+        "{\"id\":\"e\",\"ts\":1554080400}\n".repeat(50),
+    );
+    project.write(
+        "raw/2019/04/01/02/b",
+        format!("PAR1{}PAR1", "x".repeat(2_000)),
+    );
+    let (made, ran) = begun(&project, "raw");
+    assert_eq!(made["rejects"][0]["reason"], "codec");
+    assert_eq!(ran["sources"]["events"]["rejects"], json!({"codec": 1}));
 }
 
 #[test]

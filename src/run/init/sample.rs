@@ -15,7 +15,9 @@ use crate::config::{self, ConfigError, Job, Source};
 use crate::event::Reason;
 use crate::infer::{LayoutFound, SampledObject};
 use crate::layout::Layout;
-use crate::raw::{self, DecodeMemory, Decoder, PieceError, Pieces, RawObject, Reject, Roots};
+use crate::raw::{
+    self, DecodeMemory, Decoder, ObjectCounts, PieceError, Pieces, RawObject, Reject, Roots,
+};
 use crate::store::Store;
 use crate::time::Zone;
 
@@ -151,6 +153,13 @@ impl<'a> Probe<'a> {
     /// # Errors
     /// There is no raw object; the store does not answer.
     pub async fn list(&mut self, store: &Store) -> Result<Vec<RawObject>, RunError> {
+        if store.local_path("").is_some_and(|folder| !folder.exists()) {
+            let message = format!(
+                "{} does not exist: name the folder of the raw objects",
+                self.url
+            );
+            return Err(given(&message).into());
+        }
         let found = loop {
             let roots = Roots::new(&self.source, vec![store.clone()])?;
             let found = roots.discover(&self.source, &[String::new()]).await?;
@@ -261,14 +270,15 @@ impl Pieces for Once {
 }
 
 /// Gives the records of an object to `take`, at most `most` of them, until `take` says that it wants no more. The
-/// record in which the first bytes of a larger object end is left out.
+/// record in which the first bytes of a larger object end is left out. The result has the counts of an object that was
+/// read to its end.
 fn each(
     source: &Source,
     chosen: &Chosen,
     arrival_ms: i64,
     most: u64,
     mut take: impl FnMut(Record<'_>) -> bool,
-) -> Result<(), RunError> {
+) -> Result<Option<ObjectCounts>, RunError> {
     let mut decoder = Decoder::new(&source.decode, &DecodeMemory::new(0, 1));
     let mut left = most;
     let is_end = |reject: &Reject| {
@@ -303,8 +313,9 @@ fn each(
         }
     });
     match done {
-        Err(error) if !error.is::<Enough>() => Err(RunError::Defect(error.to_string())),
-        _ => Ok(()),
+        Ok(counts) => Ok(Some(counts)),
+        Err(error) if error.is::<Enough>() => Ok(None),
+        Err(error) => Err(RunError::Defect(error.to_string())),
     }
 }
 
@@ -313,13 +324,17 @@ fn each(
 pub struct Decoded {
     records: u64,
     rejects: BTreeMap<Reason, (u64, String)>,
+    /// The stored bytes of whole objects, and how many of them no event and no reject has.
+    bytes: u64,
+    lost: u64,
 }
 
 impl Decoded {
-    /// The share of records that are rejects.
+    /// The larger of the shares of records that are rejects and of bytes that are lost.
     pub fn share(&self) -> f64 {
         let rejects: u64 = self.rejects.values().map(|(count, _)| count).sum();
-        rejects as f64 / self.records.max(1) as f64
+        let of_records = rejects as f64 / self.records.max(1) as f64;
+        of_records.max(self.lost as f64 / self.bytes.max(1) as f64)
     }
 
     /// The rejects by reason.
@@ -351,7 +366,7 @@ pub fn decode(job: &Job, read: &[Chosen]) -> Result<Decoded, RunError> {
             .as_ref()
             .and_then(|layout| layout.arrival_ms(chosen.object.key()));
         let arrival = arrival.unwrap_or(chosen.object.arrival_ms);
-        each(source, chosen, arrival, OBJECT_RECORDS, |record| {
+        let counts = each(source, chosen, arrival, OBJECT_RECORDS, |record| {
             match record {
                 Record::Events(events) => decoded.records += events,
                 Record::Reject(reject) => {
@@ -363,6 +378,10 @@ pub fn decode(job: &Job, read: &[Chosen]) -> Result<Decoded, RunError> {
             }
             true
         })?;
+        if let Some(counts) = counts.filter(|_| !chosen.is_cut) {
+            decoded.bytes += counts.bytes;
+            decoded.lost += counts.lost;
+        }
     }
     Ok(decoded)
 }
