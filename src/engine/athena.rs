@@ -630,12 +630,13 @@ impl VisitorMut for Filling<'_> {
                     };
                 }
             }
-            // A CASE that the author wrote has a place.
+            // Parts of the template have their place in the template.
+            Expr::Value(value) => value.span = self.span,
             Expr::Case {
                 case_token,
                 end_token,
                 ..
-            } if case_token.0.span == Span::empty() => {
+            } => {
                 case_token.0.span = self.span;
                 end_token.0.span = self.span;
             }
