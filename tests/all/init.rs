@@ -348,7 +348,7 @@ fn more_rejects_than_usual_are_told_and_accepted() {
     );
     project.write(
         "raw/2019/04/01/02/b",
-        format!("PAR1{}PAR1", "x".repeat(2_000)),
+        format!("PAR1\u{15}{}PAR1", "x".repeat(2_000)),
     );
     let (made, ran) = begun(&project, "raw");
     assert_eq!(made["rejects"][0]["reason"], "codec");
