@@ -15,6 +15,7 @@ mod depth;
 mod expressions;
 mod frames;
 mod functions;
+mod instants;
 mod law;
 mod percentiles;
 mod plans;

@@ -39,8 +39,10 @@ use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 
-pub use times::{floored, floored_array, is_finer};
+pub use super::instants::{floored_array, is_finer};
+pub use times::floored;
 
+use super::instants::is_utc;
 use super::{functions, unnests};
 use operators::{Arithmetic, Negative, Whole};
 use sums::Exact;
@@ -122,11 +124,6 @@ pub(super) fn expression(
     let expression = simplifier.coerce(expression, schema)?;
     let expression = expression.transform_up(|part| after(part, schema))?.data;
     simplifier.coerce(expression, schema)
-}
-
-/// Whether the fields of a time in this zone are the fields of UTC.
-pub(super) fn is_utc(zone: &str) -> bool {
-    matches!(zone, "UTC" | "Z" | "+00:00" | "Etc/UTC")
 }
 
 /// The wall clock of a time that has a zone. Any other expression stays as it is.

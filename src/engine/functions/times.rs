@@ -11,6 +11,8 @@ use arrow::datatypes::{
 use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime};
 use datafusion::common::{Result, exec_err, plan_err};
 
+use crate::engine::instants::{floored_array, is_utc};
+
 use super::formats::{self, Language, Stamp};
 use super::{Coercion, Definition, Given, Kind, Last, gives_bigint, gives_double, gives_text};
 use crate::time::{Zone, Zones};
@@ -185,7 +187,7 @@ fn clock_of(kind: &DataType) -> Result<Option<Clock>> {
     let DataType::Timestamp(_, Some(name)) = kind else {
         return Ok(None);
     };
-    if super::super::law::is_utc(name) {
+    if is_utc(name) {
         return Ok(None);
     }
     match (name.parse::<Zone>(), formats::offset(name)) {
@@ -201,7 +203,7 @@ fn instants(times: &ArrayRef) -> Result<TimestampMicrosecondArray> {
     let times = match times.data_type() {
         // A cast cuts towards 1970.
         DataType::Timestamp(TimeUnit::Nanosecond, _) => {
-            super::super::law::floored_array(times, crate::time::TimeUnit::Us)
+            floored_array(times, crate::time::TimeUnit::Us)
         }
         _ => Arc::clone(times),
     };
