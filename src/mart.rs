@@ -26,6 +26,7 @@ mod graph;
 mod guard;
 mod header;
 mod local;
+mod noted;
 mod order;
 #[cfg(test)]
 mod page_tests;
@@ -189,7 +190,7 @@ impl Graph {
                     .await;
                 let plan = plan.map_err(|error| MartError::planning(&mart.file, &error))?;
                 let (statement, seen) = (&select.statement, &select.differing);
-                Ok(differs::notes(statement, seen, &plan, is_utc))
+                Ok(noted::notes(statement, seen, &plan, is_utc))
             });
             notes.push(made.await?);
         }

@@ -904,7 +904,7 @@ async fn probing_at_once() {
         assert_eq!(keys(&lake.store, "").await, ["_rawmart/probe"]);
         let found = text(&lake.store, "_rawmart/probe").await.unwrap();
         let expected = format!(
-            "{{\"format\":3,\"refuses_second_create\":{good},\"refuses_wrong_etag\":true,\"seal\":\""
+            "{{\"format\":4,\"refuses_second_create\":{good},\"refuses_wrong_etag\":true,\"seal\":\""
         );
         assert!(found.starts_with(&expected), "{found}");
         // The answer is final, and nothing is tried again.
