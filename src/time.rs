@@ -7,6 +7,7 @@
 //! "2. 4. 2019 9:05"     ──format────▶ local time           where the configuration names the format
 //! ```
 
+mod clock;
 mod decimal;
 mod everyday;
 mod format;
@@ -14,9 +15,8 @@ mod spelling;
 mod zone;
 
 pub use decimal::Decimal;
-pub use everyday::read_mongo;
 pub use format::TimeFormat;
-pub use spelling::{read_date, read_epoch, read_time};
+pub use spelling::{read_date, read_epoch, read_mongo, read_time};
 pub use zone::Zone;
 
 use serde::{Deserialize, Serialize};

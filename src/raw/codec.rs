@@ -29,6 +29,7 @@
 mod lz4;
 mod snappy;
 mod streams;
+mod unpack;
 mod utf16;
 mod zip;
 mod zstd_frames;

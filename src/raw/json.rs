@@ -277,6 +277,22 @@ pub(super) fn colon(text: &[u8], at: usize) -> Result<usize, Stop> {
     Ok(space(text, at + 1))
 }
 
+/// The text between the quotes of a JSON string, as it is written. `None` for another JSON value.
+#[inline]
+pub(super) fn quoted(value: &str) -> Option<&str> {
+    value.strip_prefix('"')?.strip_suffix('"')
+}
+
+/// The text with its escapes resolved. `None` where half of a surrogate pair stands alone.
+#[inline]
+pub(super) fn resolved(text: &str) -> Option<Cow<'_, str>> {
+    if memchr::memchr(b'\\', text.as_bytes()).is_some() {
+        unescape(text)
+    } else {
+        Some(Cow::Borrowed(text))
+    }
+}
+
 /// The string between two quotes with its escapes resolved. `None` where half of a surrogate pair
 /// stands alone, because no UTF-8 text can hold it.
 pub(super) fn unescape(text: &str) -> Option<Cow<'_, str>> {

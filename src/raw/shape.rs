@@ -7,8 +7,7 @@
 //!                       └─ seller ─────▶ field 1 ─ Struct ── shop ─ ID ──▶ field 0
 //! ```
 
-use super::json::{ObjectMembers, Skipper};
-use super::values::resolved;
+use super::json::{ObjectMembers, Skipper, quoted, resolved};
 use crate::event::{Column, ColumnType, DecodeSpec};
 use crate::time::{TimeFormat, TimeUnit, Zones, read_date, read_epoch, read_mongo, read_time};
 
@@ -222,7 +221,7 @@ impl ValueReader {
         {
             return Some(time);
         }
-        match super::values::quoted(value) {
+        match quoted(value) {
             Some(text) => read_time(&resolved(text)?, self.unit, self.zones),
             None => read_epoch(value, self.unit, self.zones.epoch)
                 .or_else(|| read_mongo(value, self.unit, self.zones)),
@@ -237,7 +236,7 @@ impl ValueReader {
         {
             return Some(date);
         }
-        read_date(&resolved(super::values::quoted(value)?)?)
+        read_date(&resolved(quoted(value)?)?)
     }
 
     /// The first result of a format. A text, a number and an array can have a format.
@@ -247,7 +246,7 @@ impl ValueReader {
         value: &str,
         read: impl Fn(&TimeFormat, &str) -> Option<T>,
     ) -> Option<T> {
-        let text = match super::values::quoted(value) {
+        let text = match quoted(value) {
             Some(text) => resolved(text)?,
             None => value.into(),
         };

@@ -11,7 +11,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use super::json::{Items, ObjectMembers, Skipper, unescape};
+use super::json::{Items, ObjectMembers, Skipper, quoted, resolved};
 use super::shape::{Shape, ValueReader};
 use crate::event::{Column, ColumnType};
 use crate::time::{Decimal, TimeUnit, Zone, Zones, read_date};
@@ -31,22 +31,6 @@ pub(super) enum Scalar<'a> {
     Decimal(i128),
     /// A text, or the text of a JSON value.
     Text(Cow<'a, str>),
-}
-
-/// The text between the quotes of a JSON string, as it is written. `None` for another JSON value.
-#[inline]
-pub(super) fn quoted(value: &str) -> Option<&str> {
-    value.strip_prefix('"')?.strip_suffix('"')
-}
-
-/// The text with its escapes resolved. `None` where half of a surrogate pair stands alone.
-#[inline]
-pub(super) fn resolved(text: &str) -> Option<Cow<'_, str>> {
-    if memchr::memchr(b'\\', text.as_bytes()).is_some() {
-        unescape(text)
-    } else {
-        Some(Cow::Borrowed(text))
-    }
 }
 
 /// The value of a JSON number without a point and an exponent.

@@ -12,8 +12,8 @@ use std::sync::LazyLock;
 
 use chrono::DateTime;
 
-use super::spelling::{Clock, days_of, read_fraction, two};
-use super::{Decimal, TimeFormat, TimeUnit, Zone, Zones};
+use super::clock::{Clock, days_of, read_fraction, two};
+use super::{Decimal, TimeFormat, TimeUnit, Zone};
 
 /// Formats with English names of months. The web servers' logs, JavaScript's `Date`, and C's `asctime`.
 const FORMATS: [&str; 6] = [
@@ -89,29 +89,6 @@ fn basic_clock(text: &[u8]) -> Option<(Clock<'_>, &[u8])> {
     Some((clock, rest))
 }
 
-/// The seconds east of UTC of an offset with the name of its zone: `+09:00[Asia/Seoul]` as Java writes it, and `+0900
-/// KST` as Go writes it. The offset decides. `UTC` and `GMT` need no offset.
-#[cold]
-pub(super) fn read_offset(text: &[u8]) -> Option<i64> {
-    let text = std::str::from_utf8(text).ok()?;
-    if text.eq_ignore_ascii_case("UTC") || text.eq_ignore_ascii_case("GMT") {
-        return Some(0);
-    }
-    let is_name = |name: &str| {
-        let part = |c: char| c.is_ascii_alphanumeric() || "/_+-".contains(c);
-        !name.is_empty() && name.chars().all(part)
-    };
-    let (offset, name) = match text.split_once('[') {
-        Some((offset, name)) => (offset, name.strip_suffix(']')?),
-        None => text.split_once(' ')?,
-    };
-    let digits = offset.strip_prefix(['+', '-']);
-    let alone = offset.eq_ignore_ascii_case("z") || digits.is_some_and(|digits| digits.len() < 6);
-    (alone && is_name(name))
-        .then(|| super::spelling::read_offset(offset.as_bytes()))
-        .flatten()
-}
-
 /// The instant of `1554195900000` or `1554195900000+0900` milliseconds since 1970 UTC. The offset only says how .NET
 /// shows the instant.
 fn dot_net(text: &str, unit: TimeUnit) -> Option<i64> {
@@ -125,7 +102,7 @@ fn dot_net(text: &str, unit: TimeUnit) -> Option<i64> {
 }
 
 /// The instant of a whole number of milliseconds since 1970 UTC.
-fn milliseconds(text: &str, unit: TimeUnit) -> Option<i64> {
+pub(super) fn milliseconds(text: &str, unit: TimeUnit) -> Option<i64> {
     let number = Decimal::parse(text.as_bytes())?.exact(18, 0)?;
     let units = number.checked_mul(i128::from(unit.per_second() / 1_000))?;
     i64::try_from(units).ok()
@@ -144,26 +121,6 @@ fn rfc_2822(text: &str, unit: TimeUnit) -> Option<i64> {
     };
     let time = time.ok()?;
     super::format::of_parts(time.timestamp(), time.timestamp_subsec_nanos(), unit)
-}
-
-/// Reads the object by which MongoDB writes a time: `{"$date": …}` around a text, around milliseconds, or around
-/// `{"$numberLong": "…"}`. `object` is one valid JSON value, `unit` and `zones` are as for other times.
-#[cold]
-pub fn read_mongo(object: &str, unit: TimeUnit, zones: Zones) -> Option<i64> {
-    let outer: serde_json::Map<String, serde_json::Value> = serde_json::from_str(object).ok()?;
-    if outer.len() != 1 {
-        return None;
-    }
-    match outer.get("$date")? {
-        serde_json::Value::String(text) if text.as_bytes().get(4) == Some(&b'-') => {
-            super::read_time(text, unit, zones)
-        }
-        serde_json::Value::Number(number) => milliseconds(&number.to_string(), unit),
-        serde_json::Value::Object(inner) if inner.len() == 1 => {
-            milliseconds(inner.get("$numberLong")?.as_str()?, unit)
-        }
-        _ => None,
-    }
 }
 
 #[cfg(test)]

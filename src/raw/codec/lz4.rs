@@ -8,7 +8,7 @@ use lz4_flex::frame::FrameDecoder;
 use super::super::buffer::Buffer;
 use super::super::memory::HeldMemory;
 use super::WINDOW;
-use super::streams::{Damage, Lender, Ran, Unpack, gather};
+use super::unpack::{Damage, Lender, Ran, Unpack, gather};
 
 /// How a frame begins.
 pub(super) const LZ4: [u8; 4] = [0x04, 0x22, 0x4D, 0x18];

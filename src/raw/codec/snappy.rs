@@ -13,7 +13,7 @@ use snap::read::FrameDecoder;
 use super::super::buffer::Buffer;
 use super::super::memory::HeldMemory;
 use super::WINDOW;
-use super::streams::{Damage, Lender, Ran, Unpack, gather};
+use super::unpack::{Damage, Lender, Ran, Unpack, gather};
 
 /// How a stream in the framing format begins.
 pub(super) const SNAPPY: [u8; 10] = *b"\xFF\x06\0\0sNaPpY";

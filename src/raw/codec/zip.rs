@@ -12,7 +12,7 @@ use flate2::{Crc, Decompress, FlushDecompress, Status};
 
 use super::super::buffer::Buffer;
 use super::WINDOW;
-use super::streams::{Damage, Lender, Ran, Unpack, gather};
+use super::unpack::{Damage, Lender, Ran, Unpack, gather};
 
 /// The signatures of the parts of an archive.
 pub(super) const ENTRY: [u8; 4] = *b"PK\x03\x04";
