@@ -181,6 +181,7 @@ fn inflates(mut inflate: Decompress, head: &[u8]) -> Option<Vec<u8>> {
 
 /// Whether the bytes are Hadoop's framing of snappy: the length of a block, the length of its first chunk, and the
 /// length that the chunk itself names. A chunk is shorter than 16 MiB, so that the fifth byte is zero, which no text has.
+/// A block is shorter than 128 MiB, so that its first byte is below that of every zlib stream.
 pub(super) fn hadoop_snappy(head: &[u8]) -> bool {
     let Some((block, rest)) = head.split_first_chunk::<4>() else {
         return false;
@@ -190,7 +191,7 @@ pub(super) fn hadoop_snappy(head: &[u8]) -> bool {
     };
     let block = u64::from(u32::from_be_bytes(*block));
     let stored = u64::from(u32::from_be_bytes(*stored));
-    if stored >= 1 << 24 {
+    if stored >= 1 << 24 || block >= 1 << 27 {
         return false;
     }
     let mut told = 0;
@@ -214,6 +215,15 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
 
     use super::*;
+
+    #[test]
+    fn a_zlib_stream_is_not_taken_for_blocks_of_hadoop() {
+        // A zlib stream whose first block is stored as it is. Its fifth byte is zero.
+        let zlib = [
+            0x78, 0x9C, 0x01, 0x31, 0x00, 0xCE, 0xFF, 0x78, 0x9C, 0xD3, 0x8B, 0x55, 0x38,
+        ];
+        assert!(!hadoop_snappy(&zlib));
+    }
 
     fn tar_header(mark: &[u8; 6]) -> Vec<u8> {
         let mut header = vec![0; 512];

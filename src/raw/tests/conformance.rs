@@ -1,8 +1,6 @@
 //! What is accepted as JSON: the classes of the public JSON parsing test suite (JSONTestSuite), as cases of our own; and
 //! random texts in every codec and envelope, against serde_json.
 
-use std::time::{Duration, Instant};
-
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -400,15 +398,11 @@ fn value_of(record: &[u8]) -> Option<String> {
     (value != "null").then(|| value.to_owned())
 }
 
-/// Compares random texts with serde_json until the time is over, or for so many texts.
-fn compare(seed: u64, texts: u64, time: Duration) -> u64 {
+/// Compares so many random texts with serde_json.
+fn compare(seed: u64, texts: u64) -> u64 {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let begun = Instant::now();
     let mut compared = 0;
     for case in 0..texts {
-        if begun.elapsed() > time {
-            break;
-        }
         let text = mutated(&mut rng);
         // Text that begins like another kind of file is tested elsewhere.
         if kind::of(&text).is_some()
@@ -479,17 +473,14 @@ fn values(text: &[u8], expected: &Frames, stored: &[u8], mut source: DecodeSpec)
 
 #[test]
 fn agrees_with_serde_json_in_every_codec_and_envelope() {
-    assert!(compare(5, 700, Duration::MAX) > 100);
+    assert!(compare(5, 700) > 100);
 }
 
-/// Ten minutes of it.
+/// Sixty thousand texts.
 #[test]
-#[ignore = "it runs for ten minutes: a step of .ci/run"]
+#[ignore = "it takes a minute: a step of .ci/run"]
 fn agrees_with_serde_json_for_a_long_time() {
-    let mut seed = 100;
-    let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(600) {
-        compare(seed, 2_000, Duration::from_secs(60));
-        seed += 1;
+    for seed in 100..130 {
+        compare(seed, 2_000);
     }
 }
