@@ -23,9 +23,9 @@
 //!
 //! # Bounds
 //!
-//! An envelope is bounded as a record is, by its bytes and by its levels. So is each text inside, after decoding and
-//! inflating; its levels are counted from 1 again. All decoded texts of a raw object together have at most as many
-//! bytes as a raw object may have. A text inside that is longer than the memory of a decoder allows takes memory from the
+//! The bytes and the levels of an envelope are bounded as those of a record are. The bytes and the levels of each text
+//! inside are bounded in the same way, after decoding and inflating; the levels are counted from 1 again. All decoded
+//! texts of a raw object together have at most as many bytes as a raw object may have. A text inside that is longer than the memory of a decoder allows takes memory from the
 //! share for long records, unless its envelope holds a part of that share already.
 
 mod dynamodb;
